@@ -1,0 +1,9 @@
+"""ASGI entry point, for sites that run an ASGI server."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bucketwatch.settings")
+
+application = get_asgi_application()

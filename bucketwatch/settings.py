@@ -1,0 +1,132 @@
+"""Django settings: one file, driven by the environment (`docs/configuration.md` lists all of it)."""
+
+from pathlib import Path
+
+import dj_database_url
+
+from bucketwatch import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+_environ = env.environment(BASE_DIR)
+SITE = env.load_site(_environ)
+SCANNING, CONFIGURATION_WARNINGS = env.load_scanning(_environ)
+
+DATA_DIR = BASE_DIR / SITE.data_dir
+DATA_DIR.mkdir(parents=True, exist_ok=True)
+
+SECRET_KEY = SITE.secret_key.get_secret_value()
+DEBUG = SITE.debug
+ALLOWED_HOSTS = [host.strip() for host in SITE.allowed_hosts.split(",") if host.strip()]
+CSRF_TRUSTED_ORIGINS = [o.strip() for o in SITE.csrf_trusted_origins.split(",") if o.strip()]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_q",
+    "buckets",
+    "scanning",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "bucketwatch.urls"
+WSGI_APPLICATION = "bucketwatch.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# With fewer than these, six writing processes saw "database is locked" (docs/adr/0003).
+_SQLITE_OPTIONS = {
+    "timeout": 20,
+    "transaction_mode": "IMMEDIATE",
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+}
+DATABASES = {
+    "default": dj_database_url.parse(
+        SITE.database_url.get_secret_value()
+        if SITE.database_url
+        else f"sqlite:///{DATA_DIR / 'bucketwatch.sqlite3'}",
+        conn_max_age=60,
+    )
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = _SQLITE_OPTIONS
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True  # no collectstatic step between a clone and a styled page
+
+# Work that the monitor process does for the control plane every few seconds: dotted paths,
+# because the engine may not import it.
+HOUSEKEEPING: list[str] = []
+
+Q_CLUSTER = {
+    "name": "bucketwatch",
+    "broker_class": "scanning.clusters.RegionBroker",
+    "workers": 1,  # a region's scans run in threads of one process
+    "timeout": 120,  # a last resort: scan_region has its own, much shorter time budget
+    "retry": 180,
+    "queue_limit": 1,
+    "save_limit": -1,  # tasks are wake-ups: their results say nothing
+    "scheduler": False,
+    "ack_failures": True,
+    "guard_cycle": 1,
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": SITE.log_level},
+    "loggers": {
+        # At INFO it writes three lines for every wake-up.
+        "django-q": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        "botocore": {"level": "WARNING"},
+        "urllib3": {"level": "WARNING"},
+    },
+}

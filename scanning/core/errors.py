@@ -1,0 +1,96 @@
+"""The error tree of the engine.
+
+    BucketwatchError
+    ├── ConfigurationError        a setting is wrong; the message names it and the fix
+    ├── TransientError            goes away by itself: back off and try again
+    │   ├── StorageUnavailable    S3: time-out, refused, reset, 5xx, unreadable answer
+    │   ├── Throttled             S3: SlowDown, 429
+    │   ├── RedisUnavailable
+    │   └── VaultUnavailable
+    ├── PermanentError            stays until somebody changes something: show it, poll slowly
+    │   ├── CredentialsRejected   S3: InvalidAccessKeyId, SignatureDoesNotMatch
+    │   ├── AccessDenied          S3: 403 for the bucket
+    │   ├── BucketNotFound        S3: NoSuchBucket; never read as "all objects deleted"
+    │   ├── WrongEndpoint         S3: redirect, or a host name that does not resolve
+    │   ├── ClockSkewed           S3: RequestTimeTooSkewed
+    │   └── CredentialMissing     the vault does not hold the bucket's keys
+    └── ScanAborted               this scan may not go on; another one may
+        ├── LeaseLost             the lease expired or went to another worker
+        ├── CommitOutOfStep       Redis does not hold our previous commit (a failover lost it)
+        └── ConfigurationChanged  the bucket was deleted or pointed elsewhere during the scan
+
+Adapters turn every error of their vendor library into one of these (``raise … from exc``).
+Messages are for operators: they name the bucket, endpoint or setting, never a secret.
+"""
+
+
+class BucketwatchError(Exception):
+    """Base of everything that bucketwatch raises on purpose."""
+
+
+class ConfigurationError(BucketwatchError):
+    """A setting is wrong; the message names it and the fix."""
+
+
+class TransientError(BucketwatchError):
+    """Goes away by itself: back off and try again."""
+
+
+class StorageUnavailable(TransientError):
+    """S3 did not give a usable answer in time."""
+
+
+class Throttled(TransientError):
+    """S3 asked us to slow down."""
+
+
+class RedisUnavailable(TransientError):
+    """Redis did not answer within the bounded retries."""
+
+
+class VaultUnavailable(TransientError):
+    """The vault did not answer, and there is no snapshot fresh enough."""
+
+
+class PermanentError(BucketwatchError):
+    """Stays until somebody changes something."""
+
+
+class CredentialsRejected(PermanentError):
+    """S3 does not know the access key, or the secret key does not belong to it."""
+
+
+class AccessDenied(PermanentError):
+    """The credential may not list the bucket."""
+
+
+class BucketNotFound(PermanentError):
+    """There is no bucket of that name at the endpoint."""
+
+
+class WrongEndpoint(PermanentError):
+    """The endpoint does not resolve, or says that the bucket lives elsewhere."""
+
+
+class ClockSkewed(PermanentError):
+    """This host's clock and the endpoint's differ by more than S3 accepts."""
+
+
+class CredentialMissing(PermanentError):
+    """The vault holds no usable key pair under the bucket's vault prefix."""
+
+
+class ScanAborted(BucketwatchError):
+    """This scan may not go on; another one may."""
+
+
+class LeaseLost(ScanAborted):
+    """The lease expired or went to another worker."""
+
+
+class CommitOutOfStep(ScanAborted):
+    """Redis does not hold the commit before this one; reload and scan again."""
+
+
+class ConfigurationChanged(ScanAborted):
+    """The bucket was deleted or pointed elsewhere while it was being scanned."""

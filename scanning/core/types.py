@@ -1,0 +1,170 @@
+"""The values that cross module borders. Times are epoch seconds, UTC, unless a name says otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class EventType(StrEnum):
+    CREATED = "created"
+    UPDATED = "updated"
+    DETECTED = "detected"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """One row of a listing page; ``etag`` without its quotes, ``last_modified`` to the millisecond."""
+
+    key: str
+    etag: str
+    last_modified: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectState:
+    """What is remembered of one key; ``last_processed`` is when that was written."""
+
+    etag: str
+    last_modified: float
+    size: int
+    last_processed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListingPage:
+    """One answer of ListObjectsV2: ``objects`` in UTF-8 byte order of their keys."""
+
+    objects: tuple[ListedObject, ...]
+    is_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMetadata:
+    """What HEAD says; used only if ``etag`` is the listed one (the object may have changed since)."""
+
+    etag: str
+    content_type: str
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to one key between the last scan and this one."""
+
+    event_type: EventType
+    key: str
+    current: ObjectState
+    previous: ObjectState | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """S3 credentials. ``repr`` hides both halves, so that no log line can show them."""
+
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketConfig:
+    """One bucket as the engine sees it; read from Redis, written there by the mirror.
+
+    ``endpoint`` is a host (https is implied) or an http(s) URL. ``region`` groups buckets for
+    queues and limits. ``credential`` is the vault prefix of the key pair. ``generation`` changes
+    when what the state was compared with no longer counts (deleted and added again, new endpoint).
+    ``polling_interval_s`` None means the configured default.
+    """
+
+    name: str
+    endpoint: str
+    region: str
+    credential: str
+    generation: int = 0
+    polling_interval_s: int | None = None
+    active: bool = True
+    notifications: bool = True
+    fetch_metadata: bool = True
+    webhook_url: str = ""
+
+    @property
+    def endpoint_url(self) -> str:
+        return self.endpoint if "://" in self.endpoint else f"https://{self.endpoint}"
+
+    @property
+    def endpoint_host(self) -> str:
+        """What notifications carry as ``region``: host, and port where there is one."""
+        return self.endpoint.split("://", 1)[-1].rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to scan one bucket until ``expires_at``; every commit proves it by ``fence``.
+
+    ``scheduled_at`` is the start that the schedule asked for (lateness and the next due time
+    are counted from it). ``commit`` is the number of the bucket's last commit.
+    """
+
+    bucket: str
+    region: str
+    fence: int
+    generation: int
+    scheduled_at: float
+    expires_at: float
+    commit: int
+
+
+@dataclass(slots=True)
+class ScanCounts:
+    """What one scan has seen so far."""
+
+    objects: int = 0
+    pages: int = 0
+    created: int = 0
+    updated: int = 0
+    detected: int = 0
+    deleted: int = 0
+
+    def add(self, event_type: EventType, number: int = 1) -> None:
+        setattr(self, event_type.value, getattr(self, event_type.value) + number)
+
+    @property
+    def changes(self) -> int:
+        return self.created + self.updated + self.detected + self.deleted
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """How one scan of one bucket ended. ``error`` is for people; ``error_class`` names its class."""
+
+    bucket: str
+    started_at: float
+    duration_s: float
+    counts: ScanCounts
+    error: str = ""
+    error_class: str = ""
+    permanent: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return not self.error_class
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``runscan --json`` and logs."""
+        counts = self.counts
+        return {
+            "bucket": self.bucket,
+            "ok": self.ok,
+            "objects": counts.objects,
+            "created": counts.created,
+            "updated": counts.updated,
+            "detected": counts.detected,
+            "deleted": counts.deleted,
+            "pages": counts.pages,
+            "started_at": self.started_at,
+            "duration_s": round(self.duration_s, 3),
+            "error": self.error or None,
+        }
