@@ -17,7 +17,8 @@
     └── ScanAborted               this scan may not go on; another one may
         ├── LeaseLost             the lease expired or went to another worker
         ├── CommitOutOfStep       Redis does not hold our previous commit (a failover lost it)
-        └── ConfigurationChanged  the bucket was deleted or pointed elsewhere during the scan
+        ├── ConfigurationChanged  the bucket was deleted or pointed elsewhere during the scan
+        └── Interrupted           this process is stopping; the bucket stays due
 
 Adapters turn every error of their vendor library into one of these (``raise … from exc``).
 Messages are for operators: they name the bucket, endpoint or setting, never a secret.
@@ -94,3 +95,7 @@ class CommitOutOfStep(ScanAborted):
 
 class ConfigurationChanged(ScanAborted):
     """The bucket was deleted or pointed elsewhere while it was being scanned."""
+
+
+class Interrupted(ScanAborted):
+    """This process is stopping; the bucket stays due and somebody else goes on."""

@@ -104,8 +104,9 @@ class BucketConfig:
 class Claim:
     """The right to scan one bucket until ``expires_at``; every commit proves it by ``fence``.
 
-    ``scheduled_at`` is the start that the schedule asked for (lateness and the next due time
-    are counted from it). ``commit`` is the number of the bucket's last commit.
+    ``scheduled_at`` is the start that the schedule asked for (lateness
+    is counted from it); ``offset_s`` is the bucket's place in its polling interval, None before
+    the schedule knows it. ``commit`` is the number of the bucket's last commit.
     """
 
     bucket: str
@@ -113,6 +114,7 @@ class Claim:
     fence: int
     generation: int
     scheduled_at: float
+    offset_s: float | None
     expires_at: float
     commit: int
 
@@ -168,3 +170,20 @@ class ScanResult:
             "duration_s": round(self.duration_s, 3),
             "error": self.error or None,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class BucketStatus:
+    """How a bucket's last scan ended, for the status columns of the database.
+
+    ``last_scan_at`` is when the last complete scan began; ``error`` is empty after a complete one.
+    """
+
+    bucket: str
+    last_scan_at: float | None
+    duration_s: float
+    objects: int
+    changes: int
+    error: str
+    error_class: str
+    error_at: float | None

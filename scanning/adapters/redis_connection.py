@@ -1,0 +1,223 @@
+"""The connection to Redis: direct, or to the master that Sentinel names.
+
+Retries stand around whole operations here, not inside redis-py: its own retry goes back to the
+same dead address and never asks Sentinel again (redis-py issue 3874). An operation may therefore
+run twice, so every operation given to ``RedisConnection.run`` must be safe to repeat.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError as RedisConnectionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
+from redis.retry import Retry
+
+from scanning.core.errors import ConfigurationError, RedisUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scanning import conf
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
+# What a server says when it cannot serve now but will: a failover, a script that runs too long,
+# a master that waits for its replicas.
+_AWAY_TEXTS = ("LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY", "CLUSTERDOWN", "TRYAGAIN")
+_CONNECT_S = 2.0
+_ANSWER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedisHealth:
+    """For ``/ready``: whether Redis answers, and whether a sentinel named the master."""
+
+    redis: Literal["ok", "error"]
+    sentinel: Literal["ok", "error", "disabled"]
+
+
+class RedisConnection:
+    """Runs operations against the master, again and again for ``patience_s`` seconds."""
+
+    def __init__(self, settings: conf.Redis, *, patience_s: float = 8.0) -> None:
+        self._settings = settings
+        self._patience_s = patience_s
+        self.client = _client(settings)
+
+    def run(self, operation: Callable[[redis.Redis], T]) -> T:
+        """The operation's result. Raises RedisUnavailable when patience ends.
+
+        ``operation`` may run more than once.
+        """
+        give_up_at = time.monotonic() + self._patience_s
+        pause_s = 0.05
+        while True:
+            try:
+                return operation(self.client)
+            except AWAY as exc:
+                problem: RedisError = exc
+            except ResponseError as exc:
+                if str(exc).startswith(_AWAY_TEXTS):
+                    problem = exc
+                else:
+                    raise _refused(exc) from exc
+            if time.monotonic() + pause_s > give_up_at:
+                raise RedisUnavailable(f"Redis does not answer: {short(problem)}") from problem
+            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
+            pause_s = min(pause_s * 2, 1.0)
+
+    def health(self) -> RedisHealth:
+        """Ask once, without patience; never raises."""
+        try:
+            self.client.ping()
+            answer: Literal["ok", "error"] = "ok"
+        except RedisError:
+            answer = "error"
+        if not self._settings.sentinel_host or self._settings.url:
+            return RedisHealth(answer, "disabled")
+        try:
+            named = ask_sentinel(self._settings) is not None
+        except NoSentinelAnswers:
+            named = False
+        return RedisHealth(answer, "ok" if named else "error")
+
+    def sentinel_view(self) -> dict[str, Any]:
+        """For ``/metrics``: the master and the replicas as a sentinel sees them; never raises."""
+        settings = self._settings
+        if not settings.sentinel_host or settings.url:
+            return {"status": "disabled", "master": None, "slaves": [], "slave_count": 0}
+        for sentinel in _sentinels(settings):
+            try:
+                host, port = sentinel.sentinel_get_master_addr_by_name(settings.master_name)
+                slaves = [s["name"] for s in sentinel.sentinel_slaves(settings.master_name)]
+            except (RedisError, TypeError):
+                continue
+            master = f"{host}:{port}"
+            return {"status": "ok", "master": master, "slaves": slaves, "slave_count": len(slaves)}
+        return {"status": "error", "master": None, "slaves": [], "slave_count": 0}
+
+
+def short(problem: RedisError) -> str:
+    """The first line of an error, cut: redis-py puts long reprs into its messages."""
+    lines = str(problem).splitlines() or [type(problem).__name__]
+    return lines[0][:200]
+
+
+def _refused(exc: ResponseError) -> Exception:
+    text = short(exc)
+    if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+        return ConfigurationError(f"Redis refuses us: {text}; check REDIS_PASSWORD or REDIS_URL")
+    if text.startswith(("MOVED", "CROSSSLOT")):
+        return ConfigurationError("Redis Cluster is not supported: a commit needs one keyspace")
+    if text.startswith("OOM"):
+        return RedisUnavailable("Redis is out of memory (maxmemory): nothing was written")
+    return RedisUnavailable(f"Redis answered with an error: {text}")
+
+
+def _client(settings: conf.Redis) -> redis.Redis:
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_connect_timeout": _CONNECT_S,
+        "socket_timeout": _ANSWER_S,
+        "health_check_interval": 30,
+        "retry": Retry(NoBackoff(), 0),
+        "client_name": "bucketwatch",
+    }
+    if settings.url:
+        return redis.Redis.from_url(settings.url.get_secret_value(), **options)
+    options |= {"db": settings.db, "password": _secret(settings)}
+    if settings.sentinel_host:
+        pool = redis.ConnectionPool(connection_class=MasterConnection, settings=settings, **options)
+        return redis.Redis(connection_pool=pool)
+    return redis.Redis(host=settings.host, port=settings.port, **options)
+
+
+def _secret(settings: conf.Redis) -> str | None:
+    return settings.password.get_secret_value() if settings.password else None
+
+
+class NoSentinelAnswers(Exception):  # noqa: N818 - a state of the network, told to this module only
+    """Not one of the configured sentinels could be asked."""
+
+
+def _sentinels(settings: conf.Redis) -> list[redis.Redis]:
+    hosts = [host.strip() for host in settings.sentinel_host.split(",") if host.strip()]
+    clients = []
+    for host in hosts:
+        name, _, port = host.partition(":")
+        clients.append(
+            redis.Redis(
+                host=name,
+                port=int(port or settings.sentinel_port),
+                decode_responses=True,
+                socket_connect_timeout=0.5,
+                socket_timeout=0.5,
+                retry=Retry(NoBackoff(), 0),
+            )
+        )
+    return clients
+
+
+def ask_sentinel(settings: conf.Redis) -> tuple[str, int] | None:
+    """The master's address; None if sentinels answer but know no master now."""
+    answered = False
+    for sentinel in _sentinels(settings):
+        try:
+            address = sentinel.sentinel_get_master_addr_by_name(settings.master_name)
+        except RedisError:
+            continue
+        finally:
+            sentinel.close()
+        answered = True
+        if address:
+            return str(address[0]), int(address[1])
+    if answered:
+        return None
+    raise NoSentinelAnswers
+
+
+class MasterConnection(redis.Connection):
+    """Asks Sentinel at every connect, so that a reconnect after a failover finds the new master.
+
+    When no sentinel answers it goes to the configured host, and takes it only if that node says
+    that it is the master. A sentinel that answers "no master now" wins over the direct address.
+    """
+
+    def __init__(self, *, settings: conf.Redis, **options: Any) -> None:
+        super().__init__(**options)
+        self._redis_settings = settings
+
+    def _connect(self) -> Any:
+        settings = self._redis_settings
+        try:
+            address = ask_sentinel(settings)
+        except NoSentinelAnswers:
+            address = (settings.host, settings.port)
+        if address is None:
+            raise RedisConnectionError(f"Sentinel knows no master named {settings.master_name} now")
+        self.host, self.port = address
+        return super()._connect()
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
+        super().on_connect_check_health(check_health=check_health)
+        self.send_command("ROLE", check_health=False)
+        role = self.read_response()
+        if not isinstance(role, list) or role[0] not in {"master", b"master"}:
+            self.disconnect()
+            raise RedisConnectionError(f"{self.host}:{self.port} is not a master")
