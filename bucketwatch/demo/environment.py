@@ -1,0 +1,34 @@
+"""Which environment variables are ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bucketwatch.env import NAMES_IN_USE, Site
+from scanning.conf import ScanningConf
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OTHERS = frozenset({"CONFIG_PATH", "ENV_FILE", "DJANGO_SETTINGS_MODULE"})
+
+
+def product_variables() -> frozenset[str]:
+    """Every variable that the product reads."""
+    site = {name.upper() for name in Site.model_fields}
+    scanning = {
+        f"{section}_{key}".upper()
+        for section, field in ScanningConf.model_fields.items()
+        for key in getattr(field.annotation, "model_fields", {})
+    }
+    return OTHERS | site | scanning | set(NAMES_IN_USE.values())
+
+
+def without_product_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` without what would point the product at somebody's real Redis or database."""
+    ours = product_variables()
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in ours and not name.startswith("INFISICAL_")
+    }

