@@ -81,6 +81,9 @@ class Leases(Protocol):
     def finish(self, claim: Claim, result: ScanResult, *, next_due: float | None) -> None:
         """Give the claim back, record how the scan ended and when the bucket is due again."""
 
+    def release(self, claim: Claim) -> None:
+        """Give a claim back unused: the bucket stays due, and nothing is recorded."""
+
     def next_due(self, region: str) -> float | None:
         """When the next bucket of a region that nobody is scanning is due; None without any."""
 

@@ -86,6 +86,12 @@ redis.call('ZADD', KEYS[1], string.format('%.6f', now + tonumber(ARGV[3])), ARGV
 return 1
 """
 
+# KEYS: run, bucket hash.  ARGV: bucket, fence.
+_RELEASE = """
+if redis.call('HGET', KEYS[2], 'fence') == ARGV[2] then redis.call('ZREM', KEYS[1], ARGV[1]) end
+return 1
+"""
+
 # KEYS: run, bucket hash, due, changed_status, last_scan, stats.
 # ARGV: bucket, fence, next due or '', start of a complete scan or '', objects scanned,
 #       pages, then field, value, ... of the bucket hash.
@@ -119,6 +125,7 @@ class RedisLeases:
         register = connection.client.register_script
         self._claim_due, self._claim_one = register(_CLAIM_DUE), register(_CLAIM_ONE)
         self._renew, self._finish = register(_RENEW), register(_FINISH)
+        self._release = register(_RELEASE)
 
     def claim_due(self, region: str, *, most: int, slots: int) -> list[Claim]:
         names = [keys.due(region), keys.running(region), keys.CLEARING]
@@ -161,12 +168,9 @@ class RedisLeases:
 
     def release(self, claim: Claim) -> None:
         """Give a claim back unused: the bucket stays due, and nothing is recorded."""
-
-        def drop(r: redis.Redis) -> object:
-            return r.zrem(keys.running(claim.region), claim.bucket)
-
-        if self.renew(claim):
-            self._connection.run(drop)
+        names = [keys.running(claim.region), keys.bucket(claim.bucket)]
+        args = [claim.bucket, claim.fence]
+        self._connection.run(lambda r: self._release(keys=names, args=args, client=r))
 
     def next_due(self, region: str) -> float | None:
         def ask(r: redis.Redis) -> float | None:

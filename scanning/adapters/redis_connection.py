@@ -55,10 +55,20 @@ class RedisHealth:
 class RedisConnection:
     """Runs operations against the master, again and again for ``patience_s`` seconds."""
 
-    def __init__(self, settings: conf.Redis, *, patience_s: float = 8.0) -> None:
+    def __init__(
+        self, settings: conf.Redis, *, patience_s: float = 8.0, client: redis.Redis | None = None
+    ) -> None:
         self._settings = settings
         self._patience_s = patience_s
-        self.client = _client(settings)
+        self.client = client or _client(settings)
+
+    @classmethod
+    def over(cls, client: redis.Redis, settings: conf.Redis) -> RedisConnection:
+        """A connection to where somebody's own client goes; their client is left as it is."""
+        pool = client.connection_pool
+        options = pool.connection_kwargs | {"decode_responses": True}
+        own = redis.ConnectionPool(connection_class=pool.connection_class, **options)
+        return cls(settings, client=redis.Redis(connection_pool=own))
 
     def run(self, operation: Callable[[redis.Redis], T]) -> T:
         """The operation's result. Raises RedisUnavailable when patience ends.

@@ -133,6 +133,10 @@ class ScanCounts:
     def add(self, event_type: EventType, number: int = 1) -> None:
         setattr(self, event_type.value, getattr(self, event_type.value) + number)
 
+    def include(self, other: ScanCounts) -> None:
+        for name in ("objects", "pages", "created", "updated", "detected", "deleted"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     @property
     def changes(self) -> int:
         return self.created + self.updated + self.detected + self.deleted

@@ -1,0 +1,209 @@
+"""Bucket configurations in Redis: written by the control plane's mirror, read by the engine.
+
+    linode:objstore:config:bucket:{name}                    string, JSON (documented)
+    linode:objstore:config:{name}:notifications_disabled    string ``true``, or absent
+    …:bw:revisions        hash     bucket -> revision that was written last: the *managed* buckets
+    …:bw:removed          hash     bucket -> revision that removed it
+    …:bw:config_version   counter  moves with every change, so that readers know when to read again
+
+A configuration key that is not in ``revisions`` is *unmanaged*: never scanned, never deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scanning.core import keys
+from scanning.core.types import BucketConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import redis
+
+    from scanning.adapters.redis_connection import RedisConnection
+
+logger = logging.getLogger(__name__)
+
+# KEYS: config, disabled flag, revisions, removed, config_version, bucket hash.
+# ARGV: bucket, revision, expected old JSON or '', new JSON, notifications '1'/'0', generation.
+# Returns 1 written, 0 Redis is newer, -1 the JSON changed under us (read again).
+_PUT = """
+local revision = tonumber(ARGV[2])
+local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
+                        tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or 0))
+if revision < newest then return 0 end
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[3] then return -1 end
+redis.call('SET', KEYS[1], ARGV[4])
+if ARGV[5] == '1' then redis.call('DEL', KEYS[2]) else redis.call('SET', KEYS[2], 'true') end
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+redis.call('HDEL', KEYS[4], ARGV[1])
+redis.call('HSET', KEYS[6], 'generation', ARGV[6])
+redis.call('INCR', KEYS[5])
+return 1
+"""
+
+# KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, last_scan, clearing,
+#       changed_status.
+# ARGV: bucket, revision.  Returns 1 removed, 0 Redis is newer.
+_REMOVE = """
+if tonumber(ARGV[2]) < tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0) then return 0 end
+redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
+if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[6], KEYS[7])
+  redis.call('SREM', KEYS[9], ARGV[1])
+  redis.call('SADD', KEYS[8], ARGV[1])
+end
+redis.call('INCR', KEYS[5])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The managed buckets, by name, as of ``version``."""
+
+    version: int
+    buckets: Mapping[str, BucketConfig]
+
+
+class ConfigurationStore:
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._put = connection.client.register_script(_PUT)
+        self._remove = connection.client.register_script(_REMOVE)
+
+    def put(
+        self, name: str, document: Mapping[str, Any], *, notifications: bool, revision: int
+    ) -> bool:
+        """Write one bucket's configuration; False if Redis already holds a newer revision.
+
+        Members of ``document`` replace those stored; members that only the stored JSON has (an
+        older program's, an operator's) survive, in the ``bucketwatch`` object too. A documented
+        member given as None is removed.
+        """
+        names = [
+            keys.config(name),
+            keys.notifications_disabled(name),
+            keys.REVISIONS,
+            keys.REMOVED,
+            keys.CONFIG_VERSION,
+            keys.bucket(name),
+        ]
+        generation = document["bucketwatch"]["generation"]
+
+        def write(r: redis.Redis) -> int:
+            while True:
+                stored = str(r.get(names[0]) or "")
+                merged = json.dumps(_merge(stored, document))
+                flag = "1" if notifications else "0"
+                args = [name, revision, stored, merged, flag, generation]
+                answer = int(self._put(keys=names, args=args, client=r))
+                if answer >= 0:
+                    return answer
+
+        return self._connection.run(write) == 1
+
+    def remove(self, name: str, *, revision: int) -> bool:
+        """Forget one bucket and have its object states cleared; False if Redis is newer."""
+        names = [
+            keys.config(name),
+            keys.notifications_disabled(name),
+            keys.REVISIONS,
+            keys.REMOVED,
+            keys.CONFIG_VERSION,
+            keys.bucket(name),
+            keys.last_scan(name),
+            keys.CLEARING,
+            keys.CHANGED_STATUS,
+        ]
+        args = [name, revision]
+        return bool(self._connection.run(lambda r: self._remove(keys=names, args=args, client=r)))
+
+    def revisions(self) -> dict[str, int]:
+        """What has been written and not removed: revision by bucket."""
+        stored = self._connection.run(lambda r: r.hgetall(keys.REVISIONS))
+        return {str(name): int(revision) for name, revision in stored.items()}
+
+    def version(self) -> int:
+        return int(self._connection.run(lambda r: r.get(keys.CONFIG_VERSION)) or 0)
+
+    def load(self) -> Configuration:
+        """All managed buckets; one whose JSON cannot be read is left out and logged."""
+
+        def read(r: redis.Redis) -> tuple[int, list[str], list[str | None], list[int]]:
+            version = int(r.get(keys.CONFIG_VERSION) or 0)
+            names = sorted(str(name) for name in r.hkeys(keys.REVISIONS))
+            if not names:
+                return version, [], [], []
+            pipe = r.pipeline(transaction=False)
+            pipe.mget([keys.config(name) for name in names])
+            for name in names:
+                pipe.exists(keys.notifications_disabled(name))
+            texts, *disabled = pipe.execute()
+            return version, names, texts, disabled
+
+        version, names, texts, disabled = self._connection.run(read)
+        rows = zip(names, texts, disabled, strict=True)
+        parsed = [parse_bucket(name, text, notifications=not off) for name, text, off in rows]
+        return Configuration(version, {bucket.name: bucket for bucket in parsed if bucket})
+
+    def get(self, name: str) -> BucketConfig | None:
+        """One bucket, managed or not; None if there is no readable configuration."""
+
+        def read(r: redis.Redis) -> tuple[str | None, int]:
+            text = r.get(keys.config(name))
+            return text, r.exists(keys.notifications_disabled(name))
+
+        text, disabled = self._connection.run(read)
+        return parse_bucket(name, text, notifications=not disabled)
+
+
+def parse_bucket(name: str, text: str | None, *, notifications: bool) -> BucketConfig | None:
+    """The engine's view of one configuration JSON; None, and a log line, if it makes no sense."""
+    try:
+        return parse_document(name, json.loads(text or ""), notifications=notifications)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        logger.warning("%s: its configuration in Redis cannot be read", name)
+        return None
+
+
+def parse_document(
+    name: str, document: Mapping[str, Any], *, notifications: bool
+) -> BucketConfig:
+    """Read the documented JSON object. Raises KeyError, TypeError or ValueError."""
+    ours: Mapping[str, Any] = document.get("bucketwatch") or {}
+    endpoint = str(document["endpoint"])
+    interval = ours.get("polling_interval")
+    return BucketConfig(
+        name=name,
+        endpoint=endpoint,
+        region=str(ours.get("region") or document.get("region") or endpoint.split("://")[-1]),
+        credential=str(ours.get("credential") or name.upper().replace("-", "_")),
+        generation=int(ours.get("generation") or 0),
+        polling_interval_s=int(interval) if interval else None,
+        active=document.get("status", "active") == "active",
+        notifications=notifications,
+        fetch_metadata=bool(ours.get("fetch_metadata", True)),
+        webhook_url=str(document.get("webhook_url") or ""),
+    )
+
+
+def _merge(stored: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        old = json.loads(stored) if stored else {}
+    except ValueError:
+        old = {}
+    if not isinstance(old, dict):
+        old = {}
+    merged = old | {k: v for k, v in document.items() if k != "bucketwatch"}
+    ours = old.get("bucketwatch")
+    merged["bucketwatch"] = (ours if isinstance(ours, dict) else {}) | document["bucketwatch"]
+    # A client secret in webhook_auth is an old consumer's: kept as it is.
+    auth, new_auth = old.get("webhook_auth"), document.get("webhook_auth")
+    if isinstance(auth, dict) and isinstance(new_auth, dict):
+        merged["webhook_auth"] = auth | new_auth
+    return {k: v for k, v in merged.items() if v is not None}

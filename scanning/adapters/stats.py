@@ -1,0 +1,94 @@
+"""Counters of all processes, in one Redis hash, and the documented `/metrics` object from them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from scanning.core import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import redis
+
+    from scanning.adapters.redis_connection import RedisConnection
+    from scanning.conf import Redis
+
+_COUNTERS = (
+    "total_scans",
+    "failed_scans",
+    "total_objects_scanned",
+    "total_new_objects",
+    "total_updated_objects",
+    "total_detected_objects",
+    "total_deleted_objects",
+    "errors",
+)
+# A process that has said nothing for so long is gone, and its S3 clients with it.
+_PROCESS_GONE_S = 120.0
+
+
+class ClientCacheReport:
+    """Adds one process's S3 client cache to the shared counters; call it now and then."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._said = {"cache_hits": 0, "cache_misses": 0}
+        self._process = f"{socket.gethostname()}:{os.getpid()}"
+
+    def send(self, cache: Mapping[str, int]) -> None:
+        new = {name: cache[name] - said for name, said in self._said.items()}
+        self._said = {name: cache[name] for name in self._said}
+
+        def write(r: redis.Redis) -> None:
+            pipe = r.pipeline()
+            for name, number in new.items():
+                pipe.hincrby(keys.STATS, name, number)
+            pipe.hset(keys.CLIENTS, self._process, f"{cache['total_clients']}:{time.time():.0f}")
+            pipe.execute()
+
+        self._connection.run(write)
+
+
+def read(connection: RedisConnection, settings: Redis) -> dict[str, Any]:
+    """The five documented sections. Raises RedisUnavailable."""
+
+    def ask(r: redis.Redis) -> tuple[Any, ...]:
+        pipe = r.pipeline(transaction=False)
+        pipe.hgetall(keys.STATS)
+        pipe.hgetall(keys.CLIENTS)
+        pipe.llen(settings.queue_name)
+        pipe.hkeys(keys.REVISIONS)
+        stats, clients, queue_length, buckets = pipe.execute()
+        times = r.mget([keys.last_scan(name) for name in buckets]) if buckets else []
+        return stats, clients, queue_length, len(buckets), len(times) - times.count(None)
+
+    stats, clients, queue_length, total, scanned = connection.run(ask)
+    return {
+        "scan_stats": _scan_stats(stats),
+        "client_cache": {
+            "cache_hits": int(stats.get("cache_hits", 0)),
+            "cache_misses": int(stats.get("cache_misses", 0)),
+            "total_clients": _living_clients(clients.values(), now=time.time()),
+        },
+        "redis": {"queue_length": queue_length, "queue_name": settings.queue_name},
+        "sentinel": connection.sentinel_view(),
+        "buckets": {"total": total, "scanned": scanned},
+    }
+
+
+def _scan_stats(stored: Mapping[str, str]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {name: int(stored.get(name, 0)) for name in _COUNTERS}
+    at = stored.get("last_scan_time")
+    total = numbers["total_scans"]
+    numbers["last_scan_time"] = float(at) if at else None
+    numbers["success_rate"] = (total - numbers["failed_scans"]) / total if total else 1.0
+    return numbers
+
+
+def _living_clients(said: Any, *, now: float) -> int:
+    rows = (text.split(":") for text in said)
+    return sum(int(clients) for clients, at in rows if now - float(at) < _PROCESS_GONE_S)

@@ -1,0 +1,156 @@
+"""The one place that builds adapters; each once per process, anew in a forked child."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import django
+from django.apps import apps
+from django.conf import settings
+
+from scanning.adapters import stats, vault_local
+from scanning.adapters.configuration import ConfigurationStore
+from scanning.adapters.leases import RedisLeases, RedisStatuses
+from scanning.adapters.redis_connection import RedisConnection, RedisHealth
+from scanning.adapters.s3 import S3ClientCache, S3Storage
+from scanning.adapters.schedule_store import ScheduleStore
+from scanning.adapters.state import RedisStates
+from scanning.adapters.vault_snapshot import CredentialSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import redis
+
+    from scanning.conf import ScanningConf
+    from scanning.core.types import BucketConfig, KeyPair
+    from scanning.ports import Storage, Vault
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_built: dict[tuple[int, str], Any] = {}
+
+
+def ensure_django() -> None:
+    """Make `MultiRegionMonitor` usable from a plain Python shell, as its documentation shows."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bucketwatch.settings")
+    if not apps.ready:
+        django.setup()
+
+
+def _once(build: Callable[[], T]) -> Callable[[], T]:
+    # Keyed by process: sockets, locks and threads do not survive a fork.
+    @wraps(build)
+    def built() -> T:
+        key = (os.getpid(), build.__name__)
+        if key not in _built:
+            _built[key] = build()
+        result: T = _built[key]
+        return result
+
+    return built
+
+
+def reset() -> None:
+    """Forget what was built, so that changed settings count (tests; after a fork)."""
+    _built.clear()
+
+
+def conf() -> ScanningConf:
+    result: ScanningConf = settings.SCANNING
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What scans and schedules share of one Redis."""
+
+    connection: RedisConnection
+    leases: RedisLeases
+    states: RedisStates
+
+
+def engine_over(client: redis.Redis, scanning: ScanningConf) -> Engine:
+    """The engine on somebody's own Redis client (the documented `BucketScanner` brings one)."""
+    if _own_client(client):
+        return engine()
+    return _engine(RedisConnection.over(client, scanning.redis), scanning)
+
+
+def _own_client(client: redis.Redis) -> bool:
+    return client is connection().client
+
+
+@_once
+def connection() -> RedisConnection:
+    return RedisConnection(conf().redis)
+
+
+@_once
+def impatient_connection() -> RedisConnection:
+    """For answers that must come quickly, also when Redis is away: web pages and probes."""
+    return RedisConnection(conf().redis, patience_s=0.0)
+
+
+@_once
+def engine() -> Engine:
+    return _engine(connection(), conf())
+
+
+def _engine(link: RedisConnection, scanning: ScanningConf) -> Engine:
+    return Engine(link, RedisLeases(link), RedisStates(link, scanning.redis))
+
+
+@_once
+def configuration() -> ConfigurationStore:
+    return ConfigurationStore(connection())
+
+
+@_once
+def impatient_configuration() -> ConfigurationStore:
+    """For the mirror on save: an operator does not wait for Redis, the outbox does."""
+    return ConfigurationStore(impatient_connection())
+
+
+@_once
+def schedule() -> ScheduleStore:
+    return ScheduleStore(connection())
+
+
+@_once
+def statuses() -> RedisStatuses:
+    return RedisStatuses(connection())
+
+
+@_once
+def client_cache() -> S3ClientCache:
+    return S3ClientCache(conf().storage)
+
+
+@_once
+def vault() -> Vault:
+    site = settings.SITE
+    key = site.vault_key.get_secret_value() if site.vault_key else None
+    return vault_local.open_local_vault(settings.DATA_DIR, key)
+
+
+@_once
+def credentials() -> CredentialSnapshot:
+    return CredentialSnapshot(vault())
+
+
+def storage(clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, scanning: ScanningConf) -> Storage:
+    return S3Storage(clients, bucket, pair, scanning)
+
+
+def redis_health() -> RedisHealth:
+    return impatient_connection().health()
+
+
+def metrics() -> dict[str, Any]:
+    """The documented `/metrics` object. Raises RedisUnavailable."""
+    return stats.read(impatient_connection(), conf().redis)
