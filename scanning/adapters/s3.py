@@ -1,0 +1,128 @@
+"""One bucket at its S3 endpoint, through boto3."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from scanning.adapters.s3_clients import S3ClientCache
+from scanning.adapters.s3_errors import is_missing, s3_error, unreadable, wrong_endpoint
+from scanning.adapters.s3_listing import RawPage, read_page
+from scanning.core.listing import Columns, UnreadableListing
+from scanning.core.types import ListedObject, ListingPage, ObjectMetadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+    from scanning.conf import ScanningConf
+    from scanning.core.types import BucketConfig, KeyPair
+
+__all__ = ["RawPage", "S3ClientCache", "S3Storage"]
+
+MOST_KEYS: Final = 1000
+# Servers that filter after reading send empty pages, but not for ever.
+MOST_EMPTY_PAGES: Final = 8
+
+_VENDOR_ERRORS: Final = (ClientError, BotoCoreError, ResponseParserError, OSError)
+
+
+class S3Storage:
+    """Implements ``ports.Storage``."""
+
+    def __init__(
+        self, cache: S3ClientCache, bucket: BucketConfig, pair: KeyPair, conf: ScanningConf
+    ) -> None:
+        self._cache = cache
+        self._bucket = bucket
+        self._pair = pair
+        self._conf = conf
+
+    def pages(self, *, page_size: int, start_after: str = "") -> Iterator[ListingPage]:
+        """List the whole bucket in UTF-8 byte order; see ``ports.Storage``."""
+        position, more = start_after, True
+        while more:
+            page = self.request(position, page_size)
+            yield ListingPage(_objects(self.rows(page)), page.is_truncated)
+            position, more = page.last_key or position, page.is_truncated
+
+    def request(self, start_after: str, max_keys: int) -> RawPage:
+        """Ask for the next keys after ``start_after``: one request, at most 1000 keys.
+
+        A page without rows is the end of the listing; empty pages before that are followed here.
+        """
+        if not 1 <= max_keys <= MOST_KEYS:
+            # RGW answers -1 and 2^31 with what looks like an empty bucket.
+            raise ValueError(f"max_keys must be 1 to {MOST_KEYS}, not {max_keys}")
+        position = {"StartAfter": start_after} if start_after else {}
+        for _ in range(1 + MOST_EMPTY_PAGES):
+            page = self._ask(start_after, MaxKeys=max_keys, **position)
+            if page.row_count or not page.is_truncated:
+                return self._ahead(page)
+            if not page.next_token:
+                raise unreadable(
+                    self._bucket,
+                    "an empty page says neither that it is the last nor where to go on",
+                )
+            position = {"ContinuationToken": page.next_token}
+        raise unreadable(self._bucket, f"{MOST_EMPTY_PAGES} empty pages in a row")
+
+    def rows(self, page: RawPage) -> Columns:
+        """The rows of an answer of ``request``, in order."""
+        try:
+            return page.rows()
+        except UnreadableListing as exc:
+            raise unreadable(self._bucket, str(exc)) from exc
+
+    def head(self, key: str) -> ObjectMetadata | None:
+        """Content type and user metadata of one object; None if it is gone."""
+        client = self._client()
+        try:
+            answer = client.head_object(Bucket=self._bucket.name, Key=key)
+        except ClientError as exc:
+            if is_missing(exc):
+                return None
+            raise s3_error(exc, self._bucket) from exc
+        except _VENDOR_ERRORS as exc:
+            raise s3_error(exc, self._bucket) from exc
+        return ObjectMetadata(
+            etag=answer.get("ETag", "").strip('"'),
+            content_type=answer.get("ContentType", "application/octet-stream"),
+            metadata=answer.get("Metadata", {}),
+        )
+
+    def _ask(self, start_after: str, **asked: Any) -> RawPage:
+        client = self._client()
+        shape = client.meta.service_model.operation_model("ListObjectsV2").output_shape
+        try:
+            answer = client.list_objects_v2(Bucket=self._bucket.name, **asked)
+            return read_page(answer, shape, start_after=start_after)
+        except UnreadableListing as exc:
+            raise unreadable(self._bucket, str(exc)) from exc
+        except _VENDOR_ERRORS as exc:
+            raise s3_error(exc, self._bucket) from exc
+
+    def _ahead(self, page: RawPage) -> RawPage:
+        """The page, if going on from its last key gets us further."""
+        if page.row_count and page.last_key <= page.start_after:
+            raise unreadable(self._bucket, "it does not go on after the key that was asked for")
+        return page
+
+    def _client(self) -> S3Client:
+        endpoint, pair = self._bucket.endpoint, self._pair
+        try:
+            return self._cache.get_client(endpoint, pair.access_key, pair.secret_key)
+        except ValueError as exc:
+            raise wrong_endpoint(self._bucket) from exc
+
+
+def _objects(columns: Columns) -> tuple[ListedObject, ...]:
+    return tuple(
+        ListedObject(key, etag, milliseconds / 1000, size)
+        for key, etag, milliseconds, size in zip(
+            columns.keys, columns.etags, columns.last_modified, columns.sizes, strict=True
+        )
+    )

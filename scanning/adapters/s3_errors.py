@@ -1,0 +1,234 @@
+"""What went wrong at an S3 endpoint, in our words.
+
+The messages name the bucket, the endpoint and the way out. They hold S3's error code, never its
+message text: servers put access keys and signatures into that.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ParamValidationError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from scanning.core.errors import (
+    AccessDenied,
+    BucketNotFound,
+    BucketwatchError,
+    ClockSkewed,
+    CredentialsRejected,
+    PermanentError,
+    StorageUnavailable,
+    Throttled,
+    WrongEndpoint,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from scanning.core.types import BucketConfig
+
+# Put into botocore's answer by our body parser when status 200 came with something else.
+UNREADABLE: Final = "bucketwatch.unreadable"
+
+_REJECTED: Final = {
+    "InvalidAccessKeyId": "does not know the access key",
+    "SignatureDoesNotMatch": "says that the secret key does not belong to the access key",
+    "InvalidToken": "does not accept the access key",
+    "ExpiredToken": "says that the access key has expired",
+}
+_THROTTLED: Final = {
+    "429",
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+    "LimitExceededException",
+    "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "SlowDownRead",
+    "SlowDownWrite",
+    "TooManyRequestsException",
+}
+_ELSEWHERE: Final = {
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "IncorrectEndpoint",
+    "InvalidRegion",
+    "PermanentRedirect",
+    "Redirect",
+    "TemporaryRedirect",
+}
+_REDIRECTS: Final = range(300, 400)
+_FAILURES: Final = range(500, 600)
+_TRANSIENT: Final = {"InternalError", "RequestTimeout", "RequestTimeoutException"}
+
+# Which error an answer with this code and status is, and what to tell the operator: the first
+# rule that applies.
+_RULES: Final[tuple[tuple[Callable[[str, int], bool], type[BucketwatchError], str], ...]] = (
+    (
+        lambda code, _: code in _REJECTED,
+        CredentialsRejected,
+        "the endpoint {rejected}; give the bucket's credential the right keys",
+    ),
+    (
+        lambda code, _: code in {"RequestTimeTooSkewed", "RequestExpired"},
+        ClockSkewed,
+        "this host's clock and the endpoint's differ too much; set this host's clock, best by NTP",
+    ),
+    (
+        lambda code, _: code == "NoSuchBucket",
+        BucketNotFound,
+        "there is no such bucket; check its name and endpoint",
+    ),
+    (
+        lambda code, status: bool({code, str(status)} & _THROTTLED) or code.startswith("Throttl"),
+        Throttled,
+        "the endpoint asks for fewer requests",
+    ),
+    (
+        lambda code, status: code in _ELSEWHERE or status in _REDIRECTS,
+        WrongEndpoint,
+        "{wanted}; correct the bucket's endpoint",
+    ),
+    (
+        lambda _, status: status in {404, 405, 501},
+        WrongEndpoint,
+        "the endpoint does not answer as S3 does; correct the bucket's endpoint",
+    ),
+    (
+        lambda code, status: code in _TRANSIENT or status in _FAILURES,
+        StorageUnavailable,
+        "{failed}",
+    ),
+    (
+        lambda _, status: status in {401, 403},
+        AccessDenied,
+        "the credential may not read the bucket; allow it to list and read, or use another one",
+    ),
+    (lambda *_: True, PermanentError, "the endpoint refuses the request"),
+)
+
+
+def s3_error(exc: Exception, bucket: BucketConfig) -> BucketwatchError:
+    """Turn whatever boto3 raised while talking about ``bucket`` into one of our errors."""
+    if isinstance(exc, BucketwatchError):
+        return exc
+    if isinstance(exc, ClientError):
+        return _answered(exc, bucket)
+    if isinstance(exc, EndpointConnectionError):
+        return _not_connected(exc, bucket)
+    if isinstance(exc, ParamValidationError):
+        return PermanentError(f"{_at(bucket)}: this is not a bucket name that S3 knows; correct it")
+    return StorageUnavailable(f"{_at(bucket)}: {_transport(exc)}")
+
+
+def wrong_endpoint(bucket: BucketConfig) -> WrongEndpoint:
+    """For an endpoint that cannot even be made into an address."""
+    return WrongEndpoint(
+        f"{_at(bucket)}: the endpoint is not a host name or an http(s) address; correct it"
+    )
+
+
+def unreadable(bucket: BucketConfig, reason: str) -> StorageUnavailable:
+    return StorageUnavailable(f"{_at(bucket)}: the listing cannot be used: {reason}")
+
+
+def is_missing(exc: ClientError) -> bool:
+    """A HEAD's "there is no such object" (HEAD errors have no body, so no code either)."""
+    return _status(exc) == 404 and _code(exc) != "NoSuchBucket"  # noqa: PLR2004
+
+
+def _answered(exc: ClientError, bucket: BucketConfig) -> BucketwatchError:
+    code, status = _code(exc), _status(exc)
+    error, says = next((rule[1], rule[2]) for rule in _RULES if rule[0](code, status))
+    found = {
+        "rejected": _REJECTED.get(code, ""),
+        "wanted": _wanted(exc),
+        "failed": exc.response.get(UNREADABLE) or "the endpoint failed",
+    }
+    return error(f"{_at(bucket)}: {says.format(**found)} ({_shown(code, status)})")
+
+
+def _wanted(exc: ClientError) -> str:
+    error: Any = exc.response.get("Error", {})
+    headers: Any = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = error.get("Region") or headers.get("x-amz-bucket-region")
+    endpoint = error.get("Endpoint") or headers.get("location")
+    places = [f"endpoint {endpoint}"] * bool(endpoint) + [f"region {region}"] * bool(region)
+    if not places:
+        return "the bucket lives at another endpoint or in another region"
+    return f"the bucket wants {' and '.join(places)}"
+
+
+def _not_connected(exc: EndpointConnectionError, bucket: BucketConfig) -> BucketwatchError:
+    lookup = next((e for e in _causes(exc) if isinstance(e, socket.gaierror)), None)
+    if lookup is None:
+        return StorageUnavailable(f"{_at(bucket)}: cannot connect{_os_reason(exc)}")
+    if lookup.errno == socket.EAI_AGAIN:
+        return StorageUnavailable(f"{_at(bucket)}: the name server does not answer just now")
+    return WrongEndpoint(
+        f"{_at(bucket)}: the host name does not resolve; correct the bucket's endpoint"
+    )
+
+
+def _transport(exc: Exception) -> str:
+    if isinstance(exc, ConnectTimeoutError):
+        return "no connection within the connect time-out"
+    if isinstance(exc, ReadTimeoutError):
+        return "no answer within the read time-out"
+    if isinstance(exc, SSLError):
+        return f"TLS failed{_os_reason(exc)}; check the endpoint's certificate"
+    if isinstance(exc, ConnectionClosedError):
+        return f"the endpoint closed the connection{_os_reason(exc)}"
+    if isinstance(exc, HTTPClientError | BotoCoreError):
+        return f"the request failed{_os_reason(exc)}"
+    return f"the answer cannot be read ({type(exc).__name__})"
+
+
+def _os_reason(exc: BaseException) -> str:
+    """What the operating system or TLS said, if it is among the causes."""
+    found = next((e for e in _causes(exc) if isinstance(e, OSError) and e.strerror), None)
+    return f" ({found.strerror})" if found else ""
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """The exception, what botocore wrapped (it keeps that in ``kwargs``), and their causes."""
+    pending: list[object] = [exc]
+    seen: set[int] = set()
+    while pending:
+        cause = pending.pop(0)
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        kwargs: Any = getattr(cause, "kwargs", None) or {}
+        pending += [kwargs.get("error"), cause.__cause__, cause.__context__, *cause.args]
+
+
+def _code(exc: ClientError) -> str:
+    return str(exc.response.get("Error", {}).get("Code", "")) or str(_status(exc))
+
+
+def _status(exc: ClientError) -> int:
+    return int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _shown(code: str, status: int) -> str:
+    return f"HTTP {status}" if code == str(status) else f"{code}, HTTP {status}"
+
+
+def _at(bucket: BucketConfig) -> str:
+    return f"bucket {bucket.name} at {bucket.endpoint_host}"

@@ -1,0 +1,288 @@
+"""Reading the body of a ListObjectsV2 answer: bytes in, rows out.
+
+Two levels, because most pages of most scans are what they were before:
+
+* the *digest level* finds where the entries stand, how many there are, the last key, whether the
+  listing goes on, and a digest of the entries' bytes, without parsing any of them;
+* the *rows level* turns the entries into columns.
+
+What differs between servers is known from measurements (RGW, AWS, MinIO, moto): IsTruncated stands
+before or after the entries, quotes are ``&quot;`` or ``&#34;``, and RGW echoes StartAfter and
+tokens raw, so that a control character in them makes the whole body invalid XML. Nothing here
+needs the body to be valid XML, only its entries to be where they look to be; a body that looks
+otherwise is not recognised, and the caller takes a real XML parser.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
+
+import xxhash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_OPEN: Final = b"<Contents>"
+_CLOSE: Final = b"</Contents>"
+_END: Final = b"</ListBucketResult>"
+
+_ROOT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>)?\s*<ListBucketResult(?:\s[^>]*)?>")
+_IS_TRUNCATED = re.compile(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
+_KEY_COUNT = re.compile(rb"<KeyCount>\s*(\d+)\s*</KeyCount>")
+_NEXT_TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
+_URL_ENCODED: Final = b"<EncodingType>url</EncodingType>"
+# Where any of these stands outside the entries, the entries are not all there is.
+_FOREIGN = re.compile(rb"<!|<Contents|<CommonPrefixes")
+_ECHOED = re.compile(
+    rb"<(StartAfter|Prefix|Delimiter|ContinuationToken|NextContinuationToken)>[^<]*</\1>"
+)
+
+_ENTRY = re.compile(rb"<Contents>[^<]*+(?:<(?!/?Contents>)[^<]*+)*+</Contents>")
+_KEY = re.compile(rb"<Key>([^<]+)</Key>")
+_ROW = re.compile(
+    rb"<Contents>\s*+<Key>([^<]++)</Key>"
+    rb"\s*+<LastModified>(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d++)?)Z</LastModified>"
+    rb"\s*+(?:<ETag>(?:&quot;|&#34;|\")?([^<&\"]*+)(?:&quot;|&#34;|\")?</ETag>|<ETag\s*+/>)"
+    rb"[^<]*+(?:<(?!Size>|/?Contents>)[^<]*+)*+<Size>(\d++)</Size>"
+    rb"[^<]*+(?:<(?!Size>|/?Contents>)[^<]*+)*+</Contents>"
+)
+_REFERENCE = re.compile(rb"&([^;&\xff]*);?")
+_NAMED: Final = {b"amp": b"&", b"lt": b"<", b"gt": b">", b"quot": b'"', b"apos": b"'"}
+
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - listings are UTC; naive is faster
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+class UnreadableListing(ValueError):  # noqa: N818 - named like the rest of our errors
+    """The entries cannot be what the server meant; no other parser would help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Rows of a listing in their order: one list per column, all of the same length.
+
+    ``etags`` are without quotes, ``last_modified`` is in milliseconds since the epoch.
+    """
+
+    keys: list[str]
+    etags: list[str]
+    last_modified: list[int]
+    sizes: list[int]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class ListingBody:
+    """The digest level of one answer.
+
+    ``rows`` is the number of entries, ``last_key`` the key of the last ("" without any).
+    ``next_token`` continues the listing; it matters only where there is no last key to go on from.
+    """
+
+    body: bytes
+    start: int
+    end: int
+    rows: int
+    gapless: bool
+    is_truncated: bool
+    url_encoded: bool
+    last_key: str
+    next_token: str
+
+    def digest(self, first: int | None = None) -> bytes:
+        """The 128-bit digest of the bytes of all entries, or of the first ``first`` of them.
+
+        What stands between entries (a pretty printer's white space) does not count, so that rows
+        have the same digest however they were cut into pages. Equal digests mean equal rows:
+        whether keys were URL-encoded goes into it too.
+        """
+        state = xxhash.xxh3_128(seed=int(self.url_encoded))
+        if self.gapless:
+            end = self.end if first is None else self._end_of(first)
+            state.update(memoryview(self.body)[self.start : end])
+        else:
+            for entry in islice(self._entries(), first):
+                state.update(entry)
+        return state.digest()
+
+    def columns(self) -> Columns | None:
+        """The rows; None if an entry is not of the usual shape.
+
+        Raises UnreadableListing if a key is not UTF-8.
+        """
+        rows = _ROW.findall(self.body, self.start, self.end)
+        if len(rows) != self.rows:
+            return None
+        if not rows:
+            return Columns([], [], [], [])
+        keys, stamps, etags, sizes = zip(*rows, strict=True)
+        try:
+            return Columns(
+                keys=decode_keys(keys, url_encoded=self.url_encoded),
+                etags=_text(etags),
+                last_modified=[milliseconds(stamp) for stamp in _text(stamps)],
+                sizes=[int(size) for size in sizes],
+            )
+        except UnreadableListing:
+            raise
+        except ValueError:
+            return None
+
+    def without_echoes(self) -> bytes:
+        """The body for an XML parser: without the elements that only repeat what was asked."""
+        return without_echoes(self.body)
+
+    def _end_of(self, entries: int) -> int:
+        end = self.start
+        for _ in range(min(entries, self.rows)):
+            end = self.body.index(_CLOSE, end) + len(_CLOSE)
+        return end
+
+    def _entries(self) -> Iterator[bytes]:
+        return (entry.group() for entry in _ENTRY.finditer(self.body, self.start, self.end))
+
+
+def is_whole(body: bytes) -> bool:
+    """The body is a listing and not cut short: right root, and its end tag at the very end."""
+    return _ROOT.match(body) is not None and body[-256:].rstrip().endswith(_END)
+
+
+def read_listing(body: bytes) -> ListingBody | None:
+    """Find the entries of an answer; None if the body is not of a known shape.
+
+    Raises UnreadableListing if the last key is not UTF-8.
+    """
+    root = _ROOT.match(body)
+    if root is None or not is_whole(body):
+        return None
+    start, end = _span(body, root.end())
+    envelope = body[root.end() : start] + body[end:]
+    truncated = _IS_TRUNCATED.findall(envelope)
+    if len(truncated) != 1 or _FOREIGN.search(envelope):
+        return None
+    rows, gapless = _count(body, start, end, envelope)
+    url_encoded = _URL_ENCODED in envelope
+    last_key = _last_key(body, start, end, url_encoded=url_encoded) if rows else ""
+    if rows is None or last_key is None:
+        return None
+    return ListingBody(
+        body=body,
+        start=start,
+        end=end,
+        rows=rows,
+        gapless=gapless,
+        is_truncated=truncated[0] == b"true",
+        url_encoded=url_encoded,
+        last_key=last_key,
+        next_token=next_token(envelope),
+    )
+
+
+def next_token(envelope: bytes) -> str:
+    """Where the server would go on; "" if it does not say, or not legibly."""
+    found = _NEXT_TOKEN.search(envelope)
+    try:
+        return _unescape(found[1]).decode() if found else ""
+    except ValueError:
+        return ""
+
+
+def without_echoes(body: bytes) -> bytes:
+    """Drop the elements that repeat the request: RGW writes them raw, and XML parsers refuse it."""
+    start, end = _span(body, 0)
+    return _ECHOED.sub(b"", body[:start]) + body[start:end] + _ECHOED.sub(b"", body[end:])
+
+
+def decode_keys(raw: Sequence[bytes], *, url_encoded: bool) -> list[str]:
+    """Undo XML escaping, then URL encoding, as S3 did them the other way round.
+
+    All keys at once: 0xFF, which never occurs in UTF-8, keeps them apart.
+    Raises UnreadableListing if what comes out is not UTF-8, ValueError for an unknown entity.
+    """
+    text = b"\xff".join(raw)
+    if b"\r" in text:  # as every XML parser must
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"&" in text:
+        text = _unescape(text)
+    if url_encoded:
+        text = unquote_to_bytes(text.replace(b"+", b" "))
+    try:
+        keys = [key.decode() for key in text.split(b"\xff")]
+    except UnicodeDecodeError as exc:
+        raise UnreadableListing("a key is not valid UTF-8") from exc
+    if len(keys) != len(raw):
+        raise UnreadableListing("a key is not valid UTF-8")
+    return keys
+
+
+def milliseconds(stamp: str) -> int:
+    """A listing's timestamp (ISO 8601, UTC, its Z cut off) in milliseconds since the epoch."""
+    return (datetime.fromisoformat(stamp) - _EPOCH) // _MILLISECOND
+
+
+def _span(body: bytes, offset: int) -> tuple[int, int]:
+    """Where the entries begin and end; an empty range at ``offset`` if there are none."""
+    start = body.find(_OPEN, offset)
+    end = body.rfind(_CLOSE, offset)
+    return (start, end + len(_CLOSE)) if 0 <= start < end else (offset, offset)
+
+
+def _count(body: bytes, start: int, end: int, envelope: bytes) -> tuple[int | None, bool]:
+    """How many entries, and whether they touch; None if there is something between them.
+
+    Touching entries are counted by one search, which the server's KeyCount must confirm.
+    """
+    if start == end:
+        return 0, True
+    rows = body.count(_CLOSE + _OPEN, start, end) + 1
+    declared = _KEY_COUNT.search(envelope)
+    if declared and int(declared[1]) == rows:
+        return rows, True
+    rows, position, gapless = 0, start, True
+    for entry in _ENTRY.finditer(body, start, end):
+        if body[position : entry.start()].strip():
+            return None, False
+        gapless = gapless and position == entry.start()
+        position = entry.end()
+        rows += 1
+    return (rows, gapless) if position == end else (None, False)
+
+
+def _last_key(body: bytes, start: int, end: int, *, url_encoded: bool) -> str | None:
+    found = _KEY.search(body, body.rfind(_OPEN, start, end), end)
+    if found is None:
+        return None
+    try:
+        return decode_keys([found[1]], url_encoded=url_encoded)[0]
+    except UnreadableListing:
+        raise
+    except ValueError:
+        return None
+
+
+def _text(column: Sequence[bytes]) -> list[str]:
+    return b"\n".join(column).decode().split("\n")
+
+
+def _unescape(text: bytes) -> bytes:
+    return _REFERENCE.sub(_referred, text)
+
+
+def _referred(reference: re.Match[bytes]) -> bytes:
+    name = reference[1]
+    if not reference[0].endswith(b";"):
+        raise ValueError("an entity without its end")
+    if name[:2] == b"#x":
+        return chr(int(name.removeprefix(b"#x"), base=16)).encode()
+    if name[:1] == b"#":
+        return chr(int(name[1:])).encode()
+    if name not in _NAMED:
+        raise ValueError("an unknown entity")
+    return _NAMED[name]
