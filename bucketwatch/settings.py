@@ -100,7 +100,7 @@ WHITENOISE_USE_FINDERS = True  # no collectstatic step between a clone and a sty
 
 # Work that the monitor process does for the control plane every few seconds: dotted paths,
 # because the engine may not import it.
-HOUSEKEEPING: list[str] = []
+HOUSEKEEPING = ["buckets.mirror.catch_up", "buckets.status.flush"]
 
 Q_CLUSTER = {
     "name": "bucketwatch",

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     )
 
 
-
 class Storage(Protocol):
     """One bucket at its S3 endpoint."""
 
@@ -99,3 +98,9 @@ class Vault(Protocol):
 
     def delete(self, prefix: str) -> None:
         """Forget one key pair; nothing happens if there is none."""
+
+    def write_secret(self, name: str, value: str) -> None:
+        """Create or replace one entry that is not half of a key pair, and verify it."""
+
+    def delete_secret(self, name: str) -> None:
+        """Forget one entry; nothing happens if there is none."""

@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class BucketsConfig(AppConfig):
+    name = "buckets"
+
+    def ready(self) -> None:
+        from buckets import checks, signals  # noqa: F401, PLC0415 - they register themselves

@@ -1,0 +1,321 @@
+"""The control plane's tables: the source of truth for which buckets are watched, and how.
+
+No secret is stored here: S3 keys and webhook secrets live in the vault, API secrets as a hash.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from buckets import validators
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Credential(models.Model):
+    """An S3 access key pair, used by one or more buckets. The keys are in the vault.
+
+    One that ``came_with_bucket`` was entered together with a bucket, is named after it, and is
+    removed with the last bucket that uses it.
+    """
+
+    name = models.CharField(
+        max_length=63,
+        unique=True,
+        validators=[validators.credential_name],
+        error_messages={"unique": "There is a credential of this name already: choose another."},
+    )
+    vault_prefix = models.CharField(max_length=63, unique=True, editable=False)
+    came_with_bucket = models.BooleanField(default=False, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField("keys last entered", default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(vault_prefix__regex=validators.VAULT_PREFIX),
+                name="credential_vault_prefix",
+                violation_error_message="A vault prefix is the name in upper case, - as _.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; the signal that follows writes its outbox rows in the same transaction."""
+        with transaction.atomic():
+            super().save(*args, **kwargs)
+
+
+class Bucket(models.Model):
+    """One bucket that is watched. Change it through ``services``.
+
+    Saving or deleting an instance, however it is done, mirrors it to Redis (``signals``,
+    ``mirror``). ``QuerySet.update`` and ``bulk_create`` send no signals: nothing that they do
+    reaches the scanner, so they are for the status columns only.
+
+    The status columns belong to ``status.flush``: ``save`` of an existing bucket does not write
+    them, so that a form that was open for an hour cannot put back what it showed.
+    """
+
+    CONFIGURATION = (
+        "name",
+        "endpoint",
+        "region",
+        "credential",
+        "polling_interval",
+        "monitoring_enabled",
+        "notifications_enabled",
+        "fetch_metadata",
+        "webhook_url",
+        "webhook_client_id",
+        "webhook_token_url",
+        "generation",
+        "added_at",
+        "updated_at",
+    )
+
+    name = models.CharField(
+        max_length=63,
+        unique=True,
+        validators=[validators.bucket_name],
+        help_text="As S3 knows it.",
+        error_messages={"unique": "This bucket is watched already: change the existing one."},
+    )
+    region = models.CharField(
+        max_length=255,
+        blank=True,
+        db_index=True,
+        validators=[validators.region],
+        help_text="Such as us-iad-1. Groups buckets for the limits per region; "
+        "left empty, it is the endpoint's host.",
+    )
+    endpoint = models.CharField(
+        max_length=255,
+        blank=True,
+        help_text="Host, host:port or http:// URL of the S3 server; "
+        "left empty, it is Linode's for the region.",
+    )
+    credential = models.ForeignKey(Credential, on_delete=models.PROTECT, related_name="buckets")
+    polling_interval = models.PositiveIntegerField(
+        "polling interval (s)",
+        null=True,
+        blank=True,
+        validators=[
+            MinValueValidator(1, "Enter at least 1 second, or leave it empty for the default."),
+            MaxValueValidator(
+                validators.LONGEST_INTERVAL_S,
+                f"Enter at most {validators.LONGEST_INTERVAL_S} seconds (7 days).",
+            ),
+        ],
+        help_text="Seconds between two scans; left empty, the configured default.",
+    )
+    monitoring_enabled = models.BooleanField(
+        "monitoring", default=True, help_text="Off: the bucket is not scanned at all."
+    )
+    notifications_enabled = models.BooleanField(
+        "notifications",
+        default=True,
+        help_text="Off: the bucket is scanned, and what changes meanwhile is not announced.",
+    )
+    fetch_metadata = models.BooleanField(
+        default=True,
+        help_text="Ask for content type and metadata of each new object (one request an object).",
+    )
+    webhook_url = models.CharField(
+        "webhook URL",
+        max_length=2000,
+        blank=True,
+        validators=[validators.url],
+        help_text="Where the consumer of the queue delivers this bucket's notifications.",
+    )
+    webhook_client_id = models.CharField("webhook OAuth2 client id", max_length=255, blank=True)
+    webhook_token_url = models.CharField(
+        "webhook OAuth2 token URL", max_length=2000, blank=True, validators=[validators.url]
+    )
+    generation = models.BigIntegerField(default=0, editable=False)
+    added_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    last_scan_at = models.DateTimeField("last scan", null=True, editable=False)
+    last_scan_duration_s = models.FloatField("duration (s)", null=True, editable=False)
+    object_count = models.BigIntegerField("objects", null=True, editable=False)
+    last_changes = models.BigIntegerField("changes", null=True, editable=False)
+    last_error = models.TextField(blank=True, default="", editable=False)
+    last_error_class = models.CharField(max_length=64, blank=True, default="", editable=False)
+    last_error_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(name__regex=validators.BUCKET_NAME),
+                name="bucket_name",
+                violation_error_message="Enter the bucket's name as S3 knows it.",
+            ),
+            models.CheckConstraint(
+                condition=~Q(region="") & ~Q(endpoint=""),
+                name="bucket_region_and_endpoint",
+                violation_error_message="A stored bucket has a region and an endpoint.",
+            ),
+            models.CheckConstraint(
+                condition=Q(polling_interval__isnull=True)
+                | Q(polling_interval__range=(1, validators.LONGEST_INTERVAL_S)),
+                name="bucket_polling_interval",
+                violation_error_message="Enter a polling interval from 1 to 604800 seconds.",
+            ),
+            models.CheckConstraint(
+                condition=Q(webhook_client_id="", webhook_token_url="")
+                | (~Q(webhook_client_id="") & ~Q(webhook_token_url="")),
+                name="bucket_webhook_auth",
+                violation_error_message="Webhook OAuth2 needs client id and token URL, or neither.",
+            ),
+        ]
+
+    # The bucket's name before the last save, when that renamed it: the mirror removes it.
+    renamed_from: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save the configuration; a bucket that now is another one gets a new generation."""
+        with transaction.atomic():
+            fields = kwargs.get("update_fields")
+            if fields is None and not self._state.adding and not kwargs.get("force_insert"):
+                fields = self.CONFIGURATION
+            if fields is None or set(fields) & set(self.CONFIGURATION):
+                self._notice_a_move()
+                fields = fields and {*fields, "generation", "updated_at"}
+            super().save(*args, **kwargs | {"update_fields": fields})
+
+    def clean(self) -> None:
+        """Fill in region or endpoint from the other, and check what concerns several fields."""
+        errors: dict[str, list[str]] = {}
+        if not self.region and not self.endpoint:
+            message = "Enter a region such as us-iad-1, or an endpoint (or both)."
+            errors["region"] = errors["endpoint"] = [message]
+        else:
+            try:
+                self.endpoint = (
+                    validators.endpoint(self.endpoint)
+                    if self.endpoint
+                    else validators.endpoint_of(self.region)
+                )
+                self.region = self.region or validators.region_of(self.endpoint)
+            except ValidationError as exc:
+                errors["endpoint" if self.endpoint else "region"] = exc.messages
+        if bool(self.webhook_client_id) != bool(self.webhook_token_url):
+            absent = "webhook_token_url" if self.webhook_client_id else "webhook_client_id"
+            errors[absent] = [validators.ALL_OF_OAUTH2]
+        if self.webhook_client_id and not self.webhook_url:
+            errors["webhook_url"] = ["Enter the webhook URL that the OAuth2 client is for."]
+        if errors:
+            raise ValidationError(errors)
+
+    def _notice_a_move(self) -> None:
+        stored = (
+            Bucket.objects.select_for_update()
+            .filter(pk=self.pk)
+            .values_list("name", "endpoint", "region", "generation")
+            .first()
+        )
+        self.renamed_from = stored[0] if stored and stored[0] != self.name else ""
+        if stored and stored[:3] == (self.name, self.endpoint, self.region):
+            self.generation = stored[3]
+        else:
+            now_us = time.time_ns() // 1000
+            self.generation = max(now_us, stored[3] + 1 if stored else 0, self.generation)
+
+
+class Revision(models.Model):
+    """The newest revision given out; one row.
+
+    A revision is at least the time in microseconds, so that a database that was replaced, or
+    restored from a backup, gives none that Redis has seen already. Its row stays locked until
+    the transaction ends: revisions are committed in their order.
+    """
+
+    value = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    @classmethod
+    def following(cls) -> int:
+        """Take the next one; inside the transaction of the change that it numbers."""
+        newest, _ = cls.objects.select_for_update().get_or_create(pk=1, defaults={"value": 0})
+        newest.value = max(newest.value + 1, time.time_ns() // 1000)
+        newest.save()
+        return newest.value
+
+
+class Outbox(models.Model):
+    """One row per change that Redis has to learn; its id is the change's revision.
+
+    Written in the change's own transaction, deleted when Redis has it.
+    """
+
+    id = models.BigIntegerField(primary_key=True)
+    bucket = models.CharField(max_length=63, db_index=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name_plural = "outbox"
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.bucket}"
+
+    @staticmethod
+    def add(buckets: Iterable[str]) -> None:
+        """Have these buckets mirrored; inside the transaction of their change."""
+        with transaction.atomic():
+            Outbox.objects.bulk_create(
+                Outbox(id=Revision.following(), bucket=name) for name in buckets
+            )
+
+
+class ApiClient(models.Model):
+    """A program that may use the REST API. Its secret is shown once and kept as a hash."""
+
+    class Scope(models.TextChoices):
+        MANAGE = "manage", "read and change"
+        READ = "read", "read only"
+
+    name = models.CharField(
+        max_length=100,
+        unique=True,
+        help_text="What the program is, for people.",
+        error_messages={"unique": "There is an API client of this name already: choose another."},
+    )
+    client_id = models.CharField(max_length=100, unique=True, editable=False)
+    secret_hash = models.CharField(max_length=255, editable=False)
+    scope = models.CharField(max_length=10, choices=Scope, default=Scope.MANAGE)
+    enabled = models.BooleanField(
+        default=True, help_text="Off: it gets no new token, and those it has are refused."
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "API client"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(scope__in=["manage", "read"]), name="api_client_scope"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,173 @@
+"""What is accepted of a bucket, in one place: models, services, admin and API ask here.
+
+Every function takes text, raises Django's ``ValidationError`` with a message that says the fix,
+and (where it is not a plain check) returns the text as it is stored.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import SplitResult, urlsplit
+
+from django.core.exceptions import ValidationError
+
+# S3's rules for general purpose buckets: the documentation's "Bucket naming rules".
+BUCKET_NAME = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+_IPV4 = re.compile(r"^\d+\.\d+\.\d+\.\d+$")
+_RESERVED_STARTS = ("xn--", "sthree-")
+_RESERVED_ENDS = ("-s3alias", "--ol-s3")
+
+# Vault entries are named after the credential; the vault takes 100 characters in all, of which
+# the longest ending (_WEBHOOK_CLIENT_SECRET) needs 22.
+_CREDENTIAL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+VAULT_PREFIX = r"^[A-Z0-9][A-Z0-9._]{0,62}$"
+
+_HOST = re.compile(r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")
+_IPV6 = re.compile(r"^[0-9a-f:]+$")
+_REGION = re.compile(r"^[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,254}$")
+_PRINTABLE = re.compile(r"^[!-~]+$")
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+ALL_OF_OAUTH2 = (
+    "Webhook OAuth2 needs client id, client secret and token URL: enter all three, or none."
+)
+LINODE_DOMAIN = "linodeobjects.com"
+LONGEST_INTERVAL_S = 604_800
+
+
+def bucket_name(name: str) -> None:
+    """Refuse what S3 would never have created."""
+    if not 3 <= len(name) <= 63:  # noqa: PLR2004 - S3's own numbers
+        raise ValidationError(
+            "A bucket name has 3 to 63 characters: enter the name as S3 knows it."
+        )
+    if not re.fullmatch(r"[a-z0-9.-]+", name):
+        raise ValidationError(
+            "A bucket name holds only lower-case letters, digits, dots and hyphens: "
+            "enter the name as S3 knows it, without s3:// and without a path."
+        )
+    if not re.match(BUCKET_NAME, name):
+        raise ValidationError("A bucket name begins and ends with a letter or a digit.")
+    if ".." in name:
+        raise ValidationError("A bucket name has no two dots in a row.")
+    if _IPV4.match(name):
+        raise ValidationError(
+            "A bucket name is not an IP address: enter the bucket here, the server at endpoint."
+        )
+    if name.startswith(_RESERVED_STARTS) or name.endswith(_RESERVED_ENDS):
+        raise ValidationError(
+            "S3 reserves names that begin with xn-- or sthree-, or end with -s3alias or --ol-s3: "
+            "enter the bucket's own name, not an alias."
+        )
+
+
+def credential_name(name: str) -> None:
+    if not _CREDENTIAL_NAME.match(name):
+        raise ValidationError(
+            "A credential name has at most 63 letters, digits, dots, hyphens and underscores, "
+            "and begins with a letter or a digit: its vault entries are named after it."
+        )
+
+
+def vault_prefix(name: str) -> str:
+    """The vault prefix of a credential or a bucket: ``media-in`` gives ``MEDIA_IN``."""
+    return name.upper().replace("-", "_")
+
+
+def endpoint(text: str) -> str:
+    """The endpoint as it is stored: ``host[:port]`` for https, an ``http://`` URL otherwise."""
+    parts = _split(text.strip())
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValidationError("An endpoint URL begins with https:// or http://.")
+    if parts.username is not None or parts.password is not None:
+        raise ValidationError(
+            "An endpoint has no user name or password in it: enter keys as the credential."
+        )
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValidationError(
+            "An endpoint has no path: enter host or host:port only, the bucket goes under name."
+        )
+    host = _host_and_port(parts)
+    return host if parts.scheme == "https" else f"http://{host}"
+
+
+def _split(text: str) -> SplitResult:
+    if not text or not _PRINTABLE.match(text):
+        raise ValidationError(_NOT_A_HOST)
+    try:
+        return urlsplit(text if "://" in text else f"https://{text}")
+    except ValueError:
+        raise ValidationError(_NOT_A_HOST) from None
+
+
+_NOT_A_HOST = (
+    "An endpoint is a host name such as us-iad-1.linodeobjects.com, host:port, "
+    "or a URL such as http://localhost:9000."
+)
+
+
+def _host_and_port(parts: SplitResult) -> str:
+    host = (parts.hostname or "").lower()
+    if ":" in host and _IPV6.match(host):
+        shown = f"[{host}]"
+    elif _HOST.match(host) and ".." not in host and len(host) <= 253:  # noqa: PLR2004 - DNS's limit
+        shown = host
+    else:
+        raise ValidationError(_NOT_A_HOST)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0 or parts.netloc.endswith(":"):
+        raise ValidationError("An endpoint's port is a number from 1 to 65535.")
+    return shown if port in {None, _DEFAULT_PORTS[parts.scheme]} else f"{shown}:{port}"
+
+
+def region(text: str) -> None:
+    if not _REGION.match(text):
+        raise ValidationError(
+            "A region is a short name such as us-iad-1, or an endpoint's host: letters, digits, "
+            "dots, hyphens, underscores."
+        )
+
+
+def endpoint_of(region_name: str) -> str:
+    """Where a region's buckets are, when the operator names only the region."""
+    looks_like_a_host = "." in region_name or ":" in region_name
+    return endpoint(region_name if looks_like_a_host else f"{region_name}.{LINODE_DOMAIN}")
+
+
+def region_of(endpoint_text: str) -> str:
+    """The region when the operator names only the endpoint: its host, and port if it has one."""
+    return endpoint_text.split("://", 1)[-1]
+
+
+def url(text: str) -> None:
+    """An http(s) URL of a service that we call: no credentials in it, any path."""
+    try:
+        parts = urlsplit(text)
+        port_is_wrong = parts.port == 0
+    except ValueError:
+        port_is_wrong, parts = True, urlsplit("")
+    if (
+        port_is_wrong
+        or parts.scheme not in _DEFAULT_PORTS
+        or not parts.hostname
+        or not _PRINTABLE.match(text)
+    ):
+        raise ValidationError("Enter a URL that begins with https:// or http:// and names a host.")
+    if parts.username is not None or parts.password is not None:
+        raise ValidationError(
+            "A URL stored here must not hold a user name or password: use the OAuth2 client fields."
+        )
+
+
+def secret(text: str) -> str:
+    """An S3 key or client secret as it is stored; never shown in the message."""
+    stripped = text.strip()
+    if not _PRINTABLE.match(stripped) or len(stripped) > 1024:  # noqa: PLR2004 - far above any real one
+        raise ValidationError(
+            "Enter the value as the provider shows it: one line of at most 1024 characters, "
+            "no spaces or control characters."
+        )
+    return stripped

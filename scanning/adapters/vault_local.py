@@ -1,0 +1,248 @@
+"""The embedded vault: one encrypted file beside the database.
+
+    vault.enc    line 1: ``bucketwatch-vault 1 <key id>``; line 2: Fernet token of a JSON object,
+                 entry name -> value.  Replaced as a whole, mode 0600.
+    vault.key    the Fernet key, if VAULT_KEY is not set; made once, mode 0600.
+    vault.lock   held (flock) while the file is read, changed and replaced.
+
+Entries have the names that vaults of the older monitor have: ``{PREFIX}_ACCESS_KEY`` and
+``{PREFIX}_SECRET_KEY``. A file that cannot be opened is never written over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from scanning.core.errors import ConfigurationError, VaultUnavailable
+from scanning.core.types import KeyPair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+ACCESS_KEY = "_ACCESS_KEY"
+SECRET_KEY = "_SECRET_KEY"  # noqa: S105 - the ending of a name
+_MAGIC = "bucketwatch-vault 1"
+_NEW_KEY = (
+    'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the file held when it had this identity."""
+
+    identity: tuple[int, int, int] | None
+    entries: Mapping[str, str]
+
+
+class LocalVault:
+    """Implements `ports.Vault`; any number of threads and processes may use the same file."""
+
+    def __init__(self, path: Path, key: str, *, key_source: str = "VAULT_KEY") -> None:
+        """``key`` is a Fernet key; ``key_source`` says in messages where it came from."""
+        try:
+            self._fernet = Fernet(key)
+        except ValueError:
+            raise ConfigurationError(
+                f"{key_source} is not a vault key (32 bytes in URL-safe base64). "
+                f"Make one with: {_NEW_KEY}"
+            ) from None
+        self._path = path
+        self._key_source = key_source
+        self._key_id = hashlib.sha256(b"bucketwatch vault key id " + key.encode()).hexdigest()[:16]
+        self._last = _Read(None, {})
+        self._thread_lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"LocalVault({str(self._path)!r})"
+
+    def read_all(self) -> Mapping[str, KeyPair]:
+        """Every complete key pair by vault prefix.
+
+        Raises VaultUnavailable for a file that cannot be read, ConfigurationError for a wrong key.
+        """
+        entries = self._entries()
+        prefixes = [n.removesuffix(ACCESS_KEY) for n in entries if n.endswith(ACCESS_KEY)]
+        return {
+            prefix: KeyPair(entries[prefix + ACCESS_KEY], entries[prefix + SECRET_KEY])
+            for prefix in prefixes
+            if prefix + SECRET_KEY in entries
+        }
+
+    def write(self, prefix: str, pair: KeyPair) -> None:
+        """Create or replace one key pair; both halves change at once."""
+        self._put({prefix + ACCESS_KEY: pair.access_key, prefix + SECRET_KEY: pair.secret_key})
+
+    def delete(self, prefix: str) -> None:
+        """Forget one key pair; nothing happens if there is none."""
+        self._drop({prefix + ACCESS_KEY, prefix + SECRET_KEY})
+
+    def write_secret(self, name: str, value: str) -> None:
+        """Create or replace one entry."""
+        self._put({name: value})
+
+    def delete_secret(self, name: str) -> None:
+        """Forget one entry; nothing happens if there is none."""
+        self._drop({name})
+
+    def _put(self, new: Mapping[str, str]) -> None:
+        with _locked(self._path):
+            self._replace({**self._entries(), **new})
+            stored = self._entries()
+            if any(stored.get(name) != value for name, value in new.items()):
+                raise VaultUnavailable(f"{self._path} does not hold what was just written to it")
+
+    def _drop(self, names: set[str]) -> None:
+        with _locked(self._path):
+            entries = self._entries()
+            if names & entries.keys():
+                self._replace({n: v for n, v in entries.items() if n not in names})
+
+    def _entries(self) -> Mapping[str, str]:
+        """What the file holds now; read again only when it is another one than last time."""
+        with self._thread_lock:
+            try:
+                if self._last.identity is None or self._last.identity != _identity(self._path):
+                    self._last = self._read()
+            except FileNotFoundError:
+                return {}
+            except (OSError, UnicodeDecodeError) as exc:
+                raise VaultUnavailable(
+                    f"Cannot read the vault {self._path}: {_reason(exc)}"
+                ) from exc
+            return self._last.entries
+
+    def _read(self) -> _Read:
+        with self._path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            content = file.read().decode("ascii")
+        head, _, token = content.partition("\n")
+        magic, _, key_id = head.rpartition(" ")
+        if magic != _MAGIC:
+            raise VaultUnavailable(self._damaged("it does not begin as a vault does"))
+        if key_id != self._key_id:
+            raise ConfigurationError(self._wrong_key())
+        try:
+            entries = json.loads(self._fernet.decrypt(token.strip()))
+        except (InvalidToken, ValueError):
+            raise VaultUnavailable(self._damaged("its content was cut off or changed")) from None
+        return _Read((status.st_ino, status.st_mtime_ns, status.st_size), entries)
+
+    def _wrong_key(self) -> str:
+        return (
+            f"{self._key_source} does not open the vault {self._path}: set VAULT_KEY to the key "
+            "that it was written with, or move the file away and enter the S3 keys again"
+        )
+
+    def _damaged(self, how: str) -> str:
+        return (
+            f"The vault {self._path} is damaged ({how}): restore it from a backup, "
+            "or move it away and enter the S3 keys again"
+        )
+
+    def _replace(self, entries: Mapping[str, str]) -> None:
+        token = self._fernet.encrypt(json.dumps(entries).encode()).decode()
+        try:
+            _write_atomically(self._path, f"{_MAGIC} {self._key_id}\n{token}\n")
+        except OSError as exc:
+            raise VaultUnavailable(f"Cannot write the vault {self._path}: {_reason(exc)}") from exc
+
+
+def open_local_vault(data_dir: Path, vault_key: str | None) -> LocalVault:
+    """The vault in ``data_dir``, under ``vault_key`` or a key of its own, made at the first call.
+
+    Raises ConfigurationError when there is a vault and no key, or a key that is none.
+    """
+    path = data_dir / "vault.enc"
+    if vault_key:
+        return LocalVault(path, vault_key)
+    key_path = data_dir / "vault.key"
+    key = _key_beside(path, key_path)
+    return LocalVault(path, key, key_source=f"VAULT_KEY is not set, and the key in {key_path}")
+
+
+def _key_beside(path: Path, key_path: Path) -> str:
+    with _locked(path):
+        try:
+            return key_path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            pass
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigurationError(
+                f"VAULT_KEY is not set, and {key_path} cannot be read: {_reason(exc)}"
+            ) from exc
+        if path.exists():
+            raise ConfigurationError(
+                f"VAULT_KEY is not set and {key_path} is gone: set VAULT_KEY to the key that "
+                f"{path} was written with, or restore {key_path} from a backup"
+            )
+        key = Fernet.generate_key().decode()
+        try:
+            _write_atomically(key_path, key + "\n")
+        except OSError as exc:
+            raise ConfigurationError(
+                f"Cannot write a vault key to {key_path}: {_reason(exc)}; set VAULT_KEY or DATA_DIR"
+            ) from exc
+    logger.warning(
+        "Made a vault key: back up %s, and not together with %s. Without it the S3 keys stored "
+        "there are lost. In production set VAULT_KEY instead.",
+        key_path,
+        path,
+    )
+    return key
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Exclude every other process and thread from changing the vault; gone when we are gone."""
+    lock_path = path.with_suffix(".lock")
+    try:
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise VaultUnavailable(
+            f"Cannot lock the vault with {lock_path}: {_reason(exc)}; is DATA_DIR writable?"
+        ) from exc
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """Replace a file so that a crash leaves either the old one or the new one. Needs the lock."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _reason(exc: Exception) -> str:
+    return (exc.strerror if isinstance(exc, OSError) else None) or type(exc).__name__
