@@ -96,10 +96,9 @@ class S3Storage:
 
     def _ask(self, start_after: str, **asked: Any) -> RawPage:
         client = self._client()
-        shape = client.meta.service_model.operation_model("ListObjectsV2").output_shape
         try:
             answer = client.list_objects_v2(Bucket=self._bucket.name, **asked)
-            return read_page(answer, shape, start_after=start_after)
+            return read_page(answer, start_after=start_after)
         except UnreadableListing as exc:
             raise unreadable(self._bucket, str(exc)) from exc
         except _VENDOR_ERRORS as exc:

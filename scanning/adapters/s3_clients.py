@@ -138,6 +138,7 @@ def _url(endpoint: str) -> str:
 
 def _config(conf: ScanningConf) -> Config:
     return Config(
+        user_agent="bucketwatch",
         signature_version="s3v4",
         connect_timeout=conf.storage.connect_timeout,
         read_timeout=conf.storage.read_timeout,

@@ -37,6 +37,7 @@ HTTP_OK: Final = 200
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
 BODY: Final = "bucketwatch.body"
+SHAPE: Final = "bucketwatch.shape"
 TOKEN: Final = "bucketwatch.token"  # noqa: S105 - a continuation token
 # Not the body without its entries: RGW's raw echoes may not be valid XML.
 ENVELOPE: Final = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
@@ -85,6 +86,7 @@ class ListingParser:
         listing = read_listing(body)
         if listing is not None:
             customized_response_dict[BODY] = listing
+            customized_response_dict[SHAPE] = operation_model.output_shape
             response_dict["body"] = ENVELOPE
             return
         with self._lock:
@@ -110,7 +112,7 @@ class RawPage:
         "start_after",
     )
 
-    def __init__(self, body: ListingBody, shape: Shape | None, *, start_after: str) -> None:
+    def __init__(self, body: ListingBody, shape: Shape, *, start_after: str) -> None:
         self._body = body
         self._shape = shape
         self.start_after = start_after
@@ -169,12 +171,12 @@ class ParsedPage(RawPage):
         return in_order(self._columns, self.start_after)
 
 
-def read_page(answer: Mapping[str, Any], shape: Shape | None, *, start_after: str) -> RawPage:
+def read_page(answer: Mapping[str, Any], *, start_after: str) -> RawPage:
     """What one call of ``list_objects_v2`` answered. Raises UnreadableListing."""
     body: ListingBody | None = answer.get(BODY)
     if body is None:
         return ParsedPage(answer, start_after=start_after)
-    return RawPage(body, shape, start_after=start_after)
+    return RawPage(body, answer[SHAPE], start_after=start_after)
 
 
 def columns_of(contents: Sequence[Mapping[str, Any]], *, url_encoded: bool) -> Columns:

@@ -58,7 +58,7 @@ _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - listings are UTC; naive i
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
-class UnreadableListing(ValueError):  # noqa: N818 - named like the rest of our errors
+class UnreadableListing(ValueError):
     """The entries cannot be what the server meant; no other parser would help."""
 
 
