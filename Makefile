@@ -1,1 +1,106 @@
-# filled in by the bootstrap work
+# The verbs of this project. Each does its own set-up; nothing has to be typed before it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo run test lint format requirements chromium
+
+# Call programs as modules: the scripts in .venv/bin break when the directory is moved.
+PY := .venv/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
+
+# Settings for checks that read no data: nobody's .env, database or secrets.
+THROW_AWAY = export ENV_FILE=/dev/null CONFIG_PATH= SECRET_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(50))')"; \
+	DATA_DIR="$$(mktemp -d)"; export DATA_DIR; trap 'rm -rf "$$DATA_DIR"' EXIT
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+
+demo: .venv/.demo ## everything on this machine: buckets that change, notifications, a page (PORT=8080)
+	@exec $(PY) -m bucketwatch.demo
+
+run: .venv/.base ## web, scheduler and workers with the settings in .env
+	@if [ ! -f .env ] && [ -z "$${ENV_FILE:-}$${SECRET_KEY:-}" ]; then
+		echo "make run: there is no .env: copy .env.example to .env and set SECRET_KEY ('make demo' needs none)" >&2
+		exit 1
+	fi
+	$(PY) manage.py migrate --noinput --verbosity 0
+	exec $(PY) manage.py runmonitor
+
+test: .venv/.dev chromium ## every test (ARGS='-k word' passes options to pytest)
+	@exec $(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+
+lint: .venv/.dev ## ruff, mypy, import contracts, migrations, Django's checks
+	@$(THROW_AWAY)
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy --no-error-summary
+	.venv/bin/lint-imports
+	$(PY) manage.py makemigrations --check --dry-run
+	$(PY) manage.py check --fail-level WARNING
+
+format: .venv/.dev ## let ruff put imports and layout right
+	@$(PY) -m ruff check --fix-only --quiet
+	$(PY) -m ruff format --quiet
+
+requirements: .venv/.created ## pin the newest versions that requirements/*.in allow
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv
+	export UV_CUSTOM_COMPILE_COMMAND="make requirements"
+	COMPILE="$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate"
+	$$COMPILE --upgrade requirements/dev.in --output-file requirements/dev.txt
+	for set in demo base; do # the same versions everywhere
+		rm -f requirements/$$set.txt
+		$$COMPILE requirements/$$set.in --constraint requirements/dev.txt --output-file requirements/$$set.txt
+	done
+
+# One chromium for the browser tests. Without it they are skipped, and say so.
+chromium:
+	@if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then
+		echo "Installing chromium for the browser tests …"
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+			>/dev/null 2>&1 || echo "… it could not be installed: browser tests will be skipped" >&2
+	fi
+
+.venv/.base: requirements/base.txt .venv/.created
+	@echo "Installing requirements/base.txt into .venv …"
+	$(PIP_INSTALL) -r requirements/base.txt
+	touch .venv/.base
+
+.venv/.demo: requirements/demo.txt .venv/.created
+	@echo "Installing requirements/demo.txt into .venv …"
+	$(PIP_INSTALL) -r requirements/demo.txt
+	touch .venv/.base .venv/.demo
+
+.venv/.dev: requirements/dev.txt .venv/.created
+	@echo "Installing requirements/dev.txt into .venv …"
+	$(PIP_INSTALL) -r requirements/dev.txt
+	touch .venv/.base .venv/.demo .venv/.dev
+
+# A python on PATH may be a version manager's shim that only prints an error, so try each.
+.venv/.created:
+	@if $(PY) -c 'import pip, sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
+		touch .venv/.created
+		exit 0
+	fi
+	found=
+	for candidate in $${PYTHON:-} python3.12 python3.11 python3 python /usr/bin/python3.12 /usr/bin/python3.11; do
+		found="$$($$candidate -c 'import sys; print(sys.executable if sys.version_info[:2] in ((3, 11), (3, 12)) else "")' 2>/dev/null)" || found=
+		[ -z "$$found" ] || break
+	done
+	if [ -z "$$found" ]; then
+		echo "make: bucketwatch needs Python 3.11 or 3.12 and there is neither on PATH; install one (PYTHON=/path/to/python3.12 names it)" >&2
+		exit 1
+	fi
+	package="python$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		echo "Installing $$package …"
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$$package"; } >/dev/null 2>&1 || true
+	fi
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then
+		echo "make: $$found has no venv module; run: sudo apt-get install $$package" >&2
+		exit 1
+	fi
+	"$$found" -m venv --clear .venv
+	touch .venv/.created

@@ -4,20 +4,16 @@
 worker is a process with servers, ports and a data directory of its own.
 """
 
-import importlib
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
+from pytest_django import Settings
 
+from scanning import wiring
 from tests.servers import RedisServer, TestS3Server
-
-if TYPE_CHECKING:
-    from pytest_django.fixtures import SettingsWrapper
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +40,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestS3Server
 
 @pytest.fixture(autouse=True)
 def _each_test_starts_clean(
-    request: pytest.FixtureRequest, settings: "SettingsWrapper", tmp_path: Path
+    request: pytest.FixtureRequest, settings: Settings, tmp_path: Path
 ) -> Iterator[None]:
     settings.DATA_DIR = tmp_path  # an embedded vault of its own
     if "redis_server" in request.fixturenames:
@@ -55,11 +51,6 @@ def _each_test_starts_clean(
         conf = settings.SCANNING
         redis = conf.redis.model_copy(update={"url": SecretStr(server.url)})
         settings.SCANNING = conf.model_copy(update={"redis": redis})
-    _reset_wiring()
+    wiring.reset()
     yield
-    _reset_wiring()
-
-
-def _reset_wiring() -> None:
-    with suppress(ModuleNotFoundError):  # until scanning/wiring.py is here
-        importlib.import_module("scanning.wiring").reset()
+    wiring.reset()

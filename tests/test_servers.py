@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 from django.conf import settings as django_settings
+from pydantic import SecretStr
 
 from bucketwatch.demo.servers import RedisServer, ServerError
 from tests.servers import TestS3Server
@@ -16,13 +17,11 @@ from tests.waiting import eventually
 
 
 def test_settings_point_at_the_test_redis(redis_server, settings):
-    url = settings.SCANNING.redis.url.get_secret_value()
-    assert url == redis_server.url
+    assert settings.SCANNING.redis.url == SecretStr(redis_server.url)
 
 
 def test_without_redis_a_test_reaches_nobodys_redis():
-    url = django_settings.SCANNING.redis.url.get_secret_value()
-    assert url == "redis://127.0.0.1:1/0"
+    assert django_settings.SCANNING.redis.url == SecretStr("redis://127.0.0.1:1/0")
 
 
 @pytest.mark.parametrize("_again", [1, 2])

@@ -24,11 +24,14 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import make_server
 
 from bucketwatch.demo.s3_keeper import Keeper
+from bucketwatch.demo.s3_memory import Memory
 from bucketwatch.demo.s3_signature import KeyCheck
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+
+    from _typeshed.wsgi import WSGIApplication
 
 
 class QuietHandler(MotoRequestHandler):
@@ -45,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     signal.signal(signal.SIGTERM, _leave)
-    app = DomainDispatcherApplication(create_backend_app)
+    app: WSGIApplication = DomainDispatcherApplication(create_backend_app)
     if options.keep:
-        keeper = Keeper(options.keep)
+        keeper = Keeper(Memory(options.keep))
         keeper.restore()
         app = keeper.wrap(app)
     app = KeyCheck(app, os.environ["S3_ACCESS_KEY"], os.environ["S3_SECRET_KEY"])

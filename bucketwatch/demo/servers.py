@@ -201,6 +201,11 @@ class S3Server:
         assert self._child is not None, "start() it first"  # noqa: S101
         return self._child.process.pid
 
+    @property
+    def memory_file(self) -> Path:
+        """What ``keep`` keeps, a ``Memory``."""
+        return self.directory / "s3.sqlite3"
+
     def start(self) -> None:
         """Start it; ``port`` 0 becomes the one that it got. Raises OSError if it is taken."""
         if self.running:
@@ -213,7 +218,7 @@ class S3Server:
             command = [sys.executable, "-m", "bucketwatch.demo.s3_server"]
             command += ["--fd", str(listener.fileno())]
             if self.keep:
-                command += ["--keep", str(self.directory / "s3.sqlite3")]
+                command += ["--keep", str(self.memory_file)]
             environ = os.environ | {
                 "S3_ACCESS_KEY": self.access_key,
                 "S3_SECRET_KEY": self.secret_key,
@@ -249,7 +254,7 @@ def redis_server_binary() -> Path:
         found = shutil.which(name)
         if found and _runs(found):
             return Path(found)
-    return get_binary_path()
+    return Path(get_binary_path())
 
 
 def _runs(program: str) -> bool:
@@ -275,8 +280,8 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with listen(0) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def free_port(port: int = 0) -> int:
+    """A port that was free a moment ago: this one (else OSError), or any."""
+    with listen(port) as listener:
+        found: int = listener.getsockname()[1]
+        return found
