@@ -1,5 +1,6 @@
-"""Django settings: one file, driven by the environment (`docs/configuration.md` lists all of it)."""
+"""Django settings: one file, driven by the environment (`docs/configuration.md` lists it)."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import dj_database_url
@@ -34,6 +35,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "bucketwatch.middleware.ProbesFirst",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -80,6 +82,30 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = _SQLITE_OPTIONS
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# In this process: failed log-ins are counted here, also while Redis is away.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    }
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["buckets.api.auth.ApiClientAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["buckets.api.auth.IsApiClient"],
+    "DEFAULT_PARSER_CLASSES": ["buckets.api.negotiation.JSONObjectParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "buckets.api.negotiation.AlwaysJSON",
+    "DEFAULT_METADATA_CLASS": None,
+    "EXCEPTION_HANDLER": "buckets.api.errors.answer",
+    "UNAUTHENTICATED_USER": None,  # API clients are no Django users
+}
+SIMPLE_JWT = {
+    "SIGNING_KEY": SITE.jwt_secret.get_secret_value() if SITE.jwt_secret else SECRET_KEY,
+    "ACCESS_TOKEN_LIFETIME": timedelta(hours=24),
+    "AUTH_HEADER_TYPES": ("Bearer", "bearer"),
+}
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -96,11 +122,19 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT.mkdir(exist_ok=True)  # WhiteNoise warns at each start when there is none
 WHITENOISE_USE_FINDERS = True  # no collectstatic step between a clone and a styled page
 
 # Work that the monitor process does for the control plane every few seconds: dotted paths,
 # because the engine may not import it.
 HOUSEKEEPING = ["buckets.mirror.catch_up", "buckets.status.flush"]
+# The control plane's writes, for `MultiRegionMonitor.add_bucket_to_active_config` and its siblings.
+BUCKET_WRITES = {
+    "add": "buckets.programs.add",
+    "update": "buckets.programs.update",
+    "delete": "buckets.programs.delete",
+}
+WEB_BIND = f"{SITE.host}:{SITE.port}"
 
 Q_CLUSTER = {
     "name": "bucketwatch",

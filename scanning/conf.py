@@ -18,24 +18,35 @@ class Section(BaseModel):
 
 class Parallel(Section):
     max_workers: int = Field(60, ge=1, le=1000, description="most scans at once in one process")
-    rate_limit_per_region: int = Field(15, ge=1, le=1000, description="most scans at once in one region")
+    rate_limit_per_region: int = Field(
+        15, ge=1, le=1000, description="most scans at once in one region"
+    )
     stagger_method: Literal["hash", "equal", "random"] = Field(
         "hash", description="how bucket scans are spread over the polling interval"
     )
 
 
 class Defaults(Section):
-    polling_interval: int = Field(60, ge=1, le=604800, description="seconds between two scans of a bucket")
+    polling_interval: int = Field(
+        60, ge=1, le=604800, description="seconds between two scans of a bucket"
+    )
     max_objects_per_batch: int = Field(
-        1000, ge=1, le=1_000_000, description="listing page and commit size; S3 answers at most 1000"
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="listing page and commit size; S3 answers at most 1000",
     )
     endpoint: str = Field(
-        "us-east-1.linodeobjects.com", min_length=1, description="endpoint of buckets that name none"
+        "us-east-1.linodeobjects.com",
+        min_length=1,
+        description="endpoint of buckets that name none",
     )
 
 
 class Redis(Section):
-    url: SecretStr | None = Field(None, description="whole address; wins over every other Redis setting")
+    url: SecretStr | None = Field(
+        None, description="whole address; wins over every other Redis setting"
+    )
     sentinel_host: str = Field("", description="empty: no Sentinel")
     sentinel_port: int = Field(26379, ge=1, le=65535)
     master_name: str = Field("mymaster", min_length=1)
@@ -45,7 +56,9 @@ class Redis(Section):
     password: SecretStr | None = None
     queue_name: str = Field("linode:notifications:queue", min_length=1)
     state_prefix: str = Field("linode:objstore:state:", min_length=1)
-    ttl: int = Field(2_592_000, ge=60, description="seconds that the state of an unlisted object is kept")
+    ttl: int = Field(
+        2_592_000, ge=60, description="seconds that the state of an unlisted object is kept"
+    )
 
     @field_validator("url")
     @classmethod
@@ -64,8 +77,12 @@ class Ready(Section):
 
 
 class Storage(Section):
-    connect_timeout: float = Field(5.0, gt=0, le=120, description="seconds to connect to an S3 endpoint")
-    read_timeout: float = Field(30.0, gt=0, le=600, description="seconds without a byte from an S3 endpoint")
+    connect_timeout: float = Field(
+        5.0, gt=0, le=120, description="seconds to connect to an S3 endpoint"
+    )
+    read_timeout: float = Field(
+        30.0, gt=0, le=600, description="seconds without a byte from an S3 endpoint"
+    )
 
 
 class ScanningConf(Section):

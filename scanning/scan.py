@@ -106,3 +106,16 @@ def wears_out(listed: ListedObject, stored: ObjectState, *, now: float, ttl_s: f
     """
     share = 0.5 + zlib.crc32(listed.key.encode()) / 2**34
     return now - stored.last_processed >= ttl_s * share
+
+
+class ReadOnlyStates:
+    """A state store that remembers nothing new: for looking without touching."""
+
+    def __init__(self, states: StateStore) -> None:
+        self._states = states
+
+    def load(self, bucket: str, keys: Sequence[str]) -> list[ObjectState | None]:
+        return self._states.load(bucket, keys)
+
+    def commit(self, claim: Claim, commit: PageCommit) -> None:
+        """Write nothing."""

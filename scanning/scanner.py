@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 
 from scanning import wiring
 from scanning.adapters.configuration import parse_document
@@ -20,10 +20,11 @@ from scanning.core.errors import (
     ScanAborted,
 )
 from scanning.core.types import BucketConfig, Claim, KeyPair, ScanCounts, ScanResult
-from scanning.scan import Scan
+from scanning.scan import ReadOnlyStates, Scan
 
 if TYPE_CHECKING:
     import queue
+    from collections.abc import Callable, Mapping
 
     import redis
 
@@ -75,24 +76,18 @@ class BucketScanner(threading.Thread):
         self.result: ScanResult | None = None
 
     def run(self) -> None:
-        started = self._clock()
         counts = ScanCounts()
-        claim: Claim | None = None
-        error: Exception | None = None
-        try:
-            claim = self._claim or self._take_claim()
-            self._scan(claim, counts)
-        except BucketwatchError as exc:
-            error = exc
-        except Exception as exc:
-            logger.exception("%s: the scan broke on an error in bucketwatch", self.bucket.name)
-            error = BucketwatchError(f"internal error, see the log: {type(exc).__name__}")
-        result = self._result(started, counts, error)
+        outcome = _Outcome(self.bucket.name, counts, self._clock)
+        claim = self._claim
+        with outcome:
+            claim = claim or self._take_claim()
+            with self._engine.heartbeat.keeping(claim):
+                _scan_with_credentials(self._scan(claim), self.bucket, self._given_pair, counts)
+        self.result = outcome.result()
         if claim is not None:
-            self._give_back(claim, result, error)
-        self.result = result
+            self._give_back(claim, self.result, outcome.error)
         if self._results is not None:
-            self._results.put(result)
+            self._results.put(self.result)
 
     def _take_claim(self) -> Claim:
         slots = self.conf.parallel.rate_limit_per_region
@@ -101,21 +96,8 @@ class BucketScanner(threading.Thread):
             raise LeaseLost(f"{self.bucket.name} is being scanned, or its region has no free slot")
         return claim
 
-    def _scan(self, claim: Claim, counts: ScanCounts) -> None:
-        pair = self._given_pair or wiring.credentials().get(self.bucket.credential)
-        try:
-            self._scan_with(pair, claim, counts)
-        except CredentialsRejected:
-            # The keys may have been rotated since our snapshot: look once more, try once more.
-            if self._given_pair is not None:
-                raise
-            fresh = wiring.credentials().reload().get(self.bucket.credential)
-            if fresh == pair:
-                raise
-            self._scan_with(fresh, claim, counts)
-
-    def _scan_with(self, pair: KeyPair, claim: Claim, counts: ScanCounts) -> None:
-        Scan(
+    def _scan(self, claim: Claim) -> Callable[[KeyPair], Scan]:
+        return lambda pair: Scan(
             bucket=self.bucket,
             claim=claim,
             storage=wiring.storage(self._clients, self.bucket, pair, self.conf),
@@ -124,7 +106,7 @@ class BucketScanner(threading.Thread):
             keep_going=self._keep_going,
             page_size=self.conf.page_size,
             ttl_s=self.conf.redis.ttl,
-        ).run(counts)
+        )
 
     def _give_back(self, claim: Claim, result: ScanResult, error: Exception | None) -> None:
         try:
@@ -142,31 +124,88 @@ class BucketScanner(threading.Thread):
         interval_s = self.bucket.polling_interval_s or self.conf.defaults.polling_interval
         return schedule.next_due(claim.offset_s, interval_s, now=self._clock())
 
-    def _result(self, started: float, counts: ScanCounts, error: Exception | None) -> ScanResult:
+
+def dry_run(bucket: BucketConfig, conf: ScanningConf, clients: S3ClientCache) -> ScanResult:
+    """Say what a scan would find; claims nothing, writes nothing, asks for no object's metadata."""
+    counts = ScanCounts()
+    outcome = _Outcome(bucket.name, counts, time.time)
+    with outcome:
+        _scan_with_credentials(
+            lambda pair: Scan(
+                bucket=replace(bucket, fetch_metadata=False),
+                claim=Claim(bucket.name, bucket.region, 0, bucket.generation, 0.0, None, 0.0, 0),
+                storage=wiring.storage(clients, bucket, pair, conf),
+                states=ReadOnlyStates(wiring.engine().states),
+                clock=time.time,
+                keep_going=_never_stop,
+                page_size=conf.page_size,
+                ttl_s=conf.redis.ttl,
+            ),
+            bucket,
+            None,
+            counts,
+        )
+    return outcome.result()
+
+
+def _scan_with_credentials(
+    scan: Callable[[KeyPair], Scan], bucket: BucketConfig, given: KeyPair | None, counts: ScanCounts
+) -> None:
+    pair = given or wiring.credentials().get(bucket.credential)
+    try:
+        scan(pair).run(counts)
+    except CredentialsRejected:
+        # The keys may have been rotated since our snapshot: look once more, try once more.
+        fresh = given or wiring.credentials().reload().get(bucket.credential)
+        if fresh == pair:
+            raise
+        scan(fresh).run(counts)
+
+
+class _Outcome:
+    """Takes the errors of a block of scanning, and says how it ended."""
+
+    def __init__(self, bucket: str, counts: ScanCounts, clock: Callable[[], float]) -> None:
+        self._bucket, self._counts, self._clock = bucket, counts, clock
+        self._started_at = clock()
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: object
+    ) -> bool:
+        if isinstance(exc, BucketwatchError):
+            level = logging.INFO if isinstance(exc, ScanAborted) else logging.WARNING
+            logger.log(level, "%s: %s", self._bucket, exc)
+            self.error = exc
+        elif isinstance(exc, Exception):
+            logger.error("%s: an error in bucketwatch broke the scan", self._bucket, exc_info=exc)
+            self.error = BucketwatchError(f"internal error, see the log: {type(exc).__name__}")
+        return isinstance(exc, Exception)
+
+    def result(self) -> ScanResult:
+        counts, error = self._counts, self.error
         result = ScanResult(
-            bucket=self.bucket.name,
-            started_at=started,
-            duration_s=self._clock() - started,
+            bucket=self._bucket,
+            started_at=self._started_at,
+            duration_s=self._clock() - self._started_at,
             counts=counts,
             error=str(error) if error else "",
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
         )
-        if error is None:
-            level = logging.INFO if counts.changes else logging.DEBUG
-            logger.log(
-                level,
+        if error is None and counts.changes:
+            logger.info(
                 "%s: %d objects, %d created, %d updated, %d detected in %.3f s",
-                self.bucket.name,
+                self._bucket,
                 counts.objects,
                 counts.created,
                 counts.updated,
                 counts.detected,
                 result.duration_s,
             )
-        else:
-            level = logging.INFO if isinstance(error, ScanAborted) else logging.WARNING
-            logger.log(level, "%s: %s", self.bucket.name, error)
         return result
 
 

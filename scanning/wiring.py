@@ -19,6 +19,7 @@ from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.adapters.schedule_store import ScheduleStore
 from scanning.adapters.state import RedisStates
 from scanning.adapters.vault_snapshot import CredentialSnapshot
+from scanning.heartbeat import LeaseHeartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,7 @@ class Engine:
     connection: RedisConnection
     leases: RedisLeases
     states: RedisStates
+    heartbeat: LeaseHeartbeat
 
 
 def engine_over(client: redis.Redis, scanning: ScanningConf) -> Engine:
@@ -102,7 +104,8 @@ def engine() -> Engine:
 
 
 def _engine(link: RedisConnection, scanning: ScanningConf) -> Engine:
-    return Engine(link, RedisLeases(link), RedisStates(link, scanning.redis))
+    leases = RedisLeases(link)
+    return Engine(link, leases, RedisStates(link, scanning.redis), LeaseHeartbeat(leases))
 
 
 @_once
@@ -128,7 +131,7 @@ def statuses() -> RedisStatuses:
 
 @_once
 def client_cache() -> S3ClientCache:
-    return S3ClientCache(conf().storage)
+    return S3ClientCache(conf())
 
 
 @_once
@@ -143,7 +146,9 @@ def credentials() -> CredentialSnapshot:
     return CredentialSnapshot(vault())
 
 
-def storage(clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, scanning: ScanningConf) -> Storage:
+def storage(
+    clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, scanning: ScanningConf
+) -> Storage:
     return S3Storage(clients, bucket, pair, scanning)
 
 

@@ -22,8 +22,6 @@ from scanning.core.types import BucketConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import redis
-
     from scanning.adapters.redis_connection import RedisConnection
 
 logger = logging.getLogger(__name__)
@@ -73,8 +71,8 @@ class Configuration:
 class ConfigurationStore:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._put = connection.client.register_script(_PUT)
-        self._remove = connection.client.register_script(_REMOVE)
+        self._put = connection.script(_PUT)
+        self._remove = connection.script(_REMOVE)
 
     def put(
         self, name: str, document: Mapping[str, Any], *, notifications: bool, revision: int
@@ -95,17 +93,13 @@ class ConfigurationStore:
         ]
         generation = document["bucketwatch"]["generation"]
 
-        def write(r: redis.Redis) -> int:
-            while True:
-                stored = str(r.get(names[0]) or "")
-                merged = json.dumps(_merge(stored, document))
-                flag = "1" if notifications else "0"
-                args = [name, revision, stored, merged, flag, generation]
-                answer = int(self._put(keys=names, args=args, client=r))
-                if answer >= 0:
-                    return answer
-
-        return self._connection.run(write) == 1
+        flag = "1" if notifications else "0"
+        while True:
+            stored = str(self._connection.run(lambda r: r.get(names[0])) or "")
+            merged = json.dumps(_merge(stored, document))
+            answer = int(self._put(names, [name, revision, stored, merged, flag, generation]))
+            if answer >= 0:
+                return answer == 1
 
     def remove(self, name: str, *, revision: int) -> bool:
         """Forget one bucket and have its object states cleared; False if Redis is newer."""
@@ -121,7 +115,7 @@ class ConfigurationStore:
             keys.CHANGED_STATUS,
         ]
         args = [name, revision]
-        return bool(self._connection.run(lambda r: self._remove(keys=names, args=args, client=r)))
+        return bool(self._remove(names, args))
 
     def revisions(self) -> dict[str, int]:
         """What has been written and not removed: revision by bucket."""
@@ -134,7 +128,7 @@ class ConfigurationStore:
     def load(self) -> Configuration:
         """All managed buckets; one whose JSON cannot be read is left out and logged."""
 
-        def read(r: redis.Redis) -> tuple[int, list[str], list[str | None], list[int]]:
+        def read(r: Any) -> tuple[int, list[str], list[str | None], list[int]]:
             version = int(r.get(keys.CONFIG_VERSION) or 0)
             names = sorted(str(name) for name in r.hkeys(keys.REVISIONS))
             if not names:
@@ -154,7 +148,7 @@ class ConfigurationStore:
     def get(self, name: str) -> BucketConfig | None:
         """One bucket, managed or not; None if there is no readable configuration."""
 
-        def read(r: redis.Redis) -> tuple[str | None, int]:
+        def read(r: Any) -> tuple[str | None, int]:
             text = r.get(keys.config(name))
             return text, r.exists(keys.notifications_disabled(name))
 
@@ -171,9 +165,7 @@ def parse_bucket(name: str, text: str | None, *, notifications: bool) -> BucketC
         return None
 
 
-def parse_document(
-    name: str, document: Mapping[str, Any], *, notifications: bool
-) -> BucketConfig:
+def parse_document(name: str, document: Mapping[str, Any], *, notifications: bool) -> BucketConfig:
     """Read the documented JSON object. Raises KeyError, TypeError or ValueError."""
     ours: Mapping[str, Any] = document.get("bucketwatch") or {}
     endpoint = str(document["endpoint"])
@@ -181,7 +173,9 @@ def parse_document(
     return BucketConfig(
         name=name,
         endpoint=endpoint,
-        region=str(ours.get("region") or document.get("region") or endpoint.split("://")[-1]),
+        region=str(
+            ours.get("region") or document.get("region") or endpoint.rsplit("://", maxsplit=1)[-1]
+        ),
         credential=str(ours.get("credential") or name.upper().replace("-", "_")),
         generation=int(ours.get("generation") or 0),
         polling_interval_s=int(interval) if interval else None,

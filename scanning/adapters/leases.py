@@ -11,14 +11,12 @@ because it follows the server's clock. Every commit checks it (`state.py`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scanning.core import keys
 from scanning.core.types import BucketStatus, Claim
 
 if TYPE_CHECKING:
-    import redis
-
     from scanning.adapters.redis_connection import RedisConnection
     from scanning.core.types import BucketConfig, ScanResult
 
@@ -74,7 +72,7 @@ return {take(ARGV[1], KEYS[1], now, tonumber(ARGV[3]))}
 """
 )
 
-# KEYS: run, bucket hash.  ARGV: bucket, fence, lease seconds.  Returns 1, or 0 if the lease is lost.
+# KEYS: run, bucket hash.  ARGV: bucket, fence, lease seconds.  Returns 1, or 0: the lease is lost.
 _RENEW = """
 local t = redis.call('TIME')
 local now = t[1] + t[2] / 1000000
@@ -122,29 +120,25 @@ class RedisLeases:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        register = connection.client.register_script
+        register = connection.script
         self._claim_due, self._claim_one = register(_CLAIM_DUE), register(_CLAIM_ONE)
         self._renew, self._finish = register(_RENEW), register(_FINISH)
         self._release = register(_RELEASE)
 
     def claim_due(self, region: str, *, most: int, slots: int) -> list[Claim]:
         names = [keys.due(region), keys.running(region), keys.CLEARING]
-        rows = self._connection.run(
-            lambda r: self._claim_due(keys=names, args=[most, slots, LEASE_S], client=r)
-        )
+        rows = self._claim_due(names, [most, slots, LEASE_S])
         return [_claim(region, row) for row in rows]
 
     def claim(self, bucket: BucketConfig, *, slots: int) -> Claim | None:
         names = [keys.running(bucket.region), keys.CLEARING]
-        rows = self._connection.run(
-            lambda r: self._claim_one(keys=names, args=[bucket.name, slots, LEASE_S], client=r)
-        )
+        rows = self._claim_one(names, [bucket.name, slots, LEASE_S])
         return _claim(bucket.region, rows[0]) if rows else None
 
     def renew(self, claim: Claim) -> bool:
         names = [keys.running(claim.region), keys.bucket(claim.bucket)]
         args = [claim.bucket, claim.fence, LEASE_S]
-        return bool(self._connection.run(lambda r: self._renew(keys=names, args=args, client=r)))
+        return bool(self._renew(names, args))
 
     def finish(self, claim: Claim, result: ScanResult, *, next_due: float | None) -> None:
         names = [
@@ -164,16 +158,16 @@ class RedisLeases:
             result.counts.pages,
             *_status_fields(result),
         ]
-        self._connection.run(lambda r: self._finish(keys=names, args=args, client=r))
+        self._finish(names, args)
 
     def release(self, claim: Claim) -> None:
         """Give a claim back unused: the bucket stays due, and nothing is recorded."""
         names = [keys.running(claim.region), keys.bucket(claim.bucket)]
         args = [claim.bucket, claim.fence]
-        self._connection.run(lambda r: self._release(keys=names, args=args, client=r))
+        self._release(names, args)
 
     def next_due(self, region: str) -> float | None:
-        def ask(r: redis.Redis) -> float | None:
+        def ask(r: Any) -> float | None:
             pipe = r.pipeline(transaction=False)
             pipe.zrange(keys.running(region), 0, -1)
             pipe.zrange(keys.due(region), 0, 0, withscores=True)
@@ -226,12 +220,14 @@ class RedisStatuses:
     def drain(self, most: int = 1000) -> list[BucketStatus]:
         """Up to ``most`` statuses that changed since the last drain; each is given once."""
 
-        def read(r: redis.Redis) -> list[BucketStatus]:
+        def read(r: Any) -> list[BucketStatus]:
             names = [str(name) for name in r.spop(keys.CHANGED_STATUS, most) or []]
             pipe = r.pipeline(transaction=False)
             for name in names:
                 pipe.hgetall(keys.bucket(name))
-            return [_status(name, fields) for name, fields in zip(names, pipe.execute(), strict=True)]
+            return [
+                _status(name, fields) for name, fields in zip(names, pipe.execute(), strict=True)
+            ]
 
         return self._connection.run(read)
 

@@ -17,10 +17,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     BusyLoadingError,
-    ConnectionError as RedisConnectionError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 from redis.retry import Retry
@@ -28,7 +32,7 @@ from redis.retry import Retry
 from scanning.core.errors import ConfigurationError, RedisUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from scanning import conf
 
@@ -70,7 +74,17 @@ class RedisConnection:
         own = redis.ConnectionPool(connection_class=pool.connection_class, **options)
         return cls(settings, client=redis.Redis(connection_pool=own))
 
-    def run(self, operation: Callable[[redis.Redis], T]) -> T:
+    def script(self, source: str) -> Callable[[Sequence[str], Sequence[object]], Any]:
+        """A Lua script as a function of its KEYS and ARGV; it too may run more than once."""
+        registered = self.client.register_script(source)
+
+        def call(keys: Sequence[str], args: Sequence[Any]) -> Any:
+            return self.run(lambda r: registered(keys=keys, args=args, client=r))
+
+        return call
+
+    # The client is Any to operations: redis-py's types cannot tell that answers are decoded here.
+    def run(self, operation: Callable[[Any], T]) -> T:
         """The operation's result. Raises RedisUnavailable when patience ends.
 
         ``operation`` may run more than once.
@@ -162,26 +176,23 @@ def _secret(settings: conf.Redis) -> str | None:
     return settings.password.get_secret_value() if settings.password else None
 
 
-class NoSentinelAnswers(Exception):  # noqa: N818 - a state of the network, told to this module only
+class NoSentinelAnswers(Exception):
     """Not one of the configured sentinels could be asked."""
 
 
-def _sentinels(settings: conf.Redis) -> list[redis.Redis]:
-    hosts = [host.strip() for host in settings.sentinel_host.split(",") if host.strip()]
-    clients = []
-    for host in hosts:
+def _sentinels(settings: conf.Redis) -> Iterator[Any]:
+    """A client for each configured sentinel, closed after use."""
+    for host in filter(None, map(str.strip, settings.sentinel_host.split(","))):
         name, _, port = host.partition(":")
-        clients.append(
-            redis.Redis(
-                host=name,
-                port=int(port or settings.sentinel_port),
-                decode_responses=True,
-                socket_connect_timeout=0.5,
-                socket_timeout=0.5,
-                retry=Retry(NoBackoff(), 0),
-            )
-        )
-    return clients
+        with redis.Redis(
+            host=name,
+            port=int(port or settings.sentinel_port),
+            decode_responses=True,
+            socket_connect_timeout=0.5,
+            socket_timeout=0.5,
+            retry=Retry(NoBackoff(), 0),
+        ) as sentinel:
+            yield sentinel
 
 
 def ask_sentinel(settings: conf.Redis) -> tuple[str, int] | None:
@@ -192,8 +203,6 @@ def ask_sentinel(settings: conf.Redis) -> tuple[str, int] | None:
             address = sentinel.sentinel_get_master_addr_by_name(settings.master_name)
         except RedisError:
             continue
-        finally:
-            sentinel.close()
         answered = True
         if address:
             return str(address[0]), int(address[1])
@@ -210,7 +219,7 @@ class MasterConnection(redis.Connection):
     """
 
     def __init__(self, *, settings: conf.Redis, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**options)  # type: ignore[no-untyped-call]
         self._redis_settings = settings
 
     def _connect(self) -> Any:
@@ -222,12 +231,12 @@ class MasterConnection(redis.Connection):
         if address is None:
             raise RedisConnectionError(f"Sentinel knows no master named {settings.master_name} now")
         self.host, self.port = address
-        return super()._connect()
+        return super()._connect()  # type: ignore[no-untyped-call]
 
     def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
         super().on_connect_check_health(check_health=check_health)
-        self.send_command("ROLE", check_health=False)
+        self.send_command("ROLE", check_health=False)  # type: ignore[no-untyped-call]
         role = self.read_response()
         if not isinstance(role, list) or role[0] not in {"master", b"master"}:
-            self.disconnect()
+            self.disconnect()  # type: ignore[no-untyped-call]
             raise RedisConnectionError(f"{self.host}:{self.port} is not a master")

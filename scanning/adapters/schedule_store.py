@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scanning.core import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    import redis
 
     from scanning.adapters.redis_connection import RedisConnection
 
@@ -31,16 +29,16 @@ return 1
 class ScheduleStore:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._lead = connection.client.register_script(_LEAD)
-        self._step_down = connection.client.register_script(_STEP_DOWN)
+        self._lead = connection.script(_LEAD)
+        self._step_down = connection.script(_STEP_DOWN)
 
     def lead(self, who: str, *, lease_s: float) -> bool:
         """Take or keep the leader lease."""
         args = [who, int(lease_s * 1000)]
-        return bool(self._connection.run(lambda r: self._lead(keys=[keys.LEADER], args=args, client=r)))
+        return bool(self._lead([keys.LEADER], args))
 
     def step_down(self, who: str) -> None:
-        self._connection.run(lambda r: self._step_down(keys=[keys.LEADER], args=[who], client=r))
+        self._step_down([keys.LEADER], [who])
 
     def last_scans(self, buckets: Iterable[str]) -> dict[str, float]:
         """When each bucket's last complete scan began; buckets never scanned are left out."""
@@ -58,7 +56,7 @@ class ScheduleStore:
         """When each bucket is due, by region and bucket."""
         asked = sorted(regions)
 
-        def read(r: redis.Redis) -> dict[str, dict[str, float]]:
+        def read(r: Any) -> dict[str, dict[str, float]]:
             pipe = r.pipeline(transaction=False)
             for region in asked:
                 pipe.zrange(keys.due(region), 0, -1, withscores=True)
@@ -73,7 +71,7 @@ class ScheduleStore:
         """How many buckets of each region are due and not being scanned; one round trip."""
         asked = sorted(regions)
 
-        def read(r: redis.Redis) -> dict[str, int]:
+        def read(r: Any) -> dict[str, int]:
             pipe = r.pipeline(transaction=False)
             for region in asked:
                 pipe.zrangebyscore(keys.due(region), "-inf", now)
@@ -97,7 +95,7 @@ class ScheduleStore:
         """Change due times (by region, then bucket), remember stagger offsets and the regions."""
         wanted = set(regions)
 
-        def change(r: redis.Redis) -> None:
+        def change(r: Any) -> None:
             gone = {str(region) for region in r.smembers(keys.REGIONS)} - wanted
             pipe = r.pipeline()
             for region, due in added.items():

@@ -1,14 +1,15 @@
 """Object states as the documented JSON strings, and the commit that writes them with their events.
 
-    {state_prefix}{bucket}:{key}   string, JSON   etag, last_modified, size, last_processed
-    linode:notifications:queue     list           one JSON notification an element
-    …:bw:bucket:{name}             hash           fence, generation, commit: what a commit checks
-    …:bw:stats                     hash           counters of all processes
+{state_prefix}{bucket}:{key}   string, JSON   etag, last_modified, size, last_processed
+linode:notifications:queue     list           one JSON notification an element
+…:bw:bucket:{name}             hash           fence, generation, commit: what a commit checks
+…:bw:stats                     hash           counters of all processes
 """
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import keys
@@ -17,8 +18,6 @@ from scanning.core.types import EventType, ObjectState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    import redis
 
     from scanning.adapters.redis_connection import RedisConnection
     from scanning.conf import Redis
@@ -73,7 +72,7 @@ class RedisStates:
     def __init__(self, connection: RedisConnection, settings: Redis) -> None:
         self._connection = connection
         self._settings = settings
-        self._commit = connection.client.register_script(_COMMIT)
+        self._commit = connection.script(_COMMIT)
 
     def load(self, bucket: str, keys_: Sequence[str]) -> list[ObjectState | None]:
         if not keys_:
@@ -107,7 +106,7 @@ class RedisStates:
             *map(_format, commit.states.values()),
             *commit.notifications,
         ]
-        answer = self._connection.run(lambda r: self._commit(keys=names, args=args, client=r))
+        answer = self._commit(names, args)
         if answer != "ok":
             raise _not_committed(claim.bucket, str(answer))
 
@@ -116,9 +115,8 @@ class RedisStates:
         match = _glob_escape(keys.state(self._settings.state_prefix, bucket, "")) + "*"
         cursor = 0
         while True:
-            cursor, names = self._connection.run(
-                lambda r, at=cursor: r.scan(at, match=match, count=1000)
-            )
+            look = partial(_scan_keys, cursor=cursor, match=match)
+            cursor, names = self._connection.run(look)
             yield from names
             if cursor == 0:
                 return
@@ -138,14 +136,22 @@ class RedisStates:
                     cleared += self._unlink(batch)
                     batch = []
             cleared += self._unlink(batch)
-            self._connection.run(lambda r, name=bucket: r.srem(keys.CLEARING, name))
+            self._connection.run(partial(_cleared, bucket=bucket))
         return cleared
 
     def _unlink(self, names: list[str]) -> int:
-        def unlink(r: redis.Redis) -> int:
-            return int(r.unlink(*names)) if names else 0
+        if not names:
+            return 0
+        return self._connection.run(lambda r: int(r.unlink(*names)))
 
-        return self._connection.run(unlink)
+
+def _scan_keys(r: Any, *, cursor: int, match: str) -> tuple[int, list[str]]:
+    answer: tuple[int, list[str]] = r.scan(cursor, match=match, count=1000)
+    return answer
+
+
+def _cleared(r: Any, *, bucket: str) -> None:
+    r.srem(keys.CLEARING, bucket)
 
 
 def _not_committed(bucket: str, answer: str) -> Exception:

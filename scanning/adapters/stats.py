@@ -12,8 +12,6 @@ from scanning.core import keys
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import redis
-
     from scanning.adapters.redis_connection import RedisConnection
     from scanning.conf import Redis
 
@@ -43,7 +41,7 @@ class ClientCacheReport:
         new = {name: cache[name] - said for name, said in self._said.items()}
         self._said = {name: cache[name] for name in self._said}
 
-        def write(r: redis.Redis) -> None:
+        def write(r: Any) -> None:
             pipe = r.pipeline()
             for name, number in new.items():
                 pipe.hincrby(keys.STATS, name, number)
@@ -56,7 +54,7 @@ class ClientCacheReport:
 def read(connection: RedisConnection, settings: Redis) -> dict[str, Any]:
     """The five documented sections. Raises RedisUnavailable."""
 
-    def ask(r: redis.Redis) -> tuple[Any, ...]:
+    def ask(r: Any) -> tuple[Any, ...]:
         pipe = r.pipeline(transaction=False)
         pipe.hgetall(keys.STATS)
         pipe.hgetall(keys.CLIENTS)

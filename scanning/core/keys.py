@@ -12,7 +12,9 @@ CONFIG_PREFIX = "linode:objstore:config:bucket:"
 LAST_SCAN_PREFIX = "linode:objstore:last_scan:"
 
 REVISIONS = f"{OURS}revisions"  # hash: bucket -> revision the mirror wrote
-REMOVED = f"{OURS}removed"  # hash: bucket -> revision that removed it, so that nothing older returns
+REMOVED = (
+    f"{OURS}removed"  # hash: bucket -> revision that removed it, so that nothing older returns
+)
 CONFIG_VERSION = f"{OURS}config_version"  # counter: moves with every change of configuration
 CLEARING = f"{OURS}clearing"  # set: removed buckets whose object states are still being deleted
 REGIONS = f"{OURS}regions"  # set: regions that have active buckets

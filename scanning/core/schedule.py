@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-def stagger_offsets(
-    intervals: Mapping[str, float], *, method: str
-) -> dict[str, float]:
+def stagger_offsets(intervals: Mapping[str, float], *, method: str) -> dict[str, float]:
     """Spread buckets over their polling intervals: seconds from the grid's origin, by bucket.
 
     ``hash`` depends on the name alone, so every host and every restart agrees; ``equal`` spaces
@@ -68,4 +66,6 @@ def is_due(due_at: float, *, now: float) -> bool:
 
 def overdue(due_at: Mapping[str, float], *, now: float) -> Iterable[str]:
     """The buckets that are due, the latest first."""
-    return sorted((name for name, at in due_at.items() if is_due(at, now=now)), key=due_at.__getitem__)
+    return sorted(
+        (name for name, at in due_at.items() if is_due(at, now=now)), key=due_at.__getitem__
+    )

@@ -1,4 +1,4 @@
-"""The values that cross module borders. Times are epoch seconds, UTC, unless a name says otherwise."""
+"""The values that cross module borders. Times are epoch seconds, UTC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """One row of a listing page; ``etag`` without its quotes, ``last_modified`` to the millisecond."""
+    """One row of a listing page; ``etag`` without quotes, ``last_modified`` to the millisecond."""
 
     key: str
     etag: str
@@ -44,7 +44,7 @@ class ListingPage:
 
 @dataclass(frozen=True, slots=True)
 class ObjectMetadata:
-    """What HEAD says; used only if ``etag`` is the listed one (the object may have changed since)."""
+    """What HEAD says; used only if ``etag`` is the listed one: the object may have changed."""
 
     etag: str
     content_type: str
@@ -144,7 +144,7 @@ class ScanCounts:
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """How one scan of one bucket ended. ``error`` is for people; ``error_class`` names its class."""
+    """How one scan of one bucket ended; ``error`` is for people, ``error_class`` for programs."""
 
     bucket: str
     started_at: float

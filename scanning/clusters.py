@@ -1,0 +1,183 @@
+"""django-q2, and its only importer: a queue and a cluster of processes for each region.
+
+One parent forks a *guard* for each region; the guard (django-q2's sentinel) forks a worker, a
+pusher that takes tasks from the queue, and a monitor that takes results. `docs/adr/0002` says why
+the clusters are not started by ``manage.py qcluster``.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django_q.brokers.redis_broker import Redis as RedisBroker
+from django_q.cluster import Sentinel
+from django_q.conf import Conf
+from django_q.tasks import async_task
+
+from scanning import tasks, wiring
+from scanning.core.errors import BucketwatchError
+from scanning.processes import die_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from multiprocessing.context import ForkProcess
+    from multiprocessing.synchronize import Event
+
+logger = logging.getLogger(__name__)
+
+_fork = multiprocessing.get_context("fork")
+_RESTART_AFTER_S = 1.0
+STOP_S = 12.0
+
+
+class RegionBroker(RedisBroker):  # type: ignore[misc]  # django-q2 has no types
+    """django-q2's Redis broker on bucketwatch's own connection, so that it follows Sentinel too."""
+
+    @staticmethod
+    def get_connection(list_key: str | None = None) -> Any:  # noqa: ARG004 - django-q2's signature
+        return wiring.connection().client
+
+    def enqueue(self, task: str) -> Any:
+        return wiring.connection().run(lambda r: r.rpush(self.list_key, task))
+
+    def dequeue(self) -> Any:
+        try:
+            return super().dequeue()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the pusher must live on
+            # django-q2 would sleep 10 s and fork a new pusher; Redis is back sooner than that.
+            logger.debug("waiting for Redis: %s", exc)
+            time.sleep(0.5)
+            return None
+
+    def ping(self) -> bool:
+        return True  # a cluster may start before Redis does
+
+    def set_stat(self, key: str, value: str, timeout: int) -> None:
+        """django-q2's own statistics are not used: `/metrics` reads ours."""
+
+
+def wake(region: str) -> bool:
+    """Put one wake-up into a region's queue, unless one waits there already."""
+    broker = _broker(region)
+    if wiring.connection().run(lambda r: r.llen(broker.list_key)):
+        return False
+    async_task("scanning.tasks.scan_region", region, broker=broker, cluster=region)
+    return True
+
+
+_brokers: dict[tuple[int, str], RegionBroker] = {}
+
+
+def _broker(region: str) -> RegionBroker:
+    return _brokers.setdefault((os.getpid(), region), RegionBroker(list_key=region))
+
+
+class Clusters:
+    """Keeps one guard alive for each region; regions come and go without a restart."""
+
+    def __init__(self, *, only: Collection[str] = ()) -> None:
+        self._only = frozenset(only)
+        self._stop: Event = _fork.Event()
+        self._guards: dict[str, tuple[ForkProcess, Event]] = {}
+        self._started_at: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT; returns when every child has ended."""
+        signal.signal(signal.SIGTERM, self._ask_to_stop)
+        signal.signal(signal.SIGINT, self._ask_to_stop)
+        gc.collect()
+        gc.freeze()  # forked children share what has been imported
+        while not self._stop.is_set():
+            self._keep_guards()
+            time.sleep(0.25)
+        self._end()
+
+    def _ask_to_stop(self, signum: int, frame: object) -> None:  # noqa: ARG002
+        if self._stop.is_set():
+            os._exit(128 + signum)  # the second signal: the kernel ends the children (PDEATHSIG)
+        self._stop.set()
+
+    def _keep_guards(self) -> None:
+        wanted = self._wanted_regions()
+        for region, (guard, stop) in list(self._guards.items()):
+            if not guard.is_alive():
+                logger.warning("%s: its workers ended; starting new ones", region)
+                guard.join()
+                del self._guards[region]
+            elif region not in wanted:
+                stop.set()
+        now = time.monotonic()
+        for region in wanted - self._guards.keys():
+            if now - self._started_at.get(region, float("-inf")) >= _RESTART_AFTER_S:
+                self._started_at[region] = now
+                self._start_guard(region)
+
+    def _wanted_regions(self) -> set[str]:
+        try:
+            regions = wiring.schedule().regions()
+        except BucketwatchError as exc:
+            logger.warning("workers wait for Redis: %s", exc)
+            return set(self._guards)
+        return regions & self._only if self._only else regions
+
+    def _start_guard(self, region: str) -> None:
+        connections.close_all()  # a child must not share our sockets
+        stop = _fork.Event()
+        guard = _fork.Process(
+            target=_guard, args=(region, stop, os.getpid()), name=f"guard-{region}", daemon=False
+        )
+        guard.start()
+        self._guards[region] = (guard, stop)
+
+    def _end(self) -> None:
+        for _, stop in self._guards.values():
+            stop.set()
+        deadline = time.monotonic() + STOP_S
+        for guard, _ in self._guards.values():
+            guard.join(max(0.0, deadline - time.monotonic()))
+            if guard.is_alive():
+                guard.kill()
+
+
+def _guard(region: str, stop: Event, parent: int) -> None:
+    die_with_parent()
+    if os.getppid() != parent:
+        return  # it died before we asked
+    os.register_at_fork(after_in_child=_after_fork)
+    wiring.reset()
+    tasks.stop_signal = stop
+    # `Conf` was read when django_q was imported, in the parent: point it at this region.
+    Conf.CLUSTER_NAME = region
+    sentinel = _Guard(
+        stop, _fork.Event(), uuid.uuid4(), broker=RegionBroker(list_key=region), start=False
+    )
+    # A signal to the process group would end tasks in the middle; the shared event ends them well.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sentinel.start()
+
+
+def _after_fork() -> None:
+    die_with_parent()
+    wiring.reset()
+
+
+class _Guard(Sentinel):  # type: ignore[misc]  # django-q2 has no types
+    def reincarnate(self, process: Any) -> None:
+        """End the whole guard when a child died abnormally; the parent starts a new one.
+
+        A worker killed while idle holds the read lock of the task queue: a new worker beside it
+        would wait for ever, and so would SIGTERM.
+        """
+        if process.exitcode not in {0, None} or process.timer.value == 0:
+            logger.warning("a worker died (exit code %s)", process.exitcode)
+            os._exit(1)
+        super().reincarnate(process)

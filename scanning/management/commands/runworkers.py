@@ -1,0 +1,21 @@
+"""Run workers alone: more capacity on another host, with nothing else to configure."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from scanning.clusters import Clusters
+from scanning.management.commands.runmonitor import region_list
+
+
+class Command(BaseCommand):
+    help = "Run the workers of all regions, or of some, until SIGTERM or Ctrl-C."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--regions", type=region_list, default=[], metavar="R1,R2", help="only these regions"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+        Clusters(only=options["regions"]).run()

@@ -1,0 +1,123 @@
+"""The monitor's children: web server and workers, each a program of its own, kept alive."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+logger = logging.getLogger(__name__)
+
+STOP_S = 14.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def die_with_parent(how: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel signal this process when the thread that started it ends (Linux)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, how)
+
+
+class Child:
+    """A child process that is started again, ever more slowly, when it ends by itself."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self._name = name
+        self._command = list(command)
+        self._pause_s = _FIRST_PAUSE_S
+        self._start_at = self._started_at = time.monotonic()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.keep_alive()
+
+    def keep_alive(self) -> None:
+        """Start the child if it does not run and its pause is over."""
+        now = time.monotonic()
+        if self._process is not None and self._process.poll() is not None:
+            self._ended(self._process.returncode, ran_s=now - self._started_at)
+            self._process, self._start_at = None, now + self._pause_s
+        if self._process is None and now >= self._start_at:
+            self._started_at = now
+            # Its own session: Ctrl-C reaches the monitor alone, which stops its children in order.
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=settings.BASE_DIR,
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - no threads yet
+            )
+
+    def _ended(self, code: int, *, ran_s: float) -> None:
+        ran_well = ran_s > _LONGEST_PAUSE_S
+        self._pause_s = _FIRST_PAUSE_S if ran_well else min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        logger.error(
+            "%s ended with code %s; starting it again in %.0f s", self._name, code, self._pause_s
+        )
+
+    def ask_to_stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the end; kill after ``timeout_s``."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            logger.warning("%s did not stop in time; killing it", self._name)
+            self.kill()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def workers(regions: Collection[str] = ()) -> Child:
+    chosen = ["--regions", ",".join(regions)] if regions else []
+    return Child(
+        "workers", [sys.executable, str(settings.BASE_DIR / "manage.py"), "runworkers", *chosen]
+    )
+
+
+def web() -> Child:
+    """Gunicorn with threads: one process serves hundreds of open pages in 90 MiB."""
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "bucketwatch.wsgi:application",
+        f"--bind={settings.WEB_BIND}",
+        "--worker-class=gthread",
+        "--workers=1",
+        "--threads=64",
+        "--graceful-timeout=5",
+        "--log-level=warning",
+    ]
+    if os.access("/dev/shm", os.W_OK):  # noqa: S108 - a heartbeat file: a stalled disk must not kill it
+        command.append("--worker-tmp-dir=/dev/shm")
+    return Child("web", command)
+
+
+def stop(children: Sequence[Child]) -> None:
+    """End all children: asked together, killed when ``STOP_S`` is over."""
+    for child in children:
+        child.ask_to_stop()
+    deadline = time.monotonic() + STOP_S
+    for child in children:
+        child.wait(max(0.1, deadline - time.monotonic()))
+
+
+def kill(children: Sequence[Child]) -> None:
+    for child in children:
+        child.kill()
