@@ -134,7 +134,7 @@ BUCKET_WRITES = {
     "update": "buckets.programs.update",
     "delete": "buckets.programs.delete",
 }
-WEB_BIND = f"{SITE.host}:{SITE.port}"
+WEB_BIND: str = f"{SITE.host}:{SITE.port}"
 
 Q_CLUSTER = {
     "name": "bucketwatch",

@@ -1,0 +1,198 @@
+"""`BucketScanner` as documented: a bucket at a real S3 server, its states and events in real Redis."""
+
+import json
+import queue
+import time
+
+import pytest
+import redis
+
+from scanning import wiring
+from scanning.adapters.s3 import S3ClientCache
+from scanning.core import keys
+from scanning.core.types import ScanResult
+from scanning.scanner import BucketScanner
+
+QUEUE = "linode:notifications:queue"
+
+
+@pytest.fixture
+def clients():
+    cache = S3ClientCache()
+    yield cache
+    cache.clear_cache()
+
+
+@pytest.fixture
+def scan(redis_server, s3_server, clients):
+    """Scan a bucket as the documentation shows; gives the result."""
+
+    def run(name: str, **configuration: object) -> ScanResult:
+        document = {
+            "name": name,
+            "endpoint": s3_server.url,
+            "access_key": s3_server.access_key,
+            "secret_key": s3_server.secret_key,
+            "region": "test-region",
+        } | configuration
+        results: queue.Queue[ScanResult] = queue.Queue()
+        with redis_server.client() as client:
+            BucketScanner(document, client, wiring.conf(), results, clients).run()
+        return results.get_nowait()
+
+    return run
+
+
+@pytest.fixture
+def store(redis_server):
+    with redis_server.client() as client:
+        yield client
+
+
+def events(store: redis.Redis) -> list[dict]:
+    return [json.loads(text) for text in store.lrange(QUEUE, 0, -1)]
+
+
+def test_a_new_object_is_announced_once_with_every_documented_member(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "a/b c.mp4", b"film", ContentType="video/mp4", Metadata={"shot": "7"})
+    before = time.time()
+
+    assert scan(name).ok
+    assert scan(name).counts.changes == 0
+
+    [event] = events(store)
+    listed = s3_server.client().list_objects_v2(Bucket=name)["Contents"][0]
+    assert event | {"event_id": "", "sequencer": "", "detection_time": 0} == {
+        "bucket": name,
+        "key": "a/b c.mp4",
+        "region": s3_server.url.removeprefix("http://"),
+        "etag": listed["ETag"].strip('"'),
+        "size": 4,
+        "last_modified": listed["LastModified"].timestamp(),
+        "event_type": "created",
+        "content_type": "video/mp4",
+        "metadata": {"shot": "7"},
+        "detection_time": 0,
+        "is_recent": True,
+        "retry_count": 0,
+        "event_id": "",
+        "sequencer": "",
+    }
+    assert before <= event["detection_time"] <= time.time()
+    stored = json.loads(store.get(f"linode:objstore:state:{name}:a/b c.mp4"))
+    assert stored.keys() == {"etag", "last_modified", "size", "last_processed"}
+
+
+def test_an_overwritten_object_is_updated_and_says_what_was_before(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key", b"one")
+    scan(name)
+    s3_server.put(name, "key", b"two!")
+    assert scan(name).counts.updated == 1
+
+    created, updated = events(store)
+    assert updated["event_type"] == "updated"
+    assert updated["previous"] == {k: created[k] for k in ("etag", "size", "last_modified")}
+    assert created["event_id"] != updated["event_id"]
+    assert created["sequencer"] < updated["sequencer"]
+
+
+def test_all_pages_of_a_bucket_are_seen_whatever_the_batch_size(scan, s3_server, store, settings):
+    name = s3_server.bucket()
+    wanted = [f"key-{number:02d}" for number in range(25)]
+    for key in wanted:
+        s3_server.put(name, key)
+    defaults = settings.SCANNING.defaults.model_copy(update={"max_objects_per_batch": 10})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"defaults": defaults})
+
+    result = scan(name)
+
+    assert (result.counts.objects, result.counts.pages) == (25, 3)
+    assert [event["key"] for event in events(store)] == wanted
+
+
+def test_the_older_monitors_expiry_on_the_queue_is_taken_away(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    store.rpush(QUEUE, "{}")
+    store.expire(QUEUE, 604800)
+    scan(name)
+    assert store.ttl(QUEUE) == -1
+
+
+def test_a_state_written_by_the_older_monitor_counts(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    listed = s3_server.client().list_objects_v2(Bucket=name)["Contents"][0]
+    state = {
+        "etag": listed["ETag"].strip('"'),
+        "last_modified": listed["LastModified"].timestamp(),
+        "size": 1,
+        "last_processed": time.time() - 60,
+        "last_seen": time.time() - 60,
+    }
+    store.set(f"linode:objstore:state:{name}:key", json.dumps(state))
+    assert scan(name).counts.changes == 0
+    assert events(store) == []
+
+
+def test_an_unchanged_objects_state_is_written_again_before_it_expires(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    scan(name)
+    key = f"linode:objstore:state:{name}:key"
+    old = json.loads(store.get(key)) | {"last_processed": time.time() - 0.8 * 2592000}
+    store.set(key, json.dumps(old), ex=100)
+
+    scan(name)
+
+    assert store.ttl(key) > 2591000
+    assert len(events(store)) == 1
+
+
+def test_a_queue_of_the_wrong_type_loses_nothing(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    store.set(QUEUE, "somebody else's")
+
+    result = scan(name)
+
+    assert not result.ok
+    assert QUEUE in result.error
+    assert "another type" in result.error
+    assert not store.exists(f"linode:objstore:state:{name}:key")
+    store.delete(QUEUE)
+    assert scan(name).counts.created == 1
+
+
+def test_wrong_keys_are_an_error_in_words_and_write_nothing(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    result = scan(name, secret_key="wrong")
+    assert result.permanent
+    assert result.error_class == "CredentialsRejected"
+    assert "wrong" not in result.error
+    assert events(store) == []
+
+
+def test_a_missing_bucket_is_not_an_empty_one(scan, s3_server, store):
+    result = scan("never-created")
+    assert result.error_class == "BucketNotFound"
+    assert store.get(keys.last_scan("never-created")) is None
+
+
+def test_a_bucket_that_is_being_scanned_is_left_alone(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    store.zadd(keys.running("test-region"), {name: time.time() + 60})
+    result = scan(name)
+    assert result.error_class == "LeaseLost"
+    assert events(store) == []
+
+
+def test_a_complete_scan_records_when_it_began(scan, s3_server, store):
+    name = s3_server.bucket()
+    result = scan(name)
+    assert float(store.get(keys.last_scan(name))) == result.started_at
+    assert store.zcard(keys.running("test-region")) == 0
