@@ -1,0 +1,108 @@
+"""Who may use the API: clients with a token, which they get for their id and secret.
+
+A token names its client by primary key, and the client is looked up at each request: disabled or
+deleted, its tokens stop working at once, and a client made again under the same id gets none of
+them. It also carries a fingerprint of the secret's hash, so that a new secret ends them too.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+from django.conf import settings
+from django.contrib.auth.hashers import check_password
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare, salted_hmac
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import BasePermission
+from rest_framework_simplejwt.authentication import JWTAuthentication
+from rest_framework_simplejwt.exceptions import TokenError
+from rest_framework_simplejwt.tokens import AccessToken
+
+from buckets import selectors, services
+from buckets.models import ApiClient
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from rest_framework.request import Request
+    from rest_framework.views import APIView
+    from rest_framework_simplejwt.tokens import Token
+
+REALM = "bucketwatch"
+CHALLENGE = f'Bearer realm="{REALM}"'
+BAD_TOKEN = "The token is not valid or has expired: get a new one from POST /api/auth/token."  # noqa: S105
+REFUSED_TOKEN = (
+    "The token's client is disabled, deleted or has a new secret: ask the operator, "  # noqa: S105
+    "or get a new token from POST /api/auth/token."
+)
+
+_CLIENT = "client"
+_FINGERPRINT = "secret"
+_USED_EVERY = timedelta(minutes=1)
+
+
+def client_of_login(*, client_id: str, client_secret: str) -> ApiClient | None:
+    """The enabled client that these belong to; one hash of work, also if there is no such client.
+
+    The configured client is made here rather than after migrations: so it is also right when the
+    variables change later, and no process needs the database to start.
+    """
+    site = settings.SITE
+    if client_id == site.api_client_id:
+        _make_configured_client(client_id, site.api_client_secret)
+    client = selectors.find_api_client(client_id)
+    is_right = check_password(client_secret, client.secret_hash if client else "")
+    return client if client and is_right and client.enabled else None
+
+
+@cache
+def _make_configured_client(_client_id: str, _secret: SecretStr | None) -> None:
+    # Once per process: the environment does not change while it runs. A failure is not cached.
+    services.ensure_bootstrap_client()
+
+
+def token_for(client: ApiClient) -> AccessToken:
+    token = AccessToken()
+    token[_CLIENT] = client.pk
+    token[_FINGERPRINT] = _fingerprint(client)
+    return token
+
+
+def _fingerprint(client: ApiClient) -> str:
+    return salted_hmac("buckets.api.auth", client.secret_hash).hexdigest()[:16]
+
+
+class ApiClientAuthentication(JWTAuthentication):
+    """``Authorization: Bearer TOKEN``; ``request.user`` is then the ``ApiClient``."""
+
+    www_authenticate_realm = REALM
+
+    def get_validated_token(self, raw_token: bytes) -> Token:
+        try:
+            return AccessToken(cast("Any", raw_token))
+        except TokenError:
+            raise AuthenticationFailed(BAD_TOKEN) from None
+
+    def get_user(self, validated_token: Token) -> Any:
+        client = ApiClient.objects.filter(pk=validated_token.get(_CLIENT), enabled=True).first()
+        given = str(validated_token.get(_FINGERPRINT))
+        if client is None or not constant_time_compare(given, _fingerprint(client)):
+            raise AuthenticationFailed(REFUSED_TOKEN)
+        _note_use(client)
+        return client
+
+
+def _note_use(client: ApiClient) -> None:
+    """Keep ``last_used_at`` right to the minute: a status poll must not be a write each time."""
+    now = timezone.now()
+    if client.last_used_at is None or now - client.last_used_at >= _USED_EVERY:
+        ApiClient.objects.filter(pk=client.pk).update(last_used_at=now)
+
+
+class IsApiClient(BasePermission):
+    """Whoever has a token; which scope may do what comes with the scopes."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return isinstance(request.user, ApiClient)
