@@ -93,17 +93,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(home: Home, signals: Signals) -> None:
     """Start the servers, the product and the changes; follow the queue until a signal comes."""
-    if not home.lock():
-        raise DemoError(f"a demo is running already in {home.var}; stop that one first")
-    made = home.secrets()
-    serving = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
-    site = Site(serving.setdefault("HOST", LOOPBACK), _port(serving.setdefault("PORT", "8080")))
-    _check_free(site.port, "choose another one: PORT=8081 make demo")
-    _check_free(made.s3_port, "the demo's S3 server needs it; rm -r var/demo* starts over")
-    home.json_file.unlink(missing_ok=True)
-    say(f"Starting the demo (logs in {home.directory}) …")
-    _say_ignored()
     with ExitStack() as stack:
+        if not stack.enter_context(home.locked()):
+            raise DemoError(f"a demo is running already in {home.var}; stop that one first")
+        made = home.secrets()
+        serving = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+        site = Site(serving.setdefault("HOST", LOOPBACK), _port(serving.setdefault("PORT", "8080")))
+        _check_free(site.port, "choose another one: PORT=8081 make demo")
+        _check_free(made.s3_port, "the demo's S3 server needs it; rm -r var/demo* starts over")
+        home.json_file.unlink(missing_ok=True)
+        say(f"Starting the demo (logs in {home.directory}) …")
+        _say_ignored()
+
         redis_server = _start_redis(home, made)
         stack.callback(redis_server.stop)
         s3 = _start_s3(home, made)
@@ -116,6 +117,7 @@ def run(home: Home, signals: Signals) -> None:
         _wait_until_ready(site, monitor, signals)
         if signals.stopping.is_set():
             return
+
         home.write_json(_way_in(made, site, redis_server, s3))
         _say_welcome(home, made, site)
         changer = Changer(s3)

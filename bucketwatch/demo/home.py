@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import secrets
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,18 @@ from cryptography.fernet import Fernet
 from bucketwatch.demo.servers import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 POLLING_INTERVAL_S = 5
+
+
+def _quiet_port() -> int:
+    """A free port below those that the kernel hands out, so that it is still free next week."""
+    for _ in range(100):
+        with suppress(OSError):
+            return free_port(20_000 + secrets.randbelow(10_000))
+    return free_port()
 
 
 @dataclass(slots=True)
@@ -39,8 +48,8 @@ class Secrets:
     client_secret: str = field(default_factory=lambda: secrets.token_urlsafe(30))
     s3_access_key: str = field(default_factory=lambda: secrets.token_hex(10).upper())
     s3_secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(30))
-    s3_port: int = field(default_factory=lambda: _quiet_port(19000))
-    redis_port: int = field(default_factory=lambda: _quiet_port(19100))
+    s3_port: int = field(default_factory=_quiet_port)
+    redis_port: int = field(default_factory=_quiet_port)
 
 
 class Home:
@@ -56,15 +65,17 @@ class Home:
         self.cursor_file = self.directory / "printed.json"
         self._registered = self.directory / "registered.json"
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.directory / "lock").open("a")
 
-    def lock(self) -> bool:
-        """Keep others out until this process ends; False if a demo runs here already."""
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    @contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Keep other demos out; False if one runs here already."""
+        with (self.directory / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def secrets(self) -> Secrets:
         path = self.directory / "secrets.json"
@@ -112,13 +123,3 @@ def write_private(path: Path, text: str) -> None:
 def _quoted(value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def _quiet_port(first: int) -> int:
-    """A free port below those that the kernel hands out, so that it is still free next week."""
-    for port in range(first, first + 100):
-        try:
-            return free_port(port)
-        except OSError:
-            continue
-    return free_port()

@@ -1,0 +1,167 @@
+"""The parts of the demo, each on its own."""
+
+import json
+import os
+import time
+from collections import Counter
+
+import pytest
+
+from bucketwatch.demo.changes import MOST_OBJECTS, Changer
+from bucketwatch.demo.environment import without_product_variables
+from bucketwatch.demo.follow import KEEP_PRINTED, TRIM_ABOVE, Follower, line
+from bucketwatch.demo.home import Home, write_private
+from bucketwatch.demo.s3_memory import Memory
+from bucketwatch.demo.world import BUCKETS, DAY_S, seed
+
+QUEUE = "queue"
+
+
+@pytest.fixture
+def client(redis_server):
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def follow(client, tmp_path):
+    """A follower as a new start of the demo would make it."""
+    return lambda: Follower(client, QUEUE, tmp_path / "printed.json")
+
+
+def test_each_entry_is_news_once(client, follow):
+    follower = follow()
+    assert follower.news() == []
+    client.rpush(QUEUE, "a", "b")
+    assert follower.news() == ["a", "b"]
+    assert follower.news() == []
+    client.rpush(QUEUE, "c")
+    assert follower.news() == ["c"]
+
+
+def test_a_restart_repeats_nothing_and_misses_nothing(client, follow):
+    client.rpush(QUEUE, "a", "b")
+    assert follow().news() == ["a", "b"]
+    client.rpush(QUEUE, "c")
+    assert follow().news() == ["c"]
+    assert follow().news() == []
+
+
+@pytest.mark.parametrize("consumed", [1, 2, 3, 4, 5])
+def test_entries_that_somebody_consumes_are_no_news(client, follow, consumed):
+    client.rpush(QUEUE, "a", "b", "c")
+    follower = follow()
+    follower.news()
+    client.rpush(QUEUE, "d", "e")
+    client.ltrim(QUEUE, consumed, -1)
+    assert follower.news() == ["d", "e"][max(0, consumed - 3) :]
+    client.rpush(QUEUE, "f")
+    assert follower.news() == ["f"]
+
+
+def test_an_emptied_redis_is_followed_from_its_start(client, follow):
+    client.rpush(QUEUE, "a", "b")
+    follower = follow()
+    follower.news()
+    client.flushall()
+    client.rpush(QUEUE, "c", "d")
+    assert follower.news() == ["c", "d"]
+
+
+def test_the_queue_does_not_grow_for_ever(client, follow):
+    follower = follow()
+    seen = []
+    for batch in range(4):
+        client.rpush(QUEUE, *(f"{batch}-{n}" for n in range(TRIM_ABOVE // 2)))
+        seen += follower.news()
+        seen += follow().news()
+    assert len(seen) == len(set(seen)) == TRIM_ABOVE // 2 * 4
+    assert KEEP_PRINTED <= client.llen(QUEUE) <= TRIM_ABOVE
+    assert client.lindex(QUEUE, -1) == seen[-1]
+
+
+def test_a_line_says_what_happened_to_which_object():
+    event = {
+        "bucket": "media-in",
+        "key": "a/Größe\n.mp4",
+        "event_type": "created",
+        "size": 1234,
+        "detection_time": 0.0,
+    }
+    said = line(json.dumps(event))
+    assert "\n" not in said
+    assert said.endswith("created   media-in       a/Größe\\n.mp4  (1,234 B)")
+
+
+def test_the_world_has_six_buckets_in_three_regions_with_old_and_new_objects(tmp_path):
+    memory = Memory(tmp_path / "memory.sqlite3")
+    now = time.time()
+    seed(memory, now=now)
+    assert len(BUCKETS) >= 6
+    assert len(set(memory.buckets().values())) == 3
+    for bucket in BUCKETS:
+        ages = [now - kept.last_modified > DAY_S for kept in memory.objects(bucket.name)]
+        assert set(ages) == {True, False}
+    memory.close()
+
+
+def test_a_second_seed_leaves_what_is_there(tmp_path):
+    memory = Memory(tmp_path / "memory.sqlite3")
+    seed(memory, now=1e9)
+    memory.forget_object("media-in", "readme.txt")
+    before = {bucket.name: list(memory.objects(bucket.name)) for bucket in BUCKETS}
+    seed(memory, now=2e9)
+    assert {bucket.name: list(memory.objects(bucket.name)) for bucket in BUCKETS} == before
+    memory.close()
+
+
+def test_the_changer_uploads_overwrites_and_deletes_and_stays_small(s3_server):
+    bucket = BUCKETS[0]
+    s3_server.bucket(bucket.name)
+    changer = Changer(s3_server)
+    seen: Counter[str] = Counter()
+    before: dict[str, str] = {}
+    for _ in range(MOST_OBJECTS * 4):
+        changer.change(bucket)
+        listed = s3_server.client().list_objects_v2(Bucket=bucket.name).get("Contents", [])
+        after = {row["Key"]: row["ETag"] for row in listed}
+        assert len(after) <= MOST_OBJECTS + 1
+        seen["uploaded"] += len(after.keys() - before.keys())
+        seen["deleted"] += len(before.keys() - after.keys())
+        seen["overwritten"] += sum(before[k] != after[k] for k in after.keys() & before.keys())
+        before = after
+    assert min(seen["uploaded"], seen["deleted"], seen["overwritten"]) > 0
+    changer.start()
+    changer.stop()
+    assert not changer.is_alive()
+
+
+def test_secrets_are_made_once_and_are_readable_by_their_owner_only(tmp_path):
+    made = Home(tmp_path).secrets()
+    assert Home(tmp_path).secrets() == made
+    assert (tmp_path / "demo/secrets.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_private_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "file"
+    write_private(path, "long text")
+    write_private(path, "short")
+    assert path.read_text() == "short"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_only_one_demo_runs_in_a_directory(tmp_path):
+    first, second = Home(tmp_path), Home(tmp_path)
+    with first.locked() as ours:
+        assert ours
+        with second.locked() as theirs:
+            assert not theirs
+    with second.locked() as theirs:
+        assert theirs
+
+
+def test_the_callers_redis_and_database_are_left_alone():
+    environ = dict.fromkeys(
+        ["REDIS_URL", "DATABASE_URL", "INFISICAL_TOKEN", "REDIS_SENTINEL_HOST", "CONFIG_PATH"], "x"
+    )
+    assert without_product_variables({**environ, "PATH": os.defpath}) == {"PATH": os.defpath}
