@@ -1,1 +1,39 @@
+"""Django system checks: what `manage.py check` and every start say about the configuration."""
+
 from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+
+
+@checks.register
+def configuration_is_known(**_: Any) -> list[checks.CheckMessage]:
+    """Warn of each member of the configuration file that nothing reads."""
+    return [
+        checks.Warning(
+            text,
+            hint="Remove it from the file, or correct its name (docs/configuration.md lists all).",
+            id="bucketwatch.W001",
+        )
+        for text in settings.CONFIGURATION_WARNINGS
+    ]
+
+
+@checks.register
+def data_dir_is_writable(**_: Any) -> list[checks.CheckMessage]:
+    """The embedded vault is kept there, and the SQLite database unless DATABASE_URL is set."""
+    path = Path(settings.DATA_DIR)
+    if path.is_dir() and os.access(path, os.W_OK | os.X_OK):
+        return []
+    problem = "is not writable by this user" if path.exists() else "does not exist"
+    return [
+        checks.Error(
+            f"DATA_DIR: {path} {problem}.",
+            hint="Set DATA_DIR to a directory that this user may write, or change its owner.",
+            id="bucketwatch.E001",
+        )
+    ]

@@ -29,6 +29,17 @@ def state(bucket: Bucket) -> State:
     return State.WATCHED if bucket.last_scan_at else State.WAITING
 
 
+def in_state(buckets: QuerySet[Bucket], wanted: State) -> QuerySet[Bucket]:
+    """Those of ``buckets`` that ``state`` says this of."""
+    if wanted is State.PAUSED:
+        return buckets.filter(monitoring_enabled=False)
+    active = buckets.filter(monitoring_enabled=True)
+    if wanted is State.FAILING:
+        return active.exclude(last_error_class="")
+    healthy = active.filter(last_error_class="")
+    return healthy.filter(last_scan_at__isnull=wanted is State.WAITING)
+
+
 def all_buckets() -> QuerySet[Bucket]:
     return Bucket.objects.select_related("credential").order_by("name")
 

@@ -1,0 +1,17 @@
+"""The operator's pages: every write goes through ``services``, and none needs Redis to be there."""
+
+from django.apps import apps
+from django.contrib import admin
+
+from buckets.admin import api_clients, buckets, credentials
+
+__all__ = ["api_clients", "buckets", "credentials"]
+
+admin.site.site_header = "bucketwatch"
+admin.site.site_title = "bucketwatch"
+admin.site.index_title = "Operation"
+
+# Wake-ups leave no results and schedules are not used: django-q2's pages would always be empty.
+for _model in apps.get_app_config("django_q").get_models():
+    if admin.site.is_registered(_model):
+        admin.site.unregister(_model)

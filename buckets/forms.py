@@ -1,0 +1,155 @@
+"""The admin's forms. They read what was typed; ``services`` decide what is right and write it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.db.models import Model
+
+from buckets import services
+from buckets.models import ApiClient, Bucket, Credential
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+M = TypeVar("M", bound=Model)
+
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm
+else:
+
+    class ModelForm(forms.ModelForm, Generic[M]):
+        """Django's, generic for type checkers only."""
+
+
+def secret_field(label: str, help_text: str = "") -> forms.CharField:
+    """An input that is never sent back to the browser, not even after an error."""
+    widget = forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password"})
+    return forms.CharField(
+        label=label, required=False, strip=False, widget=widget, help_text=help_text
+    )
+
+
+class ServiceForm(ModelForm[M]):
+    """A form that is written by a service function, and shown again with what that refused."""
+
+    refused: ClassVar[Mapping[str, list[str]]] = {}
+
+    def clean(self) -> dict[str, Any]:
+        for field, messages in self.refused.items():
+            for message in messages:
+                self.add_error(field if field in self.fields else None, message)
+        return self.cleaned_data
+
+    def _post_clean(self) -> None:
+        """Leave the row alone: the service validates what it is going to write."""
+
+    def given(self, *fields: str) -> dict[str, Any]:
+        return {field: self.cleaned_data.get(field, "") for field in fields}
+
+    def changed(self, fields: frozenset[str]) -> dict[str, Any]:
+        return {field: self.cleaned_data[field] for field in self.changed_data if field in fields}
+
+    def write(self, *, by: services.Actor) -> M:
+        """Write what the form says through a service; returns the row as stored."""
+        raise NotImplementedError
+
+
+class BucketForm(ServiceForm[Bucket]):
+    access_key = secret_field("access key")
+    secret_key = secret_field("secret key", "Kept in the vault, and never shown again.")
+    webhook_client_secret = secret_field(
+        "webhook OAuth2 client secret",
+        "Kept in the vault. On a change, leave it empty to keep the stored one.",
+    )
+
+    _SECRETS = ("access_key", "secret_key", "webhook_client_secret")
+
+    class Meta:
+        model = Bucket
+        fields = [
+            "name",
+            "region",
+            "endpoint",
+            "credential",
+            "polling_interval",
+            "monitoring_enabled",
+            "notifications_enabled",
+            "fetch_metadata",
+            "webhook_url",
+            "webhook_client_id",
+            "webhook_token_url",
+        ]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "credential" not in self.fields:  # somebody who may only look
+            return
+        credential = self.fields["credential"]
+        if not self.instance.pk:
+            credential.required = False
+            credential.help_text = "One that is stored already; or enter a key pair below."
+        else:
+            self.fields["access_key"].help_text = "Leave both empty to keep the stored keys."
+
+    def write(self, *, by: services.Actor) -> Bucket:
+        if not self.instance.pk:
+            return services.add_bucket(**self.cleaned_data, by=by)
+        return services.update_bucket(
+            bucket=self.instance,
+            by=by,
+            **self.given(*self._SECRETS),
+            **self.changed(services.CHANGEABLE),
+        )
+
+
+class CredentialForm(ServiceForm[Credential]):
+    access_key = secret_field("access key")
+    secret_key = secret_field("secret key", "Kept in the vault, and never shown again.")
+
+    class Meta:
+        model = Credential
+        fields = ["name"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk and "access_key" in self.fields:
+            self.fields["access_key"].help_text = "Enter both to replace them for every bucket."
+
+    def write(self, *, by: services.Actor) -> Credential:
+        keys = self.given("access_key", "secret_key")
+        if not self.instance.pk:
+            return services.add_credential(name=self.cleaned_data["name"], **keys, by=by)
+        if any(keys.values()):
+            return services.replace_keys(credential=self.instance, **keys, by=by)
+        return self.instance
+
+
+class ApiClientForm(ServiceForm[ApiClient]):
+    # Shown once, on the page that answers the creation; never stored.
+    new_secret = ""
+
+    class Meta:
+        model = ApiClient
+        fields = ["name", "scope", "enabled"]
+
+    def write(self, *, by: services.Actor) -> ApiClient:
+        if not self.instance.pk:
+            client, self.new_secret = services.create_api_client(
+                **self.given("name", "scope"), by=by
+            )
+            return client
+        return services.update_api_client(
+            client=self.instance, **self.given("name", "scope", "enabled"), by=by
+        )
+
+
+def refusals(exc: Exception) -> dict[str, list[str]]:
+    """What a service said no with, by the field that it is about."""
+    if isinstance(exc, services.BucketExists):
+        return {"name": [str(exc)]}
+    if isinstance(exc, ValidationError):
+        return exc.message_dict if hasattr(exc, "error_dict") else {"__all__": exc.messages}
+    return {"__all__": [f"Nothing was saved: {exc}"]}
