@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpResponse
 from django.test import Client
 
 from buckets import services
@@ -70,7 +69,7 @@ def new_bucket_body(**changes: Any) -> dict[str, Any]:
     return {k: v for k, v in (body | changes).items() if v is not ...}
 
 
-def error_of(response: HttpResponse) -> str:
+def error_of(response: Any) -> str:
     """The one-line ``error`` that every refusal has."""
     assert response["Content-Type"] == "application/json"
     error = json.loads(response.content)["error"]

@@ -1,6 +1,6 @@
 """Every documented /api route with every documented answer: the wire contract, as a table."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -34,223 +34,138 @@ OAUTH = {
 
 @dataclass(frozen=True)
 class Case:
-    """One request and its answer. ``members``: all that a success has; ``named``: what the error names."""
+    """One request and its answer: all of a success, or what the error of a refusal names."""
 
-    id: str
+    title: str
     method: str
     path: str
+    body: Any
     status: int
-    body: Any = None
     exactly: dict[str, Any] | None = None
-    members: set[str] = field(default_factory=set)
+    members: frozenset[str] = frozenset()
     named: tuple[str, ...] = ()
+
+
+def done(title: str, path: str, body: Any = None, status: int = 200, **expected: Any) -> Case:
+    return Case(title, "GET" if path == STATUS else "POST", path, body, status, **expected)
+
+
+def added(title: str, **changes: Any) -> Case:
+    members = frozenset({"status", "message", "bucket", "note"})
+    return done(f"add {title}", ADD, _new(**changes), 201, members=members)
+
+
+def updated(title: str, **changes: Any) -> Case:
+    members = frozenset({"status", "message"})
+    return done(f"update {title}", UPDATE, {"name": "media-in"} | changes, members=members)
+
+
+def refused(title: str, path: str, body: Any, status: int, *named: str) -> Case:
+    return Case(title, "POST", path, body, status, named=named)
+
+
+def not_added(title: str, *named: str, **changes: Any) -> Case:
+    return refused(f"add {title}", ADD, _new(**changes), 400, *named)
+
+
+def not_updated(title: str, *named: str, **changes: Any) -> Case:
+    return refused(f"update {title}", UPDATE, {"name": "media-in"} | changes, 400, *named)
 
 
 def _new(**changes: Any) -> dict[str, Any]:
     return api.new_bucket_body(**{"name": "media-out"} | changes)
 
 
+def _switching(path: str, word: str) -> list[Case]:
+    success = {"status": "success", "bucket": "media-in", "notifications": word}
+    return [
+        done(word, f"{path}?bucket=media-in", exactly=success),
+        refused(f"{word} without bucket", path, None, 400, "bucket"),
+        refused(f"{word} with an empty bucket", f"{path}?bucket=", None, 400, "bucket"),
+        refused(f"{word} with an unknown bucket", f"{path}?bucket=nobody", None, 404, "nobody"),
+        refused(f"{word} with NUL", f"{path}?bucket=a%00b", None, 404, "bucket"),
+    ]
+
+
+LISTED = {"name": "media-in", "notifications_enabled": True, "webhook_url": api.WEBHOOK_URL}
+REQUIRED = ("name", "access_key", "secret_key", "webhook_url")
+INTERVALS = ("60", "often", 1.5, True, 0, -1, 604801, 10**30)
+ROUTES = {STATUS: "POST", ENABLE: "GET", DISABLE: "GET", ADD: "GET", UPDATE: "GET", DELETE: "GET"}
+NO_ROUTES = ("/api", "/api/", "/api/nothing", "/api/buckets", "/api/buckets/add/more")
+
 # `media-in` exists; `media-out` does not.
-ADDED = {"status", "message", "bucket", "note"}
 CASES = [
-    Case(
-        "status",
-        "GET",
-        STATUS,
-        200,
-        exactly={
-            "buckets": [
-                {"name": "media-in", "notifications_enabled": True, "webhook_url": api.WEBHOOK_URL}
-            ]
-        },
-    ),
+    done("status", STATUS, exactly={"buckets": [LISTED]}),
+    *_switching(ENABLE, "enabled"),
+    *_switching(DISABLE, "disabled"),
+    added("with an endpoint"),
+    added("with a region", endpoint=..., region="us-iad-1"),
+    added("with both", region="us-iad-1"),
+    added("on a local server", endpoint="http://127.0.0.1:9000"),
+    added("with OAuth", **OAUTH),
+    added("with options", polling_interval=9, fetch_metadata=False, notifications_enabled=False),
+    added("with nulls", region=None, polling_interval=None),
+    added("with an unknown member", colour="red"),
+    *(not_added(f"without {name}", name, **{name: ...}) for name in REQUIRED),
+    *(not_added(f"with empty {name}", name, **{name: ""}) for name in REQUIRED),
     *(
-        case
-        for path, word in ((ENABLE, "enabled"), (DISABLE, "disabled"))
-        for case in (
-            Case(
-                f"{word}",
-                "POST",
-                f"{path}?bucket=media-in",
-                200,
-                exactly={"status": "success", "bucket": "media-in", "notifications": word},
-            ),
-            Case(f"{word}: no bucket", "POST", path, 400, named=("bucket",)),
-            Case(f"{word}: empty bucket", "POST", f"{path}?bucket=", 400, named=("bucket",)),
-            Case(f"{word}: unknown", "POST", f"{path}?bucket=nobody", 404, named=("nobody",)),
-            Case(f"{word}: NUL", "POST", f"{path}?bucket=a%00b", 404, named=("bucket",)),
-        )
+        not_added(f"with a number as {name}", name, "text", **{name: 7})
+        for name in (*REQUIRED, "endpoint", "region")
     ),
-    Case("add: endpoint", "POST", ADD, 201, _new(), members=ADDED),
-    Case("add: region", "POST", ADD, 201, _new(endpoint=..., region="us-iad-1"), members=ADDED),
-    Case("add: both", "POST", ADD, 201, _new(region="us-iad-1"), members=ADDED),
-    Case(
-        "add: local server", "POST", ADD, 201, _new(endpoint="http://127.0.0.1:9000"), members=ADDED
-    ),
-    Case("add: OAuth", "POST", ADD, 201, _new(**OAUTH), members=ADDED),
-    Case(
-        "add: options",
-        "POST",
-        ADD,
-        201,
-        _new(polling_interval=300, fetch_metadata=False, notifications_enabled=False),
-        members=ADDED,
-    ),
-    Case("add: nulls", "POST", ADD, 201, _new(region=None, polling_interval=None), members=ADDED),
-    Case("add: unknown member", "POST", ADD, 201, _new(colour="red"), members=ADDED),
+    not_added("without endpoint and region", "region", "endpoint", endpoint=...),
+    not_added("with a bad name", "name", "lower-case", name="Media_Out"),
+    not_added("with a bad endpoint", "endpoint", endpoint="ftp://x/y"),
+    not_added("with a bad webhook", "webhook_url", webhook_url="nowhere"),
+    *(not_added(f"with OAuth without {name}", name, **OAUTH | {name: ...}) for name in OAUTH),
     *(
-        Case(f"add: no {name}", "POST", ADD, 400, _new(**{name: ...}), named=(name,))
-        for name in ("name", "access_key", "secret_key", "webhook_url")
+        not_added(f"with interval {value!r}", "polling_interval", polling_interval=value)
+        for value in INTERVALS
     ),
-    *(
-        Case(f"add: empty {name}", "POST", ADD, 400, _new(**{name: ""}), named=(name,))
-        for name in ("name", "access_key", "secret_key", "webhook_url")
-    ),
-    *(
-        Case(f"add: {name} is a number", "POST", ADD, 400, _new(**{name: 7}), named=(name, "text"))
-        for name in ("name", "access_key", "secret_key", "webhook_url", "endpoint", "region")
-    ),
-    Case("add: nothing", "POST", ADD, 400, {}, named=("name", "access_key", "secret_key")),
-    Case("add: no body", "POST", ADD, 400, b"", named=("name",)),
-    Case(
-        "add: no endpoint and no region",
-        "POST",
-        ADD,
-        400,
-        _new(endpoint=...),
-        named=("region", "endpoint"),
-    ),
-    Case("add: bad name", "POST", ADD, 400, _new(name="Media_Out"), named=("name", "lower-case")),
-    Case("add: bad endpoint", "POST", ADD, 400, _new(endpoint="ftp://x/y"), named=("endpoint",)),
-    Case("add: bad webhook", "POST", ADD, 400, _new(webhook_url="nowhere"), named=("webhook_url",)),
-    *(
-        Case(
-            f"add: OAuth without {name}",
-            "POST",
-            ADD,
-            400,
-            _new(**OAUTH | {name: ...}),
-            named=(name,),
-        )
-        for name in OAUTH
-    ),
-    *(
-        Case(
-            f"add: interval {value!r}",
-            "POST",
-            ADD,
-            400,
-            _new(polling_interval=value),
-            named=("polling_interval",),
-        )
-        for value in ("60", "often", 1.5, True, 0, -1, 604801, 10**30)
-    ),
-    Case(
-        "add: switch",
-        "POST",
-        ADD,
-        400,
-        _new(fetch_metadata="yes"),
-        named=("fetch_metadata", "true"),
-    ),
-    Case("add: exists", "POST", ADD, 409, _new(name="media-in"), named=("media-in",)),
-    Case("add: not JSON", "POST", ADD, 400, b"{name: media}", named=("JSON", "line 1")),
-    Case("add: not UTF-8", "POST", ADD, 400, b'{"name": "\xff\xfe"}', named=("JSON",)),
-    Case("add: too deep", "POST", ADD, 400, b"[" * 50_000, named=("JSON",)),
-    Case("add: not an object", "POST", ADD, 400, ["media-in"], named=("object",)),
-    Case("add: too large", "POST", ADD, 413, b" " * 100_000, named=("bytes",)),
-    Case("add: surrogate", "POST", ADD, 400, b'{"name": "\\ud800"}', named=("name",)),
-    Case("update: interval", "POST", UPDATE, 200, {"name": "media-in", "polling_interval": 120}),
-    Case(
-        "update: webhook",
-        "POST",
+    not_added("with a switch as text", "fetch_metadata", "true", fetch_metadata="yes"),
+    refused("add again", ADD, _new(name="media-in"), 409, "media-in"),
+    refused("add nothing", ADD, {}, 400, *REQUIRED),
+    refused("add without a body", ADD, b"", 400, *REQUIRED),
+    refused("add what is not JSON", ADD, b"{name: media}", 400, "JSON", "line 1"),
+    refused("add what is not UTF-8", ADD, b'{"name": "\xff\xfe"}', 400, "JSON"),
+    refused("add what is too deep", ADD, b"[" * 50_000, 400, "JSON"),
+    refused("add a list", ADD, ["media-in"], 400, "object"),
+    refused("add half a character", ADD, b'{"name": "\\ud800"}', 400, "name"),
+    refused("add too much", ADD, b" " * 100_000, 413, "bytes"),
+    updated("the interval", polling_interval=120),
+    updated("the webhook", webhook_url="https://b.example.com"),
+    updated("the keys", access_key="AK2", secret_key="SK2"),
+    updated("OAuth", **OAUTH),
+    updated("the region", region="us-ord-1"),
+    done(
+        "update nothing known",
         UPDATE,
-        200,
-        {"name": "media-in", "webhook_url": "https://b.example.com"},
-    ),
-    Case(
-        "update: keys",
-        "POST",
-        UPDATE,
-        200,
-        {"name": "media-in", "access_key": "AK2", "secret_key": "SK2"},
-    ),
-    Case("update: OAuth", "POST", UPDATE, 200, {"name": "media-in"} | OAUTH),
-    Case(
-        "update: nothing known",
-        "POST",
-        UPDATE,
-        200,
         {"name": "media-in", "colour": "red"},
-        members={"status", "message", "note"},
+        members=frozenset({"status", "message", "note"}),
     ),
-    Case("update: no name", "POST", UPDATE, 400, {"polling_interval": 5}, named=("name",)),
-    Case("update: unknown", "POST", UPDATE, 404, {"name": "nobody"}, named=("nobody",)),
-    Case(
-        "update: access_key alone",
-        "POST",
-        UPDATE,
-        400,
-        {"name": "media-in", "access_key": "AK2"},
-        named=("secret_key",),
-    ),
-    Case(
-        "update: secret_key alone",
-        "POST",
-        UPDATE,
-        400,
-        {"name": "media-in", "secret_key": "SK2"},
-        named=("access_key",),
-    ),
-    Case(
-        "update: bad interval",
-        "POST",
-        UPDATE,
-        400,
-        {"name": "media-in", "polling_interval": "x"},
-        named=("polling_interval",),
-    ),
-    Case(
-        "update: bad endpoint",
-        "POST",
-        UPDATE,
-        400,
-        {"name": "media-in", "endpoint": "a/b"},
-        named=("endpoint",),
-    ),
-    Case(
-        "update: part of OAuth",
-        "POST",
-        UPDATE,
-        400,
-        {"name": "media-in", "client_id": "x"},
-        named=("client_secret", "token_url"),
-    ),
-    Case("update: not JSON", "POST", UPDATE, 400, b"name=media-in", named=("JSON",)),
-    Case("delete", "POST", f"{DELETE}?bucket=media-in", 200, members={"status", "message"}),
-    Case("delete: no bucket", "POST", DELETE, 400, named=("bucket",)),
-    Case("delete: unknown", "POST", f"{DELETE}?bucket=nobody", 404, named=("nobody",)),
+    refused("update without name", UPDATE, {"polling_interval": 5}, 400, "name"),
+    refused("update an unknown bucket", UPDATE, {"name": "nobody"}, 404, "nobody"),
+    not_updated("access_key alone", "secret_key", access_key="AK2"),
+    not_updated("secret_key alone", "access_key", secret_key="SK2"),
+    not_updated("with a bad interval", "polling_interval", polling_interval="x"),
+    not_updated("with a bad endpoint", "endpoint", endpoint="a/b"),
+    not_updated("with part of OAuth", "client_secret", "token_url", client_id="x"),
+    refused("update what is not JSON", UPDATE, b"name=media-in", 400, "JSON"),
+    done("delete", f"{DELETE}?bucket=media-in", members=frozenset({"status", "message"})),
+    refused("delete without bucket", DELETE, None, 400, "bucket"),
+    refused("delete an unknown bucket", f"{DELETE}?bucket=nobody", None, 404, "nobody"),
     *(
-        Case(f"wrong method: {path}", method, path, 405, named=(method,))
-        for path, method in (
-            (STATUS, "POST"),
-            (ENABLE, "GET"),
-            (DISABLE, "GET"),
-            (ADD, "GET"),
-            (UPDATE, "GET"),
-            (DELETE, "GET"),
-            ("/api/auth/token", "GET"),
-        )
+        Case(f"{method} {path}", method, path, None, 405, named=(method,))
+        for path, method in (ROUTES | {"/api/auth/token": "GET"}).items()
     ),
     *(
-        Case(f"no route: {path}", method, path, 404, named=("route",))
-        for path in ("/api", "/api/", "/api/nothing", "/api/buckets", "/api/buckets/add/more")
+        Case(f"no route {method} {path}", method, path, None, 404, named=("route",))
+        for path in NO_ROUTES
         for method in ("GET", "POST")
     ),
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_the_contract(caller, case):
     api.add_bucket("media-in")
     response = caller.send(case.method, case.path, case.body)

@@ -94,6 +94,11 @@ class ApiClientAuthentication(JWTAuthentication):
         return client
 
 
+def client_of(request: Request) -> ApiClient:
+    """Whose token the request carries; only for views that require one."""
+    return cast("ApiClient", request.user)
+
+
 def _note_use(client: ApiClient) -> None:
     """Keep ``last_used_at`` right to the minute: a status poll must not be a write each time."""
     now = timezone.now()

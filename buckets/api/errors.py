@@ -70,26 +70,27 @@ def answer(exc: Exception, context: dict[str, Any]) -> Response:
 
 def _known(exc: Exception) -> exceptions.APIException | None:
     """The same error in REST framework's terms; None for one that nobody expected."""
+    known: exceptions.APIException | None = None
     match exc:
         case exceptions.NotAuthenticated():
-            exc.detail = exceptions.ErrorDetail(NO_TOKEN)
-            return exc
+            exc.detail = exceptions.ErrorDetail(NO_TOKEN)  # REST framework's names no fix
+            known = exc
         case exceptions.APIException():
-            return exc
+            known = exc
         case ValidationError():
-            return InvalidBody(_fields(exc))
+            known = InvalidBody(_fields(exc))
         case services.BucketExists():
-            return BucketConflict(str(exc))
+            known = BucketConflict(str(exc))
         case ObjectDoesNotExist():  # deleted by somebody else meanwhile
-            return exceptions.NotFound(str(exc))
+            known = exceptions.NotFound(str(exc))
         case TransientError() | ConfigurationError():
-            return _unavailable(str(exc))
+            known = _unavailable(str(exc))
         case OperationalError() | InterfaceError():
             log.error("The database failed: %s", exc)
-            return _unavailable(DATABASE_AWAY)
+            known = _unavailable(DATABASE_AWAY)
         case SuspiciousOperation():
-            return exceptions.ParseError("The request is not one that can be read.")
-    return None
+            known = exceptions.ParseError("The request is not one that can be read.")
+    return known
 
 
 def _unavailable(text: str) -> exceptions.APIException:

@@ -40,13 +40,13 @@ def _probe(view: Probe) -> Probe:
 
 
 @_probe
-def health(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - Django's signature
+def health(request: HttpRequest) -> HttpResponse:
     """Say that this process answers; asks neither the database nor Redis."""
     return JsonResponse({"status": "ok"})
 
 
 @_probe
-def ready(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+def ready(request: HttpRequest) -> HttpResponse:
     """Say whether Redis and the database answer, and whether any bucket has a webhook.
 
     Sentinel's silence alone does not count: Redis is then reached directly.
@@ -76,7 +76,7 @@ def _webhook() -> str:
 
 
 @_probe
-def metrics(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+def metrics(request: HttpRequest) -> HttpResponse:
     """The documented JSON, whatever ``Accept`` says; asks Redis only."""
     try:
         return JsonResponse(wiring.metrics())

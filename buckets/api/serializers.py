@@ -68,9 +68,6 @@ class BucketMembers(serializers.Serializer[Any]):
     name = Text()
     region = OptionalText()
     endpoint = OptionalText()
-    webhook_url = OptionalText()
-    access_key = OptionalText()
-    secret_key = OptionalText()
     client_id = OptionalText()
     client_secret = OptionalText()
     token_url = OptionalText()
@@ -87,3 +84,7 @@ class NewBucket(BucketMembers):
 
 class BucketChanges(BucketMembers):
     """``name`` says which bucket; everything else is optional."""
+
+    access_key = OptionalText()
+    secret_key = OptionalText()
+    webhook_url = OptionalText()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from buckets.models import Bucket
 
-REDIS_AWAY = "Redis does not answer now: the scanner learns of this as soon as it does."
+REDIS_AWAY = "Redis did not answer: the scanner learns of this when it does again."
 
 # What the services call the members that the contract names in short.
 _SERVICE_NAMES = {
@@ -49,9 +49,7 @@ class Token(APIView):
         attempt.begin()
         client = auth.client_of_login(**login)
         if client is None:
-            raise AuthenticationFailed(
-                "client_id or client_secret is wrong, or disabled."
-            )
+            raise AuthenticationFailed("client_id or client_secret is wrong, or disabled.")
         attempt.succeeded()
         token = auth.token_for(client)
         body = {
@@ -74,7 +72,7 @@ class SwitchNotifications(APIView):
 
     def post(self, request: Request) -> Response:
         bucket = _bucket_of_query(request)
-        services.set_notifications(bucket=bucket, enabled=self.enabled, by=request.user)
+        services.set_notifications(bucket=bucket, enabled=self.enabled, by=auth.client_of(request))
         word = "enabled" if self.enabled else "disabled"
         body = {"status": "success", "bucket": bucket.name, "notifications": word}
         return Response(body | _note(bucket.name))
@@ -91,7 +89,7 @@ class DisableNotifications(SwitchNotifications):
 class AddBucket(APIView):
     def post(self, request: Request) -> Response:
         given = _validated(serializers.NewBucket, request)
-        bucket = services.add_bucket(**_for_service(given), by=request.user)
+        bucket = services.add_bucket(**_for_service(given), by=auth.client_of(request))
         interval_s = bucket.polling_interval or wiring.conf().defaults.polling_interval
         first_scan = (
             f"The first scan begins within {interval_s} seconds; "
@@ -114,7 +112,7 @@ class UpdateBucket(APIView):
             known = ", ".join(serializers.BucketChanges().fields)
             body["message"] = f"Bucket {bucket.name} unchanged"
             return Response(body | {"note": f"Nothing to change was given; known are: {known}."})
-        services.update_bucket(bucket=bucket, **_for_service(given), by=request.user)
+        services.update_bucket(bucket=bucket, **_for_service(given), by=auth.client_of(request))
         return Response(body | _note(bucket.name))
 
 
@@ -122,7 +120,7 @@ class DeleteBucket(APIView):
     def post(self, request: Request) -> Response:
         bucket = _bucket_of_query(request)
         name = bucket.name
-        services.delete_bucket(bucket=bucket, by=request.user)
+        services.delete_bucket(bucket=bucket, by=auth.client_of(request))
         return Response({"status": "success", "message": f"Bucket {name} deleted"} | _note(name))
 
 
