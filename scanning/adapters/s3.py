@@ -27,7 +27,8 @@ MOST_KEYS: Final = 1000
 # Servers that filter after reading send empty pages, but not for ever.
 MOST_EMPTY_PAGES: Final = 8
 
-_VENDOR_ERRORS: Final = (ClientError, BotoCoreError, ResponseParserError, OSError)
+# ValueError: what botocore's parser lets through of numbers and times.
+_VENDOR_ERRORS: Final = (ClientError, BotoCoreError, ResponseParserError, OSError, ValueError)
 
 
 class S3Storage:

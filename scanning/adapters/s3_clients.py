@@ -23,18 +23,24 @@ from scanning.conf import ScanningConf
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-ATTEMPTS: Final = 3
+USED: Final = frozenset({"list_objects_v2", "head_object", "_PY_TO_OP_NAME"})
 DEFAULT_REGION: Final = "us-east-1"
 
 
 class S3ClientCache:
     """S3 clients by endpoint and key pair; the least recently used go when there are too many.
 
-    Safe to share between threads, not across a fork: a forked child makes its own.
+    Safe to share between threads, not across a fork: a forked child makes its own. ``attempts``
+    counts botocore's tries of one request, the first included.
+
+    The first client costs 15 MiB, most of it botocore's description of S3, which all caches of
+    a process share; each further one 230 KiB and 5 ms (`bench/s3_clients.py`).
     """
 
-    def __init__(self, conf: ScanningConf | None = None, *, most: int = 500) -> None:
-        self._conf = conf or ScanningConf()
+    def __init__(
+        self, conf: ScanningConf | None = None, *, most: int = 500, attempts: int = 3
+    ) -> None:
+        self._config = _config(conf or ScanningConf(), attempts)
         self._most = most
         self._clients: OrderedDict[str, S3Client] = OrderedDict()
         self._lock = threading.Lock()
@@ -112,7 +118,7 @@ class S3ClientCache:
             verify=True,
             aws_access_key_id=access_key,
             aws_secret_access_key=secret_key,
-            config=_config(self._conf),
+            config=self._config,
         )
         self._parser.attach(client)
         client.meta.events.register("before-call.s3", _stay_here)
@@ -136,13 +142,13 @@ def _url(endpoint: str) -> str:
     return (endpoint if "://" in endpoint else f"https://{endpoint}").rstrip("/")
 
 
-def _config(conf: ScanningConf) -> Config:
+def _config(conf: ScanningConf, attempts: int) -> Config:
     return Config(
         user_agent="bucketwatch",
         signature_version="s3v4",
         connect_timeout=conf.storage.connect_timeout,
         read_timeout=conf.storage.read_timeout,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=max(10, conf.parallel.max_workers),
         tcp_keepalive=True,
         proxies={},
@@ -175,7 +181,16 @@ def _session() -> boto3.session.Session:
     session.register_component("data_loader", _loader())
     session.register_component("credential_provider", _Nothing())
     session.register_component("token_provider", _Nothing())
+    session.get_component("event_emitter").register_last(
+        "creating-client-class.s3", _drop_unused_operations
+    )
     return boto3.session.Session(botocore_session=session)
+
+
+def _drop_unused_operations(class_attributes: dict[str, Any], **_: Any) -> None:
+    """Each client has a class of its own; the methods we never call are half of its memory."""
+    for name in set(class_attributes) - USED:
+        del class_attributes[name]
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from botocore.exceptions import (
     ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
+    EndpointProviderError,
     HTTPClientError,
     ParamValidationError,
     ReadTimeoutError,
@@ -130,6 +131,8 @@ def s3_error(exc: Exception, bucket: BucketConfig) -> BucketwatchError:
         return _answered(exc, bucket)
     if isinstance(exc, EndpointConnectionError):
         return _not_connected(exc, bucket)
+    if isinstance(exc, EndpointProviderError):
+        return wrong_endpoint(bucket)
     if isinstance(exc, ParamValidationError):
         return PermanentError(f"{_at(bucket)}: this is not a bucket name that S3 knows; correct it")
     return StorageUnavailable(f"{_at(bucket)}: {_transport(exc)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import lt
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,16 +29,17 @@ from scanning.core.listing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping, Sequence
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
-    from botocore.model import OperationModel, Shape
+    from botocore.model import OperationModel
     from mypy_boto3_s3 import S3Client
 
 HTTP_OK: Final = 200
+SERVER_ERROR: Final = 500
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
 BODY: Final = "bucketwatch.body"
-SHAPE: Final = "bucketwatch.shape"
+FALL_BACK: Final = "bucketwatch.fall_back"
 TOKEN: Final = "bucketwatch.token"  # noqa: S105 - a continuation token
 # Not the body without its entries: RGW's raw echoes may not be valid XML.
 ENVELOPE: Final = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
@@ -49,7 +51,7 @@ _error_under_200 = botocore.handlers._handle_200_error  # type: ignore[attr-defi
 class ListingParser:
     """Reads the listing bodies of the clients that it is attached to.
 
-    ``unrecognised`` counts the bodies that were left to botocore.
+    ``unrecognised`` counts the bodies that were left to botocore, whole or their entries.
     """
 
     def __init__(self) -> None:
@@ -79,6 +81,8 @@ class ListingParser:
         body: bytes = response_dict["body"]
         if not is_whole(body):
             _error_under_200(operation_model, response_dict)
+        if not body:
+            response_dict["status_code"] = SERVER_ERROR  # as botocore does with half a body
         if response_dict["status_code"] != HTTP_OK:
             if b"<Error" not in body[:512]:
                 customized_response_dict[UNREADABLE] = "it was cut short, or is not a listing"
@@ -86,13 +90,34 @@ class ListingParser:
         listing = read_listing(body)
         if listing is not None:
             customized_response_dict[BODY] = listing
-            customized_response_dict[SHAPE] = operation_model.output_shape
+            customized_response_dict[FALL_BACK] = partial(self.columns, operation_model)
             response_dict["body"] = ENVELOPE
             return
-        with self._lock:
-            self.unrecognised += 1
+        self._count()
         customized_response_dict[TOKEN] = next_token(body)
         response_dict["body"] = without_echoes(body)
+
+    def columns(self, operation_model: OperationModel, listing: ListingBody) -> Columns:
+        """Let botocore read entries that we cannot. Raises UnreadableListing."""
+        self._count()
+        shape = operation_model.output_shape
+        if shape is None:
+            raise UnreadableListing("botocore does not know what a listing is")
+        entries = listing.body[listing.start : listing.end]
+        response = {
+            "status_code": HTTP_OK,
+            "headers": {},
+            "body": b"<ListBucketResult>%b</ListBucketResult>" % entries,
+        }
+        try:
+            parsed = botocore.parsers.create_parser("rest-xml").parse(response, shape)
+        except (botocore.parsers.ResponseParserError, ValueError) as exc:
+            raise UnreadableListing("its entries are not what S3 sends") from exc
+        return columns_of(parsed.get("Contents", []), url_encoded=listing.url_encoded)
+
+    def _count(self) -> None:
+        with self._lock:
+            self.unrecognised += 1
 
 
 class RawPage:
@@ -104,7 +129,7 @@ class RawPage:
 
     __slots__ = (
         "_body",
-        "_shape",
+        "_fall_back",
         "is_truncated",
         "last_key",
         "next_token",
@@ -112,9 +137,11 @@ class RawPage:
         "start_after",
     )
 
-    def __init__(self, body: ListingBody, shape: Shape, *, start_after: str) -> None:
+    def __init__(
+        self, body: ListingBody, fall_back: Callable[[ListingBody], Columns], *, start_after: str
+    ) -> None:
         self._body = body
-        self._shape = shape
+        self._fall_back = fall_back
         self.start_after = start_after
         self.row_count = body.rows
         self.last_key = body.last_key
@@ -129,23 +156,10 @@ class RawPage:
         """The rows, checked to be in order. Raises UnreadableListing."""
         columns = self._body.columns()
         if columns is None:
-            columns = self._parsed_by_botocore()
-        if len(columns) != self.row_count:
-            raise UnreadableListing("it does not hold the number of keys that it says")
+            columns = self._fall_back(self._body)
+        if len(columns) != self.row_count or columns.keys[-1:] not in ([], [self.last_key]):
+            raise UnreadableListing("it does not hold the keys that it says")
         return in_order(columns, self.start_after)
-
-    def _parsed_by_botocore(self) -> Columns:
-        body = self._body
-        response = {
-            "status_code": HTTP_OK,
-            "headers": {},
-            "body": b"<ListBucketResult>%b</ListBucketResult>" % body.body[body.start : body.end],
-        }
-        try:
-            parsed = botocore.parsers.create_parser("rest-xml").parse(response, self._shape)
-        except (botocore.parsers.ResponseParserError, ValueError) as exc:
-            raise UnreadableListing("its entries are not what S3 sends") from exc
-        return columns_of(parsed.get("Contents", []), url_encoded=body.url_encoded)
 
 
 class ParsedPage(RawPage):
@@ -176,7 +190,7 @@ def read_page(answer: Mapping[str, Any], *, start_after: str) -> RawPage:
     body: ListingBody | None = answer.get(BODY)
     if body is None:
         return ParsedPage(answer, start_after=start_after)
-    return RawPage(body, answer[SHAPE], start_after=start_after)
+    return RawPage(body, answer[FALL_BACK], start_after=start_after)
 
 
 def columns_of(contents: Sequence[Mapping[str, Any]], *, url_encoded: bool) -> Columns:

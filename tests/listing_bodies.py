@@ -1,0 +1,116 @@
+"""Listing answers as different servers write them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from urllib.parse import quote, quote_plus
+from xml.sax.saxutils import escape
+
+XMLNS = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+
+@dataclass(frozen=True)
+class Row:
+    key: str
+    etag: str = "d41d8cd98f00b204e9800998ecf8427e"
+    last_modified: str = "2024-05-01T12:34:56.789Z"
+    size: int = 3
+
+
+def rgw(
+    rows: Iterable[Row], *, is_truncated: bool = False, echo: str = "", token: str = ""
+) -> bytes:
+    """Ceph RGW: IsTruncated before the entries, ``&quot;``, echoes and tokens raw."""
+    rows = list(rows)
+    entries = "".join(
+        f"<Contents><Key>{rgw_key(row.key)}</Key><LastModified>{row.last_modified}</LastModified>"
+        f"<ETag>&quot;{row.etag}&quot;</ETag><Size>{row.size}</Size>"
+        "<StorageClass>STANDARD</StorageClass><Owner><ID>u</ID><DisplayName>U &amp; V</DisplayName>"
+        "</Owner><Type>Normal</Type></Contents>"
+        for row in rows
+    )
+    next_token = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="{XMLNS}"><Name>b</Name>'
+        f"<Prefix></Prefix><MaxKeys>1000</MaxKeys><IsTruncated>{_bool(is_truncated)}</IsTruncated>"
+        f"<EncodingType>url</EncodingType><KeyCount>{len(rows)}</KeyCount>"
+        f"<StartAfter>{echo}</StartAfter>{next_token}{entries}</ListBucketResult>"
+    ).encode()
+
+
+def rgw_key(key: str) -> str:
+    return quote(key, safe="'~").replace("'", "&apos;")
+
+
+def aws(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
+    """AWS: a line break after the declaration, checksums and restore status in the entries."""
+    rows = list(rows)
+    entries = "".join(
+        f"<Contents><Key>{escape(quote_plus(row.key, safe='/*'))}</Key>"
+        f"<LastModified>{row.last_modified}</LastModified><ETag>&quot;{row.etag}&quot;</ETag>"
+        "<ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>"
+        f"<Size>{row.size}</Size><StorageClass>GLACIER</StorageClass><RestoreStatus>"
+        "<IsRestoreInProgress>false</IsRestoreInProgress></RestoreStatus></Contents>"
+        for row in rows
+    )
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="{XMLNS}"><Name>b</Name>'
+        f"<Prefix></Prefix><KeyCount>{len(rows)}</KeyCount><MaxKeys>1000</MaxKeys>"
+        f"<EncodingType>url</EncodingType><IsTruncated>{_bool(is_truncated)}</IsTruncated>"
+        f"{entries}</ListBucketResult>"
+    ).encode()
+
+
+def minio(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
+    """MinIO: ``&#34;``, IsTruncated after the entries, metadata elements."""
+    rows = list(rows)
+    entries = "".join(
+        f"<Contents><Key>{escape(quote_plus(row.key, safe='/'))}</Key>"
+        f"<LastModified>{row.last_modified}</LastModified><ETag>&#34;{row.etag}&#34;</ETag>"
+        f"<Size>{row.size}</Size><Owner><ID>1</ID><DisplayName></DisplayName></Owner>"
+        "<StorageClass>STANDARD</StorageClass><UserMetadata></UserMetadata></Contents>"
+        for row in rows
+    )
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="{XMLNS}"><Name>b</Name>'
+        f"<Prefix></Prefix><KeyCount>{len(rows)}</KeyCount><MaxKeys>1000</MaxKeys>{entries}"
+        f"<IsTruncated>{_bool(is_truncated)}</IsTruncated><EncodingType>url</EncodingType>"
+        "</ListBucketResult>"
+    ).encode()
+
+
+def plain(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
+    """A server that ignores encoding-type and knows no namespace, KeyCount or ETag quotes."""
+    entries = "".join(
+        f"<Contents><Key>{escape(row.key)}</Key><LastModified>{row.last_modified}</LastModified>"
+        f"<ETag>{row.etag}</ETag><Size>{row.size}</Size></Contents>"
+        for row in rows
+    )
+    return (
+        f"<ListBucketResult><IsTruncated>{_bool(is_truncated)}</IsTruncated>"
+        f"{entries}</ListBucketResult>"
+    ).encode()
+
+
+def pretty(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
+    """One element a line, indented, with a line break at the very end."""
+    compact = rgw(rows, is_truncated=is_truncated)
+    return (
+        compact.replace(b"<Contents>", b"\n  <Contents>\n    ")
+        .replace(b"</LastModified><ETag>", b"</LastModified>\n    <ETag>")
+        .replace(b"</Size><", b"</Size>\n    <")
+        .replace(b"</ListB", b"\n</ListB")
+        + b"\n"
+    )
+
+
+FLAVOURS: dict[str, Callable[..., bytes]] = {
+    "rgw": rgw,
+    "aws": aws,
+    "minio": minio,
+    "plain": plain,
+    "pretty": pretty,
+}
+
+
+def _bool(value: object) -> str:
+    return str(bool(value)).lower()

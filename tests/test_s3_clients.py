@@ -1,0 +1,225 @@
+"""`S3ClientCache`: who gets which client, and what may influence it."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import botocore.handlers
+import pytest
+
+from scanning.adapters import s3_listing
+from scanning.adapters.s3 import S3ClientCache, S3Storage
+from scanning.adapters.s3_clients import signing_region
+from scanning.conf import ScanningConf
+from scanning.core.types import BucketConfig, KeyPair
+from tests.canned_http import Answer, CannedServer
+from tests.listing_bodies import Row, rgw
+
+BODY = rgw([Row("a")])
+
+
+@pytest.fixture
+def cache():
+    cache = S3ClientCache()
+    yield cache
+    cache.clear_cache()
+
+
+def test_the_same_endpoint_and_keys_get_the_same_client(cache):
+    one = cache.get_client("s3.example", "id", "secret")
+    assert cache.get_client("s3.example", "id", "secret") is one
+    assert cache.get_client("https://s3.example/", "id", "secret") is one
+    assert cache.get_stats() == {
+        "cache_hits": 2,
+        "cache_misses": 1,
+        "total_clients": 1,
+        "evictions": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("s3.example:443", "id", "secret"),
+        ("s3.example", "id2", "secret"),
+        ("s3.example", "id", "x"),
+    ],
+    ids=["endpoint", "access key", "secret key"],
+)
+def test_another_endpoint_or_key_gets_another_client(cache, other):
+    assert cache.get_client("s3.example", "id", "secret") is not cache.get_client(*other)
+
+
+def test_parts_of_a_key_cannot_be_mistaken_for_each_other(cache):
+    assert cache.get_client_key("e", "ab", "c") != cache.get_client_key("e", "a", "bc")
+
+
+def test_a_client_key_tells_neither_half_of_the_pair(cache):
+    key = cache.get_client_key("s3.example", "AKIDPUBLIC", "very-secret")
+    assert "AKIDPUBLIC" not in key
+    assert "very-secret" not in key
+    assert key == cache.get_client_key("s3.example", "AKIDPUBLIC", "very-secret")
+
+
+def test_the_least_recently_used_client_goes_first():
+    cache = S3ClientCache(most=2)
+    first, second = (cache.get_client("s3.example", name, "s") for name in "ab")
+    assert cache.get_client("s3.example", "a", "s") is first
+    cache.get_client("s3.example", "c", "s")
+    assert cache.get_client("s3.example", "a", "s") is first
+    assert cache.get_client("s3.example", "b", "s") is not second
+    assert cache.get_stats()["total_clients"] == 2
+    assert cache.get_stats()["evictions"] == 2
+
+
+def test_a_client_that_was_evicted_still_works_for_whoever_holds_it():
+    cache = S3ClientCache(most=1)
+    with CannedServer(Answer(200, BODY)) as server:
+        held = cache.get_client(server.url, "a", "s")
+        held.list_objects_v2(Bucket="photos")
+        cache.get_client(server.url, "b", "s")
+        held.list_objects_v2(Bucket="photos")
+        assert len(server.asked) == 2
+        held.close()
+        cache.clear_cache()
+
+
+def test_clearing_forgets_the_clients_and_keeps_the_counts(cache):
+    one = cache.get_client("s3.example", "id", "s")
+    cache.clear_cache()
+    assert cache.get_stats()["total_clients"] == 0
+    assert cache.get_client("s3.example", "id", "s") is not one
+    assert cache.get_stats()["cache_misses"] == 2
+
+
+def test_many_threads_asking_at_once_make_one_client(cache):
+    start = threading.Barrier(8)
+
+    def ask(_: int) -> object:
+        start.wait()
+        return cache.get_client("s3.example", "id", "s")
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = set(pool.map(ask, range(8)))
+    assert len(clients) == 1
+    assert cache.get_stats() == {
+        "cache_hits": 7,
+        "cache_misses": 1,
+        "total_clients": 1,
+        "evictions": 0,
+    }
+
+
+def _client_in_a_child(url: str) -> int:
+    storage = S3Storage(
+        S3ClientCache(), BucketConfig("photos", url, "r", "C"), KeyPair("a", "s"), ScanningConf()
+    )
+    return sum(len(page.objects) for page in storage.pages(page_size=10))
+
+
+def test_a_forked_child_makes_a_cache_of_its_own(cache):
+    with CannedServer(Answer(200, BODY)) as server:
+        cache.get_client(server.url, "a", "s").list_objects_v2(Bucket="photos")
+        with get_context("fork").Pool(1) as pool:
+            assert pool.apply(_client_in_a_child, (server.url,)) == 1
+            pool.close()
+            pool.join()
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("https://us-east-1.linodeobjects.com", "us-east-1"),
+        ("https://nl-ams-1.linodeobjects.com:443", "nl-ams-1"),
+        ("https://s3.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("https://s3.amazonaws.com", "us-east-1"),
+        ("http://127.0.0.1:9000", "us-east-1"),
+        ("http://minio:9000", "us-east-1"),
+    ],
+)
+def test_the_signing_region_is_the_one_that_the_endpoint_names(cache, url, region):
+    assert signing_region(url) == region
+    assert cache.get_client(url, "a", "s").meta.region_name == region
+
+
+def test_configured_time_outs_and_bounds_reach_the_client():
+    conf = ScanningConf.model_validate({"storage": {"connect_timeout": 1.5, "read_timeout": 2.5}})
+    config: Any = S3ClientCache(conf).get_client("s3.example", "a", "s").meta.config
+    assert (config.connect_timeout, config.read_timeout) == (1.5, 2.5)
+    assert config.retries["total_max_attempts"] == 3
+    assert config.retries["mode"] == "standard"
+    assert config.max_pool_connections == 60
+
+
+@pytest.mark.parametrize("bucket", ["photos", "my.photos"])
+def test_buckets_are_addressed_by_path_so_that_ip_addresses_and_dots_work(cache, bucket):
+    with CannedServer(Answer(200, BODY)) as server:
+        cache.get_client(server.url, "a", "s").list_objects_v2(Bucket=bucket)
+        assert server.lines[0].startswith(f"GET /{bucket}?")
+
+
+def test_nothing_in_the_environment_or_in_the_home_directory_matters(monkeypatch, tmp_path):
+    aws = tmp_path / ".aws"
+    aws.mkdir()
+    (aws / "config").write_text(
+        "[default]\nregion = mars-1\nendpoint_url = http://127.0.0.1:1\ns3 =\n"
+        "  addressing_style = virtual\nretry_mode = legacy\n"
+    )
+    (aws / "credentials").write_text("[default]\naws_access_key_id = WRONG\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wrong = {
+        "AWS_PROFILE": "no-such-profile",
+        "AWS_ACCESS_KEY_ID": "WRONG",
+        "AWS_SECRET_ACCESS_KEY": "wrong",
+        "AWS_SESSION_TOKEN": "wrong",
+        "AWS_DEFAULT_REGION": "mars-1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+        "AWS_USE_FIPS_ENDPOINT": "true",
+        "AWS_USE_DUALSTACK_ENDPOINT": "true",
+        "AWS_MAX_ATTEMPTS": "77",
+        "AWS_CA_BUNDLE": "/nowhere.pem",
+        "AWS_BEARER_TOKEN_S3": "wrong",
+        "AWS_DATA_PATH": str(tmp_path),
+        "HTTP_PROXY": "http://127.0.0.1:1",
+        "http_proxy": "http://127.0.0.1:1",
+        "ALL_PROXY": "http://127.0.0.1:1",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with CannedServer(Answer(200, BODY)) as server:
+        client = S3ClientCache().get_client(server.url, "RIGHT", "right")
+        seen = []
+        client.meta.events.register("before-send.s3", lambda request, **_: seen.append(request))
+        client.list_objects_v2(Bucket="photos")
+    [request] = seen
+    authorization = request.headers["Authorization"].decode()
+    assert authorization.startswith("AWS4-HMAC-SHA256 Credential=RIGHT/")
+    assert "/us-east-1/s3/aws4_request" in authorization
+    assert "X-Amz-Security-Token" not in request.headers
+    config: Any = client.meta.config
+    assert config.retries["total_max_attempts"] == 3
+    client.close()
+
+
+def test_the_check_that_we_take_over_from_botocore_is_still_where_it_was():
+    hooks = [spec[:2] for spec in botocore.handlers.BUILTIN_HANDLERS]
+    assert ("before-parse.s3.*", s3_listing._error_under_200) in hooks
+
+
+def test_a_listing_is_never_parsed_by_botocores_check(cache, monkeypatch):
+    def never(*_: object) -> bool:
+        raise AssertionError("botocore parsed the whole body")
+
+    monkeypatch.setattr(botocore.handlers, "_looks_like_special_case_error", never)
+    with CannedServer(Answer(200, BODY)) as server:
+        cache.get_client(server.url, "a", "s").list_objects_v2(Bucket="photos")
+
+
+def test_clients_offer_only_what_is_used_here(cache):
+    client = cache.get_client("s3.example", "a", "s")
+    assert not hasattr(client, "delete_object")
+    assert not hasattr(client, "put_object")

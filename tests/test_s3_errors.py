@@ -1,0 +1,288 @@
+"""What an operator reads when a bucket cannot be listed: real HTTP, canned answers."""
+
+import socket
+
+import pytest
+
+from scanning.adapters.s3 import S3ClientCache, S3Storage
+from scanning.conf import ScanningConf
+from scanning.core.errors import (
+    AccessDenied,
+    BucketNotFound,
+    ClockSkewed,
+    CredentialsRejected,
+    PermanentError,
+    StorageUnavailable,
+    Throttled,
+    WrongEndpoint,
+)
+from scanning.core.types import BucketConfig, KeyPair
+from tests.canned_http import Answer, CannedServer, Reset, Stall, error, never_listening
+from tests.listing_bodies import Row, rgw
+
+PAIR = KeyPair("AKIDPUBLIC", "very-secret")
+CONF = ScanningConf.model_validate({"storage": {"connect_timeout": 2, "read_timeout": 0.2}})
+BODY = rgw([Row("a"), Row("b")])
+
+
+def storage(url: str, *, name: str = "photos", attempts: int = 1) -> S3Storage:
+    bucket = BucketConfig(name, url, "r", "C")
+    return S3Storage(S3ClientCache(CONF, attempts=attempts), bucket, PAIR, CONF)
+
+
+def listed(answering: S3Storage) -> list[str]:
+    return [row.key for page in answering.pages(page_size=1000) for row in page.objects]
+
+
+def complaint(kind: type[Exception], answering: S3Storage) -> str:
+    """The message, after checking what holds for all of them."""
+    with pytest.raises(kind) as caught:
+        listed(answering)
+    assert type(caught.value) is kind
+    message = str(caught.value)
+    assert message.startswith("bucket photos at ")
+    assert PAIR.secret_key not in message
+    assert PAIR.access_key not in message
+    return message
+
+
+ANSWERS = {
+    "an unknown access key": (
+        error("InvalidAccessKeyId", status=403, more="<AWSAccessKeyId>AKIDPUBLIC</AWSAccessKeyId>"),
+        CredentialsRejected,
+        "does not know the access key; give the bucket's credential the right keys (Inv",
+    ),
+    "a wrong secret key": (
+        error("SignatureDoesNotMatch", status=403),
+        CredentialsRejected,
+        "secret key does not belong to the access key; give the bucket's credential the right keys",
+    ),
+    "someone else's bucket": (
+        error("AccessDenied", status=403),
+        AccessDenied,
+        "the credential may not read the bucket; allow it to list and read, or use another one",
+    ),
+    "a 403 without a body": (Answer(403), AccessDenied, "(HTTP 403)"),
+    "a missing bucket": (
+        error("NoSuchBucket", status=404),
+        BucketNotFound,
+        "there is no such bucket; check its name and endpoint",
+    ),
+    "a clock that is off": (
+        error("RequestTimeTooSkewed", status=403),
+        ClockSkewed,
+        "this host's clock and the endpoint's differ too much; set this host's clock, best by NTP",
+    ),
+    "another region": (
+        error("AuthorizationHeaderMalformed", status=400, more="<Region>eu-west-1</Region>"),
+        WrongEndpoint,
+        "the bucket wants region eu-west-1; correct the bucket's endpoint",
+    ),
+    "a permanent redirect": (
+        error("PermanentRedirect", status=301, more="<Endpoint>s3.fr.example</Endpoint>"),
+        WrongEndpoint,
+        "the bucket wants endpoint s3.fr.example; correct the bucket's endpoint",
+    ),
+    "a redirect in headers": (
+        Answer(307, b"", {"Location": "http://b.example/", "x-amz-bucket-region": "fr"}),
+        WrongEndpoint,
+        "the bucket wants endpoint http://b.example/ and region fr; correct the bucket's endpoint",
+    ),
+    "a redirect that does not say where": (
+        Answer(308),
+        WrongEndpoint,
+        "the bucket lives at another endpoint or in another region; correct the bucket's endpoint",
+    ),
+    "a location constraint": (
+        error("IllegalLocationConstraintException", status=400),
+        WrongEndpoint,
+        "lives at another endpoint or in another region",
+    ),
+    "a web server": (
+        Answer(404, b"<html><body>nothing here</body></html>"),
+        WrongEndpoint,
+        "the endpoint does not answer as S3 does; correct the bucket's endpoint (HTTP 404)",
+    ),
+    "another 400": (
+        error("InvalidRequest", status=400),
+        PermanentError,
+        "the endpoint refuses the request (InvalidRequest, HTTP 400)",
+    ),
+    "SlowDown": (
+        error("SlowDown", status=503),
+        Throttled,
+        "the endpoint asks for fewer requests (SlowDown, HTTP 503)",
+    ),
+    "SlowDown under status 200": (error("SlowDown", status=200), Throttled, "(SlowDown, HTTP 500)"),
+    "429": (Answer(429), Throttled, "the endpoint asks for fewer requests (HTTP 429)"),
+    "ThrottlingException": (error("ThrottlingException", status=400), Throttled, "fewer requests"),
+    "an internal error": (
+        error("InternalError", status=500),
+        StorageUnavailable,
+        "the endpoint failed (InternalError, HTTP 500)",
+    ),
+    "an internal error under status 200": (
+        error("InternalError", status=200),
+        StorageUnavailable,
+        "the endpoint failed (InternalError, HTTP 500)",
+    ),
+    "a proxy's 502": (Answer(502, b"<html>bad gateway</html>"), StorageUnavailable, "(HTTP 502)"),
+    "a body that was cut": (
+        Answer(200, BODY, {"Content-Length": str(len(BODY))}, cut=200),
+        StorageUnavailable,
+        "it was cut short, or is not a listing",
+    ),
+    "a body cut between two entries": (
+        Answer(200, BODY[: BODY.index(b"</Contents>") + 11]),
+        StorageUnavailable,
+        "it was cut short, or is not a listing",
+    ),
+    "no body": (Answer(200), StorageUnavailable, "it was cut short, or is not a listing"),
+    "no XML": (Answer(200, b"hello"), StorageUnavailable, "it was cut short, or is not a listing"),
+    "a web page": (
+        Answer(200, b"<html><body>hello</body></html>"),
+        StorageUnavailable,
+        "the listing cannot be used: it is not a listing",
+    ),
+    "no IsTruncated": (
+        Answer(200, BODY.replace(b"<IsTruncated>false</IsTruncated>", b"")),
+        StorageUnavailable,
+        "the listing cannot be used: it is not a listing",
+    ),
+    "keys out of order": (
+        Answer(200, rgw([Row("b"), Row("a")])),
+        StorageUnavailable,
+        "the listing cannot be used: its keys are not in order",
+    ),
+    "a key twice": (
+        Answer(200, rgw([Row("a"), Row("a")])),
+        StorageUnavailable,
+        "its keys are not in order",
+    ),
+    "a key that is not UTF-8": (
+        Answer(200, BODY.replace(b"<Key>a<", b"<Key>%FF<")),
+        StorageUnavailable,
+        "the listing cannot be used: a key is not valid UTF-8",
+    ),
+    "a time that is none": (
+        Answer(200, BODY.replace(b"2024-05-01", b"2024-13-01", 1)),
+        StorageUnavailable,
+        "its entries are not what S3 sends",
+    ),
+    "a time that is none, read by botocore": (
+        Answer(200, BODY.replace(b"<Name>", b"<!-- --><Name>").replace(b"-05-01", b"-13-01", 1)),
+        StorageUnavailable,
+        "the answer cannot be read",
+    ),
+    "an entry without a size": (
+        Answer(200, BODY.replace(b"<Size>3</Size>", b"", 1)),
+        StorageUnavailable,
+        "an entry has no key, time or size",
+    ),
+    "a connection that breaks": (Reset(), StorageUnavailable, "the endpoint closed the connection"),
+    "a stall": (Stall(), StorageUnavailable, "no answer within the read time-out"),
+}
+
+
+@pytest.mark.parametrize(("answer", "kind", "says"), ANSWERS.values(), ids=ANSWERS)
+def test_what_goes_wrong_is_told_with_the_way_out(answer, kind, says):
+    with CannedServer(answer) as server:
+        assert says in complaint(kind, storage(server.url))
+
+
+def test_nobody_listening_is_told_as_such():
+    with never_listening() as url:
+        assert "cannot connect (Connection refused)" in complaint(StorageUnavailable, storage(url))
+
+
+def test_plain_http_behind_an_https_endpoint_is_told_as_tls():
+    with CannedServer(Answer(200, BODY)) as server:
+        message = complaint(StorageUnavailable, storage(f"https://127.0.0.1:{server.port}"))
+    assert "TLS failed" in message
+    assert "check the endpoint's certificate" in message
+
+
+@pytest.mark.parametrize("endpoint", ["a..b", "no such host", "http://", "s3.example:port"])
+def test_an_endpoint_that_is_no_address_is_told_as_such(endpoint):
+    message = complaint(WrongEndpoint, storage(endpoint))
+    assert "the endpoint is not a host name or an http(s) address; correct it" in message
+
+
+@pytest.mark.parametrize(
+    ("errno", "kind", "says"),
+    [
+        (
+            socket.EAI_NONAME,
+            WrongEndpoint,
+            "the host name does not resolve; correct the bucket's endpoint",
+        ),
+        (socket.EAI_AGAIN, StorageUnavailable, "the name server does not answer just now"),
+    ],
+    ids=["unknown", "no name server"],
+)
+def test_a_name_that_does_not_resolve_is_permanent_unless_the_name_server_is_away(
+    monkeypatch, errno, kind, says
+):
+    def lookup(*_: object, **__: object) -> None:
+        raise socket.gaierror(errno, "lookup failed")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    assert says in complaint(kind, storage("s3.example.invalid"))
+
+
+def test_a_name_that_s3_does_not_take_is_permanent():
+    with pytest.raises(PermanentError, match="not a bucket name that S3 knows; correct it"):
+        listed(storage("http://127.0.0.1:1", name="what is/this"))
+
+
+def test_a_transient_failure_is_tried_again():
+    with CannedServer(Answer(500), Reset(), Answer(200, BODY)) as server:
+        assert listed(storage(server.url, attempts=3)) == ["a", "b"]
+        assert len(server.asked) == 3
+
+
+def test_a_cut_body_is_tried_again():
+    with CannedServer(Answer(200, BODY[:-30]), Answer(), Answer(200, BODY)) as server:
+        assert listed(storage(server.url, attempts=3)) == ["a", "b"]
+
+
+def test_tries_are_bounded():
+    with CannedServer(Answer(500)) as server:
+        complaint(StorageUnavailable, storage(server.url, attempts=2))
+        assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 400])
+def test_redirects_are_not_followed_and_no_other_region_is_asked(status):
+    elsewhere = error("PermanentRedirect", status=status, x_amz_bucket_region="eu-west-1")
+    with CannedServer(elsewhere) as server:
+        complaint(WrongEndpoint, storage(server.url, attempts=3))
+        assert len(server.lines) == 1
+
+
+HEADS = {
+    "403": (Answer(403), AccessDenied),
+    "301": (Answer(301, headers={"x-amz-bucket-region": "fr"}), WrongEndpoint),
+    "503": (Answer(503), StorageUnavailable),
+    "429": (Answer(429), Throttled),
+    "400": (Answer(400), PermanentError),
+    "reset": (Reset(), StorageUnavailable),
+    "stall": (Stall(), StorageUnavailable),
+}
+
+
+@pytest.mark.parametrize(("answer", "kind"), HEADS.values(), ids=HEADS)
+def test_head_raises_the_same_errors_without_a_body(answer, kind):
+    with CannedServer(answer) as server, pytest.raises(kind, match=r"^bucket photos at 127") as e:
+        storage(server.url).head("k")
+    assert type(e.value) is kind
+
+
+def test_head_of_an_object_that_is_gone_is_none():
+    with CannedServer(Answer(404)) as server:
+        assert storage(server.url).head("k") is None
+
+
+def test_head_of_an_endpoint_that_is_no_address_is_told_as_such():
+    with pytest.raises(WrongEndpoint, match="the endpoint is not a host name"):
+        storage("a..b").head("k")

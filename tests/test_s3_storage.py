@@ -1,0 +1,261 @@
+"""`S3Storage` over real HTTP: moto where it does what servers do, canned answers elsewhere."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from scanning.adapters.s3 import RawPage, S3ClientCache, S3Storage
+from scanning.conf import ScanningConf
+from scanning.core.errors import BucketNotFound, CredentialsRejected, StorageUnavailable
+from scanning.core.types import BucketConfig, KeyPair, ListedObject, ObjectMetadata
+from tests.canned_http import Answer, CannedServer
+from tests.listing_bodies import FLAVOURS, Row, minio, rgw
+
+PAIR = KeyPair("AKID", "secret")
+KEYS = [
+    "a b",
+    "a%20b",
+    "a+b",
+    "a&b",
+    "é",
+    "😀",
+    "p//q",
+    "d/",
+    "c'q\"",
+    "\x01ctl",
+    "z\ufffez",
+    "<k>",
+]
+
+
+@pytest.fixture
+def cache() -> Iterator[S3ClientCache]:
+    cache = S3ClientCache(attempts=1)
+    yield cache
+    cache.clear_cache()
+
+
+def storage(cache: S3ClientCache, url: str, bucket: str = "photos") -> S3Storage:
+    return S3Storage(cache, BucketConfig(bucket, url, "r", "C"), PAIR, ScanningConf())
+
+
+@pytest.fixture
+def moto(s3_server, cache):
+    """A storage on a fresh bucket of the S3 server; `name` has a dot, as names may."""
+    name = s3_server.bucket()
+    pair = KeyPair(s3_server.access_key, s3_server.secret_key)
+    return S3Storage(cache, BucketConfig(name, s3_server.url, "r", "C"), pair, ScanningConf())
+
+
+@pytest.fixture
+def put(s3_server, moto):
+    def put(key: str, body: bytes = b"x", **arguments: object) -> None:
+        name = moto._bucket.name
+        s3_server.client().put_object(Bucket=name, Key=key, Body=body, **arguments)
+
+    return put
+
+
+def listed(
+    storing: S3Storage, *, page_size: int = 1000, start_after: str = ""
+) -> list[ListedObject]:
+    pages = storing.pages(page_size=page_size, start_after=start_after)
+    return [row for page in pages for row in page.objects]
+
+
+def test_an_empty_bucket_is_one_last_page_without_objects(moto):
+    assert [(page.objects, page.is_truncated) for page in moto.pages(page_size=10)] == [((), False)]
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 12, 1000])
+def test_all_keys_come_once_and_in_order_whatever_the_page_size(moto, put, cache, page_size):
+    for key in KEYS:
+        put(key)
+    rows = listed(moto, page_size=page_size)
+    assert [row.key for row in rows] == sorted(KEYS, key=str.encode)
+    assert cache.unrecognised_bodies == 0
+
+
+def test_a_listing_can_start_anywhere(moto, put):
+    for key in KEYS:
+        put(key)
+    assert [row.key for row in listed(moto, start_after="d/")] == ["p//q", "z\ufffez", "é", "😀"]
+    assert next(iter(listed(moto, start_after="\x01ctl", page_size=1))).key == "<k>"
+
+
+def test_an_object_is_listed_with_its_etag_size_and_time(moto, put, s3_server):
+    put("k", b"hello")
+    head = s3_server.client().head_object(Bucket=moto._bucket.name, Key="k")
+    [row] = listed(moto)
+    assert (row.etag, row.size) == ("5d41402abc4b2a76b9719d911017c592", 5)
+    assert int(row.last_modified) == int(head["LastModified"].timestamp())
+
+
+@pytest.mark.parametrize("key", KEYS, ids=ascii)
+def test_head_tells_content_type_and_metadata_of_any_key(moto, put, key):
+    put(key, b"hello", ContentType="text/plain", Metadata={"owner": "me"})
+    assert moto.head(key) == ObjectMetadata(
+        etag="5d41402abc4b2a76b9719d911017c592",
+        content_type="text/plain",
+        metadata={"owner": "me"},
+    )
+
+
+def test_head_of_an_object_that_is_gone_is_none(moto):
+    assert moto.head("nothing") is None
+
+
+def test_a_bucket_that_is_not_there_is_never_an_empty_listing(s3_server, cache):
+    pair = KeyPair(s3_server.access_key, s3_server.secret_key)
+    missing = BucketConfig("no-such-bucket", s3_server.url, "r", "C")
+    with pytest.raises(BucketNotFound, match=r"^bucket no-such-bucket at 127\.0\.0\.1:"):
+        listed(S3Storage(cache, missing, pair, ScanningConf()))
+
+
+def test_keys_that_the_server_does_not_know_are_told_as_such(s3_server, cache):
+    with pytest.raises(CredentialsRejected, match="does not know the access key"):
+        listed(storage(cache, s3_server.url, s3_server.bucket()))
+
+
+@pytest.mark.parametrize("max_keys", [-1, 0, 1001, 2**31])
+def test_a_page_size_that_servers_answer_oddly_is_never_sent(cache, max_keys):
+    with pytest.raises(ValueError, match="max_keys must be 1 to 1000"):
+        storage(cache, "http://127.0.0.1:1").request("", max_keys)
+
+
+def test_the_first_request_asks_in_version_2_with_url_encoding(cache):
+    with CannedServer(Answer(200, rgw([Row("z")]))) as server:
+        storage(cache, server.url).request("k/\x01 %", 7)
+        [asked] = server.asked
+    assert asked == {
+        "list-type": "2",
+        "encoding-type": "url",
+        "max-keys": "7",
+        "start-after": "k/\x01 %",
+    }
+    assert server.lines[0].startswith("GET /photos?")
+
+
+def test_a_listing_goes_on_after_the_last_decoded_key_and_ends_only_when_it_says_so(cache):
+    short, last = rgw([Row("a'%20\x01")], is_truncated=True, token="raw\x01"), rgw([Row("b")])
+    with CannedServer(Answer(200, short), Answer(200, last)) as server:
+        rows = listed(storage(cache, server.url))
+        assert [row.key for row in rows] == ["a'%20\x01", "b"]
+        assert [asked.get("start-after") for asked in server.asked] == [None, "a'%20\x01"]
+        assert "continuation-token" not in server.asked[1]
+
+
+def test_an_empty_page_that_is_not_the_last_is_followed_by_its_token(cache):
+    empty = Answer(200, rgw([], is_truncated=True, token="tok&amp;en\x01"))
+    with CannedServer(empty, empty, Answer(200, rgw([Row("z")]))) as server:
+        assert [row.key for row in listed(storage(cache, server.url), start_after="k")] == ["z"]
+        assert [asked.get("start-after") for asked in server.asked] == ["k", None, None]
+        assert server.asked[1]["continuation-token"] == "tok&en\x01"
+
+
+def test_empty_pages_are_not_followed_for_ever(cache):
+    with CannedServer(Answer(200, rgw([], is_truncated=True, token="t"))) as server:
+        with pytest.raises(StorageUnavailable, match="8 empty pages in a row"):
+            listed(storage(cache, server.url))
+        assert len(server.asked) == 9
+
+
+def test_an_empty_page_without_a_token_is_an_error(cache):
+    with (
+        CannedServer(Answer(200, rgw([], is_truncated=True))) as server,
+        pytest.raises(StorageUnavailable, match="neither that it is the last nor where to go on"),
+    ):
+        listed(storage(cache, server.url))
+
+
+def test_a_server_that_repeats_a_page_is_an_error_not_a_loop(cache):
+    with CannedServer(Answer(200, rgw([Row("a"), Row("b")], is_truncated=True))) as server:
+        with pytest.raises(StorageUnavailable, match="does not go on after the key"):
+            listed(storage(cache, server.url))
+        assert len(server.asked) == 2
+
+
+def test_a_page_that_begins_before_the_key_asked_for_is_an_error(cache):
+    with CannedServer(Answer(200, rgw([Row("a"), Row("z")]))) as server:
+        asking = storage(cache, server.url)
+        with pytest.raises(StorageUnavailable, match="keys are not in order"):
+            listed(asking, start_after="k")
+
+
+def test_the_digest_level_tells_all_without_parsing_a_row(cache):
+    body = rgw([Row("a"), Row("b"), Row("c")], is_truncated=True)
+    with CannedServer(Answer(200, body), Answer(200, rgw([Row("a"), Row("b")]))) as server:
+        asking = storage(cache, server.url)
+        three, two = asking.request("", 3), asking.request("", 2)
+    assert isinstance(three, RawPage)
+    assert (three.row_count, three.last_key, three.is_truncated) == (3, "c", True)
+    assert three.digest(2) == two.digest()
+    assert three.digest() != two.digest()
+    assert asking.rows(three).keys == ["a", "b", "c"]
+    assert asking.rows(three).last_modified == [1714566896789] * 3
+
+
+STRANGE = {
+    "a comment": (b"<IsTruncated>", b"<!-- hello --><IsTruncated>"),
+    "entries with attributes": (b"<Contents>", b"<Contents id='1'>"),
+    "a prefixed namespace": (b"ListBucketResult", b"s3:ListBucketResult"),
+}
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize(("old", "new"), STRANGE.values(), ids=STRANGE)
+def test_a_body_of_another_shape_is_read_by_botocore_with_the_same_result(cache, flavour, old, new):
+    usual = FLAVOURS[flavour]([Row("a%20b"), Row("b", etag=""), Row("c d")])
+    strange = usual.replace(old, new)
+    if b"s3:" in strange:
+        strange = strange.replace(b"xmlns=", b"xmlns:s3=")
+        strange = strange.replace(
+            b"<s3:ListBucketResult>", b"<s3:ListBucketResult xmlns:s3='x'>", 1
+        )
+    assert strange != usual
+    with CannedServer(Answer(200, usual), Answer(200, strange)) as server:
+        asking = storage(cache, server.url)
+        expected, page = asking.request("", 9), asking.request("", 9)
+    assert cache.unrecognised_bodies == 1
+    assert (page.row_count, page.last_key, page.is_truncated) == (3, "c d", False)
+    assert asking.rows(page) == asking.rows(expected)
+    assert page.digest() is None
+
+
+def test_a_body_of_another_shape_is_continued_too(cache):
+    odd = [
+        rgw(rows, is_truncated=more, echo="\x01", token=token).replace(b"<Name>", b"<!-- --><Name>")
+        for rows, more, token in [
+            ([Row("a")], True, "\x01"),
+            ([], True, "t"),
+            ([Row("b")], False, ""),
+        ]
+    ]
+    with CannedServer(*(Answer(200, body) for body in odd)) as server:
+        assert [row.key for row in listed(storage(cache, server.url))] == ["a", "b"]
+        assert server.asked[1]["start-after"] == "a"
+        assert server.asked[2]["continuation-token"] == "t"
+    assert cache.unrecognised_bodies == 3
+
+
+def test_entries_of_another_shape_are_read_by_botocore_and_keep_their_digest(cache):
+    body = minio([Row("a b"), Row("c%")])
+    turned = body.replace(b"<Key>a+b</Key>", b"").replace(
+        b"<Size>3</Size>", b"<Size>3</Size><Key>a+b</Key>", 1
+    )
+    with CannedServer(Answer(200, body), Answer(200, turned)) as server:
+        asking = storage(cache, server.url)
+        expected, page = asking.request("", 9), asking.request("", 9)
+    assert asking.rows(page) == asking.rows(expected)
+    assert page.digest() not in {None, expected.digest()}
+    assert cache.unrecognised_bodies == 1
+
+
+def test_a_body_whose_last_entry_is_not_what_it_seems_is_an_error(cache):
+    body = rgw([Row("a"), Row("b")]).replace(
+        b"<Contents><Key>b", b"<Contents><Owner><Key>zz</Key></Owner><Key>b"
+    )
+    with CannedServer(Answer(200, body)) as server:
+        asking = storage(cache, server.url)
+        with pytest.raises(StorageUnavailable, match="does not hold the keys that it says"):
+            asking.rows(asking.request("", 9))
