@@ -1,6 +1,7 @@
 """An HTTP server that says what a test tells it to, and remembers what it was asked."""
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
@@ -33,12 +34,16 @@ Act = Answer | Reset | Stall
 
 
 class CannedServer:
-    """Gives ``answers`` one after the other, the last one for ever; `.asked` are the queries."""
+    """Gives ``answers`` one after the other, the last one for ever; `.asked` are the queries.
 
-    def __init__(self, *answers: Act) -> None:
+    `.lines` are the request lines, `.peers` the connections that requests came by.
+    """
+
+    def __init__(self, *answers: Act, tls: ssl.SSLContext | None = None) -> None:
         self.answers = list(answers)
         self.asked: list[dict[str, str]] = []
         self.lines: list[str] = []
+        self.peers: set[tuple[str, int]] = set()
         self.closing = threading.Event()
         server = self
 
@@ -57,7 +62,9 @@ class CannedServer:
         self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._httpd.daemon_threads = True
         self.port: int = self._httpd.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        if tls:
+            self._httpd.socket = tls.wrap_socket(self._httpd.socket, server_side=True)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._httpd.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> Self:
@@ -73,6 +80,7 @@ class CannedServer:
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         query = parse_qs(urlsplit(handler.path).query, keep_blank_values=True)
         self.asked.append({name: values[0] for name, values in query.items()})
+        self.peers.add(handler.client_address)
         self.lines.append(f"{handler.command} {handler.path}")
         act = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(act, Answer):

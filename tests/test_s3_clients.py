@@ -81,8 +81,24 @@ def test_a_client_that_was_evicted_still_works_for_whoever_holds_it():
         cache.get_client(server.url, "b", "s")
         held.list_objects_v2(Bucket="photos")
         assert len(server.asked) == 2
-        held.close()
         cache.clear_cache()
+
+
+def test_clients_of_an_endpoint_share_connections_whatever_their_keys(cache):
+    with CannedServer(Answer(200, BODY)) as server:
+        for access_key in "abc":
+            cache.get_client(server.url, access_key, "s").list_objects_v2(Bucket="photos")
+        assert len(server.asked) == 3
+        assert len(server.peers) == 1
+
+
+def test_clearing_closes_idle_connections_and_later_requests_connect_again(cache):
+    with CannedServer(Answer(200, BODY)) as server:
+        held = cache.get_client(server.url, "a", "s")
+        held.list_objects_v2(Bucket="photos")
+        cache.clear_cache()
+        held.list_objects_v2(Bucket="photos")
+        assert len(server.peers) == 2
 
 
 def test_clearing_forgets_the_clients_and_keeps_the_counts(cache):
@@ -149,7 +165,6 @@ def test_configured_time_outs_and_bounds_reach_the_client():
     assert (config.connect_timeout, config.read_timeout) == (1.5, 2.5)
     assert config.retries["total_max_attempts"] == 3
     assert config.retries["mode"] == "standard"
-    assert config.max_pool_connections == 60
 
 
 @pytest.mark.parametrize("bucket", ["photos", "my.photos"])
@@ -159,7 +174,7 @@ def test_buckets_are_addressed_by_path_so_that_ip_addresses_and_dots_work(cache,
         assert server.lines[0].startswith(f"GET /{bucket}?")
 
 
-def test_nothing_in_the_environment_or_in_the_home_directory_matters(monkeypatch, tmp_path):
+def test_nothing_in_the_environment_or_at_home_matters(monkeypatch, tmp_path):
     aws = tmp_path / ".aws"
     aws.mkdir()
     (aws / "config").write_text(
@@ -191,7 +206,8 @@ def test_nothing_in_the_environment_or_in_the_home_directory_matters(monkeypatch
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     with CannedServer(Answer(200, BODY)) as server:
-        client = S3ClientCache().get_client(server.url, "RIGHT", "right")
+        cache = S3ClientCache()
+        client = cache.get_client(server.url, "RIGHT", "right")
         seen = []
         client.meta.events.register("before-send.s3", lambda request, **_: seen.append(request))
         client.list_objects_v2(Bucket="photos")
@@ -202,7 +218,7 @@ def test_nothing_in_the_environment_or_in_the_home_directory_matters(monkeypatch
     assert "X-Amz-Security-Token" not in request.headers
     config: Any = client.meta.config
     assert config.retries["total_max_attempts"] == 3
-    client.close()
+    cache.clear_cache()
 
 
 def test_the_check_that_we_take_over_from_botocore_is_still_where_it_was():

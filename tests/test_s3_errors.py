@@ -1,8 +1,14 @@
 """What an operator reads when a bucket cannot be listed: real HTTP, canned answers."""
 
 import socket
+import ssl
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.conf import ScanningConf
@@ -200,6 +206,36 @@ def test_plain_http_behind_an_https_endpoint_is_told_as_tls():
         message = complaint(StorageUnavailable, storage(f"https://127.0.0.1:{server.port}"))
     assert "TLS failed" in message
     assert "check the endpoint's certificate" in message
+
+
+@pytest.fixture
+def self_signed(tmp_path) -> ssl.SSLContext:
+    """A server's TLS with a certificate that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "server.pem"
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(self_signed):
+    with CannedServer(Answer(200, BODY), tls=self_signed) as server:
+        message = complaint(StorageUnavailable, storage(server.url))
+        assert server.asked == []
+    assert "TLS failed" in message
+    assert "certificate verify failed" in message
 
 
 @pytest.mark.parametrize("endpoint", ["a..b", "no such host", "http://", "s3.example:port"])

@@ -17,6 +17,7 @@ import botocore.loaders
 import botocore.session
 from botocore.config import Config
 
+from scanning.adapters.s3_connections import Connections
 from scanning.adapters.s3_listing import ListingParser
 from scanning.conf import ScanningConf
 
@@ -40,7 +41,9 @@ class S3ClientCache:
     def __init__(
         self, conf: ScanningConf | None = None, *, most: int = 500, attempts: int = 3
     ) -> None:
-        self._config = _config(conf or ScanningConf(), attempts)
+        conf = conf or ScanningConf()
+        self._config = _config(conf, attempts)
+        self._connections = Connections(conf)
         self._most = most
         self._clients: OrderedDict[str, S3Client] = OrderedDict()
         self._lock = threading.Lock()
@@ -77,10 +80,8 @@ class S3ClientCache:
     def clear_cache(self) -> None:
         """Forget all clients and close their idle connections; requests under way go on."""
         with self._lock:
-            clients = list(self._clients.values())
             self._clients.clear()
-        for client in clients:
-            client.close()
+        self._connections.close()
 
     def get_stats(self) -> dict[str, int]:
         with self._lock:
@@ -100,15 +101,12 @@ class S3ClientCache:
             return client
 
     def _keep(self, key: str, client: S3Client) -> None:
-        surplus = []
         with self._lock:
             self._misses += 1
             self._clients[key] = client
             while len(self._clients) > self._most:
-                surplus.append(self._clients.popitem(last=False)[1])
+                self._clients.popitem(last=False)
                 self._evictions += 1
-        for old in surplus:
-            old.close()
 
     def _make(self, url: str, access_key: str, secret_key: str) -> S3Client:
         client: S3Client = self._session.client(
@@ -121,6 +119,7 @@ class S3ClientCache:
             config=self._config,
         )
         self._parser.attach(client)
+        self._connections.attach(client, url)
         client.meta.events.register("before-call.s3", _stay_here)
         return client
 
@@ -146,12 +145,11 @@ def _config(conf: ScanningConf, attempts: int) -> Config:
     return Config(
         user_agent="bucketwatch",
         signature_version="s3v4",
+        # For the time to live that retries announce; connections have theirs already.
         connect_timeout=conf.storage.connect_timeout,
         read_timeout=conf.storage.read_timeout,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        max_pool_connections=max(10, conf.parallel.max_workers),
-        tcp_keepalive=True,
         proxies={},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         # Path style works everywhere, on IP addresses, hosts without wildcard names and for
         # buckets with dots too; and all buckets of an endpoint share its connections.
         s3={"addressing_style": "path"},
