@@ -68,7 +68,7 @@ def talk(client: socket.socket, pages: list[bytes]) -> None:
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with client, suppress(OSError):
         while asked := client.recv(65536):
-            after = re.search(rb"start-after=\D*(\d{9})", asked)
+            after = re.search(rb"start-after=[^& ]*F(\d{9})", asked)
             client.sendall(pages[(int(after[1]) + 1) // ROWS if after else 0])
 
 
