@@ -5,17 +5,19 @@ Every method raises only errors of `core/errors.py`. Times are epoch seconds, UT
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from scanning.core.listing import Columns
+    from scanning.core.matching import Page
+    from scanning.core.segments import Entry, Piece
     from scanning.core.types import (
         BucketConfig,
         Claim,
         KeyPair,
-        ListingPage,
         ObjectMetadata,
         ObjectState,
         ScanCounts,
@@ -26,42 +28,88 @@ if TYPE_CHECKING:
 class Storage(Protocol):
     """One bucket at its S3 endpoint."""
 
-    def pages(self, *, page_size: int, start_after: str = "") -> Iterator[ListingPage]:
-        """List the whole bucket, in UTF-8 byte order of the keys, whatever its size.
+    def page(self, start_after: str, max_keys: int) -> Page:
+        """The next keys after ``start_after``, in UTF-8 byte order, at most 1000: one answer.
 
-        The last page is the one that says ``is_truncated`` false; a listing that cannot be
-        completed raises instead of ending early.
+        Only a page that says ``is_truncated`` false is the last. An answer that cannot be read
+        raises instead of looking shorter than it was.
         """
+
+    def rows(self, entries: bytes) -> Columns:
+        """The rows in a page's ``entries``, or in a part of them, checked to be in order."""
 
     def head(self, key: str) -> ObjectMetadata | None:
         """Content type and user metadata of one object; None if it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class PageCommit:
+class Progress:
+    """How far an unfinished pass over a bucket has come; kept with every commit.
+
+    ``began`` is when the pass began; everything up to ``after`` is covered; ``listed`` and
+    ``appeared`` count objects so far. ``is_listed`` says that only deletions are left to commit.
+    """
+
+    began: float
+    after: str = ""
+    listed: int = 0
+    appeared: int = 0
+    is_listed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KnownState:
+    """What is remembered of a bucket when a scan begins; ``entries`` in key order.
+
+    ``is_first`` until the first pass over the bucket is complete. ``held_since`` is set while a
+    mass deletion waits to be confirmed, ``released`` once somebody confirmed it.
+    """
+
+    entries: Sequence[Entry]
+    progress: Progress | None
+    is_first: bool
+    held_since: float | None
+    released: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
     """What one commit writes: all of it or nothing.
 
-    ``states`` are new or changed, or need their expiry renewed; ``notifications`` are JSON texts
-    in key order.
+    ``pieces`` are new or changed segments, ``removed`` the ids of those that are no more.
+    ``notifications`` are JSON texts in key order; ``recent`` one JSON text for the stream of
+    recent events, or "". ``strings`` are documented states to write, ``no_strings`` keys whose
+    documented state must go.
     """
 
     number: int
-    states: Mapping[str, ObjectState]
-    notifications: Sequence[str]
-    counts: ScanCounts
+    pieces: Sequence[Piece] = ()
+    removed: Sequence[str] = ()
+    notifications: Sequence[str] = ()
+    recent: str = ""
+    strings: Mapping[str, ObjectState] = field(default_factory=dict)
+    no_strings: Sequence[str] = ()
+    counts: ScanCounts | None = None
+    progress: Progress | None = None
 
 
 class StateStore(Protocol):
     """What is remembered of a bucket's objects, and the queue that is written with it."""
 
-    def load(self, bucket: str, keys: Sequence[str]) -> list[ObjectState | None]:
-        """The states of ``keys``, in their order; one round trip."""
+    def open(self, bucket: BucketConfig) -> KnownState:
+        """Everything but the rows; one round trip."""
 
-    def commit(self, claim: Claim, commit: PageCommit) -> None:
-        """Write states and notifications together; repeating the same number changes nothing.
+    def load(self, bucket: BucketConfig, segments: Sequence[str]) -> list[Columns]:
+        """The rows of some segments, in the order asked; one round trip."""
 
-        Raises LeaseLost, ConfigurationChanged, or CommitOutOfStep when the number does not
-        follow the stored one.
+    def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
+        """The documented states that an older monitor left, in the order of ``keys``; one MGET."""
+
+    def commit(self, claim: Claim, commit: Commit) -> None:
+        """Write it all, or nothing; repeating the same number changes nothing.
+
+        Raises LeaseLost, ConfigurationChanged, QueueFull, or CommitOutOfStep when the number does
+        not follow the stored one.
         """
 
 
@@ -79,6 +127,9 @@ class Leases(Protocol):
 
     def finish(self, claim: Claim, result: ScanResult, *, next_due: float | None) -> None:
         """Give the claim back, record how the scan ended and when the bucket is due again."""
+
+    def pause(self, claim: Claim, progress: Progress) -> None:
+        """Give the claim back in the middle of a pass; the bucket is due now, behind others."""
 
     def release(self, claim: Claim) -> None:
         """Give a claim back unused: the bucket stays due, and nothing is recorded."""

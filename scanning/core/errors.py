@@ -6,6 +6,7 @@
     │   ├── StorageUnavailable    S3: time-out, refused, reset, 5xx, unreadable answer
     │   ├── Throttled             S3: SlowDown, 429
     │   ├── RedisUnavailable
+    │   ├── QueueFull             the notification queue is above its high-water mark
     │   └── VaultUnavailable
     ├── PermanentError            stays until somebody changes something: show it, poll slowly
     │   ├── CredentialsRejected   S3: InvalidAccessKeyId, SignatureDoesNotMatch
@@ -47,6 +48,10 @@ class Throttled(TransientError):
 
 class RedisUnavailable(TransientError):
     """Redis did not answer within the bounded retries."""
+
+
+class QueueFull(TransientError):
+    """The notification queue is above its high-water mark; nothing was committed."""
 
 
 class VaultUnavailable(TransientError):

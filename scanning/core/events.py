@@ -61,7 +61,9 @@ def event_id(bucket: str, change: Change) -> str:
     """
     appeared = change.event_type in {EventType.CREATED, EventType.DETECTED}
     what = "appeared" if appeared else change.event_type.value
-    parts = [bucket, change.key, what, _version(change.previous), _version(change.current)]
+    gone = change.event_type is EventType.DELETED
+    current = None if gone else _version(change.current)
+    parts = [bucket, change.key, what, _version(change.previous), current]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 

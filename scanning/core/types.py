@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 
 class EventType(StrEnum):
@@ -14,14 +14,7 @@ class EventType(StrEnum):
     DELETED = "deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class ListedObject:
-    """One row of a listing page; ``etag`` without quotes, ``last_modified`` to the millisecond."""
-
-    key: str
-    etag: str
-    last_modified: float
-    size: int
+WANTED_BY_DEFAULT = frozenset({EventType.CREATED, EventType.UPDATED, EventType.DETECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +28,6 @@ class ObjectState:
 
 
 @dataclass(frozen=True, slots=True)
-class ListingPage:
-    """One answer of ListObjectsV2: ``objects`` in UTF-8 byte order of their keys."""
-
-    objects: tuple[ListedObject, ...]
-    is_truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
 class ObjectMetadata:
     """What HEAD says; used only if ``etag`` is the listed one: the object may have changed."""
 
@@ -53,7 +38,10 @@ class ObjectMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happened to one key between the last scan and this one."""
+    """What happened to one key between the last scan and this one.
+
+    ``current`` of a deleted object is what was last known of it.
+    """
 
     event_type: EventType
     key: str
@@ -77,6 +65,9 @@ class BucketConfig:
     queues and limits. ``credential`` is the vault prefix of the key pair. ``generation`` changes
     when what the state was compared with no longer counts (deleted and added again, new endpoint).
     ``polling_interval_s`` None means the configured default.
+
+    ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
+    ``taken_over``: an older monitor's states count as known before the first complete scan.
     """
 
     name: str
@@ -89,6 +80,11 @@ class BucketConfig:
     notifications: bool = True
     fetch_metadata: bool = True
     webhook_url: str = ""
+    prefix: str = ""
+    suffix: str = ""
+    events: frozenset[EventType] = WANTED_BY_DEFAULT
+    first_scan: Literal["announce", "baseline"] = "announce"
+    taken_over: bool = False
 
     @property
     def endpoint_url(self) -> str:
@@ -121,10 +117,15 @@ class Claim:
 
 @dataclass(slots=True)
 class ScanCounts:
-    """What one scan has seen so far."""
+    """What one scan has seen so far.
+
+    ``unchanged`` segments were recognised by their digest, ``compared`` ones were not.
+    """
 
     objects: int = 0
     pages: int = 0
+    unchanged: int = 0
+    compared: int = 0
     created: int = 0
     updated: int = 0
     detected: int = 0
@@ -133,23 +134,34 @@ class ScanCounts:
     def add(self, event_type: EventType, number: int = 1) -> None:
         setattr(self, event_type.value, getattr(self, event_type.value) + number)
 
-    def include(self, other: ScanCounts) -> None:
-        for name in ("objects", "pages", "created", "updated", "detected", "deleted"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
     @property
     def changes(self) -> int:
         return self.created + self.updated + self.detected + self.deleted
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A mass deletion that waits to be confirmed: ``missing`` of ``known`` objects are gone."""
+
+    missing: int
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScanResult:
-    """How one scan of one bucket ended; ``error`` is for people, ``error_class`` for programs."""
+    """How one scan of one bucket ended; ``error`` is for people, ``error_class`` for programs.
+
+    ``complete`` is false while a long pass pauses; ``began`` is when the pass began, which may
+    have been some scans ago.
+    """
 
     bucket: str
     started_at: float
     duration_s: float
     counts: ScanCounts
+    complete: bool = True
+    began: float = 0.0
+    held: Held | None = None
     error: str = ""
     error_class: str = ""
     permanent: bool = False

@@ -1,0 +1,188 @@
+"""Follow a listing through a bucket's manifest, as one stream of bytes.
+
+Pages are only how the stream arrives: the bytes of a segment's rows are the same wherever a page
+is cut, so a segment is found again by its digest at the place where it should begin, also when
+insertions and deletions before it have shifted every page (`docs/adr/0004`). Asking for full pages
+is always enough: no LIST call is spent on alignment, however fragmented the manifest is.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import xxhash
+
+from scanning.core.listing import UnreadableListing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from scanning.core.listing import Columns
+    from scanning.core.segments import Entry
+
+_KEY = b"<Key>%b</Key>"
+_CLOSE = b"</Contents>"
+
+
+class Page(Protocol):
+    """One answer of a listing: ``entries`` are its rows' bytes, with nothing between them."""
+
+    @property
+    def entries(self) -> bytes: ...
+    @property
+    def row_count(self) -> int: ...
+    @property
+    def last_key(self) -> str: ...
+    @property
+    def is_truncated(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The segment's rows were listed as they were last time; ``raw`` are their bytes."""
+
+    entry: Entry
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Rows that must be compared with what is known.
+
+    ``columns`` are all rows listed after what came before, up to the end of ``entry``'s range, or
+    only up to ``up_to`` while more of that range is to come. Without an entry they come after all
+    known keys; ``is_last`` then says that no more follow.
+    """
+
+    entry: Entry | None
+    columns: Columns
+    raw: bytes
+    up_to: str | None = None
+    is_last: bool = False
+
+
+class Matcher:
+    """Takes the pages of one range of keys in their order; says what they mean for its segments.
+
+    ``most`` is the largest number of rows in a segment. Without ``tail`` the range ends with the
+    last entry, and what is listed after it belongs to somebody else.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        parse: Callable[[bytes], Columns],
+        *,
+        most: int,
+        tail: bool,
+        after: str = "",
+    ) -> None:
+        self._entries = list(entries)
+        self._parse = parse
+        self._most = most
+        self._tail = tail
+        self._next = 0
+        self._buffer = b""
+        self._at = 0
+        self._rows = 0
+        self._last_key = after
+        self._covered = after
+        self._ended = False
+
+    @property
+    def done(self) -> bool:
+        """Everything in the range has been said."""
+        return self._next == len(self._entries) and (not self._tail or self._ended)
+
+    def replace_current(self, entry: Entry) -> None:
+        """The segment that is being listed shrank: what was listed of it stands elsewhere now."""
+        self._entries[self._next] = entry
+
+    def feed(self, page: Page) -> Iterator[Unchanged | Listed]:
+        """What one more page tells; exhaust it before feeding the next."""
+        rest = self._buffer[self._at :]
+        self._buffer = rest + page.entries if rest else page.entries
+        self._at = 0
+        self._rows += page.row_count
+        self._last_key = page.last_key or self._last_key
+        self._ended = not page.is_truncated
+        yield from self._through_entries()
+        if self._tail and self._next == len(self._entries):
+            yield from self._after_entries()
+
+    def _through_entries(self) -> Iterator[Unchanged | Listed]:
+        while self._next < len(self._entries):
+            entry = self._entries[self._next]
+            end = self._at + entry.length
+            if entry.digest and entry.ends_listed and end <= len(self._buffer):
+                raw = self._buffer[self._at : end]
+                if digest(raw) == entry.digest:
+                    self._pass(end, entry.count - len(entry.missing), entry.last_key)
+                    self._next += 1
+                    yield Unchanged(entry, raw)
+                    continue
+            if self._ended or self._last_key >= entry.last_key:
+                listed = self._take(self._end_of(entry), entry, up_to=None)
+                self._next += 1
+                yield listed
+            elif self._rows >= 2 * self._most:
+                yield self._take(len(self._buffer), entry, up_to=self._last_key)
+            else:
+                return
+
+    def _after_entries(self) -> Iterator[Listed]:
+        while self._rows > self._most:
+            end = end_of_rows(self._buffer, self._at, self._most)
+            yield self._take(end, None, up_to=None)
+        if self._ended or self._rows == self._most:
+            yield self._take(len(self._buffer), None, up_to=None, is_last=self._ended)
+
+    def _take(
+        self, end: int, entry: Entry | None, *, up_to: str | None, is_last: bool = False
+    ) -> Listed:
+        raw = self._buffer[self._at : end]
+        columns = self._parse(raw)
+        keys = columns.keys
+        if keys and keys[0] <= self._covered:
+            raise UnreadableListing("its keys are not in order")
+        covered = up_to or (entry.last_key if entry else keys[-1] if keys else self._covered)
+        self._pass(end, len(columns), covered)
+        return Listed(entry, columns, raw, up_to, is_last)
+
+    def _pass(self, end: int, rows: int, covered: str) -> None:
+        self._at = end
+        self._rows -= rows
+        self._covered = covered
+
+    def _end_of(self, entry: Entry) -> int:
+        """Where the rows of ``entry``'s range end in the buffer."""
+        if self._last_key <= entry.last_key:
+            return len(self._buffer)
+        raw_key = _KEY % (entry.raw_key or entry.last_key.encode())
+        found = self._buffer.find(raw_key, self._at)
+        if found >= 0:
+            return self._buffer.index(_CLOSE, found) + len(_CLOSE)
+        # Its last key is gone, or is written otherwise than before.
+        keys = self._parse(self._buffer[self._at :]).keys
+        return end_of_rows(self._buffer, self._at, bisect_right(keys, entry.last_key))
+
+
+def digest(raw: bytes) -> bytes:
+    """128 bits of the bytes of some rows. Equal digests mean equal rows."""
+    return xxhash.xxh3_128_digest(raw)
+
+
+def end_of_rows(raw: bytes, start: int, rows: int) -> int:
+    """Where the first ``rows`` rows from ``start`` end."""
+    end = start
+    for _ in range(rows):
+        end = raw.index(_CLOSE, end) + len(_CLOSE)
+    return end
+
+
+def raw_last_key(raw: bytes) -> bytes:
+    """The last row's key as the server wrote it."""
+    start = raw.rfind(b"<Key>")
+    return raw[start + 5 : raw.find(b"</Key>", start)] if start >= 0 else b""

@@ -1,0 +1,173 @@
+"""What must be written after a range of keys was listed: segments, and nothing that is the same."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from scanning.core.matching import digest, end_of_rows, raw_last_key
+from scanning.core.segments import (
+    NOTHING,
+    Entry,
+    Merged,
+    Piece,
+    even_cuts,
+    joined,
+    merge,
+    part,
+    split_at,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from scanning.core.listing import Columns
+
+# A segment that shrank below this share of the largest size joins its neighbour, if both together
+# stay below the other share: between the two nothing is moved back and forth.
+SMALL, ROOMY = 1 / 4, 3 / 4
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """The segment before the one being written; ``raw`` None if its listed bytes are not at hand."""
+
+    entry: Entry
+    columns: Columns
+    raw: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """``pieces`` are written in place of the segments ``removed``; ``rest`` goes on being listed."""
+
+    merged: Merged
+    known: Columns
+    pieces: Sequence[Piece]
+    removed: Sequence[str] = ()
+    rest: Piece | None = None
+
+
+class Rewriter:
+    """Cuts rows into segments of at most ``most`` rows, with ids from ``new_id``."""
+
+    def __init__(self, *, most: int, new_id: Callable[[], str]) -> None:
+        self._most = most
+        self._new_id = new_id
+
+    def after(self, listed: Columns, raw: bytes, *, strings_at: float) -> Rewriting:
+        """Rows beyond all that is known."""
+        merged = merge(NOTHING, listed)
+        fresh = Entry(self._new_id(), "", 0, strings_at=strings_at)
+        return Rewriting(merged, NOTHING, self._cut(fresh, merged.columns, (), raw))
+
+    def whole(self, entry: Entry, known: Columns, listed: Columns, raw: bytes) -> Rewriting:
+        """All rows of one segment's range."""
+        merged = merge(known, listed)
+        if merged.same:
+            described = _described(entry, merged.columns, merged.missing, raw)
+            pieces = [] if described == entry else [Piece(described, None)]
+            return Rewriting(merged, known, pieces)
+        return Rewriting(merged, known, self._cut(entry, merged.columns, merged.missing, raw))
+
+    def first_part(
+        self, entry: Entry, known: Columns, listed: Columns, raw: bytes, *, up_to: str
+    ) -> Rewriting:
+        """The rows of a segment's range up to a key, while the rest is still to be listed."""
+        head, tail = split_at(known, up_to)
+        merged = merge(head, listed)
+        fresh = replace(entry, id=self._new_id())
+        pieces = self._cut(fresh, merged.columns, merged.missing, raw)
+        if not len(head):
+            return Rewriting(merged, head, pieces)
+        still_missing = tuple(n - len(head) for n in entry.missing if n >= len(head))
+        rest = replace(entry, count=len(tail), digest=b"", length=0, missing=still_missing)
+        return Rewriting(merged, head, [*pieces, Piece(rest, tail)], rest=Piece(rest, tail))
+
+    def joins(self, neighbour: Entry, rewriting: Rewriting, *, shrunk: bool) -> bool:
+        """Whether what was just cut had better be part of the segment before it."""
+        if len(rewriting.pieces) != 1 or rewriting.pieces[0].columns is None:
+            return False
+        entry = rewriting.pieces[0].entry
+        if neighbour.missing or entry.missing:
+            return False
+        together = neighbour.count + entry.count
+        if shrunk:
+            return entry.count < self._most * SMALL and together <= self._most * ROOMY
+        return together <= self._most
+
+    def join(self, before: Neighbour, rewriting: Rewriting, raw: bytes) -> Rewriting:
+        """The same rewriting, as a part of the segment before it."""
+        [piece] = rewriting.pieces
+        assert piece.columns is not None  # noqa: S101 - see joins()
+        columns = joined(before.columns, piece.columns)
+        entry = replace(before.entry, last_key=piece.entry.last_key, count=len(columns))
+        if before.raw is None or not piece.entry.digest:
+            entry = replace(entry, digest=b"", length=0, raw_key=piece.entry.raw_key)
+        else:
+            entry = _described(entry, columns, (), before.raw + raw)
+        return replace(rewriting, pieces=[Piece(entry, columns)], removed=[piece.entry.id])
+
+    def _cut(
+        self, entry: Entry, columns: Columns, missing: Sequence[int], raw: bytes
+    ) -> list[Piece]:
+        """Segments for these rows; the first keeps the id of ``entry``."""
+        pieces = []
+        at = 0
+        for start, end in even_cuts(len(columns), most=self._most):
+            mine = tuple(n - start for n in missing if start <= n < end)
+            listed = end - start - len(mine)
+            raw_end = len(raw) if end == len(columns) else end_of_rows(raw, at, listed)
+            rows = part(columns, start, end)
+            named = replace(entry, id=entry.id if not pieces else self._new_id())
+            pieces.append(Piece(_described(named, rows, mine, raw[at:raw_end]), rows))
+            at = raw_end
+        return pieces
+
+
+def _described(entry: Entry, columns: Columns, missing: tuple[int, ...], raw: bytes) -> Entry:
+    """The entry for these rows, of which all but the missing ones were listed as ``raw``."""
+    last_key = columns.keys[-1]
+    count = len(columns)
+    ends_listed = not missing or missing[-1] != count - 1
+    raw_key = raw_last_key(raw) if ends_listed else b""
+    return replace(
+        entry,
+        last_key=last_key,
+        count=count,
+        digest=digest(raw) if len(missing) < count else b"",
+        length=len(raw),
+        raw_key=b"" if raw_key == last_key.encode() else raw_key,
+        missing=missing,
+    )
+
+
+def settled(entry: Entry, columns: Columns) -> Piece | None:
+    """A segment without its missing rows; None if nothing is left of it.
+
+    Its digest stays: it was always that of the other rows.
+    """
+    gone = set(entry.missing)
+    kept = [number for number in range(entry.count) if number not in gone]
+    if not kept:
+        return None
+    rows = columns_of(columns, kept)
+    raw_key = entry.raw_key if entry.ends_listed else b""
+    left = replace(entry, last_key=rows.keys[-1], count=len(rows), missing=(), raw_key=raw_key)
+    return Piece(left, rows)
+
+
+def columns_of(columns: Columns, numbers: Sequence[int]) -> Columns:
+    """Some rows, in the order of ``numbers``."""
+    return type(columns)(
+        [columns.keys[n] for n in numbers],
+        [columns.etags[n] for n in numbers],
+        [columns.last_modified[n] for n in numbers],
+        [columns.sizes[n] for n in numbers],
+    )
+
+
+def entries_after(entries: Sequence[Entry], key: str) -> int:
+    """Which of the entries (in key order) is the first that reaches beyond ``key``."""
+    return bisect_right(entries, key, key=lambda entry: entry.last_key)
