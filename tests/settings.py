@@ -34,3 +34,6 @@ os.environ |= {
 }
 
 from bucketwatch.settings import *  # noqa: E402, F403
+
+# A file, as in the product: SQLite in memory locks whole tables between threads.
+DATABASES["default"]["TEST"] = {"NAME": f"{_DATA_DIR}/tests.sqlite3"}  # noqa: F405

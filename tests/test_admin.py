@@ -1,6 +1,7 @@
 """The operator's pages, through Django's test client and the real database."""
 
 import re
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -55,16 +56,16 @@ def change_url(row: Bucket | Credential | ApiClient) -> str:
     return reverse(f"admin:buckets_{row._meta.model_name}_change", args=[row.pk])
 
 
-def text(response) -> str:
-    return response.content.decode()
+def text(response: Any) -> str:
+    return str(response.content, "utf-8")
 
 
-def said(response) -> list[str]:
+def said(response: Any) -> list[str]:
     return [str(message) for message in response.context["messages"]]
 
 
-def errors_of(response) -> dict[str, list[str]]:
-    return response.context["adminform"].form.errors
+def errors_of(response: Any) -> dict[str, list[str]]:
+    return dict(response.context["adminform"].form.errors)
 
 
 def test_the_log_in_page_opens_and_every_page_asks_for_a_log_in(client):
@@ -250,7 +251,8 @@ def test_a_deletion_that_the_vault_refuses_keeps_the_bucket_and_says_why(
 def test_actions_change_the_selected_buckets_and_redis(
     operator, redis_server, bucket, action, field, value
 ):
-    services.update_bucket(bucket=bucket, **{field: not value})
+    setattr(bucket, field, not value)
+    bucket.save()
 
     operator.post(LIST, {"action": action, "_selected_action": [bucket.pk]})
 

@@ -1,0 +1,544 @@
+"""Writes of the control plane: what they store where, what they refuse, and what a crash leaves."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.hashers import check_password
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.core.management import call_command
+from pydantic import SecretStr
+
+from buckets import selectors, services
+from buckets.models import ApiClient, Bucket, Credential, Outbox
+from scanning import wiring
+from scanning.adapters.vault_local import LocalVault
+from scanning.core.errors import VaultUnavailable
+from scanning.core.types import KeyPair
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ACCESS, SECRET = "AKIAPLAINTOSEE", "wJalrPlainToSee/K7MDENG"
+
+
+def add(name: str = "media-in", **values: Any) -> Bucket:
+    keys = {} if "credential" in values else {"access_key": ACCESS, "secret_key": SECRET}
+    return services.add_bucket(name=name, **{"region": "us-iad-1"} | keys | values)
+
+
+def add_with_client(**values: Any) -> Bucket:
+    return add(
+        webhook_url="https://api.example.com/hook",
+        webhook_client_id="me",
+        webhook_client_secret="client-secret",
+        webhook_token_url="https://auth.example.com/token",
+        **values,
+    )
+
+
+def pairs() -> dict[str, KeyPair]:
+    return dict(wiring.vault().read_all())
+
+
+def entries() -> Mapping[str, str]:
+    vault = wiring.vault()
+    assert isinstance(vault, LocalVault)
+    return vault._entries()
+
+
+def secrets_stored() -> set[str]:
+    return entries().keys() - {
+        prefix + half for prefix in pairs() for half in ("_ACCESS_KEY", "_SECRET_KEY")
+    }
+
+
+def refusal(function: Callable[..., object], **arguments: Any) -> dict[str, list[str]]:
+    with pytest.raises(ValidationError) as refused:
+        function(**arguments)
+    return refused.value.message_dict
+
+
+def test_a_bucket_and_its_keys_are_added_together():
+    bucket = add(polling_interval=30, monitoring_enabled=False, fetch_metadata=False)
+
+    bucket.refresh_from_db()
+    assert bucket.endpoint == "us-iad-1.linodeobjects.com"
+    assert (bucket.polling_interval, bucket.monitoring_enabled) == (30, False)
+    assert bucket.credential.name == "media-in"
+    assert pairs() == {"MEDIA_IN": KeyPair(ACCESS, SECRET)}
+
+
+def test_what_surrounds_a_value_is_trimmed():
+    bucket = add(" media-in ", region=" us-iad-1 ", access_key=f" {ACCESS}\n", secret_key=SECRET)
+
+    assert (bucket.name, bucket.region) == ("media-in", "us-iad-1")
+    assert pairs()["MEDIA_IN"].access_key == ACCESS
+
+
+def test_all_that_is_wrong_is_said_at_once_and_nothing_is_stored():
+    refused = refusal(
+        services.add_bucket,
+        name="Media_In",
+        access_key="two words",
+        webhook_client_id="me",
+        polling_interval=0,
+    )
+
+    assert set(refused) == {
+        "name",
+        "region",
+        "endpoint",
+        "access_key",
+        "secret_key",
+        "polling_interval",
+        "webhook_url",
+        "webhook_token_url",
+        "webhook_client_secret",
+    }
+    assert "two words" not in str(refused)
+    assert pairs() == {}
+    assert not Outbox.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        pytest.param({"access_key": "", "secret_key": ""}, "access_key", id="no-keys"),
+        pytest.param({"access_key": " "}, "access_key", id="blank-access-key"),
+        pytest.param({"secret_key": ""}, "secret_key", id="no-secret-key"),
+        pytest.param({"secret_key": "tab\there"}, "secret_key", id="control-character"),
+        pytest.param({"secret_key": "x" * 1025}, "secret_key", id="endless"),
+        pytest.param({"webhook_client_secret": "s"}, "webhook_client_id", id="secret-of-nobody"),
+    ],
+)
+def test_keys_that_are_none_are_refused_at_their_field(values, field):
+    assert field in refusal(add, **values)
+    assert not Bucket.objects.exists()
+
+
+def test_a_credential_and_a_key_pair_together_are_refused():
+    shared = services.add_credential(name="shared", access_key="A", secret_key="S")
+
+    refused = refusal(add, credential=shared, access_key=ACCESS, secret_key=SECRET)
+
+    assert "not both" in refused["credential"][0]
+
+
+def test_a_bucket_that_exists_is_said_so_and_keeps_its_keys():
+    add()
+
+    with pytest.raises(services.BucketExists, match="media-in is watched already"):
+        add(access_key="OTHER", secret_key="OTHER")
+
+    assert pairs()["MEDIA_IN"].access_key == ACCESS
+
+
+def test_two_who_add_the_same_bucket_at_once_do_not_mix_their_keys(monkeypatch):
+    """The second one looks before the first has committed: the look finds nothing."""
+    add()
+    monkeypatch.setattr(services, "_refuse_taken_names", _blind_once())
+
+    with pytest.raises(services.BucketExists):
+        add(access_key="OTHER", secret_key="OTHER")
+
+    assert pairs()["MEDIA_IN"].access_key == ACCESS
+
+
+def test_the_same_with_a_shared_credential(monkeypatch):
+    shared = services.add_credential(name="shared", access_key="A", secret_key="S")
+    add()
+    monkeypatch.setattr(services, "_refuse_taken_names", _blind_once())
+
+    with pytest.raises(services.BucketExists):
+        add(credential=shared)
+
+
+def _blind_once() -> Callable[..., None]:
+    looks = iter([True])
+    look = services._refuse_taken_names
+
+    def blind_once(name: str, **arguments: bool) -> None:
+        if not next(looks, False):
+            look(name, **arguments)
+
+    return blind_once
+
+
+def test_a_collision_of_vault_names_says_whose_they_are():
+    shared = services.add_credential(name="media_in", access_key="A", secret_key="S")
+    add("other", credential=shared)
+
+    [message] = refusal(add)["name"]
+
+    assert "MEDIA_IN_ACCESS_KEY" in message
+    assert "credential media_in, used by bucket other" in message
+    assert pairs()["MEDIA_IN"] == KeyPair("A", "S")
+    assert not Bucket.objects.filter(name="media-in").exists()
+
+
+def test_credentials_collide_with_each_other_and_with_buckets_too():
+    add()
+
+    for name in ("MEDIA-IN", "media_in"):
+        [message] = refusal(services.add_credential, name=name, access_key="A", secret_key="S")[
+            "name"
+        ]
+        assert "credential media-in, used by bucket media-in" in message
+    assert pairs()["MEDIA_IN"].access_key == ACCESS
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def test_a_crash_between_vault_and_database_leaves_an_unused_entry_and_adding_again_works(
+    monkeypatch,
+):
+    vault = wiring.vault()
+    write = vault.write
+
+    def write_and_crash(prefix: str, pair: KeyPair) -> None:
+        write(prefix, pair)
+        raise Crash
+
+    monkeypatch.setattr(vault, "write", write_and_crash)
+    with pytest.raises(Crash):
+        add(access_key="FIRST", secret_key="FIRST")
+    monkeypatch.undo()
+    assert pairs()["MEDIA_IN"].access_key == "FIRST"
+    assert not Bucket.objects.exists()
+    assert not Credential.objects.exists()
+    assert not Outbox.objects.exists()
+
+    add()
+    assert pairs()["MEDIA_IN"].access_key == ACCESS
+
+
+def test_a_vault_that_cannot_be_written_leaves_nothing_behind(settings):
+    wiring.vault()
+    (settings.DATA_DIR / "vault.enc").write_text("not a vault")
+
+    with pytest.raises(VaultUnavailable):
+        add()
+
+    assert not Bucket.objects.exists()
+    assert not Credential.objects.exists()
+
+
+def test_only_what_is_given_changes():
+    bucket = add(webhook_url="https://api.example.com/hook")
+    Bucket.objects.update(polling_interval=5)  # somebody else, since we read it
+
+    services.update_bucket(bucket=bucket, monitoring_enabled=False)
+
+    bucket.refresh_from_db()
+    assert bucket.monitoring_enabled is False
+    assert bucket.polling_interval == 5
+    assert bucket.webhook_url == "https://api.example.com/hook"
+
+
+def test_what_cannot_be_changed_is_a_programming_error():
+    with pytest.raises(TypeError, match="generation, name cannot be changed"):
+        services.update_bucket(bucket=add(), name="other", generation=5)
+
+
+def test_a_refused_change_changes_nothing():
+    bucket = add()
+
+    refused = refusal(services.update_bucket, bucket=bucket, polling_interval=0, access_key="A")
+
+    assert set(refused) == {"polling_interval", "secret_key"}
+    bucket.refresh_from_db()
+    assert bucket.polling_interval is None
+    assert pairs()["MEDIA_IN"].access_key == ACCESS
+
+
+@pytest.mark.parametrize(
+    ("first", "change", "stored"),
+    [
+        pytest.param(
+            {"region": "us-iad-1"},
+            {"region": "eu-1"},
+            ("eu-1", "eu-1.linodeobjects.com"),
+            id="derived-endpoint-follows",
+        ),
+        pytest.param(
+            {"region": "dc1", "endpoint": "s3.example.com"},
+            {"region": "dc2"},
+            ("dc2", "s3.example.com"),
+            id="named-endpoint-stays",
+        ),
+        pytest.param(
+            {"region": "", "endpoint": "http://localhost:9000"},
+            {"endpoint": "http://localhost:9001"},
+            ("localhost:9001", "http://localhost:9001"),
+            id="derived-region-follows",
+        ),
+        pytest.param(
+            {"region": "dc1", "endpoint": "s3.example.com"},
+            {"endpoint": "s4.example.com"},
+            ("dc1", "s4.example.com"),
+            id="named-region-stays",
+        ),
+        pytest.param(
+            {"region": "dc1", "endpoint": "s3.example.com"},
+            {"region": ""},
+            ("s3.example.com", "s3.example.com"),
+            id="region-cleared",
+        ),
+        pytest.param(
+            {"region": "us-iad-1"},
+            {"region": ""},
+            ("us-iad-1.linodeobjects.com", "us-iad-1.linodeobjects.com"),
+            id="derived-endpoint-stays-when-the-region-is-cleared",
+        ),
+        pytest.param(
+            {"region": "dc1", "endpoint": "s3.example.com"},
+            {"endpoint": ""},
+            ("dc1", "dc1.linodeobjects.com"),
+            id="endpoint-cleared",
+        ),
+    ],
+)
+def test_of_region_and_endpoint_the_derived_one_follows_the_other(first, change, stored):
+    bucket = services.update_bucket(bucket=add(**first), **change)
+
+    assert (bucket.region, bucket.endpoint) == stored
+    assert bucket.generation > 0
+
+
+def test_a_region_that_is_none_is_refused():
+    assert "region" in refusal(add, region="two words")
+    assert "region" in refusal(services.update_bucket, bucket=add(), region="a/b")
+
+
+def test_keys_are_replaced_both_at_once():
+    bucket = add()
+    entered = bucket.credential.updated_at
+
+    services.update_bucket(bucket=bucket, access_key="NEW", secret_key="NEWER")
+
+    assert pairs() == {"MEDIA_IN": KeyPair("NEW", "NEWER")}
+    assert Credential.objects.get().updated_at > entered
+
+
+def test_keys_that_other_buckets_use_are_not_replaced_through_one_of_them():
+    first = add()
+    add("other", credential=first.credential)
+
+    [message] = refusal(services.update_bucket, bucket=first, access_key="NEW", secret_key="NEWER")[
+        "access_key"
+    ]
+
+    assert "used by bucket other too" in message
+    assert pairs()["MEDIA_IN"].access_key == ACCESS
+    services.replace_keys(credential=first.credential, access_key="NEW", secret_key="NEWER")
+    assert pairs()["MEDIA_IN"].access_key == "NEW"
+
+
+def test_a_bucket_that_gets_another_credential_leaves_none_of_its_own_behind():
+    bucket = add()
+    shared = services.add_credential(name="shared", access_key="A", secret_key="S")
+
+    refused = refusal(
+        services.update_bucket, bucket=bucket, credential=shared, access_key="B", secret_key="B"
+    )
+    assert "not both" in refused["credential"][0]
+    services.update_bucket(bucket=bucket, credential=shared)
+
+    assert set(pairs()) == {"SHARED"}
+    assert [credential.name for credential in Credential.objects.all()] == ["shared"]
+
+
+def test_a_bucket_takes_its_credential_and_secrets_with_it():
+    services.delete_bucket(bucket=add_with_client())
+
+    assert pairs() == {}
+    assert secrets_stored() == set()
+    assert not Bucket.objects.exists()
+    assert not Credential.objects.exists()
+
+
+def test_a_credential_that_another_bucket_uses_stays_until_that_is_gone_too():
+    first = add()
+    second = add("other", credential=first.credential)
+
+    services.delete_bucket(bucket=first)
+    assert set(pairs()) == {"MEDIA_IN"}
+    [message] = refusal(add)["name"]
+    assert "used by bucket other: choose that credential" in message
+
+    services.delete_bucket(bucket=second)
+    assert pairs() == {}
+
+
+def test_a_credential_of_its_own_outlives_its_buckets():
+    shared = services.add_credential(name="shared", access_key="A", secret_key="S")
+    services.delete_bucket(bucket=add(credential=shared))
+
+    assert set(pairs()) == {"SHARED"}
+    services.delete_credential(credential=shared)
+    assert pairs() == {}
+
+
+def test_a_credential_in_use_is_not_deleted():
+    bucket = add()
+
+    with pytest.raises(ValidationError, match="used by bucket media-in: give"):
+        services.delete_credential(credential=bucket.credential)
+
+    assert set(pairs()) == {"MEDIA_IN"}
+
+
+def test_many_users_of_a_credential_are_not_all_listed():
+    shared = services.add_credential(name="shared", access_key="A", secret_key="S")
+    for number in range(7):
+        add(f"bucket-{number}", credential=shared)
+
+    with pytest.raises(ValidationError, match=r"buckets bucket-0, .* and 2 more: give"):
+        services.delete_credential(credential=shared)
+
+
+@pytest.mark.parametrize("name", ["", "-shared", "sha red", "x" * 64, "sha/red"])
+def test_credential_names_that_make_no_vault_name_are_refused(name):
+    assert "name" in refusal(services.add_credential, name=name, access_key="A", secret_key="S")
+
+
+def test_the_webhook_client_is_stored_with_its_secret_in_the_vault():
+    bucket = add_with_client()
+    assert secrets_stored() == {"MEDIA_IN_WEBHOOK_CLIENT_SECRET"}
+
+    services.update_bucket(bucket=bucket, webhook_client_id="you")
+    assert secrets_stored() == {"MEDIA_IN_WEBHOOK_CLIENT_SECRET"}
+    services.update_bucket(bucket=bucket, webhook_client_secret="newer")
+    assert entries()["MEDIA_IN_WEBHOOK_CLIENT_SECRET"] == "newer"
+
+    services.update_bucket(bucket=bucket, webhook_client_id="", webhook_token_url="")
+    assert secrets_stored() == set()
+    refused = refusal(
+        services.update_bucket,
+        bucket=bucket,
+        webhook_client_id="me",
+        webhook_token_url="https://auth.example.com/token",
+    )
+    assert "all three" in refused["webhook_client_secret"][0]
+
+
+def test_buckets_that_share_keys_have_their_own_webhook_secrets():
+    shared = services.add_credential(name="shared", access_key="A", secret_key="S")
+    first = add_with_client(credential=shared)
+    add_with_client(name="other", credential=shared)
+
+    services.delete_bucket(bucket=first)
+
+    assert secrets_stored() == {"OTHER_WEBHOOK_CLIENT_SECRET"}
+
+
+def test_notifications_and_monitoring_are_switched():
+    bucket = add()
+
+    assert services.set_notifications(bucket=bucket, enabled=False).notifications_enabled is False
+    assert services.set_monitoring(bucket=bucket, enabled=False).monitoring_enabled is False
+    assert services.set_notifications(bucket=bucket, enabled=True).notifications_enabled is True
+
+
+def test_a_bucket_that_was_deleted_meanwhile_does_not_come_back():
+    bucket = add()
+    services.delete_bucket(bucket=Bucket.objects.get())
+
+    with pytest.raises(Bucket.DoesNotExist):
+        services.set_notifications(bucket=bucket, enabled=False)
+
+    assert not Bucket.objects.exists()
+
+
+def test_the_secret_of_an_api_client_is_returned_once_and_stored_as_a_hash():
+    client, secret = services.create_api_client(name="ingest", scope="read")
+
+    stored = ApiClient.objects.get()
+    assert stored == client
+    assert len(secret) >= 40
+    assert secret not in stored.secret_hash
+    assert check_password(secret, stored.secret_hash)
+
+
+def test_an_api_client_of_a_taken_name_or_an_unknown_scope_is_refused():
+    services.create_api_client(name="ingest")
+
+    assert set(refusal(services.create_api_client, name="ingest", scope="root")) == {
+        "name",
+        "scope",
+    }
+
+
+def test_the_configured_api_client_is_made_once_and_follows_its_secret(settings):
+    services.ensure_bootstrap_client()
+    assert not ApiClient.objects.exists()
+
+    for secret in ("first", "first", "second"):
+        settings.SITE = settings.SITE.model_copy(
+            update={"api_client_id": "boot", "api_client_secret": SecretStr(secret)}
+        )
+        services.ensure_bootstrap_client()
+
+    client = ApiClient.objects.get(client_id="boot")
+    assert check_password("second", client.secret_hash)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param([], False, id="no-bucket"),
+        pytest.param([{}], True, id="without"),
+        pytest.param([{"monitoring_enabled": False}], False, id="none-monitored"),
+        pytest.param([{}, {"webhook_url": "https://x.example/"}], False, id="one-with"),
+        pytest.param(
+            [{}, {"webhook_url": "https://x.example/", "monitoring_enabled": False}],
+            True,
+            id="only-a-paused-one-with",
+        ),
+    ],
+)
+def test_a_site_lacks_a_webhook_when_no_monitored_bucket_has_one(values, expected):
+    for number, changes in enumerate(values):
+        add(f"bucket-{number}", **changes)
+
+    assert selectors.lacks_webhook() is expected
+
+
+def test_who_changed_what_is_logged_without_any_secret(caplog):
+    caplog.set_level(logging.DEBUG)
+    olga = User.objects.create(username="olga")
+    client, secret = services.create_api_client(name="ingest", by=olga)
+
+    bucket = add_with_client(by=olga)
+    services.update_bucket(bucket=bucket, access_key="NEWACCESS", secret_key="NEWER", by=client)
+    services.delete_bucket(bucket=bucket)
+
+    assert "user olga: added bucket media-in" in caplog.text
+    assert "API client ingest: changed bucket media-in" in caplog.text
+    assert "the command line: deleted bucket media-in" in caplog.text
+    for word in (ACCESS, SECRET, "NEWACCESS", "NEWER", "client-secret", secret):
+        assert word not in caplog.text
+
+
+def test_no_secret_is_in_the_database_or_in_redis(redis_server, tmp_path: Path):
+    bucket = add_with_client()
+    services.update_bucket(bucket=bucket, access_key="NEWACCESS", secret_key="NEWERSECRET")
+    _, secret = services.create_api_client(name="ingest")
+
+    dump = tmp_path / "dump.json"
+    call_command("dumpdata", "--all", output=str(dump))
+    with redis_server.client() as redis:
+        redis_content = "".join(str(redis.dump(key)) for key in redis.scan_iter())
+        document = redis.get("linode:objstore:config:bucket:media-in")
+
+    assert "media-in" in dump.read_text()
+    assert "auth.example.com" in document
+    for word in (ACCESS, SECRET, "NEWACCESS", "NEWERSECRET", "client-secret", secret):
+        assert word not in dump.read_text()
+        assert word not in redis_content
+        assert word not in document
