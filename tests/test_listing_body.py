@@ -16,6 +16,7 @@ from scanning.core.listing import (
     is_whole,
     milliseconds,
     read_listing,
+    read_rows,
     without_echoes,
 )
 from tests.listing_bodies import FLAVOURS, Row, aws, minio, pretty, rgw
@@ -106,6 +107,14 @@ def test_equal_digests_mean_equal_rows(left, right):
 @given(listings, st.integers(0, 9), st.sampled_from([rgw, aws, minio, pretty]))
 def test_the_digest_of_the_first_rows_is_that_of_a_page_of_them(listed, first, flavour):
     assert read(flavour(listed)).digest(first) == read(flavour(listed[:first])).digest()
+
+
+@given(listings, st.integers(0, 8), st.sampled_from([rgw, aws, minio, pretty]))
+def test_entries_are_the_same_bytes_wherever_a_page_is_cut(listed, cut, flavour):
+    first, rest = read(flavour(listed[:cut])), read(flavour(listed[cut:]))
+    whole = read(flavour(listed))
+    assert first.entries + rest.entries == whole.entries
+    assert read_rows(whole.entries, url_encoded=True) == whole.columns()
 
 
 def test_white_space_between_entries_does_not_change_the_digest():

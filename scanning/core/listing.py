@@ -18,14 +18,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 import xxhash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 _OPEN: Final = b"<Contents>"
 _CLOSE: Final = b"</Contents>"
@@ -96,6 +95,13 @@ class ListingBody:
     last_key: str
     next_token: str
 
+    @property
+    def entries(self) -> bytes:
+        """The bytes of all entries with nothing between them, wherever the page was cut."""
+        if self.gapless:
+            return self.body[self.start : self.end]
+        return b"".join(_ENTRY.findall(self.body, self.start, self.end))
+
     def digest(self, first: int | None = None) -> bytes:
         """The 128-bit digest of the bytes of all entries, or of the first ``first`` of them.
 
@@ -103,50 +109,18 @@ class ListingBody:
         have the same digest however they were cut into pages. Equal digests mean equal rows:
         whether keys were URL-encoded goes into it too.
         """
-        state = xxhash.xxh3_128(seed=int(self.url_encoded))
-        if self.gapless:
-            end = self.end if first is None else self._end_of(first)
-            state.update(memoryview(self.body)[self.start : end])
-        else:
-            for entry in islice(self._entries(), first):
-                state.update(entry)
-        return state.digest()
+        entries = self.entries
+        if first is not None:
+            entries = entries[: _end_of(entries, first)]
+        return xxhash.xxh3_128_digest(entries, seed=int(self.url_encoded))
 
     def columns(self) -> Columns | None:
         """The rows; None if an entry is not of the usual shape.
 
         Raises UnreadableListing if a key is not UTF-8.
         """
-        rows = _ROW.findall(self.body, self.start, self.end)
-        if len(rows) != self.rows:
-            return None
-        if not rows:
-            return Columns([], [], [], [])
-        keys, stamps, etags, sizes = zip(*rows, strict=True)
-        try:
-            return Columns(
-                keys=decode_keys(keys, url_encoded=self.url_encoded),
-                etags=_text(etags),
-                last_modified=[milliseconds(stamp) for stamp in _text(stamps)],
-                sizes=[int(size) for size in sizes],
-            )
-        except UnreadableListing:
-            raise
-        except ValueError:
-            return None
-
-    def without_echoes(self) -> bytes:
-        """The body for an XML parser: without the elements that only repeat what was asked."""
-        return without_echoes(self.body)
-
-    def _end_of(self, entries: int) -> int:
-        end = self.start
-        for _ in range(min(entries, self.rows)):
-            end = self.body.index(_CLOSE, end) + len(_CLOSE)
-        return end
-
-    def _entries(self) -> Iterator[bytes]:
-        return (entry.group() for entry in _ENTRY.finditer(self.body, self.start, self.end))
+        columns = read_rows(self.body[self.start : self.end], url_encoded=self.url_encoded)
+        return columns if columns is not None and len(columns) == self.rows else None
 
 
 def is_whole(body: bytes) -> bool:
@@ -183,6 +157,29 @@ def read_listing(body: bytes) -> ListingBody | None:
         last_key=last_key,
         next_token=next_token(envelope),
     )
+
+
+def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
+    """The rows of all entries of the usual shape; None if one holds what cannot be read.
+
+    The caller knows how many there are: an entry of another shape is passed over.
+    Raises UnreadableListing if a key is not UTF-8.
+    """
+    rows = _ROW.findall(entries)
+    if not rows:
+        return Columns([], [], [], [])
+    keys, stamps, etags, sizes = zip(*rows, strict=True)
+    try:
+        return Columns(
+            keys=decode_keys(keys, url_encoded=url_encoded),
+            etags=_text(etags),
+            last_modified=[milliseconds(stamp) for stamp in _text(stamps)],
+            sizes=[int(size) for size in sizes],
+        )
+    except UnreadableListing:
+        raise
+    except ValueError:
+        return None
 
 
 def next_token(envelope: bytes) -> str:
@@ -232,6 +229,17 @@ def _span(body: bytes, offset: int) -> tuple[int, int]:
     start = body.find(_OPEN, offset)
     end = body.rfind(_CLOSE, offset)
     return (start, end + len(_CLOSE)) if 0 <= start < end else (offset, offset)
+
+
+def _end_of(entries: bytes, first: int) -> int:
+    """Where the first ``first`` entries end, or all of them if there are fewer."""
+    end = 0
+    for _ in range(first):
+        found = entries.find(_CLOSE, end)
+        if found < 0:
+            break
+        end = found + len(_CLOSE)
+    return end
 
 
 def _count(body: bytes, start: int, end: int, envelope: bytes) -> tuple[int | None, bool]:
