@@ -48,7 +48,9 @@ return 1
 #       changed_status.
 # ARGV: bucket, revision.  Returns 1 removed, 0 Redis is newer.
 _REMOVE = """
-if tonumber(ARGV[2]) < tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0) then return 0 end
+local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
+                        tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or 0))
+if tonumber(ARGV[2]) < newest then return 0 end
 redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
 if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[6], KEYS[7])
