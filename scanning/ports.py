@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from scanning.core.types import (
         BucketConfig,
         Claim,
+        EventType,
         KeyPair,
         ObjectMetadata,
         ObjectState,
-        ScanCounts,
         ScanResult,
     )
 
@@ -89,7 +89,7 @@ class Commit:
     recent: str = ""
     strings: Mapping[str, ObjectState] = field(default_factory=dict)
     no_strings: Sequence[str] = ()
-    counts: ScanCounts | None = None
+    counted: Mapping[EventType, int] = field(default_factory=dict)
     progress: Progress | None = None
 
 

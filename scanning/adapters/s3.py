@@ -9,19 +9,18 @@ from botocore.parsers import ResponseParserError
 
 from scanning.adapters.s3_clients import S3ClientCache
 from scanning.adapters.s3_errors import is_missing, s3_error, unreadable, wrong_endpoint
-from scanning.adapters.s3_listing import RawPage, read_page
+from scanning.adapters.s3_listing import ListedPage, read_page
 from scanning.core.listing import Columns, UnreadableListing
-from scanning.core.types import ListedObject, ListingPage, ObjectMetadata
+from scanning.core.types import ObjectMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from botocore.model import Shape
     from mypy_boto3_s3 import S3Client
 
     from scanning.conf import ScanningConf
     from scanning.core.types import BucketConfig, KeyPair
 
-__all__ = ["RawPage", "S3ClientCache", "S3Storage"]
+__all__ = ["S3ClientCache", "S3Storage"]
 
 MOST_KEYS: Final = 1000
 # Servers that filter after reading send empty pages, but not for ever.
@@ -42,15 +41,7 @@ class S3Storage:
         self._pair = pair
         self._conf = conf
 
-    def pages(self, *, page_size: int, start_after: str = "") -> Iterator[ListingPage]:
-        """List the whole bucket in UTF-8 byte order; see ``ports.Storage``."""
-        position, more = start_after, True
-        while more:
-            page = self.request(position, page_size)
-            yield ListingPage(_objects(self.rows(page)), page.is_truncated)
-            position, more = page.last_key or position, page.is_truncated
-
-    def request(self, start_after: str, max_keys: int) -> RawPage:
+    def page(self, start_after: str, max_keys: int) -> ListedPage:
         """Ask for the next keys after ``start_after``: one request, at most 1000 keys.
 
         A page without rows is the end of the listing; empty pages before that are followed here.
@@ -60,9 +51,13 @@ class S3Storage:
             raise ValueError(f"max_keys must be 1 to {MOST_KEYS}, not {max_keys}")
         position = {"StartAfter": start_after} if start_after else {}
         for _ in range(1 + MOST_EMPTY_PAGES):
-            page = self._ask(start_after, MaxKeys=max_keys, **position)
+            page = self._ask(MaxKeys=max_keys, **position)
+            if page.row_count and page.last_key <= start_after:
+                raise unreadable(
+                    self._bucket, "it does not go on after the key that was asked for"
+                )
             if page.row_count or not page.is_truncated:
-                return self._ahead(page)
+                return page
             if not page.next_token:
                 raise unreadable(
                     self._bucket,
@@ -71,10 +66,10 @@ class S3Storage:
             position = {"ContinuationToken": page.next_token}
         raise unreadable(self._bucket, f"{MOST_EMPTY_PAGES} empty pages in a row")
 
-    def rows(self, page: RawPage) -> Columns:
-        """The rows of an answer of ``request``, in order."""
+    def rows(self, entries: bytes) -> Columns:
+        """The rows in a page's ``entries``, or in some of them."""
         try:
-            return page.rows()
+            return self._cache.parser.rows(entries, _shape(self._client()))
         except UnreadableListing as exc:
             raise unreadable(self._bucket, str(exc)) from exc
 
@@ -95,21 +90,17 @@ class S3Storage:
             metadata=answer.get("Metadata", {}),
         )
 
-    def _ask(self, start_after: str, **asked: Any) -> RawPage:
+    def _ask(self, **asked: Any) -> ListedPage:
         client = self._client()
+        if self._bucket.prefix:
+            asked["Prefix"] = self._bucket.prefix
         try:
             answer = client.list_objects_v2(Bucket=self._bucket.name, **asked)
-            return read_page(answer, start_after=start_after)
+            return read_page(answer, _shape(client))
         except UnreadableListing as exc:
             raise unreadable(self._bucket, str(exc)) from exc
         except _VENDOR_ERRORS as exc:
             raise s3_error(exc, self._bucket) from exc
-
-    def _ahead(self, page: RawPage) -> RawPage:
-        """The page, if going on from its last key gets us further."""
-        if page.row_count and page.last_key <= page.start_after:
-            raise unreadable(self._bucket, "it does not go on after the key that was asked for")
-        return page
 
     def _client(self) -> S3Client:
         endpoint, pair = self._bucket.endpoint, self._pair
@@ -119,10 +110,7 @@ class S3Storage:
             raise wrong_endpoint(self._bucket) from exc
 
 
-def _objects(columns: Columns) -> tuple[ListedObject, ...]:
-    return tuple(
-        ListedObject(key, etag, milliseconds / 1000, size)
-        for key, etag, milliseconds, size in zip(
-            columns.keys, columns.etags, columns.last_modified, columns.sizes, strict=True
-        )
-    )
+def _shape(client: S3Client) -> Shape:
+    listing = client.meta.service_model.operation_model("ListObjectsV2")
+    assert listing.output_shape is not None  # noqa: S101 - botocore's own description
+    return listing.output_shape

@@ -50,13 +50,13 @@ class S3ClientCache:
         # botocore's sessions are not safe for threads; making a client takes milliseconds.
         self._making = threading.Lock()
         self._session = _session()
-        self._parser = ListingParser()
+        self.parser = ListingParser()
         self._hits = self._misses = self._evictions = 0
 
     @property
     def unrecognised_bodies(self) -> int:
         """Listing answers that were left to botocore's own (slow) parser."""
-        return self._parser.unrecognised
+        return self.parser.unrecognised
 
     def get_client_key(self, endpoint: str, access_key: str, secret_key: str) -> str:
         """A key that is the same for the same client, and tells nobody the secret."""
@@ -118,7 +118,7 @@ class S3ClientCache:
             aws_secret_access_key=secret_key,
             config=self._config,
         )
-        self._parser.attach(client)
+        self.parser.attach(client)
         self._connections.attach(client, url)
         client.meta.events.register("before-call.s3", _stay_here)
         return client

@@ -8,8 +8,8 @@ envelope to parse. A body that we do not recognise is left to botocore, with the
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from operator import lt
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,13 +25,15 @@ from scanning.core.listing import (
     is_whole,
     next_token,
     read_listing,
+    read_rows,
+    render_entries,
     without_echoes,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping, Sequence
+    from collections.abc import Mapping, MutableMapping, Sequence
 
-    from botocore.model import OperationModel
+    from botocore.model import OperationModel, Shape
     from mypy_boto3_s3 import S3Client
 
 HTTP_OK: Final = 200
@@ -39,7 +41,6 @@ SERVER_ERROR: Final = 500
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
 BODY: Final = "bucketwatch.body"
-FALL_BACK: Final = "bucketwatch.fall_back"
 TOKEN: Final = "bucketwatch.token"  # noqa: S105 - a continuation token
 # Not the body without its entries: RGW's raw echoes may not be valid XML.
 ENVELOPE: Final = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
@@ -90,107 +91,81 @@ class ListingParser:
         listing = read_listing(body)
         if listing is not None:
             customized_response_dict[BODY] = listing
-            customized_response_dict[FALL_BACK] = partial(self.columns, operation_model)
             response_dict["body"] = ENVELOPE
             return
         self._count()
         customized_response_dict[TOKEN] = next_token(body)
         response_dict["body"] = without_echoes(body)
 
-    def columns(self, operation_model: OperationModel, listing: ListingBody) -> Columns:
-        """Let botocore read entries that we cannot. Raises UnreadableListing."""
-        self._count()
-        shape = operation_model.output_shape
-        if shape is None:
-            raise UnreadableListing("botocore does not know what a listing is")
-        entries = listing.body[listing.start : listing.end]
-        response = {
-            "status_code": HTTP_OK,
-            "headers": {},
-            "body": b"<ListBucketResult>%b</ListBucketResult>" % entries,
-        }
-        try:
-            parsed = botocore.parsers.create_parser("rest-xml").parse(response, shape)
-        except (botocore.parsers.ResponseParserError, ValueError) as exc:
-            raise UnreadableListing("its entries are not what S3 sends") from exc
-        return columns_of(parsed.get("Contents", []), url_encoded=listing.url_encoded)
+    def rows(self, entries: bytes, shape: Shape) -> Columns:
+        """The rows in some URL-encoded entries, in order. Raises UnreadableListing.
+
+        ``shape`` is what botocore knows of a listing: it reads entries that we cannot.
+        """
+        columns = read_rows(entries, url_encoded=True)
+        if columns is None or len(columns) != entries.count(b"</Contents>"):
+            self._count()
+            columns = _rows_by_botocore(entries, shape, url_encoded=True)
+        return in_order(columns)
 
     def _count(self) -> None:
         with self._lock:
             self.unrecognised += 1
 
 
-class RawPage:
-    """One answer of a listing, read as far as it was asked for.
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """One answer of a listing, as `core/matching.py` wants it.
 
-    ``row_count`` rows after ``start_after`` up to ``last_key`` ("" without any); the listing is
-    over when ``is_truncated`` is false. ``next_token`` is for answers without rows only.
+    ``next_token`` is for answers without rows that are not the last.
     """
 
-    __slots__ = (
-        "_body",
-        "_fall_back",
-        "is_truncated",
-        "last_key",
-        "next_token",
-        "row_count",
-        "start_after",
-    )
-
-    def __init__(
-        self, body: ListingBody, fall_back: Callable[[ListingBody], Columns], *, start_after: str
-    ) -> None:
-        self._body = body
-        self._fall_back = fall_back
-        self.start_after = start_after
-        self.row_count = body.rows
-        self.last_key = body.last_key
-        self.is_truncated = body.is_truncated
-        self.next_token = body.next_token
-
-    def digest(self, first: int | None = None) -> bytes | None:
-        """The digest of all rows or of the first ``first``; None is like no other digest."""
-        return self._body.digest(first)
-
-    def rows(self) -> Columns:
-        """The rows, checked to be in order. Raises UnreadableListing."""
-        columns = self._body.columns()
-        if columns is None:
-            columns = self._fall_back(self._body)
-        if len(columns) != self.row_count or columns.keys[-1:] not in ([], [self.last_key]):
-            raise UnreadableListing("it does not hold the keys that it says")
-        return in_order(columns, self.start_after)
+    entries: bytes
+    row_count: int
+    last_key: str
+    is_truncated: bool
+    next_token: str
 
 
-class ParsedPage(RawPage):
-    """An answer that only botocore's own parser could read; it has no digest."""
+def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
+    """What one call of ``list_objects_v2`` answered. Raises UnreadableListing.
 
-    __slots__ = ("_columns",)
-
-    def __init__(self, answer: Mapping[str, Any], *, start_after: str) -> None:
-        if "IsTruncated" not in answer:
-            raise UnreadableListing("it is not a listing")
-        # botocore has undone the URL encoding already
-        self._columns = columns_of(answer.get("Contents", []), url_encoded=False)
-        self.start_after = start_after
-        self.row_count = len(self._columns)
-        self.last_key = self._columns.keys[-1] if self.row_count else ""
-        self.is_truncated = answer["IsTruncated"]
-        self.next_token = answer.get(TOKEN, "")
-
-    def digest(self, first: int | None = None) -> bytes | None:  # noqa: ARG002
-        return None
-
-    def rows(self) -> Columns:
-        return in_order(self._columns, self.start_after)
-
-
-def read_page(answer: Mapping[str, Any], *, start_after: str) -> RawPage:
-    """What one call of ``list_objects_v2`` answered. Raises UnreadableListing."""
+    Entries that are not URL-encoded, and rows that only botocore could read, are written anew as
+    URL-encoded entries: the stream of a listing holds one kind of bytes.
+    """
     body: ListingBody | None = answer.get(BODY)
-    if body is None:
-        return ParsedPage(answer, start_after=start_after)
-    return RawPage(body, answer[FALL_BACK], start_after=start_after)
+    if body is not None and body.url_encoded:
+        return ListedPage(
+            body.entries, body.rows, body.last_key, body.is_truncated, body.next_token
+        )
+    if body is not None:
+        columns = body.columns() or _rows_by_botocore(body.entries, shape, url_encoded=False)
+        truncated, token = body.is_truncated, body.next_token
+    elif "IsTruncated" in answer:
+        # botocore has undone the URL encoding already
+        columns = columns_of(answer.get("Contents", []), url_encoded=False)
+        truncated, token = answer["IsTruncated"], answer.get(TOKEN, "")
+    else:
+        raise UnreadableListing("it is not a listing")
+    in_order(columns)
+    last_key = columns.keys[-1] if columns.keys else ""
+    return ListedPage(render_entries(columns), len(columns), last_key, truncated, token)
+
+
+def _rows_by_botocore(entries: bytes, shape: Shape, *, url_encoded: bool) -> Columns:
+    response = {
+        "status_code": HTTP_OK,
+        "headers": {},
+        "body": b"<ListBucketResult>%b</ListBucketResult>" % entries,
+    }
+    try:
+        parsed = botocore.parsers.create_parser("rest-xml").parse(response, shape)
+    except (botocore.parsers.ResponseParserError, ValueError) as exc:
+        raise UnreadableListing("its entries are not what S3 sends") from exc
+    columns = columns_of(parsed.get("Contents", []), url_encoded=url_encoded)
+    if len(columns) != entries.count(b"</Contents>"):
+        raise UnreadableListing("it does not hold the keys that it says")
+    return columns
 
 
 def columns_of(contents: Sequence[Mapping[str, Any]], *, url_encoded: bool) -> Columns:
@@ -207,12 +182,12 @@ def columns_of(contents: Sequence[Mapping[str, Any]], *, url_encoded: bool) -> C
         raise UnreadableListing("an entry has no key, time or size") from exc
 
 
-def in_order(columns: Columns, start_after: str) -> Columns:
-    """The same columns if their keys increase strictly from ``start_after``.
+def in_order(columns: Columns) -> Columns:
+    """The same columns if their keys increase strictly.
 
     Python compares strings by code point, which is the order of their UTF-8 bytes.
     """
     keys = columns.keys
-    if keys and not (start_after < keys[0] and all(map(lt, keys, keys[1:]))):
+    if not all(map(lt, keys, keys[1:])):
         raise UnreadableListing("its keys are not in order")
     return columns

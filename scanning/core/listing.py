@@ -19,9 +19,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote_to_bytes
-
-import xxhash
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,18 +101,6 @@ class ListingBody:
             return self.body[self.start : self.end]
         return b"".join(_ENTRY.findall(self.body, self.start, self.end))
 
-    def digest(self, first: int | None = None) -> bytes:
-        """The 128-bit digest of the bytes of all entries, or of the first ``first`` of them.
-
-        What stands between entries (a pretty printer's white space) does not count, so that rows
-        have the same digest however they were cut into pages. Equal digests mean equal rows:
-        whether keys were URL-encoded goes into it too.
-        """
-        entries = self.entries
-        if first is not None:
-            entries = entries[: _end_of(entries, first)]
-        return xxhash.xxh3_128_digest(entries, seed=int(self.url_encoded))
-
     def columns(self) -> Columns | None:
         """The rows; None if an entry is not of the usual shape.
 
@@ -182,6 +169,23 @@ def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
         return None
 
 
+def render_entries(columns: Columns) -> bytes:
+    """Entries as a URL-encoding server would write them, for rows that came in another way."""
+    return b"".join(
+        b"<Contents><Key>%b</Key><LastModified>%bZ</LastModified>"
+        b"<ETag>&quot;%b&quot;</ETag><Size>%d</Size></Contents>"
+        % (
+            quote_from_bytes(key.encode(), safe="").encode(),
+            (_EPOCH + modified * _MILLISECOND).isoformat(timespec="milliseconds").encode(),
+            escape(etag, {'"': "&quot;"}).encode(),
+            size,
+        )
+        for key, etag, modified, size in zip(
+            columns.keys, columns.etags, columns.last_modified, columns.sizes, strict=True
+        )
+    )
+
+
 def next_token(envelope: bytes) -> str:
     """Where the server would go on; "" if it does not say, or not legibly."""
     found = _NEXT_TOKEN.search(envelope)
@@ -229,17 +233,6 @@ def _span(body: bytes, offset: int) -> tuple[int, int]:
     start = body.find(_OPEN, offset)
     end = body.rfind(_CLOSE, offset)
     return (start, end + len(_CLOSE)) if 0 <= start < end else (offset, offset)
-
-
-def _end_of(entries: bytes, first: int) -> int:
-    """Where the first ``first`` entries end, or all of them if there are fewer."""
-    end = 0
-    for _ in range(first):
-        found = entries.find(_CLOSE, end)
-        if found < 0:
-            break
-        end = found + len(_CLOSE)
-    return end
 
 
 def _count(body: bytes, start: int, end: int, envelope: bytes) -> tuple[int | None, bool]:

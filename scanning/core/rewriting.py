@@ -40,36 +40,49 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Rewriting:
-    """``pieces`` are written in place of the segments ``removed``; ``rest`` goes on being listed."""
+    """What a range of keys holds now, ``merged`` from its ``known`` rows and what was listed.
+
+    ``pieces`` are the segments to write; none if nothing differs. ``raw`` are the listed bytes,
+    None if not all are at hand. ``joined``: the only piece takes in the segment before it, and
+    ``removed`` are the ids of segments that are no more. ``rest`` is the piece that is still to be
+    listed.
+    """
 
     merged: Merged
     known: Columns
     pieces: Sequence[Piece]
+    raw: bytes | None
+    joined: bool = False
     removed: Sequence[str] = ()
     rest: Piece | None = None
+
+    @property
+    def listed(self) -> int:
+        """How many objects the listing showed."""
+        return len(self.merged.columns) - len(self.merged.missing)
 
 
 class Rewriter:
     """Cuts rows into segments of at most ``most`` rows, with ids from ``new_id``."""
 
     def __init__(self, *, most: int, new_id: Callable[[], str]) -> None:
-        self._most = most
+        self.most = most
         self._new_id = new_id
 
-    def after(self, listed: Columns, raw: bytes, *, strings_at: float) -> Rewriting:
+    def after(self, listed: Columns, raw: bytes) -> Rewriting:
         """Rows beyond all that is known."""
         merged = merge(NOTHING, listed)
-        fresh = Entry(self._new_id(), "", 0, strings_at=strings_at)
-        return Rewriting(merged, NOTHING, self._cut(fresh, merged.columns, (), raw))
+        fresh = Entry(self._new_id(), "", 0)
+        return Rewriting(merged, NOTHING, self._cut(fresh, merged, raw), raw)
 
     def whole(self, entry: Entry, known: Columns, listed: Columns, raw: bytes) -> Rewriting:
         """All rows of one segment's range."""
         merged = merge(known, listed)
-        if merged.same:
-            described = _described(entry, merged.columns, merged.missing, raw)
-            pieces = [] if described == entry else [Piece(described, None)]
-            return Rewriting(merged, known, pieces)
-        return Rewriting(merged, known, self._cut(entry, merged.columns, merged.missing, raw))
+        if not merged.same:
+            return Rewriting(merged, known, self._cut(entry, merged, raw), raw)
+        described = _described(entry, merged.columns, merged.missing, raw)
+        pieces = [] if described == entry else [Piece(described, None)]
+        return Rewriting(merged, known, pieces, raw)
 
     def first_part(
         self, entry: Entry, known: Columns, listed: Columns, raw: bytes, *, up_to: str
@@ -77,13 +90,14 @@ class Rewriter:
         """The rows of a segment's range up to a key, while the rest is still to be listed."""
         head, tail = split_at(known, up_to)
         merged = merge(head, listed)
-        fresh = replace(entry, id=self._new_id())
-        pieces = self._cut(fresh, merged.columns, merged.missing, raw)
+        pieces = self._cut(replace(entry, id=self._new_id()), merged, raw)
         if not len(head):
-            return Rewriting(merged, head, pieces)
+            return Rewriting(merged, head, pieces, raw)
         still_missing = tuple(n - len(head) for n in entry.missing if n >= len(head))
-        rest = replace(entry, count=len(tail), digest=b"", length=0, missing=still_missing)
-        return Rewriting(merged, head, [*pieces, Piece(rest, tail)], rest=Piece(rest, tail))
+        rest = Piece(
+            replace(entry, count=len(tail), digest=b"", length=0, missing=still_missing), tail
+        )
+        return Rewriting(merged, head, [*pieces, rest], raw, rest=rest)
 
     def joins(self, neighbour: Entry, rewriting: Rewriting, *, shrunk: bool) -> bool:
         """Whether what was just cut had better be part of the segment before it."""
@@ -94,34 +108,40 @@ class Rewriter:
             return False
         together = neighbour.count + entry.count
         if shrunk:
-            return entry.count < self._most * SMALL and together <= self._most * ROOMY
-        return together <= self._most
+            return entry.count < self.most * SMALL and together <= self.most * ROOMY
+        return together <= self.most
 
-    def join(self, before: Neighbour, rewriting: Rewriting, raw: bytes) -> Rewriting:
+    def join(self, before: Neighbour, rewriting: Rewriting) -> Rewriting:
         """The same rewriting, as a part of the segment before it."""
         [piece] = rewriting.pieces
         assert piece.columns is not None  # noqa: S101 - see joins()
         columns = joined(before.columns, piece.columns)
         entry = replace(before.entry, last_key=piece.entry.last_key, count=len(columns))
-        if before.raw is None or not piece.entry.digest:
+        if before.raw is None or rewriting.raw is None:
+            raw = None
             entry = replace(entry, digest=b"", length=0, raw_key=piece.entry.raw_key)
         else:
-            entry = _described(entry, columns, (), before.raw + raw)
-        return replace(rewriting, pieces=[Piece(entry, columns)], removed=[piece.entry.id])
+            raw = before.raw + rewriting.raw
+            entry = _described(entry, columns, (), raw)
+        return replace(
+            rewriting,
+            pieces=[Piece(entry, columns)],
+            raw=raw,
+            joined=True,
+            removed=[piece.entry.id],
+        )
 
-    def _cut(
-        self, entry: Entry, columns: Columns, missing: Sequence[int], raw: bytes
-    ) -> list[Piece]:
+    def _cut(self, entry: Entry, merged: Merged, raw: bytes) -> list[Piece]:
         """Segments for these rows; the first keeps the id of ``entry``."""
-        pieces = []
-        at = 0
-        for start, end in even_cuts(len(columns), most=self._most):
-            mine = tuple(n - start for n in missing if start <= n < end)
-            listed = end - start - len(mine)
-            raw_end = len(raw) if end == len(columns) else end_of_rows(raw, at, listed)
+        pieces: list[Piece] = []
+        columns, at = merged.columns, 0
+        for start, end in even_cuts(len(columns), most=self.most):
+            missing = tuple(n - start for n in merged.missing if start <= n < end)
+            last = end == len(columns)
+            raw_end = len(raw) if last else end_of_rows(raw, at, end - start - len(missing))
             rows = part(columns, start, end)
-            named = replace(entry, id=entry.id if not pieces else self._new_id())
-            pieces.append(Piece(_described(named, rows, mine, raw[at:raw_end]), rows))
+            named = replace(entry, id=self._new_id()) if pieces else entry
+            pieces.append(Piece(_described(named, rows, missing, raw[at:raw_end]), rows))
             at = raw_end
         return pieces
 
