@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format requirements chromium
+.PHONY: help demo run test lint format screenshots requirements chromium
 
 # Call programs as modules: the scripts in .venv/bin break when the directory is moved.
 PY := .venv/bin/python
@@ -45,6 +45,9 @@ format: .venv/.dev ## let ruff put imports and layout right
 	@$(PY) -m ruff check --fix-only --quiet
 	$(PY) -m ruff format --quiet
 
+screenshots: .venv/.dev chromium ## make the pictures of the documentation anew
+	@exec $(PY) -m docs.screenshots
+
 requirements: .venv/.created ## pin the newest versions that requirements/*.in allow
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv
 	export UV_CUSTOM_COMPILE_COMMAND="make requirements"
@@ -79,21 +82,21 @@ chromium:
 	touch .venv/.base .venv/.demo .venv/.dev
 
 # A python on PATH may be a version manager's shim that only prints an error, so try each.
+RIGHT_PYTHON := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 .venv/.created:
-	@if $(PY) -c 'import pip, sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
+	@if $(PY) -c 'import pip; $(RIGHT_PYTHON)' 2>/dev/null; then
 		touch .venv/.created
 		exit 0
 	fi
 	found=
-	for candidate in $${PYTHON:-} python3.12 python3.11 python3 python /usr/bin/python3.12 /usr/bin/python3.11; do
-		found="$$($$candidate -c 'import sys; print(sys.executable if sys.version_info[:2] in ((3, 11), (3, 12)) else "")' 2>/dev/null)" || found=
-		[ -z "$$found" ] || break
+	for candidate in $${PYTHON:-} $$(type -aP python3.12 python3.11 python3 python); do
+		if "$$candidate" -c '$(RIGHT_PYTHON)' 2>/dev/null; then found="$$candidate"; break; fi
 	done
 	if [ -z "$$found" ]; then
-		echo "make: bucketwatch needs Python 3.11 or 3.12 and there is neither on PATH; install one (PYTHON=/path/to/python3.12 names it)" >&2
+		echo "make: bucketwatch needs Python 3.11 or 3.12, and PATH has neither; install one, or name it: make PYTHON=/path/to/python3.12" >&2
 		exit 1
 	fi
-	package="python$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+	package="$$("$$found" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
 	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 		echo "Installing $$package …"
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$$package"; } >/dev/null 2>&1 || true

@@ -58,10 +58,10 @@ class ServiceForm(ModelForm[M]):
 
 
 class BucketForm(ServiceForm[Bucket]):
-    access_key = secret_field("access key")
-    secret_key = secret_field("secret key", "Kept in the vault, and never shown again.")
+    access_key = secret_field("Access key")
+    secret_key = secret_field("Secret key", "Kept in the vault, and never shown again.")
     webhook_client_secret = secret_field(
-        "webhook OAuth2 client secret",
+        "Webhook OAuth2 client secret",
         "Kept in the vault. On a change, leave it empty to keep the stored one.",
     )
 
@@ -106,8 +106,8 @@ class BucketForm(ServiceForm[Bucket]):
 
 
 class CredentialForm(ServiceForm[Credential]):
-    access_key = secret_field("access key")
-    secret_key = secret_field("secret key", "Kept in the vault, and never shown again.")
+    access_key = secret_field("Access key")
+    secret_key = secret_field("Secret key", "Kept in the vault, and never shown again.")
 
     class Meta:
         model = Credential

@@ -29,6 +29,7 @@ _CHUNK = 200
 # After a failed flush, saves in this process leave the outbox to catch_up for so long: an action
 # on a hundred buckets must not wait for an absent Redis a hundred times.
 _LEAVE_IT_S = 5.0
+_SAY_AGAIN_S = 60.0
 
 
 class _Outage:
@@ -46,10 +47,13 @@ class _Outage:
 
 
 _outage = _Outage()
+_said_at: dict[str, float] = {}
 
 
 def flush() -> bool:
-    """Write what the outbox holds; False if something has to stay in it. Does not raise.
+    """Write what the outbox holds; False if something has to stay in it.
+
+    Raises nothing but the database's errors.
 
     A bucket that Redis refuses (its key was made something else by hand) is logged and stays,
     and the others are written.
@@ -63,7 +67,7 @@ def flush() -> bool:
                 _write(name, buckets.get(name), revision)
             except BucketwatchError as exc:
                 written_all = False
-                logger.warning("%s: its configuration is not in Redis yet: %s", name, exc)
+                _say(name, exc)
                 if wiring.redis_health().redis != "ok":
                     return False
             else:
@@ -79,13 +83,14 @@ def flush_after_commit() -> None:
 
 def catch_up() -> bool:
     """Write what a save could not, and what Redis has lost; False if Redis is away."""
+    # In this order: a bucket that is saved meanwhile is not mistaken for a lost one.
+    names = set(Bucket.objects.values_list("name", flat=True))
+    waiting = set(Outbox.objects.values_list("bucket", flat=True))
     try:
         known = wiring.impatient_configuration().revisions()
     except BucketwatchError as exc:
-        logger.warning("The configuration mirror waits for Redis: %s", exc)
+        logger.debug("The mirror waits for Redis: %s", exc)
         return False
-    waiting = set(Outbox.objects.values_list("bucket", flat=True))
-    names = set(Bucket.objects.values_list("name", flat=True))
     lost = sorted(names - known.keys() - waiting)
     if lost:
         logger.warning("Redis does not hold %d buckets: writing them again", len(lost))
@@ -126,6 +131,14 @@ def _write(name: str, bucket: Bucket | None, revision: int) -> None:
     else:
         notifications = bucket.notifications_enabled
         store.put(name, document(bucket), notifications=notifications, revision=revision)
+
+
+def _say(name: str, problem: BucketwatchError) -> None:
+    """Log that a bucket waits; not each time, since it is tried every few seconds."""
+    now = time.monotonic()
+    if now - _said_at.get(name, -_SAY_AGAIN_S) >= _SAY_AGAIN_S:
+        _said_at[name] = now
+        logger.warning("%s: its configuration is not in Redis yet: %s", name, problem)
 
 
 def _iso(moment: datetime) -> str:

@@ -340,6 +340,21 @@ def test_an_api_client_can_be_disabled(operator):
     assert client.enabled is False
 
 
+def test_an_api_client_can_be_deleted(operator):
+    client, _ = services.create_api_client(name="ingest")
+
+    operator.post(reverse("admin:buckets_apiclient_delete", args=[client.pk]), {"post": "yes"})
+
+    assert not ApiClient.objects.exists()
+
+
+def test_a_credential_that_is_saved_without_new_keys_keeps_its_own(operator, bucket):
+    response = operator.post(change_url(bucket.credential), {})
+
+    assert response.status_code == 302
+    assert wiring.vault().read_all()["MEDIA_IN"].access_key == ACCESS
+
+
 def test_a_name_that_another_api_client_has_is_refused_at_its_field(operator):
     services.create_api_client(name="ingest")
 

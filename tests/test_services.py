@@ -112,6 +112,11 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_stored():
         pytest.param({"secret_key": "tab\there"}, "secret_key", id="control-character"),
         pytest.param({"secret_key": "x" * 1025}, "secret_key", id="endless"),
         pytest.param({"webhook_client_secret": "s"}, "webhook_client_id", id="secret-of-nobody"),
+        pytest.param(
+            {"webhook_client_id": "me", "webhook_client_secret": "two words"},
+            "webhook_client_secret",
+            id="client-secret",
+        ),
     ],
 )
 def test_keys_that_are_none_are_refused_at_their_field(values, field):

@@ -253,3 +253,21 @@ def test_two_processes_that_start_at_once_agree_on_the_key(tmp_path):
 
 def test_its_representation_shows_no_key(path, key):
     assert key not in repr(LocalVault(path, key))
+
+
+def test_a_key_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "vault.key").mkdir()
+
+    with pytest.raises(ConfigurationError, match=r"VAULT_KEY is not set, and .*vault\.key cannot"):
+        open_local_vault(tmp_path, None)
+
+
+def test_a_key_that_cannot_be_stored_is_not_used(tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigurationError, match=r"No space left on device; set VAULT_KEY"):
+        open_local_vault(tmp_path, None)
+
+    assert not (tmp_path / "vault.key").exists()

@@ -41,8 +41,8 @@ class BucketAdmin(ServiceAdmin):
         "state",
         "last_scan",
         "object_count",
-        "error",
         "notifications_enabled",
+        "error",
     )
     list_filter = (StateFilter, "notifications_enabled", "region")
     list_select_related = ("credential",)
