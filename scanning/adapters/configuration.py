@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# KEYS: config, disabled flag, revisions, removed, config_version, bucket hash.
+# KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, garbage.
 # ARGV: bucket, revision, expected old JSON or '', new JSON, notifications '1'/'0', generation.
 # Returns 1 written, 0 Redis is newer, -1 the JSON changed under us (read again).
 _PUT = """
@@ -39,6 +39,12 @@ redis.call('SET', KEYS[1], ARGV[4])
 if ARGV[5] == '1' then redis.call('DEL', KEYS[2]) else redis.call('SET', KEYS[2], 'true') end
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 redis.call('HDEL', KEYS[4], ARGV[1])
+local before = redis.call('HGET', KEYS[6], 'generation')
+if before and before ~= ARGV[6] then
+  -- What was known is of another bucket now; its hold and its progress go with it.
+  redis.call('SADD', KEYS[7], before .. ' ' .. ARGV[1])
+  redis.call('HDEL', KEYS[6], 'progress', 'held_since', 'held_missing', 'held_known', 'released')
+end
 redis.call('HSET', KEYS[6], 'generation', ARGV[6])
 redis.call('INCR', KEYS[5])
 return 1
@@ -92,6 +98,7 @@ class ConfigurationStore:
             keys.REMOVED,
             keys.CONFIG_VERSION,
             keys.bucket(name),
+            keys.GARBAGE,
         ]
         generation = document["bucketwatch"]["generation"]
 

@@ -1,60 +1,108 @@
-"""Object states as the documented JSON strings, and the commit that writes them with their events.
+"""Segments, manifests and documented strings, and the commit that writes them with their events.
 
-{state_prefix}{bucket}:{key}   string, JSON   etag, last_modified, size, last_processed
-linode:notifications:queue     list           one JSON notification an element
-…:bw:bucket:{name}             hash           fence, generation, commit: what a commit checks
-…:bw:stats                     hash           counters of all processes
+    …:bw:{bucket}:{generation}:manifest   hash     segment id -> entry (`packing.py`)
+    …:bw:{bucket}:{generation}:seg:{id}   string   the segment's rows (`packing.py`)
+    …:bw:bucket:{name}                    hash     fence, generation, commit, progress, complete, …
+    …:bw:events                           stream   recent events, one entry a commit, capped
+    …:bw:stats                            hash     counters of all processes
+    linode:notifications:queue            list     one JSON notification an element
+    {state_prefix}{bucket}:{key}          string   the documented JSON of one object, a view
 """
 
 from __future__ import annotations
 
 import json
-from functools import partial
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from scanning.adapters import packing
 from scanning.core import keys
-from scanning.core.errors import CommitOutOfStep, ConfigurationChanged, LeaseLost, RedisUnavailable
+from scanning.core.errors import (
+    CommitOutOfStep,
+    ConfigurationChanged,
+    LeaseLost,
+    QueueFull,
+    RedisUnavailable,
+)
 from scanning.core.types import EventType, ObjectState
+from scanning.ports import KnownState, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from scanning.adapters.redis_connection import RedisConnection
-    from scanning.conf import Redis
-    from scanning.core.types import Claim
-    from scanning.ports import PageCommit
+    from scanning.conf import ScanningConf
+    from scanning.core.listing import Columns
+    from scanning.core.types import BucketConfig, Claim
+    from scanning.ports import Commit
 
-# One page: its states and its notifications, all or nothing. Lua has no rollback, so everything
-# that can fail is looked at before the first write.
-# KEYS: bucket hash, run set, queue, stats, then one key per state.
-# ARGV: bucket, fence, generation, commit number, ttl, number of counters, field, n, …,
-#       one JSON per state, then the notifications.
-# Returns 'ok', 'lost', 'changed', 'out of step', or 'wrong type KEY'.
+RECENT_COMMITS = 1000
+
+# All or nothing. Lua has no rollback, so whatever can fail is looked at before the first write.
+# KEYS: bucket hash, run set, queue, stats, stream, manifest, then the segments and strings that
+#       are written, then those that are deleted.
+# ARGV: bucket, fence, generation, commit number, progress JSON, high-water mark, string seconds,
+#       stream entry or '', stream length, then how many of each follow: counters, entries,
+#       entries deleted, segments, strings; then counter, n, …; id, entry, …; ids; values of the
+#       segments; values of the strings; notifications.
+# Returns 'ok', 'lost', 'changed', 'out of step', 'full', or 'wrong type KEY'.
 _COMMIT = """
-local hash, run, queue, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local hash, run, queue, stats, stream, manifest = unpack(KEYS, 1, 6)
 local bucket, fence, generation, number = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if redis.call('HGET', hash, 'fence') ~= fence then return 'lost' end
 if (redis.call('HGET', hash, 'generation') or '0') ~= generation then return 'changed' end
 if not redis.call('ZSCORE', run, bucket) then return 'lost' end
 local last = tonumber(redis.call('HGET', hash, 'commit') or '0')
--- redis-py may send a command twice after a time-out: the second answers as the first did.
+-- A command may be sent twice after a time-out: the second answers as the first did.
 if last == number then return 'ok' end
 if last ~= number - 1 then return 'out of step' end
-local kind = redis.call('TYPE', queue).ok
-if kind ~= 'list' and kind ~= 'none' then return 'wrong type ' .. queue end
-kind = redis.call('TYPE', stats).ok
-if kind ~= 'hash' and kind ~= 'none' then return 'wrong type ' .. stats end
+local types = {[queue] = 'list', [stats] = 'hash', [stream] = 'stream', [manifest] = 'hash'}
+for key, wanted in pairs(types) do
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= wanted and kind ~= 'none' then return 'wrong type ' .. key end
+end
+local counters, entries, gone, segments, strings = unpack(ARGV, 10, 14)
+local at = 15
+local after = at + 2 * counters + 2 * entries + gone + segments + strings
+for i = at, at + 2 * counters - 1, 2 do
+  local stored = redis.call('HGET', stats, ARGV[i])
+  if stored and not string.match(stored, '^-?%d+$') then return 'wrong type ' .. stats end
+end
+if #ARGV >= after and redis.call('LLEN', queue) >= tonumber(ARGV[6]) then return 'full' end
 
-local at = 7 + 2 * tonumber(ARGV[6])
-local states = #KEYS - 4
-for i = at + states, #ARGV, 1000 do
+for i = after, #ARGV, 1000 do
   redis.call('RPUSH', queue, unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end
 -- The older monitor left a 7-day expiry on the queue; nothing may drop events silently.
 redis.call('PERSIST', queue)
-for i = 1, states do redis.call('SET', KEYS[4 + i], ARGV[at + i - 1], 'EX', ARGV[5]) end
-for i = 7, at - 1, 2 do redis.call('HINCRBY', stats, ARGV[i], ARGV[i + 1]) end
-redis.call('HSET', hash, 'commit', ARGV[4])
+if ARGV[8] ~= '' then
+  redis.call('XADD', stream, 'MAXLEN', '~', ARGV[9], '*', 'commit', ARGV[8])
+end
+for _ = 1, counters do
+  redis.call('HINCRBY', stats, ARGV[at], ARGV[at + 1])
+  at = at + 2
+end
+for _ = 1, entries do
+  redis.call('HSET', manifest, ARGV[at], ARGV[at + 1])
+  at = at + 2
+end
+for _ = 1, gone do
+  redis.call('HDEL', manifest, ARGV[at])
+  at = at + 1
+end
+local key = 7
+for _ = 1, segments do
+  redis.call('SET', KEYS[key], ARGV[at])
+  key, at = key + 1, at + 1
+end
+for _ = 1, strings do
+  redis.call('SET', KEYS[key], ARGV[at], 'EX', ARGV[7])
+  key, at = key + 1, at + 1
+end
+for i = key, #KEYS, 1000 do
+  redis.call('UNLINK', unpack(KEYS, i, math.min(i + 999, #KEYS)))
+end
+redis.call('HSET', hash, 'commit', ARGV[4], 'progress', ARGV[5])
 return 'ok'
 """
 
@@ -69,89 +117,91 @@ _COUNTERS = {
 class RedisStates:
     """Implements `ports.StateStore`."""
 
-    def __init__(self, connection: RedisConnection, settings: Redis) -> None:
+    def __init__(self, connection: RedisConnection, conf: ScanningConf) -> None:
         self._connection = connection
-        self._settings = settings
+        self._conf = conf
         self._commit = connection.script(_COMMIT)
 
-    def load(self, bucket: str, keys_: Sequence[str]) -> list[ObjectState | None]:
+    def open(self, bucket: BucketConfig) -> KnownState:
+        manifest = keys.manifest(bucket.name, bucket.generation)
+        wanted = ["complete", "progress", "held_since", "released"]
+
+        def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None]]:
+            pipe = r.pipeline(transaction=False)
+            pipe.hgetall(manifest)
+            pipe.hmget(keys.bucket(bucket.name), wanted)
+            stored, fields = pipe.execute()
+            return stored, fields
+
+        stored, (complete, progress, held_since, released) = self._connection.run_bytes(read)
+        entries = [packing.unpack_entry(id_, value) for id_, value in stored.items()]
+        entries.sort(key=lambda entry: entry.last_key)
+        return KnownState(
+            entries=entries,
+            progress=_progress(progress),
+            is_first=complete != str(bucket.generation).encode(),
+            held_since=float(held_since) if held_since else None,
+            released=bool(released),
+        )
+
+    def load(self, bucket: BucketConfig, segments: Sequence[str]) -> list[Columns]:
+        names = [keys.segment(bucket.name, bucket.generation, id_) for id_ in segments]
+        values = self._connection.run_bytes(lambda r: r.mget(names))
+        if None in values:
+            raise CommitOutOfStep(f"{bucket.name}: a segment is missing in Redis; scanning again")
+        return [packing.unpack_rows(value) for value in values]
+
+    def older_states(self, bucket: BucketConfig, keys_: Sequence[str]) -> list[ObjectState | None]:
         if not keys_:
             return []
-        names = [keys.state(self._settings.state_prefix, bucket, key) for key in keys_]
+        names = [keys.state(self._conf.redis.state_prefix, bucket.name, key) for key in keys_]
         return [_parse(text) for text in self._connection.run(lambda r: r.mget(names))]
 
-    def commit(self, claim: Claim, commit: PageCommit) -> None:
-        prefix = self._settings.state_prefix
+    def commit(self, claim: Claim, commit: Commit) -> None:
+        redis = self._conf.redis
+        written = [piece for piece in commit.pieces if piece.columns is not None]
         names = [
             keys.bucket(claim.bucket),
             keys.running(claim.region),
-            self._settings.queue_name,
+            redis.queue_name,
             keys.STATS,
-            *(keys.state(prefix, claim.bucket, key) for key in commit.states),
+            keys.EVENTS,
+            keys.manifest(claim.bucket, claim.generation),
+            *(self._segment(claim, piece.entry.id) for piece in written),
+            *(keys.state(redis.state_prefix, claim.bucket, key) for key in commit.strings),
+            *(self._segment(claim, id_) for id_ in commit.removed),
+            *(keys.state(redis.state_prefix, claim.bucket, key) for key in commit.no_strings),
         ]
-        counters = [
-            item
-            for kind, field in _COUNTERS.items()
-            if (number := getattr(commit.counts, kind.value))
-            for item in (field, number)
-        ]
-        args = [
+        args: list[Any] = [
             claim.bucket,
             claim.fence,
             claim.generation,
             commit.number,
-            self._settings.ttl,
-            len(counters) // 2,
-            *counters,
-            *map(_format, commit.states.values()),
-            *commit.notifications,
+            json.dumps(asdict(commit.progress)) if commit.progress else "",
+            self._conf.queue.high_water,
+            redis.ttl,
+            commit.recent,
+            RECENT_COMMITS,
+            len(commit.counted),
+            len(commit.pieces),
+            len(commit.removed),
+            len(written),
+            len(commit.strings),
         ]
+        for kind, number in commit.counted.items():
+            args += [_COUNTERS[kind], number]
+        for piece in commit.pieces:
+            args += [piece.entry.id, packing.pack_entry(piece.entry)]
+        args += commit.removed
+        args += [packing.pack_rows(piece.columns) for piece in written if piece.columns]
+        args += map(_format, commit.strings.values())
+        args += commit.notifications
         answer = self._commit(names, args)
         if answer != "ok":
             raise _not_committed(claim.bucket, str(answer))
 
-    def states(self, bucket: str) -> Iterator[str]:
-        """The names of a bucket's state keys; looks through the whole keyspace."""
-        match = _glob_escape(keys.state(self._settings.state_prefix, bucket, "")) + "*"
-        cursor = 0
-        while True:
-            look = partial(_scan_keys, cursor=cursor, match=match)
-            cursor, names = self._connection.run(look)
-            yield from names
-            if cursor == 0:
-                return
-
-    def clear_removed(self) -> int:
-        """Delete the states of buckets that were removed; how many strings that were.
-
-        Such a bucket cannot be claimed before it is done, so that one added again under the same
-        name starts anew and loses nothing of its own.
-        """
-        cleared = 0
-        for bucket in sorted(self._connection.run(lambda r: r.smembers(keys.CLEARING))):
-            batch: list[str] = []
-            for name in self.states(bucket):
-                batch.append(name)
-                if len(batch) == 1000:  # noqa: PLR2004 - names in one UNLINK
-                    cleared += self._unlink(batch)
-                    batch = []
-            cleared += self._unlink(batch)
-            self._connection.run(partial(_cleared, bucket=bucket))
-        return cleared
-
-    def _unlink(self, names: list[str]) -> int:
-        if not names:
-            return 0
-        return self._connection.run(lambda r: int(r.unlink(*names)))
-
-
-def _scan_keys(r: Any, *, cursor: int, match: str) -> tuple[int, list[str]]:
-    answer: tuple[int, list[str]] = r.scan(cursor, match=match, count=1000)
-    return answer
-
-
-def _cleared(r: Any, *, bucket: str) -> None:
-    r.srem(keys.CLEARING, bucket)
+    def _segment(self, claim: Claim, id_: str) -> str:
+        return keys.segment(claim.bucket, claim.generation, id_)
 
 
 def _not_committed(bucket: str, answer: str) -> Exception:
@@ -161,8 +211,17 @@ def _not_committed(bucket: str, answer: str) -> Exception:
         return ConfigurationChanged(f"{bucket}: removed or changed while it was being scanned")
     if answer == "out of step":
         return CommitOutOfStep(f"{bucket}: Redis lost an earlier commit; scanning again")
+    if answer == "full":
+        return QueueFull(
+            f"{bucket}: the notification queue is above its high-water mark; scanning goes on "
+            "when consumers have read from it"
+        )
     key = answer.removeprefix("wrong type ")
     return RedisUnavailable(f"{bucket}: the Redis key {key} has another type; rename or delete it")
+
+
+def _progress(stored: bytes | None) -> Progress | None:
+    return Progress(**json.loads(stored)) if stored else None
 
 
 def _parse(text: str | None) -> ObjectState | None:
@@ -190,7 +249,3 @@ def _format(state: ObjectState) -> str:
             "last_processed": state.last_processed,
         }
     )
-
-
-def _glob_escape(text: str) -> str:
-    return "".join(f"\\{c}" if c in r"*?[]^\\" else c for c in text)

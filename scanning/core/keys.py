@@ -16,6 +16,8 @@ REMOVED = (
     f"{OURS}removed"  # hash: bucket -> revision that removed it, so that nothing older returns
 )
 CONFIG_VERSION = f"{OURS}config_version"  # counter: moves with every change of configuration
+GARBAGE = f"{OURS}garbage"  # set: "{generation} {bucket}" whose segments are to be deleted
+EVENTS = f"{OURS}events"  # stream: recent events, for people
 CLEARING = f"{OURS}clearing"  # set: removed buckets whose object states are still being deleted
 REGIONS = f"{OURS}regions"  # set: regions that have active buckets
 LEADER = f"{OURS}leader"  # string with expiry: which monitor schedules
@@ -45,6 +47,16 @@ def state(prefix: str, bucket: str, key: str) -> str:
 def bucket(name: str) -> str:
     """Hash: generation, fence, commit, offset, and how the last scan ended."""
     return f"{BUCKET_PREFIX}{name}"
+
+
+def manifest(bucket: str, generation: int) -> str:
+    """Hash: segment id -> entry."""
+    return f"{OURS}{bucket}:{generation}:manifest"
+
+
+def segment(bucket: str, generation: int, id_: str) -> str:
+    """String: the rows of one segment."""
+    return f"{OURS}{bucket}:{generation}:seg:{id_}"
 
 
 def due(region: str) -> str:
