@@ -49,7 +49,7 @@ class Site(BaseModel):
 
 
 def environment(root: Path) -> dict[str, str]:
-    """The process environment over the variables of ``ENV_FILE`` (default: ``.env`` in ``root``)."""
+    """The process environment over the variables of ``ENV_FILE`` (default: ``.env``)."""
     named = os.environ.get("ENV_FILE")
     path = Path(named) if named else root / ".env"
     if named and not path.exists():
@@ -59,9 +59,7 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def load_site(environ: Mapping[str, str]) -> Site:
-    given = {
-        name: environ[name.upper()] for name in Site.model_fields if environ.get(name.upper())
-    }
+    given = {name: environ[name.upper()] for name in Site.model_fields if environ.get(name.upper())}
     if "log_level" in given:
         given["log_level"] = given["log_level"].upper()
     try:
@@ -89,7 +87,9 @@ def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:
         model = field.annotation
         assert isinstance(model, type)  # noqa: S101 - for mypy: every section is a model
         assert issubclass(model, BaseModel)  # noqa: S101
-        warnings += [f"{path}: {section}.{k} is not known" for k in members if k not in model.model_fields]
+        warnings += [
+            f"{path}: {section}.{k} is not known" for k in members if k not in model.model_fields
+        ]
         values[section] = dict(members)
         for key in model.model_fields:
             names = [NAMES_IN_USE.get((section, key), ""), f"{section}_{key}".upper()]
@@ -105,7 +105,9 @@ def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:
         return ScanningConf.model_validate(values), warnings
     except ValidationError as exc:
         raise ConfigurationError(
-            _one_line(exc, lambda loc: sources.get((str(loc[0]), str(loc[1])), ".".join(map(str, loc))))
+            _one_line(
+                exc, lambda loc: sources.get((str(loc[0]), str(loc[1])), ".".join(map(str, loc)))
+            )
         ) from None
 
 
@@ -121,7 +123,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigurationError(f"CONFIG_PATH: {path} must hold sections such as redis:, found none")
+        raise ConfigurationError(
+            f"CONFIG_PATH: {path} must hold sections such as redis:, found none"
+        )
     return document
 
 

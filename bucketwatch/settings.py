@@ -140,8 +140,10 @@ Q_CLUSTER = {
     "name": "bucketwatch",
     "broker_class": "scanning.clusters.RegionBroker",
     "workers": 1,  # a region's scans run in threads of one process
-    "timeout": 120,  # a last resort: scan_region has its own, much shorter time budget
-    "retry": 180,
+    # A last resort: scan_region has a time budget of its own, but a bucket of millions of objects
+    # takes as long as its listing does.
+    "timeout": 3600,
+    "retry": 3660,
     "queue_limit": 1,
     "save_limit": -1,  # tasks are wake-ups: their results say nothing
     "scheduler": False,

@@ -24,17 +24,18 @@ from django_q.tasks import async_task
 
 from scanning import tasks, wiring
 from scanning.core.errors import BucketwatchError
-from scanning.processes import die_with_parent
+from scanning.processes import StopSignal, die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from multiprocessing.context import ForkProcess
-    from multiprocessing.synchronize import Event
 
 logger = logging.getLogger(__name__)
 
 _fork = multiprocessing.get_context("fork")
 _RESTART_AFTER_S = 1.0
+_LOOK_S = 0.25
+_TOGETHER_S = 1.0
 STOP_S = 12.0
 
 
@@ -85,9 +86,11 @@ class Clusters:
 
     def __init__(self, *, only: Collection[str] = ()) -> None:
         self._only = frozenset(only)
-        self._stop: Event = _fork.Event()
-        self._guards: dict[str, tuple[ForkProcess, Event]] = {}
+        self._stop = StopSignal()
+        self._guards: dict[str, tuple[ForkProcess, StopSignal]] = {}
         self._started_at: dict[str, float] = {}
+        self._redis_away = False
+        self._asked_at = 0.0
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT; returns when every child has ended."""
@@ -97,19 +100,24 @@ class Clusters:
         gc.freeze()  # forked children share what has been imported
         while not self._stop.is_set():
             self._keep_guards()
-            time.sleep(0.25)
+            self._stop.wait(_LOOK_S)
         self._end()
 
     def _ask_to_stop(self, signum: int, frame: object) -> None:  # noqa: ARG002
-        if self._stop.is_set():
+        now = time.monotonic()
+        # Two come together when a whole control group is told to stop: ours, and the monitor's.
+        if self._stop.is_set() and now - self._asked_at > _TOGETHER_S:
             os._exit(128 + signum)  # the second signal: the kernel ends the children (PDEATHSIG)
-        self._stop.set()
+        if not self._stop.is_set():
+            self._asked_at = now
+            self._stop.set()
 
     def _keep_guards(self) -> None:
         wanted = self._wanted_regions()
         for region, (guard, stop) in list(self._guards.items()):
             if not guard.is_alive():
-                logger.warning("%s: its workers ended; starting new ones", region)
+                if region in wanted:
+                    logger.warning("%s: its workers ended; starting new ones", region)
                 guard.join()
                 del self._guards[region]
             elif region not in wanted:
@@ -122,15 +130,18 @@ class Clusters:
 
     def _wanted_regions(self) -> set[str]:
         try:
-            regions = wiring.schedule().regions()
+            regions = wiring.impatient_schedule().regions()
         except BucketwatchError as exc:
-            logger.warning("workers wait for Redis: %s", exc)
+            if not self._redis_away:
+                logger.warning("workers wait for Redis: %s", exc)
+            self._redis_away = True
             return set(self._guards)
+        self._redis_away = False
         return regions & self._only if self._only else regions
 
     def _start_guard(self, region: str) -> None:
         connections.close_all()  # a child must not share our sockets
-        stop = _fork.Event()
+        stop = StopSignal()
         guard = _fork.Process(
             target=_guard, args=(region, stop, os.getpid()), name=f"guard-{region}", daemon=False
         )
@@ -147,11 +158,10 @@ class Clusters:
                 guard.kill()
 
 
-def _guard(region: str, stop: Event, parent: int) -> None:
-    die_with_parent()
-    if os.getppid() != parent:
-        return  # it died before we asked
-    os.register_at_fork(after_in_child=_after_fork)
+def _guard(region: str, stop: StopSignal, parent: int) -> None:
+    die_with_parent(parent)
+    forks = _Forks()
+    os.register_at_fork(before=forks.before, after_in_child=forks.after_in_child)
     wiring.reset()
     tasks.stop_signal = stop
     # `Conf` was read when django_q was imported, in the parent: point it at this region.
@@ -165,9 +175,15 @@ def _guard(region: str, stop: Event, parent: int) -> None:
     sentinel.start()
 
 
-def _after_fork() -> None:
-    die_with_parent()
-    wiring.reset()
+class _Forks:
+    """What every fork in a guard, and in its children, does: the child dies with its parent."""
+
+    def before(self) -> None:
+        self._parent = os.getpid()
+
+    def after_in_child(self) -> None:
+        die_with_parent(self._parent)
+        wiring.reset()
 
 
 class _Guard(Sentinel):  # type: ignore[misc]  # django-q2 has no types
@@ -177,7 +193,8 @@ class _Guard(Sentinel):  # type: ignore[misc]  # django-q2 has no types
         A worker killed while idle holds the read lock of the task queue: a new worker beside it
         would wait for ever, and so would SIGTERM.
         """
-        if process.exitcode not in {0, None} or process.timer.value == 0:
-            logger.warning("a worker died (exit code %s)", process.exitcode)
+        is_worker = process in self.pool
+        if not is_worker or process.exitcode not in {0, None} or process.timer.value == 0:
+            logger.warning("a worker process died (exit code %s)", process.exitcode)
             os._exit(1)
         super().reincarnate(process)

@@ -6,8 +6,11 @@ Pure declarations: ``bucketwatch/env.py`` reads the file and the environment int
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+_LAST_PORT = 65535
 
 
 class Section(BaseModel):
@@ -47,7 +50,9 @@ class Redis(Section):
     url: SecretStr | None = Field(
         None, description="whole address; wins over every other Redis setting"
     )
-    sentinel_host: str = Field("", description="empty: no Sentinel")
+    sentinel_host: str = Field(
+        "", description="empty: no Sentinel; several as host[:port], with commas between"
+    )
     sentinel_port: int = Field(26379, ge=1, le=65535)
     master_name: str = Field("mymaster", min_length=1)
     host: str = Field("localhost", min_length=1)
@@ -67,7 +72,20 @@ class Redis(Section):
             return None
         if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        try:
+            urlsplit(url.get_secret_value()).port  # noqa: B018 - reading it checks it
+        except ValueError:
+            raise ValueError("has a port that is no number from 0 to 65535") from None
         return url
+
+    @field_validator("sentinel_host")
+    @classmethod
+    def _names_hosts(cls, hosts: str) -> str:
+        for host in hosts.split(","):
+            name, colon, port = host.strip().partition(":")
+            if colon and not (name and port.isdecimal() and 1 <= int(port) <= _LAST_PORT):
+                raise ValueError("must be host or host:port, with commas between several")
+        return hosts
 
 
 class Ready(Section):

@@ -58,3 +58,6 @@ class LeaseHeartbeat:
                 )
         except BucketwatchError as exc:
             logger.warning("%s: could not renew the lease: %s", claim.bucket, exc)
+        except Exception:
+            # Without this thread every lease of the process would be lost.
+            logger.exception("%s: an error in bucketwatch while renewing the lease", claim.bucket)

@@ -66,7 +66,8 @@ class MultiRegionMonitor:
         self._logged_at = time.monotonic()
         self._redis_away = False
         self._leads = False
-        self._stopping = threading.Event()
+        self._stopping = processes.StopSignal()
+        self._stop_by = float("inf")
 
     # --- running
 
@@ -93,39 +94,53 @@ class MultiRegionMonitor:
         if self._stopping.is_set():
             processes.kill(self._children)
             os._exit(128 + signum)
-        self._stopping.set()
+        self._stop()
 
     def start_health_server(self) -> None:
         """Serve admin, API, ``/health``, ``/ready`` and ``/metrics`` in a child process."""
         self._children.append(processes.web())
 
-    def _tick(self) -> None:
+    def _stop(self) -> None:
+        self._stop_by = time.monotonic() + processes.STOP_S
+        self._stopping.set()
+        # Now, not after the tick: that may be waiting for Redis.
         for child in self._children:
-            child.keep_alive()
+            child.ask_to_stop()
+
+    def _tick(self) -> None:
         try:
-            self._leads = wiring.schedule().lead(self.name, lease_s=LEADER_LEASE_S)
-            if self._leads:
-                self.refresh_config_from_redis()
-                self.process_due_buckets()
-            self._log_stats()
+            for child in self._children:
+                child.keep_alive()
+            self._schedule()
         except BucketwatchError as exc:
             if not self._redis_away:
                 logger.warning("scheduling waits: %s", exc)
             self._redis_away = True
+        except Exception:
+            logger.exception("an error in bucketwatch broke a tick; the next one tries again")
         else:
             if self._redis_away:
                 logger.info("scheduling goes on")
             self._redis_away = False
 
+    def _schedule(self) -> None:
+        # Impatient: the next tick asks again, and a stop is not kept waiting.
+        self._leads = wiring.impatient_schedule().lead(self.name, lease_s=LEADER_LEASE_S)
+        if self._leads:
+            self.refresh_config_from_redis()
+            self.process_due_buckets()
+        self._log_stats()
+
     def _shut_down(self) -> None:
-        self._stopping.set()
-        processes.stop(self._children)
-        for pool in self.region_pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+        if not self._stopping.is_set():
+            self._stop()
         try:
-            wiring.schedule().step_down(self.name)
+            wiring.impatient_schedule().step_down(self.name)
         except BucketwatchError:
             logger.info("Redis is away; the lead expires by itself")
+        for pool in self.region_pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        processes.stop(self._children, deadline=self._stop_by)
 
     def _keep_house(self) -> None:
         """The control plane's recurring work, and clearing after removed buckets."""
@@ -222,7 +237,7 @@ class MultiRegionMonitor:
     def process_due_buckets(self) -> dict[str, int]:
         """Wake the workers of every region with due buckets; due buckets by region woken."""
         regions = self.get_all_regions()
-        due = wiring.schedule().due_counts(regions, now=time.time())
+        due = wiring.schedule().due_counts(regions)
         woken = {region: number for region, number in due.items() if number}
         for region in woken:
             clusters.wake(region)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -24,36 +25,74 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
-def die_with_parent(how: signal.Signals = signal.SIGKILL) -> None:
-    """Have the kernel signal this process when the thread that started it ends (Linux)."""
+def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel signal this process when the thread that started it ends (Linux).
+
+    Call it in the child, with the parent's process id.
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, how)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
+
+
+class StopSignal:
+    """An event that a signal handler may set, and that forked children see too.
+
+    The events of ``threading`` and ``multiprocessing`` have locks: a handler waits for ever for
+    the one that its own thread holds, and so does everybody when a process is killed while it
+    waits. A byte in a pipe that nobody takes out needs none.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+
+    def set(self) -> None:
+        os.write(self._writer, b"!")
+
+    def is_set(self) -> bool:
+        return self.wait(0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, at most ``timeout`` seconds; say whether it is."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
+
+    def __del__(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
 
 
 class Child:
     """A child process that is started again, ever more slowly, when it ends by itself."""
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._name = name
+        self._clock = clock
         self._command = list(command)
         self._pause_s = _FIRST_PAUSE_S
-        self._start_at = self._started_at = time.monotonic()
+        self._start_at = self._started_at = clock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked = False
         self.keep_alive()
 
     def keep_alive(self) -> None:
         """Start the child if it does not run and its pause is over."""
-        now = time.monotonic()
+        now = self._clock()
         if self._process is not None and self._process.poll() is not None:
             self._ended(self._process.returncode, ran_s=now - self._started_at)
             self._process, self._start_at = None, now + self._pause_s
         if self._process is None and now >= self._start_at:
-            self._started_at = now
+            self._started_at, self._asked = now, False
+            parent = os.getpid()
             # Its own session: Ctrl-C reaches the monitor alone, which stops its children in order.
             self._process = subprocess.Popen(
                 self._command,
                 cwd=settings.BASE_DIR,
                 start_new_session=True,
-                preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - no threads yet
+                preexec_fn=lambda: die_with_parent(parent, signal.SIGTERM),  # noqa: PLW1509 - no lock
             )
 
     def _ended(self, code: int, *, ran_s: float) -> None:
@@ -64,7 +103,9 @@ class Child:
         )
 
     def ask_to_stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        """Send SIGTERM, once: a second one would mean *at once*."""
+        if self._process is not None and self._process.poll() is None and not self._asked:
+            self._asked = True
             self._process.send_signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> None:
@@ -109,11 +150,10 @@ def web() -> Child:
     return Child("web", command)
 
 
-def stop(children: Sequence[Child]) -> None:
-    """End all children: asked together, killed when ``STOP_S`` is over."""
+def stop(children: Sequence[Child], *, deadline: float) -> None:
+    """End all children: asked together, killed at ``deadline`` (monotonic)."""
     for child in children:
         child.ask_to_stop()
-    deadline = time.monotonic() + STOP_S
     for child in children:
         child.wait(max(0.1, deadline - time.monotonic()))
 

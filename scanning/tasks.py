@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 TIME_BUDGET_S = 20.0
 # A slot that another host gives back is noticed no later than this.
 _LOOK_AGAIN_S = 0.5
+# A bucket that is due and may not be scanned: the monitor will soon take it off the schedule.
+_PUT_OFF_S = 5.0
 
 
 class StopSignal(Protocol):
@@ -94,7 +96,7 @@ class _RegionRun:
         try:
             bucket = self._buckets.get(claim.bucket)
             if bucket is None or not bucket.active or bucket.generation != claim.generation:
-                self._leases.release(claim)  # removed or changed since it was scheduled
+                self._put_off(claim)  # removed or changed since it was scheduled
                 return
             BucketScanner(
                 bucket,
@@ -107,6 +109,14 @@ class _RegionRun:
             ).run()
         except BucketwatchError as exc:
             logger.warning("%s: %s", claim.bucket, exc)
+        except Exception:
+            logger.exception("%s: an error in bucketwatch; its lease expires", claim.bucket)
+
+    def _put_off(self, claim: Claim) -> None:
+        """Give a claim back, and do not take it again in the next moment, and the next."""
+        at = time.time() + _PUT_OFF_S
+        wiring.schedule().due_at(claim.bucket, claim.region, at=at)
+        self._leases.release(claim)
 
     def _sleep_until_due(self, until: float) -> bool:
         """Wait for the next due bucket; False if none comes within the time budget."""

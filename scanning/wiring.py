@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -34,6 +35,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _built: dict[tuple[int, str], Any] = {}
+# Scan threads ask for the same things at the same moment. One builder may call another.
+_building = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _building  # noqa: PLW0603 - another thread of the parent may have held it
+    _building = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def ensure_django() -> None:
@@ -49,7 +60,9 @@ def _once(build: Callable[[], T]) -> Callable[[], T]:
     def built() -> T:
         key = (os.getpid(), build.__name__)
         if key not in _built:
-            _built[key] = build()
+            with _building:
+                if key not in _built:
+                    _built[key] = build()
         result: T = _built[key]
         return result
 
@@ -95,7 +108,7 @@ def connection() -> RedisConnection:
 @_once
 def impatient_connection() -> RedisConnection:
     """For answers that must come quickly, also when Redis is away: web pages and probes."""
-    return RedisConnection(conf().redis, patience_s=0.0)
+    return RedisConnection(conf().redis, patience_s=0.0, answer_s=1.5)
 
 
 @_once
@@ -122,6 +135,11 @@ def impatient_configuration() -> ConfigurationStore:
 @_once
 def schedule() -> ScheduleStore:
     return ScheduleStore(connection())
+
+
+@_once
+def impatient_schedule() -> ScheduleStore:
+    return ScheduleStore(impatient_connection())
 
 
 @_once

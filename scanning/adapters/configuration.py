@@ -51,7 +51,7 @@ return 1
 """
 
 # KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, last_scan, clearing,
-#       changed_status.
+#       changed_status, regions.
 # ARGV: bucket, revision.  Returns 1 removed, 0 Redis is newer.
 _REMOVE = """
 local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
@@ -62,10 +62,15 @@ if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[6], KEYS[7])
   redis.call('SREM', KEYS[9], ARGV[1])
   redis.call('SADD', KEYS[8], ARGV[1])
+  -- Added again at once, it must neither keep its old due time nor wait for its old lease.
+  for _, region in ipairs(redis.call('SMEMBERS', KEYS[10])) do
+    redis.call('ZREM', 'OURSregion:' .. region .. ':due', ARGV[1])
+    redis.call('ZREM', 'OURSregion:' .. region .. ':run', ARGV[1])
+  end
 end
 redis.call('INCR', KEYS[5])
 return 1
-"""
+""".replace("OURS", keys.OURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,7 @@ class ConfigurationStore:
             keys.last_scan(name),
             keys.CLEARING,
             keys.CHANGED_STATUS,
+            keys.REGIONS,
         ]
         args = [name, revision]
         return bool(self._remove(names, args))
@@ -169,16 +175,18 @@ def parse_bucket(name: str, text: str | None, *, notifications: bool) -> BucketC
     """The engine's view of one configuration JSON; None, and a log line, if it makes no sense."""
     try:
         return parse_document(name, json.loads(text or ""), notifications=notifications)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         logger.warning("%s: its configuration in Redis cannot be read", name)
         return None
 
 
 def parse_document(name: str, document: Mapping[str, Any], *, notifications: bool) -> BucketConfig:
-    """Read the documented JSON object. Raises KeyError, TypeError or ValueError."""
+    """Read the documented JSON object. What makes no sense raises one of several errors."""
     ours: Mapping[str, Any] = document.get("bucketwatch") or {}
     endpoint = str(document["endpoint"])
-    interval = ours.get("polling_interval")
+    interval = int(ours.get("polling_interval") or 0)
+    if interval < 0:
+        raise ValueError("a polling interval cannot be negative")
     return BucketConfig(
         name=name,
         endpoint=endpoint,
@@ -187,7 +195,7 @@ def parse_document(name: str, document: Mapping[str, Any], *, notifications: boo
         ),
         credential=str(ours.get("credential") or name.upper().replace("-", "_")),
         generation=int(ours.get("generation") or 0),
-        polling_interval_s=int(interval) if interval else None,
+        polling_interval_s=interval or None,
         active=document.get("status", "active") == "active",
         notifications=notifications,
         fetch_metadata=bool(ours.get("fetch_metadata", True)),

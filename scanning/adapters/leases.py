@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scanning.adapters.schedule_store import server_time
 from scanning.core import keys
 from scanning.core.types import BucketStatus, Claim
 
@@ -169,7 +170,7 @@ class RedisLeases:
     def next_due(self, region: str) -> float | None:
         def ask(r: Any) -> float | None:
             pipe = r.pipeline(transaction=False)
-            pipe.zrange(keys.running(region), 0, -1)
+            pipe.zrangebyscore(keys.running(region), server_time(r), "+inf")
             pipe.zrange(keys.due(region), 0, 0, withscores=True)
             running, head = pipe.execute()
             if head and head[0][0] in running:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -16,10 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
 )
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
@@ -29,7 +36,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from scanning.core.errors import ConfigurationError, RedisUnavailable
+from scanning.core.errors import RedisUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,10 +47,18 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
-# What a server says when it cannot serve now but will: a failover, a script that runs too long,
-# a master that waits for its replicas.
-_AWAY_TEXTS = ("LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY", "CLUSTERDOWN", "TRYAGAIN")
+_AWAY = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    BusyLoadingError,
+    ReadOnlyError,
+    MasterDownError,
+)
+# Of redis-py's connection errors these two do not go away by asking again.
+_REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
+# Answers without a class of their own from a server that cannot serve now but will: a master that
+# waits for its replicas, a script that runs too long. A pipeline puts its own words before them.
+_AWAY_TEXT = re.compile(r"\b(NOREPLICAS|BUSY) ")
 _CONNECT_S = 2.0
 _ANSWER_S = 5.0
 
@@ -57,20 +72,28 @@ class RedisHealth:
 
 
 class RedisConnection:
-    """Runs operations against the master, again and again for ``patience_s`` seconds."""
+    """Runs operations against the master, again and again for ``patience_s`` seconds.
+
+    ``answer_s`` is how long a server may take to answer one command.
+    """
 
     def __init__(
-        self, settings: conf.Redis, *, patience_s: float = 8.0, client: redis.Redis | None = None
+        self,
+        settings: conf.Redis,
+        *,
+        patience_s: float = 8.0,
+        answer_s: float = _ANSWER_S,
+        client: redis.Redis | None = None,
     ) -> None:
         self._settings = settings
         self._patience_s = patience_s
-        self.client = client or _client(settings)
+        self.client = client or _client(settings, answer_s)
 
     @classmethod
     def over(cls, client: redis.Redis, settings: conf.Redis) -> RedisConnection:
         """A connection to where somebody's own client goes; their client is left as it is."""
         pool = client.connection_pool
-        options = pool.connection_kwargs | {"decode_responses": True}
+        options = pool.connection_kwargs | _TEXT
         own = redis.ConnectionPool(connection_class=pool.connection_class, **options)
         return cls(settings, client=redis.Redis(connection_pool=own))
 
@@ -94,13 +117,13 @@ class RedisConnection:
         while True:
             try:
                 return operation(self.client)
-            except AWAY as exc:
-                problem: RedisError = exc
-            except ResponseError as exc:
-                if str(exc).startswith(_AWAY_TEXTS):
-                    problem = exc
-                else:
-                    raise _refused(exc) from exc
+            except RedisError as exc:
+                if not _goes_away(exc):
+                    raise RedisUnavailable(_refusal(exc)) from exc
+                problem = exc
+            if isinstance(problem, ReadOnlyError | MasterDownError):
+                # The master has become a replica: the next connection asks who is master now.
+                self.client.connection_pool.disconnect(inuse_connections=False)
             if time.monotonic() + pause_s > give_up_at:
                 raise RedisUnavailable(f"Redis does not answer: {short(problem)}") from problem
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
@@ -143,22 +166,31 @@ def short(problem: RedisError) -> str:
     return lines[0][:200]
 
 
-def _refused(exc: ResponseError) -> Exception:
-    text = short(exc)
-    if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-        return ConfigurationError(f"Redis refuses us: {text}; check REDIS_PASSWORD or REDIS_URL")
-    if text.startswith(("MOVED", "CROSSSLOT")):
-        return ConfigurationError("Redis Cluster is not supported: a commit needs one keyspace")
-    if text.startswith("OOM"):
-        return RedisUnavailable("Redis is out of memory (maxmemory): nothing was written")
-    return RedisUnavailable(f"Redis answered with an error: {text}")
+def _goes_away(exc: RedisError) -> bool:
+    is_away = isinstance(exc, _AWAY) or _AWAY_TEXT.search(str(exc)) is not None
+    return is_away and not isinstance(exc, _REFUSED)
 
 
-def _client(settings: conf.Redis) -> redis.Redis:
+def _refusal(exc: RedisError) -> str:
+    match exc:
+        case AuthenticationError() | AuthorizationError() | NoPermissionError():
+            return f"Redis refuses us: {short(exc)}; check REDIS_PASSWORD or REDIS_URL"
+        case AskError() | ClusterCrossSlotError():  # MOVED is an AskError
+            return "Redis Cluster is not supported: a commit needs one keyspace"
+        case OutOfMemoryError():
+            return "Redis is out of memory (maxmemory): nothing was written"
+    return f"Redis answered with an error: {short(exc)}"
+
+
+# What is not UTF-8 was not written by us: it must neither break reading nor be changed by it.
+_TEXT = {"decode_responses": True, "encoding_errors": "surrogateescape"}
+
+
+def _client(settings: conf.Redis, answer_s: float) -> redis.Redis:
     options: dict[str, Any] = {
-        "decode_responses": True,
-        "socket_connect_timeout": _CONNECT_S,
-        "socket_timeout": _ANSWER_S,
+        **_TEXT,
+        "socket_connect_timeout": min(_CONNECT_S, answer_s),
+        "socket_timeout": answer_s,
         "health_check_interval": 30,
         "retry": Retry(NoBackoff(), 0),
         "client_name": "bucketwatch",

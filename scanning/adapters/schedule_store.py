@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import keys
@@ -26,11 +27,38 @@ return 1
 """
 
 
+# KEYS: regions, revisions.  ARGV: rows of four: 'due' region bucket time, 'gone' region bucket '',
+# 'offset' '' bucket seconds, 'region' region '' ''.  Regions that are not named any more leave.
+_WRITE = """
+local wanted = {}
+for i = 1, #ARGV, 4 do
+  local what, region, name, number = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  if what == 'region' then
+    wanted[region] = true
+    redis.call('SADD', KEYS[1], region)
+  elseif what == 'gone' then
+    redis.call('ZREM', 'OURSregion:' .. region .. ':due', name)
+  elseif redis.call('HEXISTS', KEYS[2], name) == 1 then
+    if what == 'due' then
+      redis.call('ZADD', 'OURSregion:' .. region .. ':due', number, name)
+    else
+      redis.call('HSET', 'BUCKETS' .. name, 'offset', number)
+    end
+  end
+end
+for _, region in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  if not wanted[region] then redis.call('SREM', KEYS[1], region) end
+end
+return 1
+""".replace("OURS", keys.OURS).replace("BUCKETS", keys.BUCKET_PREFIX)
+
+
 class ScheduleStore:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._lead = connection.script(_LEAD)
         self._step_down = connection.script(_STEP_DOWN)
+        self._write = connection.script(_WRITE)
 
     def lead(self, who: str, *, lease_s: float) -> bool:
         """Take or keep the leader lease."""
@@ -46,7 +74,8 @@ class ScheduleStore:
         if not names:
             return {}
         texts = self._connection.run(lambda r: r.mget([keys.last_scan(name) for name in names]))
-        return {n: float(text) for n, text in zip(names, texts, strict=True) if text is not None}
+        times = {name: _epoch_s(text) for name, text in zip(names, texts, strict=True)}
+        return {name: at for name, at in times.items() if at is not None}
 
     def regions(self) -> set[str]:
         """The regions that have active buckets, or had them when the schedule was last written."""
@@ -67,15 +96,17 @@ class ScheduleStore:
 
         return self._connection.run(read)
 
-    def due_counts(self, regions: Iterable[str], *, now: float) -> dict[str, int]:
-        """How many buckets of each region are due and not being scanned; one round trip."""
+    def due_counts(self, regions: Iterable[str]) -> dict[str, int]:
+        """How many buckets of each region are due and not being scanned, by the server's clock."""
         asked = sorted(regions)
 
         def read(r: Any) -> dict[str, int]:
+            now = server_time(r)
             pipe = r.pipeline(transaction=False)
             for region in asked:
                 pipe.zrangebyscore(keys.due(region), "-inf", now)
-                pipe.zrange(keys.running(region), 0, -1)
+                # Only a claim takes expired leases away, and it needs a wake-up: look past them.
+                pipe.zrangebyscore(keys.running(region), now, "+inf")
             answers = pipe.execute()
             return {
                 region: len(set(answers[2 * i]) - set(answers[2 * i + 1]))
@@ -92,26 +123,33 @@ class ScheduleStore:
         offsets: Mapping[str, float],
         regions: Iterable[str],
     ) -> None:
-        """Change due times (by region, then bucket), remember stagger offsets and the regions."""
-        wanted = set(regions)
+        """Change due times (by region, then bucket), remember stagger offsets and the regions.
 
-        def change(r: Any) -> None:
-            gone = {str(region) for region in r.smembers(keys.REGIONS)} - wanted
-            pipe = r.pipeline()
-            for region, due in added.items():
-                pipe.zadd(keys.due(region), dict(due))
-            for region, names in removed.items():
-                pipe.zrem(keys.due(region), *names)
-            for name, offset in offsets.items():
-                pipe.hset(keys.bucket(name), "offset", f"{offset:.6f}")
-            if wanted:
-                pipe.sadd(keys.REGIONS, *wanted)
-            if gone:
-                pipe.srem(keys.REGIONS, *gone)
-            pipe.execute()
+        A bucket that was removed from the configuration meanwhile is left alone.
+        """
+        rows = [
+            *(["due", r, n, f"{at:.6f}"] for r, times in added.items() for n, at in times.items()),
+            *(["gone", r, n, ""] for r, names in removed.items() for n in names),
+            *(["offset", "", n, f"{offset:.6f}"] for n, offset in offsets.items()),
+            *(["region", r, "", ""] for r in regions),
+        ]
+        self._write([keys.REGIONS, keys.REVISIONS], [field for row in rows for field in row])
 
-        self._connection.run(change)
+    def due_at(self, bucket: str, region: str, *, at: float) -> None:
+        """Move a bucket's next scan; a bucket that is not scheduled stays so."""
+        self._connection.run(lambda r: r.zadd(keys.due(region), {bucket: at}, xx=True))
 
-    def due_now(self, bucket: str, region: str, *, now: float) -> None:
-        """Ask for a scan as soon as a slot is free; a bucket that is not scheduled stays so."""
-        self._connection.run(lambda r: r.zadd(keys.due(region), {bucket: now}, xx=True))
+
+def server_time(r: Any) -> float:
+    """Redis's own clock, which leases and claims go by."""
+    seconds, micros = r.time()
+    return float(seconds) + float(micros) / 1e6
+
+
+def _epoch_s(text: str | None) -> float | None:
+    """A documented key that other programs write too: what is no time counts as not there."""
+    try:
+        at = float(text or "")
+    except ValueError:
+        return None
+    return at if math.isfinite(at) else None

@@ -39,16 +39,21 @@ class ClientCacheReport:
 
     def send(self, cache: Mapping[str, int]) -> None:
         new = {name: cache[name] - said for name, said in self._said.items()}
-        self._said = {name: cache[name] for name in self._said}
+        now = time.time()
 
         def write(r: Any) -> None:
+            # Worker processes are replaced now and then, for years.
+            gone = [p for p, said in r.hgetall(keys.CLIENTS).items() if not _lives(said, now=now)]
             pipe = r.pipeline()
             for name, number in new.items():
                 pipe.hincrby(keys.STATS, name, number)
-            pipe.hset(keys.CLIENTS, self._process, f"{cache['total_clients']}:{time.time():.0f}")
+            if gone:
+                pipe.hdel(keys.CLIENTS, *gone)
+            pipe.hset(keys.CLIENTS, self._process, f"{cache['total_clients']}:{now:.0f}")
             pipe.execute()
 
         self._connection.run(write)
+        self._said = {name: cache[name] for name in self._said}
 
 
 def read(connection: RedisConnection, settings: Redis) -> dict[str, Any]:
@@ -88,5 +93,8 @@ def _scan_stats(stored: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _living_clients(said: Any, *, now: float) -> int:
-    rows = (text.split(":") for text in said)
-    return sum(int(clients) for clients, at in rows if now - float(at) < _PROCESS_GONE_S)
+    return sum(int(text.split(":")[0]) for text in said if _lives(text, now=now))
+
+
+def _lives(said: str, *, now: float) -> bool:
+    return now - float(said.split(":")[1]) < _PROCESS_GONE_S

@@ -55,9 +55,9 @@ def next_due(scheduled_at: float, interval_s: float, *, now: float) -> float:
 
     Counted from the scheduled start, not from the scan's end, so that it does not drift.
     """
-    missed = max(0, int((now - scheduled_at) // interval_s))
-    due = scheduled_at + (missed + 1) * interval_s
-    return due if due > now else due + interval_s
+    passed = (now - scheduled_at) // interval_s
+    due = scheduled_at + (passed + 1) * interval_s
+    return due if due > now else due + interval_s  # rounding may have put it on ``now``
 
 
 def is_due(due_at: float, *, now: float) -> bool:

@@ -1,0 +1,310 @@
+"""`manage.py runmonitor` as it is deployed: its whole process tree, through kills and stops."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+
+from bucketwatch.demo.servers import LOOPBACK, RedisServer, free_port
+from scanning import processes
+from scanning.core import keys
+from tests.processes import ROOT, Program, all_gone, descendants, running
+from tests.product import Product
+from tests.servers import TestS3Server
+from tests.waiting import eventually
+
+MARK = "BUCKETWATCH_TEST_TREE"
+QUEUE = "linode:notifications:queue"
+
+# Runs in a process of its own, through the service that admin and API use.
+ADD = """
+import django; django.setup()
+from buckets import services
+services.add_bucket(name={name!r}, endpoint={url!r}, region={region!r},
+                    access_key={key!r}, secret_key={secret!r})
+"""
+
+
+class Site:
+    """An installation with a Redis of its own; buckets are added while it runs."""
+
+    def __init__(self, directory: Path, store: RedisServer, s3: TestS3Server) -> None:
+        self.store, self.s3 = store, s3
+        self.mark = secrets.token_hex(8)
+        self.seen: set[tuple[int, int]] = set()
+        self.product = Product(directory, redis_url=store.url, **{MARK: self.mark})
+        self.monitor: Program = self.product
+
+    def add(self, name: str, region: str) -> None:
+        keys_ = {"key": self.s3.access_key, "secret": self.s3.secret_key}
+        program = ADD.format(name=name, url=self.s3.url, region=region, **keys_)
+        environ = {
+            **os.environ,
+            **self.product.environ,
+            "DJANGO_SETTINGS_MODULE": "bucketwatch.settings",
+        }
+        subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=environ, check=True, timeout=60
+        )
+
+    def look(self) -> set[tuple[int, int]]:
+        """The process tree now; what was ever in it is remembered."""
+        tree = self.monitor.tree()
+        self.seen |= tree
+        return tree
+
+    def only_the_tree_runs(self) -> bool:
+        """Whether nothing is left of what ran before, inside or outside of the tree."""
+        tree = self.look()
+        strays = {pid for pid, started in self.seen - tree if running(pid, started)}
+        strays |= marked(self.mark) - {pid for pid, _ in tree}
+        assert not strays
+        return True
+
+    def workers_parent(self) -> int:
+        [pid] = [p for p in children_of(self.monitor.process.pid) if "runworkers" in command(p)]
+        return pid
+
+    def guard(self) -> int:
+        [pid] = children_of(self.workers_parent())
+        return pid
+
+    def worker(self) -> int:
+        return next(p for p in children_of(self.guard()) if not command(p).endswith("r"))
+
+    def start_again(self) -> None:
+        self.monitor = Program(
+            ["manage.py", "runmonitor"], log=self.product.log, environ=self.product.environ
+        )
+
+    def stop(self) -> None:
+        """SIGTERM to the monitor alone; everything has to be gone within 15 s."""
+        self.look()
+        self.monitor.process.send_signal(signal.SIGTERM)
+        assert self.monitor.process.wait(15) == 0, self.monitor.output()
+        all_gone(self.seen, timeout=0)
+        assert marked(self.mark) == set()
+
+    def clear_away(self) -> None:
+        for pid in {pid for pid, started in self.look() if running(pid, started)}:
+            os.kill(pid, signal.SIGKILL)
+        for pid in marked(self.mark):
+            os.kill(pid, signal.SIGKILL)
+        self.monitor.process.wait()
+
+
+def command(pid: int) -> str:
+    """What the process is; django-q2 names its own, ``pusher`` and ``monitor`` last."""
+    text = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    return text.replace("\0", " ").strip()
+
+
+def children_of(pid: int) -> list[int]:
+    listings = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for listing in listings for child in listing.read_text().split()]
+
+
+def marked(mark: str) -> set[int]:
+    """The processes, whoever is their parent now, that inherited this mark.
+
+    A process that gave itself a long title has lost its environment to it.
+    """
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            environ = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended, or is none of ours
+            continue
+        if f"{MARK}={mark}".encode() in environ:
+            found.add(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def site(tmp_path: Path, s3_server: TestS3Server) -> Iterator[Site]:
+    store = RedisServer(tmp_path / "redis")
+    store.start()
+    built = Site(tmp_path, store, s3_server)
+    yield built
+    built.clear_away()
+    store.stop()
+
+
+def announced(client: redis.Redis) -> list[tuple[str, str]]:
+    events = [json.loads(text) for text in client.lrange(QUEUE, 0, -1)]
+    return sorted((event["bucket"], event["key"]) for event in events)
+
+
+def has_announced(client: redis.Redis, event: tuple[str, str]) -> bool:
+    return event in announced(client)
+
+
+def scans(client: redis.Redis) -> int:
+    return int(client.hget(keys.STATS, "total_scans") or 0)
+
+
+@pytest.mark.processes
+def test_the_monitor_finds_new_regions_survives_kills_and_leaves_nothing_behind(site, s3_server):
+    name = s3_server.bucket()
+    s3_server.put(name, "first")
+    with site.store.client() as client:
+        site.product.wait_until_ready()
+        site.add(name, "a-region-never-seen")
+        eventually(lambda: announced(client) == [(name, "first")], timeout=10)
+
+        for victim in (site.worker, site.guard, site.workers_parent):
+            site.look()
+            os.kill(victim(), signal.SIGKILL)
+            expected = (name, f"after the kill of the {victim.__name__}")
+            s3_server.put(*expected)
+            eventually(partial(has_announced, client, expected), timeout=25)
+            eventually(site.only_the_tree_runs)
+
+        site.stop()
+        assert client.get(keys.LEADER) is None
+        assert client.zcard(keys.running("a-region-never-seen")) == 0
+
+        before, scanned = announced(client), scans(client)
+        assert len(before) == len(set(before)) == 4
+        site.start_again()
+        eventually(lambda: scans(client) >= scanned + 2)
+        assert announced(client) == before
+        site.stop()
+
+
+@pytest.mark.processes
+def test_the_documented_example_runs_and_can_be_stopped_while_redis_is_away(tmp_path):
+    example = "from scanning.monitor import MultiRegionMonitor; MultiRegionMonitor().run()"
+    environ = {"DATA_DIR": str(tmp_path), "PORT": str(free_port()), "HOST": LOOPBACK}
+    program = Program(["-c", example], log=tmp_path / "log", environ=environ)
+    try:
+        eventually(lambda: "workers wait for Redis" in program.output(), timeout=30)
+        eventually(lambda: "scheduling waits" in program.output(), timeout=30)
+        tree = program.tree()
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(15) == 0, program.output()
+        all_gone(tree, timeout=0)
+        assert program.output().count("workers wait for Redis") == 1
+        assert "Traceback" not in program.output()
+    finally:
+        program.clear_away()
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Callable[..., processes.Child]]:
+    """Start a child that runs a line of Python, once it has said in a file that it is there."""
+    started = []
+    there = tmp_path / "there"
+
+    def start(line: str, clock: Callable[[], float] = time.monotonic) -> processes.Child:
+        program = (
+            f"import os, signal, time; n = []; {line.format(there=f'os.mknod({str(there)!r})')}"
+        )
+        started.append(processes.Child("test", [sys.executable, "-c", program], clock=clock))
+        if "{there}" in line:
+            eventually(there.exists)
+        return started[-1]
+
+    yield start
+    processes.kill(started)
+
+
+def test_a_stop_signal_is_seen_by_everybody_as_often_as_they_look():
+    stop = processes.StopSignal()
+    assert not stop.is_set()
+    assert not stop.wait(0)
+    stop.set()
+    assert stop.is_set()
+    assert stop.wait()
+    assert stop.is_set()
+
+
+def test_a_stop_signal_can_be_set_by_a_handler_while_its_thread_waits_for_it():
+    stop = processes.StopSignal()
+    before = signal.signal(signal.SIGALRM, lambda *_: stop.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert stop.wait(10)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_stop_signal_outlives_whoever_was_killed_while_waiting_for_it():
+    stop = processes.StopSignal()
+    waiter = os.fork()
+    if not waiter:
+        stop.wait()
+        os._exit(0)
+    os.kill(waiter, signal.SIGKILL)
+    os.waitpid(waiter, 0)
+    stop.set()
+    assert stop.is_set()
+
+
+def test_a_child_that_ends_is_started_again_after_a_pause(caplog, child):
+    now = [1000.0]
+    ended = child("raise SystemExit(3)", clock=lambda: now[0])
+    first = ended._process
+    first.wait()
+    ended.keep_alive()
+    assert "test ended with code 3; starting it again in 2 s" in caplog.text
+    ended.keep_alive()
+    assert ended._process is None
+    now[0] += 2
+    ended.keep_alive()
+    assert ended._process not in {None, first}
+
+
+def test_a_child_that_keeps_ending_is_started_ever_more_slowly(caplog, child):
+    now = [1000.0]
+    ended = child("raise SystemExit(3)", clock=lambda: now[0])
+    for _ in range(6):
+        ended._process.wait()
+        ended.keep_alive()
+        now[0] += 31
+        ended.keep_alive()
+        now[0] -= 31
+    pauses = [record.args[2] for record in caplog.records]
+    assert pauses == [2, 4, 8, 16, 30, 30]
+
+
+def test_a_child_that_does_not_stop_is_killed(child, caplog):
+    deaf = child("signal.signal(15, signal.SIG_IGN); {there}; time.sleep(60)")
+    processes.stop([deaf], deadline=0)
+    assert "test did not stop in time; killing it" in caplog.text
+    assert deaf._process.poll() == -signal.SIGKILL
+
+
+def test_a_child_is_asked_to_stop_once(child):
+    """For the workers a second SIGTERM means *at once*."""
+    counting = child(
+        "signal.signal(15, lambda *_: n.append(1)); {there}; signal.pause(); time.sleep(0.2); "
+        "raise SystemExit(len(n))"
+    )
+    counting.ask_to_stop()
+    counting.ask_to_stop()
+    assert counting._process.wait(10) == 1
+
+
+def test_children_die_with_their_parent(child, tmp_path):
+    parent = os.fork()
+    if not parent:
+        child("{there}; time.sleep(60)")
+        signal.pause()
+    try:
+        eventually((tmp_path / "there").exists)
+        tree = descendants(parent)
+        assert len(tree) == 2
+    finally:
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+    all_gone(tree)
