@@ -47,9 +47,7 @@ class Announcer:
             if change.event_type in bucket.events and change.key.endswith(bucket.suffix)
         ]
 
-    def notifications(
-        self, changes: Sequence[Change], *, now: float, sequencer: str
-    ) -> list[str]:
+    def notifications(self, changes: Sequence[Change], *, now: float, sequencer: str) -> list[str]:
         """One JSON text for each change, in their order; asks HEAD where the bucket wants it."""
         return [
             events.notification(self._bucket, change, now=now, sequencer=sequencer, head=head)

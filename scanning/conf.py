@@ -64,6 +64,9 @@ class Redis(Section):
     ttl: int = Field(
         2_592_000, ge=60, description="seconds that the state of an unlisted object is kept"
     )
+    object_states: bool = Field(
+        default=True, description="write the documented JSON string of each object"
+    )
 
     @field_validator("url")
     @classmethod
@@ -88,6 +91,31 @@ class Redis(Section):
         return hosts
 
 
+class Scan(Section):
+    lanes: int = Field(4, ge=1, le=16, description="most listings at once in one large bucket")
+    time_slice: float = Field(
+        20.0, ge=1, le=60, description="seconds after which a long scan lets other buckets go first"
+    )
+
+
+class Deletions(Section):
+    mass_share: float = Field(
+        0.5, gt=0, le=1, description="a larger share of missing objects is held until confirmed"
+    )
+    mass_minimum: int = Field(
+        1000, ge=1, description="the share counts from this many known objects on"
+    )
+    second_look: float = Field(
+        0.0, ge=0, description="seconds after which a held deletion is released; 0: by hand only"
+    )
+
+
+class Queue(Section):
+    high_water: int = Field(
+        1_000_000, ge=1, description="notifications waiting in the queue from which scanning pauses"
+    )
+
+
 class Ready(Section):
     require_webhook: bool = Field(
         default=True, description="/ready asks for a webhook URL once buckets are monitored"
@@ -109,6 +137,9 @@ class ScanningConf(Section):
     parallel: Parallel = Parallel()
     defaults: Defaults = Defaults()
     redis: Redis = Redis()
+    scan: Scan = Scan()
+    deletions: Deletions = Deletions()
+    queue: Queue = Queue()
     ready: Ready = Ready()
     storage: Storage = Storage()
 

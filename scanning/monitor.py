@@ -145,7 +145,7 @@ class MultiRegionMonitor:
     def _keep_house(self) -> None:
         """The control plane's recurring work, and clearing after removed buckets."""
         jobs = [import_string(path) for path in settings.HOUSEKEEPING]
-        jobs.append(wiring.engine().states.clear_removed)
+        jobs.append(wiring.clearing().run)
         while not self._stopping.wait(HOUSEKEEPING_S):
             if not self._leads:
                 continue

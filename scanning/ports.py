@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from scanning.core.listing import Columns
     from scanning.core.matching import Page
@@ -127,9 +127,6 @@ class Leases(Protocol):
 
     def finish(self, claim: Claim, result: ScanResult, *, next_due: float | None) -> None:
         """Give the claim back, record how the scan ended and when the bucket is due again."""
-
-    def pause(self, claim: Claim, progress: Progress) -> None:
-        """Give the claim back in the middle of a pass; the bucket is due now, behind others."""
 
     def release(self, claim: Claim) -> None:
         """Give a claim back unused: the bucket stays due, and nothing is recorded."""

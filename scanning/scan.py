@@ -114,7 +114,8 @@ class Scan:
 
     def _list(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """List what the pass has not covered yet, and bring the segments in step with it."""
-        start = entries_after(entries, self._progress.after)
+        began_after = self._progress.after
+        start = entries_after(entries, began_after)
         ahead = entries[start:]
         lanes = list(self._lanes(ahead))
         comparisons = [self._comparison(lane, ahead) for lane in lanes]
@@ -123,7 +124,10 @@ class Scan:
                 self._keep_going()
                 self._counts.pages += 1
                 self._take(comparisons, number, page)
-                if self._time_is_over() and not all(lane.done for lane in comparisons):
+                if all(lane.done for lane in comparisons):
+                    continue
+                # A scan that has covered nothing yet would pause at the same place for ever.
+                if self._time_is_over() and self._progress.after != began_after:
                     return ()
         self._progress = replace(self._progress, is_listed=True)
         return [*entries[:start], *(entry for lane in comparisons for entry in lane.entries)]
@@ -146,7 +150,11 @@ class Scan:
             entries[first:end],
             parse=self._storage.rows,
             load=self._load,
-            rewriter=Rewriter(most=self._settings.page_size, new_id=self._new_id),
+            rewriter=Rewriter(
+                most=self._settings.page_size,
+                new_id=self._new_id,
+                strings_at=self._clock() if self._settings.strings else 0.0,
+            ),
         )
 
     def _take(self, lanes: Sequence[Comparison], number: int, page: Page) -> None:
@@ -200,9 +208,7 @@ class Scan:
                 found.merged.columns.keys[row]: _state(found.merged.columns, row, now)
                 for row in rows
             }
-        self._commit(
-            changes, now, pieces=found.pieces, removed=found.removed, strings=strings
-        )
+        self._commit(changes, now, pieces=found.pieces, removed=found.removed, strings=strings)
 
     def _changes(self, found: Rewriting, now: float) -> list[Change]:
         """What happened in a range of keys, in key order."""
@@ -301,15 +307,13 @@ class Scan:
             return None
         all_gone = self._progress.listed == 0
         most_gone = known >= settings.mass_minimum and missing > known * settings.mass_share
-        return Held(missing, known) if all_gone or most_gone else None
+        return Held(missing, known, since or self._clock()) if all_gone or most_gone else None
 
     def _delete_missing(self, entry: Entry) -> None:
         columns = self._load(entry.id)
         now = self._clock()
         states = {columns.keys[row]: _state(columns, row, now) for row in entry.missing}
-        changes = [
-            Change(EventType.DELETED, key, state, state) for key, state in states.items()
-        ]
+        changes = [Change(EventType.DELETED, key, state, state) for key, state in states.items()]
         left = settled(entry, columns)
         self._commit(
             changes,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from scanning import wiring
@@ -20,7 +22,8 @@ from scanning.core.errors import (
     ScanAborted,
 )
 from scanning.core.types import BucketConfig, Claim, KeyPair, ScanCounts, ScanResult
-from scanning.scan import ReadOnlyStates, Scan
+from scanning.read_only import ReadOnlyStates
+from scanning.scan import Scan, ScanEnd, ScanSettings
 
 if TYPE_CHECKING:
     import queue
@@ -48,7 +51,7 @@ class BucketScanner(threading.Thread):
     Call ``run()`` to scan in this thread, ``start()`` to scan in another.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - documented
         self,
         bucket_config: BucketConfig | Mapping[str, Any],
         redis_client: redis.Redis,
@@ -58,6 +61,7 @@ class BucketScanner(threading.Thread):
         *,
         claim: Claim | None = None,
         keep_going: Callable[[], None] = _never_stop,
+        settings: ScanSettings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.bucket, self._given_pair = _bucket_and_pair(bucket_config)
@@ -72,17 +76,19 @@ class BucketScanner(threading.Thread):
         self._clients = client_cache
         self._claim = claim
         self._keep_going = keep_going
+        self._settings = settings or _in_one_go(self.conf)
         self._clock = clock
         self.result: ScanResult | None = None
 
     def run(self) -> None:
-        counts = ScanCounts()
-        outcome = _Outcome(self.bucket.name, counts, self._clock)
+        outcome = _Outcome(self.bucket.name, self._clock)
         claim = self._claim
         with outcome:
             claim = claim or self._take_claim()
             with self._engine.heartbeat.keeping(claim):
-                _scan_with_credentials(self._scan(claim), self.bucket, self._given_pair, counts)
+                outcome.end = _scan_with_credentials(
+                    self._scan(claim, outcome.counts), self.bucket, self._given_pair
+                )
         self.result = outcome.result()
         if claim is not None:
             self._give_back(claim, self.result, outcome.error)
@@ -96,16 +102,16 @@ class BucketScanner(threading.Thread):
             raise LeaseLost(f"{self.bucket.name} is being scanned, or its region has no free slot")
         return claim
 
-    def _scan(self, claim: Claim) -> Callable[[KeyPair], Scan]:
+    def _scan(self, claim: Claim, counts: ScanCounts) -> Callable[[KeyPair], Scan]:
         return lambda pair: Scan(
-            bucket=self.bucket,
-            claim=claim,
+            self.bucket,
+            claim,
             storage=wiring.storage(self._clients, self.bucket, pair, self.conf),
             states=self._engine.states,
             clock=self._clock,
             keep_going=self._keep_going,
-            page_size=self.conf.page_size,
-            ttl_s=self.conf.redis.ttl,
+            settings=self._settings,
+            counts=counts,
         )
 
     def _give_back(self, claim: Claim, result: ScanResult, error: Exception | None) -> None:
@@ -113,7 +119,8 @@ class BucketScanner(threading.Thread):
             if isinstance(error, ScanAborted):
                 self._engine.leases.release(claim)
             else:
-                self._engine.leases.finish(claim, result, next_due=self._next_due(claim))
+                due = self._next_due(claim) if result.complete else self._clock()
+                self._engine.leases.finish(claim, result, next_due=due)
         except BucketwatchError as exc:
             # The lease expires by itself; what was committed stays committed.
             logger.warning("%s: could not record the end of the scan: %s", self.bucket.name, exc)
@@ -127,47 +134,52 @@ class BucketScanner(threading.Thread):
 
 def dry_run(bucket: BucketConfig, conf: ScanningConf, clients: S3ClientCache) -> ScanResult:
     """Say what a scan would find; claims nothing, writes nothing, asks for no object's metadata."""
-    counts = ScanCounts()
-    outcome = _Outcome(bucket.name, counts, time.time)
+    outcome = _Outcome(bucket.name, time.time)
     with outcome:
-        _scan_with_credentials(
+        outcome.end = _scan_with_credentials(
             lambda pair: Scan(
-                bucket=replace(bucket, fetch_metadata=False),
-                claim=Claim(bucket.name, bucket.region, 0, bucket.generation, 0.0, None, 0.0, 0),
+                replace(bucket, fetch_metadata=False),
+                Claim(bucket.name, bucket.region, 0, bucket.generation, 0.0, None, 0.0, 0),
                 storage=wiring.storage(clients, bucket, pair, conf),
                 states=ReadOnlyStates(wiring.engine().states),
                 clock=time.time,
                 keep_going=_never_stop,
-                page_size=conf.page_size,
-                ttl_s=conf.redis.ttl,
+                settings=_in_one_go(conf),
+                counts=outcome.counts,
             ),
             bucket,
             None,
-            counts,
         )
     return outcome.result()
 
 
+def _in_one_go(conf: ScanningConf) -> ScanSettings:
+    """Somebody waits for this scan: it does not pause for other buckets."""
+    return replace(wiring.scan_settings(conf), slice_s=math.inf)
+
+
 def _scan_with_credentials(
-    scan: Callable[[KeyPair], Scan], bucket: BucketConfig, given: KeyPair | None, counts: ScanCounts
-) -> None:
+    scan: Callable[[KeyPair], Scan], bucket: BucketConfig, given: KeyPair | None
+) -> ScanEnd:
     pair = given or wiring.credentials().get(bucket.credential)
     try:
-        scan(pair).run(counts)
+        return scan(pair).run()
     except CredentialsRejected:
         # The keys may have been rotated since our snapshot: look once more, try once more.
         fresh = given or wiring.credentials().reload().get(bucket.credential)
         if fresh == pair:
             raise
-        scan(fresh).run(counts)
+        return scan(fresh).run()
 
 
 class _Outcome:
     """Takes the errors of a block of scanning, and says how it ended."""
 
-    def __init__(self, bucket: str, counts: ScanCounts, clock: Callable[[], float]) -> None:
-        self._bucket, self._counts, self._clock = bucket, counts, clock
+    def __init__(self, bucket: str, clock: Callable[[], float]) -> None:
+        self._bucket, self._clock = bucket, clock
         self._started_at = clock()
+        self.counts = ScanCounts()
+        self.end: ScanEnd | None = None
         self.error: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -186,27 +198,45 @@ class _Outcome:
         return isinstance(exc, Exception)
 
     def result(self) -> ScanResult:
-        counts, error = self._counts, self.error
+        error, end = self.error, self.end
         result = ScanResult(
             bucket=self._bucket,
             started_at=self._started_at,
             duration_s=self._clock() - self._started_at,
-            counts=counts,
+            counts=self.counts,
+            complete=end is not None and end.complete,
+            began=end.progress.began if end else self._started_at,
+            listed=end.progress.listed if end else 0,
+            progress=json.dumps(asdict(end.progress)) if end else "",
+            held=end.held if end else None,
             error=str(error) if error else "",
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
         )
-        if error is None and counts.changes:
-            logger.info(
-                "%s: %d objects, %d created, %d updated, %d detected in %.3f s",
+        if error is None and self.counts.changes:
+            _log_changes(result)
+        if result.held is not None:
+            logger.warning(
+                "%s: %d of %d known objects are gone; held until somebody confirms the deletion",
                 self._bucket,
-                counts.objects,
-                counts.created,
-                counts.updated,
-                counts.detected,
-                result.duration_s,
+                result.held.missing,
+                result.held.known,
             )
         return result
+
+
+def _log_changes(result: ScanResult) -> None:
+    counts = result.counts
+    logger.info(
+        "%s: %d objects, %d created, %d updated, %d detected, %d deleted in %.3f s",
+        result.bucket,
+        counts.objects,
+        counts.created,
+        counts.updated,
+        counts.detected,
+        counts.deleted,
+        result.duration_s,
+    )
 
 
 def _bucket_and_pair(
@@ -215,6 +245,8 @@ def _bucket_and_pair(
     if isinstance(given, BucketConfig):
         return given, None
     bucket = parse_document(str(given["name"]), given, notifications=True)
+    if "bucketwatch" not in given:  # written by or for an older monitor: what it knew counts
+        bucket = replace(bucket, taken_over=True)
     if given.get("access_key") and given.get("secret_key"):
         return bucket, KeyPair(str(given["access_key"]), str(given["secret_key"]))
     return bucket, None

@@ -106,6 +106,7 @@ class _RegionRun:
                 wiring.client_cache(),
                 claim=claim,
                 keep_going=stop_if_asked,
+                settings=wiring.scan_settings(self._conf),
             ).run()
         except BucketwatchError as exc:
             logger.warning("%s: %s", claim.bucket, exc)

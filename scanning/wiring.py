@@ -13,6 +13,7 @@ from django.apps import apps
 from django.conf import settings
 
 from scanning.adapters import stats, vault_local
+from scanning.adapters.clearing import Clearing
 from scanning.adapters.configuration import ConfigurationStore
 from scanning.adapters.leases import RedisLeases, RedisStatuses
 from scanning.adapters.redis_connection import RedisConnection, RedisHealth
@@ -21,6 +22,7 @@ from scanning.adapters.schedule_store import ScheduleStore
 from scanning.adapters.state import RedisStates
 from scanning.adapters.vault_snapshot import CredentialSnapshot
 from scanning.heartbeat import LeaseHeartbeat
+from scanning.scan import ScanSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +120,7 @@ def engine() -> Engine:
 
 def _engine(link: RedisConnection, scanning: ScanningConf) -> Engine:
     leases = RedisLeases(link)
-    return Engine(link, leases, RedisStates(link, scanning.redis), LeaseHeartbeat(leases))
+    return Engine(link, leases, RedisStates(link, scanning), LeaseHeartbeat(leases))
 
 
 @_once
@@ -140,6 +142,11 @@ def schedule() -> ScheduleStore:
 @_once
 def impatient_schedule() -> ScheduleStore:
     return ScheduleStore(impatient_connection())
+
+
+@_once
+def clearing() -> Clearing:
+    return Clearing(connection(), conf().redis)
 
 
 @_once
@@ -177,3 +184,17 @@ def redis_health() -> RedisHealth:
 def metrics() -> dict[str, Any]:
     """The documented `/metrics` object. Raises RedisUnavailable."""
     return stats.read(impatient_connection(), conf().redis)
+
+
+def scan_settings(scanning: ScanningConf) -> ScanSettings:
+    """What the configuration says to a scan."""
+    return ScanSettings(
+        page_size=scanning.page_size,
+        lanes=scanning.scan.lanes,
+        slice_s=scanning.scan.time_slice,
+        strings=scanning.redis.object_states,
+        ttl_s=scanning.redis.ttl,
+        mass_share=scanning.deletions.mass_share,
+        mass_minimum=scanning.deletions.mass_minimum,
+        second_look_s=scanning.deletions.second_look,
+    )

@@ -1,8 +1,10 @@
-"""`BucketScanner` as documented: a bucket at a real S3 server, its states and events in real Redis."""
+"""`BucketScanner` as documented: a real S3 server, its states and events in real Redis."""
 
 import json
 import queue
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -27,7 +29,9 @@ def clients():
 def scan(redis_server, s3_server, clients):
     """Scan a bucket as the documentation shows; gives the result."""
 
-    def run(name: str, **configuration: object) -> ScanResult:
+    def run(
+        name: str, clock: Callable[[], float] = time.time, **configuration: object
+    ) -> ScanResult:
         document = {
             "name": name,
             "endpoint": s3_server.url,
@@ -37,7 +41,7 @@ def scan(redis_server, s3_server, clients):
         } | configuration
         results: queue.Queue[ScanResult] = queue.Queue()
         with redis_server.client() as client:
-            BucketScanner(document, client, wiring.conf(), results, clients).run()
+            BucketScanner(document, client, wiring.conf(), results, clients, clock=clock).run()
         return results.get_nowait()
 
     return run
@@ -49,7 +53,7 @@ def store(redis_server):
         yield client
 
 
-def events(store: redis.Redis) -> list[dict]:
+def events(store: redis.Redis) -> list[dict[str, Any]]:
     return [json.loads(text) for text in store.lrange(QUEUE, 0, -1)]
 
 
@@ -142,13 +146,82 @@ def test_an_unchanged_objects_state_is_written_again_before_it_expires(scan, s3_
     s3_server.put(name, "key")
     scan(name)
     key = f"linode:objstore:state:{name}:key"
-    old = json.loads(store.get(key)) | {"last_processed": time.time() - 0.8 * 2592000}
-    store.set(key, json.dumps(old), ex=100)
+    store.expire(key, 100)
 
-    scan(name)
+    assert scan(name, clock=lambda: time.time() + 0.8 * 2592000).counts.changes == 0
 
     assert store.ttl(key) > 2591000
     assert len(events(store)) == 1
+
+
+def test_states_are_removed_when_they_are_switched_off_and_come_back(
+    scan, s3_server, store, settings
+):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    scan(name)
+    for wanted in (False, True):
+        redis_conf = settings.SCANNING.redis.model_copy(update={"object_states": wanted})
+        settings.SCANNING = settings.SCANNING.model_copy(update={"redis": redis_conf})
+        assert scan(name).counts.changes == 0
+        assert bool(store.exists(f"linode:objstore:state:{name}:key")) is wanted
+
+
+def test_a_deleted_object_is_announced_to_those_who_ask(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "gone", b"1")
+    s3_server.put(name, "stays", b"2")
+    wanted = {"bucketwatch": {"region": "r", "events": ["created", "deleted"], "taken_over": True}}
+    scan(name, **wanted)
+    s3_server.client().delete_object(Bucket=name, Key="gone")
+    assert scan(name, **wanted).counts.deleted == 1
+
+    created, _, deleted = events(store)
+    same = ("etag", "size", "last_modified")
+    assert {k: deleted[k] for k in same} == {k: created[k] for k in same} == deleted["previous"]
+    assert (deleted["event_type"], deleted["content_type"]) == (
+        "deleted",
+        "application/octet-stream",
+    )
+    assert not store.exists(f"linode:objstore:state:{name}:gone")
+    assert scan(name, **wanted).counts.changes == 0
+
+
+def test_an_emptied_bucket_is_held_until_it_is_released(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    wanted = {"bucketwatch": {"region": "r", "events": ["deleted"], "taken_over": True}}
+    scan(name, **wanted)
+    s3_server.client().delete_object(Bucket=name, Key="key")
+    held = scan(name, **wanted)
+    assert held.held is not None
+    assert (held.held.missing, held.held.known) == (1, 1)
+    assert scan(name, **wanted).held == held.held
+    assert events(store) == []
+    store.hset(keys.bucket(name), "released", "1")
+    assert scan(name, **wanted).held is None
+    assert [event["event_type"] for event in events(store)] == ["deleted"]
+
+
+def test_a_first_scan_as_baseline_announces_nothing_but_knows_everything(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "before")
+    wanted = {"bucketwatch": {"region": "r", "first_scan": "baseline"}}
+    scan(name, **wanted)
+    s3_server.put(name, "after")
+    scan(name, **wanted)
+    assert [event["key"] for event in events(store)] == ["after"]
+
+
+def test_a_full_queue_pauses_scanning_and_loses_nothing(scan, s3_server, store, settings):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    queue_conf = settings.SCANNING.queue.model_copy(update={"high_water": 1})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"queue": queue_conf})
+    store.rpush(QUEUE, "{}")
+    assert "high-water mark" in scan(name).error
+    store.delete(QUEUE)
+    assert scan(name).counts.created == 1
 
 
 def test_a_queue_of_the_wrong_type_loses_nothing(scan, s3_server, store):
@@ -194,5 +267,5 @@ def test_a_bucket_that_is_being_scanned_is_left_alone(scan, s3_server, store):
 def test_a_complete_scan_records_when_it_began(scan, s3_server, store):
     name = s3_server.bucket()
     result = scan(name)
-    assert float(store.get(keys.last_scan(name))) == result.started_at
+    assert float(store.get(keys.last_scan(name))) == result.began
     assert store.zcard(keys.running("test-region")) == 0

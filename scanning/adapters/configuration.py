@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import keys
-from scanning.core.types import BucketConfig
+from scanning.core.types import WANTED_BY_DEFAULT, BucketConfig, EventType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +59,7 @@ local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
 if tonumber(ARGV[2]) < newest then return 0 end
 redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
 if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
+  redis.call('SADD', KEYS[10], (redis.call('HGET', KEYS[6], 'generation') or '0') .. ' ' .. ARGV[1])
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[6], KEYS[7])
   redis.call('SREM', KEYS[9], ARGV[1])
   redis.call('SADD', KEYS[8], ARGV[1])
@@ -200,6 +201,11 @@ def parse_document(name: str, document: Mapping[str, Any], *, notifications: boo
         notifications=notifications,
         fetch_metadata=bool(ours.get("fetch_metadata", True)),
         webhook_url=str(document.get("webhook_url") or ""),
+        prefix=str(ours.get("prefix") or ""),
+        suffix=str(ours.get("suffix") or ""),
+        events=frozenset(map(EventType, ours["events"])) if "events" in ours else WANTED_BY_DEFAULT,
+        first_scan="baseline" if ours.get("first_scan") == "baseline" else "announce",
+        taken_over=bool(ours.get("taken_over")),
     )
 
 

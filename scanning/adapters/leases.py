@@ -18,6 +18,8 @@ from scanning.core import keys
 from scanning.core.types import BucketStatus, Claim
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from scanning.adapters.redis_connection import RedisConnection
     from scanning.core.types import BucketConfig, ScanResult
 
@@ -92,25 +94,24 @@ return 1
 """
 
 # KEYS: run, bucket hash, due, changed_status, last_scan, stats.
-# ARGV: bucket, fence, next due or '', start of a complete scan or '', objects scanned,
-#       pages, then field, value, ... of the bucket hash.
+# ARGV: bucket, fence, next due or '', start of a complete pass or '', number of counters,
+#       then counter, n, …, then field, value, … of the bucket hash ('' removes a field).
 # Returns 1, or 0 if another claim came after ours.  Repeating it changes nothing: the bucket has
 # left the running set by then.
 _FINISH = """
 if redis.call('HGET', KEYS[2], 'fence') ~= ARGV[2] then return 0 end
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
 if ARGV[3] ~= '' then redis.call('ZADD', KEYS[3], 'XX', ARGV[3], ARGV[1]) end
-redis.call('HINCRBY', KEYS[6], 'total_scans', 1)
-redis.call('HINCRBY', KEYS[6], 'total_objects_scanned', ARGV[5])
-redis.call('HINCRBY', KEYS[6], 'list_calls', ARGV[6])
+local fields = 6 + 2 * tonumber(ARGV[5])
+for i = 6, fields - 1, 2 do redis.call('HINCRBY', KEYS[6], ARGV[i], ARGV[i + 1]) end
 if ARGV[4] ~= '' then
   redis.call('SET', KEYS[5], ARGV[4])
   redis.call('HSET', KEYS[6], 'last_scan_time', ARGV[4])
-else
-  redis.call('HINCRBY', KEYS[6], 'failed_scans', 1)
-  redis.call('HINCRBY', KEYS[6], 'errors', 1)
 end
-for i = 7, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+for i = fields, #ARGV, 2 do
+  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[i])
+  else redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+end
 redis.call('SADD', KEYS[4], ARGV[1])
 return 1
 """
@@ -150,14 +151,15 @@ class RedisLeases:
             keys.last_scan(claim.bucket),
             keys.STATS,
         ]
+        counters = _counters(result)
         args = [
             claim.bucket,
             claim.fence,
             "" if next_due is None else f"{next_due:.6f}",
-            repr(result.started_at) if result.ok else "",
-            result.counts.objects,
-            result.counts.pages,
-            *_status_fields(result),
+            repr(result.began) if result.ok and result.complete else "",
+            len(counters),
+            *_flat(counters),
+            *_flat(_status_fields(claim, result)),
         ]
         self._finish(names, args)
 
@@ -195,21 +197,58 @@ def _claim(region: str, row: list[str]) -> Claim:
     )
 
 
-def _status_fields(result: ScanResult) -> list[str]:
-    """Fields of the bucket hash; a failed scan leaves what the last complete one said."""
-    fields: dict[str, str] = {
-        "error": result.error,
-        "error_class": result.error_class,
-        "error_at": "" if result.ok else repr(result.started_at + result.duration_s),
+def _counters(result: ScanResult) -> dict[str, int]:
+    counts = result.counts
+    return {
+        "total_scans": int(result.complete),
+        "failed_scans": int(not result.ok),
+        "errors": int(not result.ok),
+        "total_objects_scanned": counts.objects,
+        "list_calls": counts.pages,
+        "segments_unchanged": counts.unchanged,
+        "segments_compared": counts.compared,
     }
-    if result.ok:
-        fields |= {
-            "scan_at": repr(result.started_at),
+
+
+def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
+    """Fields of the bucket hash; a failed scan leaves what the last complete one said."""
+    if not result.ok:
+        return {
+            "error": result.error,
+            "error_class": result.error_class,
+            "error_at": repr(result.started_at + result.duration_s),
+        }
+    fields = {"error": "", "error_class": "", "error_at": ""}
+    if not result.complete:
+        return fields | {"progress": result.progress}
+    return (
+        fields
+        | {
+            "progress": "",
+            "complete": str(claim.generation),
+            "scan_at": repr(result.began),
             "duration_s": f"{result.duration_s:.3f}",
-            "objects": str(result.counts.objects),
+            "objects": str(result.listed),
             "changes": str(result.counts.changes),
         }
-    return [text for pair in fields.items() for text in pair]
+        | _held_fields(result)
+    )
+
+
+def _held_fields(result: ScanResult) -> dict[str, str]:
+    held = result.held
+    if held is None:
+        return {"held_since": "", "held_missing": "", "held_known": "", "released": ""}
+    return {
+        "held_since": repr(held.since),
+        "held_missing": str(held.missing),
+        "held_known": str(held.known),
+        "released": "",
+    }
+
+
+def _flat(pairs: Mapping[str, object]) -> list[object]:
+    return [item for pair in pairs.items() for item in pair]
 
 
 class RedisStatuses:
@@ -251,4 +290,6 @@ def _status(name: str, fields: dict[str, str]) -> BucketStatus:
         error=fields.get("error", ""),
         error_class=fields.get("error_class", ""),
         error_at=number("error_at"),
+        held_since=number("held_since"),
+        held_missing=int(number("held_missing") or 0),
     )

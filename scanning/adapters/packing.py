@@ -76,9 +76,7 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
         last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(value)
     except (msgpack.UnpackException, TypeError) as exc:
         raise ValueError("not a manifest entry") from exc
-    return Entry(
-        id_.decode(), last_key, count, digest, length, raw_key, tuple(missing), strings_at
-    )
+    return Entry(id_.decode(), last_key, count, digest, length, raw_key, tuple(missing), strings_at)
 
 
 def _planes(numbers: Sequence[int]) -> bytes:

@@ -88,6 +88,7 @@ class RedisConnection:
         self._settings = settings
         self._patience_s = patience_s
         self.client = client or _client(settings, answer_s)
+        self._bytes_client: redis.Redis | None = None
 
     @classmethod
     def over(cls, client: redis.Redis, settings: conf.Redis) -> RedisConnection:
@@ -112,18 +113,30 @@ class RedisConnection:
 
         ``operation`` may run more than once.
         """
+        return self._run(operation, self.client)
+
+    def run_bytes(self, operation: Callable[[Any], T]) -> T:
+        """The same with a client whose answers are bytes, for values that are not text."""
+        if self._bytes_client is None:
+            pool = self.client.connection_pool
+            options = pool.connection_kwargs | {"decode_responses": False}
+            own = redis.ConnectionPool(connection_class=pool.connection_class, **options)
+            self._bytes_client = redis.Redis(connection_pool=own)
+        return self._run(operation, self._bytes_client)
+
+    def _run(self, operation: Callable[[Any], T], client: redis.Redis) -> T:
         give_up_at = time.monotonic() + self._patience_s
         pause_s = 0.05
         while True:
             try:
-                return operation(self.client)
+                return operation(client)
             except RedisError as exc:
                 if not _goes_away(exc):
                     raise RedisUnavailable(_refusal(exc)) from exc
                 problem = exc
             if isinstance(problem, ReadOnlyError | MasterDownError):
                 # The master has become a replica: the next connection asks who is master now.
-                self.client.connection_pool.disconnect(inuse_connections=False)
+                client.connection_pool.disconnect(inuse_connections=False)
             if time.monotonic() + pause_s > give_up_at:
                 raise RedisUnavailable(f"Redis does not answer: {short(problem)}") from problem
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects

@@ -1,12 +1,12 @@
 """Segments, manifests and documented strings, and the commit that writes them with their events.
 
-    …:bw:{bucket}:{generation}:manifest   hash     segment id -> entry (`packing.py`)
-    …:bw:{bucket}:{generation}:seg:{id}   string   the segment's rows (`packing.py`)
-    …:bw:bucket:{name}                    hash     fence, generation, commit, progress, complete, …
-    …:bw:events                           stream   recent events, one entry a commit, capped
-    …:bw:stats                            hash     counters of all processes
-    linode:notifications:queue            list     one JSON notification an element
-    {state_prefix}{bucket}:{key}          string   the documented JSON of one object, a view
+…:bw:{bucket}:{generation}:manifest   hash     segment id -> entry (`packing.py`)
+…:bw:{bucket}:{generation}:seg:{id}   string   the segment's rows (`packing.py`)
+…:bw:bucket:{name}                    hash     fence, generation, commit, progress, complete, …
+…:bw:events                           stream   recent events, one entry a commit, capped
+…:bw:stats                            hash     counters of all processes
+linode:notifications:queue            list     one JSON notification an element
+{state_prefix}{bucket}:{key}          string   the documented JSON of one object, a view
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from scanning.core.errors import (
     LeaseLost,
     QueueFull,
     RedisUnavailable,
+    StateDamaged,
 )
 from scanning.core.types import EventType, ObjectState
 from scanning.ports import KnownState, Progress
@@ -148,7 +149,10 @@ class RedisStates:
         names = [keys.segment(bucket.name, bucket.generation, id_) for id_ in segments]
         values = self._connection.run_bytes(lambda r: r.mget(names))
         if None in values:
-            raise CommitOutOfStep(f"{bucket.name}: a segment is missing in Redis; scanning again")
+            raise StateDamaged(
+                f"{bucket.name}: a part of its state is missing in Redis (was a key evicted or "
+                "deleted?); restore it, or remove the bucket and add it again"
+            )
         return [packing.unpack_rows(value) for value in values]
 
     def older_states(self, bucket: BucketConfig, keys_: Sequence[str]) -> list[ObjectState | None]:

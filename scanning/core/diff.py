@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 RECENT_S = 24 * 3600
 
 
-def classify(
-    previous: ObjectState | None, current: ObjectState, *, now: float
-) -> EventType | None:
+def classify(previous: ObjectState | None, current: ObjectState, *, now: float) -> EventType | None:
     """Say what happened to one key between the last scan and this listing; None if nothing did."""
     if previous is None:
         recent = is_recent(current.last_modified, now)

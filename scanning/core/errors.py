@@ -13,6 +13,7 @@
     │   ├── AccessDenied          S3: 403 for the bucket
     │   ├── BucketNotFound        S3: NoSuchBucket; never read as "all objects deleted"
     │   ├── WrongEndpoint         S3: redirect, or a host name that does not resolve
+    │   ├── StateDamaged          a part of the bucket's state is missing in Redis
     │   ├── ClockSkewed           S3: RequestTimeTooSkewed
     │   └── CredentialMissing     the vault does not hold the bucket's keys
     └── ScanAborted               this scan may not go on; another one may
@@ -84,6 +85,10 @@ class ClockSkewed(PermanentError):
 
 class CredentialMissing(PermanentError):
     """The vault holds no usable key pair under the bucket's vault prefix."""
+
+
+class StateDamaged(PermanentError):
+    """A part of a bucket's state is missing in Redis; nothing is announced from what is left."""
 
 
 class ScanAborted(BucketwatchError):

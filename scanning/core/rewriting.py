@@ -31,7 +31,7 @@ SMALL, ROOMY = 1 / 4, 3 / 4
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """The segment before the one being written; ``raw`` None if its listed bytes are not at hand."""
+    """The segment before the one being written; ``raw`` None without its listed bytes."""
 
     entry: Entry
     columns: Columns
@@ -63,16 +63,20 @@ class Rewriting:
 
 
 class Rewriter:
-    """Cuts rows into segments of at most ``most`` rows, with ids from ``new_id``."""
+    """Cuts rows into segments of at most ``most`` rows, with ids from ``new_id``.
 
-    def __init__(self, *, most: int, new_id: Callable[[], str]) -> None:
+    ``strings_at``: the documented strings of rows that were never known are written now.
+    """
+
+    def __init__(self, *, most: int, new_id: Callable[[], str], strings_at: float = 0.0) -> None:
         self.most = most
         self._new_id = new_id
+        self._strings_at = strings_at
 
     def after(self, listed: Columns, raw: bytes) -> Rewriting:
         """Rows beyond all that is known."""
         merged = merge(NOTHING, listed)
-        fresh = Entry(self._new_id(), "", 0)
+        fresh = Entry(self._new_id(), "", 0, strings_at=self._strings_at)
         return Rewriting(merged, NOTHING, self._cut(fresh, merged, raw), raw)
 
     def whole(self, entry: Entry, known: Columns, listed: Columns, raw: bytes) -> Rewriting:
@@ -128,7 +132,7 @@ class Rewriter:
             pieces=[Piece(entry, columns)],
             raw=raw,
             joined=True,
-            removed=[piece.entry.id],
+            removed=[piece.entry.id] if len(rewriting.known) else [],
         )
 
     def _cut(self, entry: Entry, merged: Merged, raw: bytes) -> list[Piece]:

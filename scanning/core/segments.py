@@ -115,9 +115,7 @@ def merge(known: Columns, listed: Columns) -> Merged:
 def _changed(known: Columns, listed: Columns) -> tuple[int, ...]:
     if known.etags == listed.etags and known.last_modified == listed.last_modified:
         return ()
-    return tuple(
-        number for number in range(len(known)) if _differs(known, number, listed, number)
-    )
+    return tuple(number for number in range(len(known)) if _differs(known, number, listed, number))
 
 
 def _differs(known: Columns, old: int, listed: Columns, new: int) -> bool:

@@ -145,14 +145,15 @@ class Held:
 
     missing: int
     known: int
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
     """How one scan of one bucket ended; ``error`` is for people, ``error_class`` for programs.
 
-    ``complete`` is false while a long pass pauses; ``began`` is when the pass began, which may
-    have been some scans ago.
+    ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
+    is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
     """
 
     bucket: str
@@ -161,6 +162,8 @@ class ScanResult:
     counts: ScanCounts
     complete: bool = True
     began: float = 0.0
+    listed: int = 0
+    progress: str = ""
     held: Held | None = None
     error: str = ""
     error_class: str = ""
@@ -203,3 +206,5 @@ class BucketStatus:
     error: str
     error_class: str
     error_at: float | None
+    held_since: float | None = None
+    held_missing: int = 0

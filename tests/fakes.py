@@ -1,0 +1,174 @@
+"""The ports in memory: a bucket, and what is remembered of it."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from scanning.core.errors import CommitOutOfStep, TransientError
+from scanning.core.listing import Columns, read_rows, render_entries
+from scanning.core.segments import Entry
+from scanning.core.types import BucketConfig, Claim, ObjectMetadata, ObjectState, ScanCounts
+from scanning.ports import Commit, KnownState, Progress
+from scanning.scan import Scan, ScanEnd, ScanSettings
+
+Bucket = dict[str, tuple[str, int, int]]
+"""Key -> ETag, last_modified (ms), size."""
+
+
+@dataclass(frozen=True)
+class FakePage:
+    entries: bytes
+    row_count: int
+    last_key: str
+    is_truncated: bool
+
+
+class FakeStorage:
+    """A bucket; ``short`` says by how many rows each page falls short, one after the other."""
+
+    def __init__(self, objects: Bucket, short: Sequence[int] = ()) -> None:
+        self.objects = objects
+        self.short = list(short)
+        self.requests = 0
+        self.parsed = 0
+
+    def page(self, start_after: str, max_keys: int) -> FakePage:
+        self.requests += 1
+        keys = sorted(key for key in self.objects if key > start_after)
+        fewer = self.short.pop() if self.short else 0
+        most = max(1, max_keys - fewer)
+        columns = columns_of({key: self.objects[key] for key in keys[:most]})
+        last = columns.keys[-1] if columns.keys else ""
+        return FakePage(render_entries(columns), len(columns), last, len(keys) > most)
+
+    def rows(self, entries: bytes) -> Columns:
+        self.parsed += 1
+        columns = read_rows(entries, url_encoded=True)
+        assert columns is not None
+        return columns
+
+    def head(self, key: str) -> ObjectMetadata | None:
+        return None
+
+
+def columns_of(objects: Bucket) -> Columns:
+    keys = sorted(objects)
+    return Columns(
+        keys,
+        [objects[key][0] for key in keys],
+        [objects[key][1] for key in keys],
+        [objects[key][2] for key in keys],
+    )
+
+
+class Crash(TransientError):
+    """Somebody pulled the plug."""
+
+
+@dataclass
+class FakeStates:
+    """``before_commit`` and ``after_commit`` may raise, as a crash at that moment would."""
+
+    segments: dict[str, Columns] = field(default_factory=dict)
+    manifest: dict[str, Entry] = field(default_factory=dict)
+    queue: list[dict] = field(default_factory=list)
+    strings: dict[str, ObjectState] = field(default_factory=dict)
+    commits: list[Commit] = field(default_factory=list)
+    number: int = 0
+    progress: Progress | None = None
+    complete: bool = False
+    held_since: float | None = None
+    released: bool = False
+    loads: int = 0
+    before_commit: Callable[[], None] = lambda: None
+    after_commit: Callable[[], None] = lambda: None
+
+    def open(self, bucket: BucketConfig) -> KnownState:
+        entries = sorted(self.manifest.values(), key=lambda entry: entry.last_key)
+        return KnownState(entries, self.progress, not self.complete, self.held_since, self.released)
+
+    def load(self, bucket: BucketConfig, segments: Sequence[str]) -> list[Columns]:
+        self.loads += 1
+        return [self.segments[id_] for id_ in segments]
+
+    def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
+        return [self.strings.get(key) for key in keys]
+
+    def commit(self, claim: Claim, commit: Commit) -> None:
+        self.before_commit()
+        if commit.number != self.number + 1:
+            raise CommitOutOfStep("out of step")
+        for id_ in commit.removed:
+            del self.manifest[id_]
+            self.segments.pop(id_, None)
+        for piece in commit.pieces:
+            self.manifest[piece.entry.id] = piece.entry
+            if piece.columns is not None:
+                self.segments[piece.entry.id] = piece.columns
+        self.strings |= commit.strings
+        for key in commit.no_strings:
+            self.strings.pop(key, None)
+        self.queue += map(json.loads, commit.notifications)
+        self.number, self.progress = commit.number, commit.progress
+        self.commits.append(commit)
+        self.after_commit()
+
+    def objects(self) -> Bucket:
+        """Everything that is remembered, missing keys too."""
+        return {
+            key: (columns.etags[row], columns.last_modified[row], columns.sizes[row])
+            for columns in self.segments.values()
+            for row, key in enumerate(columns.keys)
+        }
+
+
+BUCKET = BucketConfig("bucket", "s3.example", "region", "CREDENTIAL", fetch_metadata=False)
+
+
+@dataclass
+class Site:
+    """One bucket, its memory, and a worker that scans it."""
+
+    bucket: BucketConfig = BUCKET
+    states: FakeStates = field(default_factory=FakeStates)
+    settings: ScanSettings = field(default_factory=ScanSettings)
+    now: float = 1_700_000_000.0
+    fence: int = 0
+    counts: ScanCounts = field(default_factory=ScanCounts)
+
+    def scan(self, storage: FakeStorage) -> ScanEnd:
+        """One scan, and what its worker records when it ends."""
+        self.fence += 1
+        claim = Claim("bucket", "region", self.fence, 0, 0.0, None, 0.0, self.states.number)
+        self.counts = ScanCounts()
+        end = Scan(
+            self.bucket,
+            claim,
+            storage=storage,
+            states=self.states,
+            clock=lambda: self.now,
+            keep_going=lambda: None,
+            settings=self.settings,
+            counts=self.counts,
+        ).run()
+        if end.complete:
+            self.states.progress, self.states.complete = None, True
+            self.states.held_since = end.held.since if end.held else None
+            self.states.released = False
+        else:
+            self.states.progress = end.progress
+        return end
+
+    def scan_to_the_end(self, storage: FakeStorage) -> ScanEnd:
+        """Scan until a pass is complete, whatever crashes on the way."""
+        while True:
+            try:
+                end = self.scan(storage)
+            except Crash:
+                continue
+            if end.complete:
+                return end
+
+    def wanting(self, **changes: object) -> "Site":
+        self.bucket = replace(self.bucket, **changes)
+        return self

@@ -1,0 +1,197 @@
+"""What must hold of scans, whatever the bucket, the pages, the lanes and the crashes."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scanning.core.types import EventType
+from scanning.scan import ScanSettings
+from tests.fakes import Bucket, Crash, FakeStates, FakeStorage, Site
+
+OLD, NEW = 1_600_000_000_000, 1_700_000_000_000
+
+KEYS = st.text("ab/ %+&<é\n\U0001f600", min_size=1, max_size=3)
+OBJECTS = st.tuples(st.sampled_from(["e1", "e2", ""]), st.sampled_from([OLD, NEW]), st.just(1))
+BUCKETS = st.dictionaries(KEYS, OBJECTS, max_size=40)
+HISTORIES = st.lists(BUCKETS, min_size=1, max_size=5)
+SHORT = st.lists(st.integers(0, 3), max_size=20)
+
+
+def everything(page_size: int, lanes: int = 1) -> Site:
+    """A site that announces deletions too, and holds none."""
+    site = Site(settings=ScanSettings(page_size=page_size, lanes=lanes, mass_minimum=10**9))
+    return site.wanting(events=frozenset(EventType))
+
+
+def expected(before: Bucket, after: Bucket) -> set[tuple]:
+    """What a plain comparison of two dictionaries says."""
+    appeared = {
+        ("created" if after[key][1] == NEW else "detected", key, None, after[key][0])
+        for key in after.keys() - before.keys()
+    }
+    updated = {
+        ("updated", key, before[key][0], after[key][0])
+        for key in after.keys() & before.keys()
+        if after[key][:2] != before[key][:2]
+    }
+    gone = before.keys() - after.keys() if after else set()
+    return appeared | updated | {("deleted", key, before[key][0], before[key][0]) for key in gone}
+
+
+def said(queue: list[dict]) -> list[tuple]:
+    return [
+        (event["event_type"], event["key"], event.get("previous", {}).get("etag"), event["etag"])
+        for event in queue
+    ]
+
+
+@given(HISTORIES, st.integers(1, 7), st.integers(1, 4), SHORT)
+def test_events_are_those_of_comparing_plain_dictionaries(history, page_size, lanes, short):
+    site = everything(page_size, lanes)
+    known: Bucket = {}
+    for bucket in history:
+        storage = FakeStorage(bucket, short)
+        end = site.scan(storage)
+        events = said(site.states.queue)
+        site.states.queue.clear()
+        assert len(events) == len(set(events))
+        assert set(events) == expected(known, bucket)
+        if bucket or not known:  # an empty listing is held
+            assert site.states.objects() == bucket
+            known = bucket
+        else:
+            assert end.held is not None
+            assert site.states.objects().keys() == known.keys()
+
+
+@given(HISTORIES, st.integers(1, 5), st.integers(1, 3), st.data())
+def test_a_crash_at_any_commit_neither_loses_nor_repeats(history, page_size, lanes, data):
+    site = everything(page_size, lanes)
+    known: Bucket = {}
+    for bucket in history:
+        crashes = iter(data.draw(st.lists(st.sampled_from(["", "before", "after"]), max_size=12)))
+        moment = [""]
+
+        def before(crashes=crashes, moment=moment):
+            moment[0] = next(crashes, "")
+            if moment[0] == "before":
+                raise Crash
+
+        def after(moment=moment):
+            if moment[0] == "after":
+                raise Crash
+
+        site.states.before_commit, site.states.after_commit = before, after
+        site.scan_to_the_end(FakeStorage(bucket))
+        events = said(site.states.queue)
+        ids = [event["event_id"] for event in site.states.queue]
+        site.states.queue.clear()
+        assert len(ids) == len(set(ids))
+        assert sorted(events, key=str) == sorted(expected(known, bucket), key=str)
+        known = bucket or known
+
+
+@given(HISTORIES, st.integers(1, 7), st.integers(1, 3))
+def test_an_unchanged_bucket_costs_no_parsing_no_reading_and_no_writing(history, page_size, lanes):
+    site = everything(page_size, lanes)
+    for bucket in history:
+        site.scan(FakeStorage(bucket))
+    # Rows that were joined without their bytes at hand get their digest in one more scan.
+    site.scan(FakeStorage(history[-1]))
+    commits, loads = len(site.states.commits), site.states.loads
+    storage = FakeStorage(history[-1])
+    site.scan(storage)
+    assert len(site.states.commits) == commits
+    if history[-1]:
+        assert site.states.loads == loads
+        assert storage.parsed <= lanes  # the empty rest after the last segment
+
+
+@given(HISTORIES, st.integers(1, 7), st.integers(1, 3))
+def test_segments_stay_sorted_disjoint_and_within_their_size(history, page_size, lanes):
+    site = everything(page_size, lanes)
+    for bucket in history:
+        site.scan(FakeStorage(bucket))
+        after = ""
+        for entry in site.states.open(site.bucket).entries:
+            columns = site.states.segments[entry.id]
+            assert columns.keys == sorted(set(columns.keys))
+            assert after < columns.keys[0]
+            assert (columns.keys[-1], len(columns)) == (entry.last_key, entry.count)
+            assert 1 <= entry.count <= page_size
+            after = entry.last_key
+        assert site.states.manifest.keys() == site.states.segments.keys()
+
+
+@given(HISTORIES, st.integers(1, 5))
+def test_lanes_find_what_one_listing_finds(history, page_size):
+    one, many = everything(page_size), everything(page_size, lanes=4)
+    for bucket in history:
+        one.scan(FakeStorage(bucket))
+        many.scan(FakeStorage(bucket))
+    assert sorted(said(one.states.queue), key=str) == sorted(said(many.states.queue), key=str)
+
+
+@given(HISTORIES, st.integers(1, 5), st.integers(1, 3))
+def test_the_events_of_one_key_are_a_chain_and_sort_by_sequencer(history, page_size, lanes):
+    site = everything(page_size, lanes)
+    for bucket in history:
+        site.scan(FakeStorage(bucket))
+    state: dict[str, str | None] = {}
+    sequence: dict[str, str] = {}
+    for event in site.states.queue:
+        key = event["key"]
+        assert event.get("previous", {}).get("etag") == state.get(key)
+        assert event["sequencer"] > sequence.get(key, "")
+        state[key] = None if event["event_type"] == "deleted" else event["etag"]
+        sequence[key] = event["sequencer"]
+
+
+@given(BUCKETS, BUCKETS, st.integers(1, 5), st.integers(1, 3))
+@settings(max_examples=50)
+def test_a_pass_in_slices_is_the_same_pass(first, second, page_size, lanes):
+    site = everything(page_size, lanes)
+    site.settings = replace(site.settings, slice_s=0.0)  # pauses after every page and deletion
+    for bucket in (first, second):
+        site.scan_to_the_end(FakeStorage(bucket))
+    events = set(said(site.states.queue))
+    assert events == expected({}, first) | expected(first, second)
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_the_scan_of_an_unchanged_bucket_asks_for_full_pages_only(lanes):
+    bucket = {f"key-{number:05d}": ("e", OLD, 1) for number in range(1000)}
+    site = everything(page_size=50, lanes=lanes)
+    site.scan(FakeStorage(bucket))
+    storage = FakeStorage(bucket)
+    site.scan(storage)
+    assert storage.requests <= 1000 // 50 + lanes
+
+
+def test_a_fragmented_manifest_costs_no_list_call_and_heals(states: FakeStates | None = None):
+    full = {f"key-{number:05d}": ("e", OLD, 1) for number in range(1000)}
+    sparse = dict(list(full.items())[::10])
+    site = everything(page_size=50)
+    site.scan(FakeStorage(full))
+    storage = FakeStorage(sparse)
+    site.scan(storage)  # marks and deletes: 20 segments of 5 rows
+    assert storage.requests == 2
+    bigger = sparse | {key + "x": ("e", OLD, 1) for key in sparse}
+    storage = FakeStorage(bigger)
+    site.scan(storage)
+    assert storage.requests == 4
+    assert len(site.states.manifest) <= 3 * len(bigger) // 50
+
+
+def test_inserts_in_front_cost_until_the_next_boundary():
+    bucket = {f"key-{number:05d}": ("e", OLD, 1) for number in range(1000)}
+    site = everything(page_size=50)
+    site.scan(FakeStorage(bucket))
+    site.states.loads = 0
+    storage = FakeStorage({"a-new-one": ("e", OLD, 1)} | bucket)
+    site.scan(storage)
+    assert site.states.loads == 1
+    assert site.counts.compared <= 2
+    assert storage.requests == 21
