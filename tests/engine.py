@@ -64,8 +64,9 @@ def put_real(s3: TestS3Server, name: str, **given: Any) -> BucketConfig:
 
 
 def schedule(client: redis.Redis, bucket: BucketConfig, *, at: float = 1.0) -> None:
-    """Make a bucket due, as the monitor does."""
+    """Make a bucket due, as the monitor does; its grid begins at the epoch."""
     client.zadd(keys.due(bucket.region), {bucket.name: at})
+    client.hset(keys.bucket(bucket.name), "offset", "0")
     client.sadd(keys.REGIONS, bucket.region)
 
 
