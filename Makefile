@@ -9,7 +9,7 @@ SHELL := /bin/bash
 
 # Call programs as modules: the scripts in .venv/bin break when the directory is moved.
 PY := .venv/bin/python
-PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
+PIP_INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --require-hashes
 
 # Settings for checks that read no data: nobody's .env, database or secrets.
 THROW_AWAY = export ENV_FILE=/dev/null CONFIG_PATH= SECRET_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(50))')"; \
@@ -19,7 +19,7 @@ help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 demo: .venv/.demo ## everything on this machine: buckets that change, notifications, a page (PORT=8080)
-	@exec $(PY) -m bucketwatch.demo
+	@exec $(PY) -m bucketwatch.demo --with-parent
 
 run: .venv/.base ## web, scheduler and workers with the settings in .env
 	@if [ ! -f .env ] && [ -z "$${ENV_FILE:-}$${SECRET_KEY:-}" ]; then
@@ -49,7 +49,7 @@ screenshots: .venv/.dev chromium ## make the pictures of the documentation anew
 	@exec $(PY) -m docs.screenshots
 
 requirements: .venv/.created ## pin the newest versions that requirements/*.in allow
-	@$(PY) -m pip install --quiet --disable-pip-version-check uv
+	@$(PY) -m pip install --quiet --quiet --disable-pip-version-check uv
 	export UV_CUSTOM_COMPILE_COMMAND="make requirements"
 	COMPILE="$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate"
 	$$COMPILE --upgrade requirements/dev.in --output-file requirements/dev.txt

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,16 @@ pytestmark = pytest.mark.processes
 NOTIFICATION = re.compile(r"^\d\d:\d\d:\d\d  (created|detected|updated) .*$", re.MULTILINE)
 
 
+PROGRAM = ("-m", "bucketwatch.demo")
+# What `make` is to the demo.
+STARTER = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], check=False)"
+
+
 class Demo(Program):
-    def __init__(self, var: Path, log: Path) -> None:
+    def __init__(self, var: Path, log: Path, *, program: Sequence[str | Path] = PROGRAM) -> None:
         self.var = var
         self.started_at = time.time()
-        super().__init__(
-            ["-m", "bucketwatch.demo", "--var", var], log=log, environ={"PORT": str(free_port())}
-        )
+        super().__init__([*program, "--var", var], log=log, environ={"PORT": str(free_port())})
 
     def way_in(self) -> dict[str, Any]:
         """`var/demo.json` of this start."""
@@ -70,12 +73,13 @@ class Demo(Program):
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], Demo]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     """Start the demo, always in the same directory."""
     demos: list[Demo] = []
 
-    def started() -> Demo:
-        demos.append(Demo(tmp_path / "var", tmp_path / f"output-{len(demos)}"))
+    def started(*program: str) -> Demo:
+        log = tmp_path / f"output-{len(demos)}"
+        demos.append(Demo(tmp_path / "var", log, program=program or PROGRAM))
         return demos[-1]
 
     yield started
@@ -188,6 +192,16 @@ def test_a_second_signal_ends_the_demo_at_once(start):
     eventually(lambda: "Stopping" in demo.output(), 20)
     assert demo.signal(signal.SIGINT) in {0, 128 + signal.SIGINT}
     all_gone(tree, timeout=20)
+
+
+@pytest.mark.timeout(400)
+def test_the_demo_ends_with_the_make_that_started_it(start):
+    demo = start("-c", STARTER, *PROGRAM, "--with-parent")
+    demo.way_in()
+    tree = demo.tree()
+    demo.signal(signal.SIGKILL)
+    all_gone(tree, timeout=30)
+    assert "Stopped." in demo.output()
 
 
 def refusal(tmp_path: Path, port: str) -> str:

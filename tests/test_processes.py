@@ -24,6 +24,8 @@ from tests.waiting import eventually
 
 MARK = "BUCKETWATCH_TEST_TREE"
 QUEUE = "linode:notifications:queue"
+# Python 3.12 warns of what these tests are about: other tests may have left threads running.
+FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 # Runs in a process of its own, through the service that admin and API use.
 ADD = """
@@ -238,6 +240,7 @@ def test_a_stop_signal_can_be_set_by_a_handler_while_its_thread_waits_for_it():
         signal.signal(signal.SIGALRM, before)
 
 
+@FORKS
 def test_a_stop_signal_outlives_whoever_was_killed_while_waiting_for_it():
     stop = processes.StopSignal()
     waiter = os.fork()
@@ -295,6 +298,7 @@ def test_a_child_is_asked_to_stop_once(child):
     assert counting._process.wait(10) == 1
 
 
+@FORKS
 def test_children_die_with_their_parent(child, tmp_path):
     parent = os.fork()
     if not parent:

@@ -33,6 +33,7 @@ from bucketwatch.demo.servers import (
     RedisServer,
     S3Server,
     ServerError,
+    die_with_parent,
     free_port,
 )
 from bucketwatch.demo.world import BUCKETS, seed
@@ -63,9 +64,11 @@ class Signals:
     def __init__(self) -> None:
         self.stopping = threading.Event()
         self.monitor: Child | None = None  # the other children die with us
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asked
-                signal.signal(number, self._received)
+        # A script's background job is born with SIGINT ignored; whoever sends it means it.
+        signal.signal(signal.SIGINT, self._received)
+        signal.signal(signal.SIGTERM, self._received)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup asked
+            signal.signal(signal.SIGHUP, self._received)
 
     def _received(self, number: int, _frame: FrameType | None) -> None:
         if self.stopping.is_set():
@@ -78,7 +81,10 @@ class Signals:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--var", type=Path, default=ROOT / "var", help="where its files go")
+    parser.add_argument("--with-parent", action="store_true", help="stop when the caller ends")
     options = parser.parse_args(arguments)
+    if options.with_parent:  # `make` killed with SIGKILL could not pass anything on
+        die_with_parent(signal.SIGTERM)
     if isinstance(sys.stdout, io.TextIOWrapper):  # one line at a time, whatever the terminal
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:

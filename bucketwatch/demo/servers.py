@@ -37,6 +37,12 @@ class ServerError(Exception):
     """A server did not start; the message ends with what it said."""
 
 
+def die_with_parent(how: signal.Signals) -> None:
+    """Have the kernel signal this process when the one that started it ends (Linux)."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, how)
+
+
 class Child:
     """A process that stops when told, and when we die."""
 
@@ -52,11 +58,10 @@ class Child:
         self.log = log
         parent = os.getpid()
 
-        def die_with_parent() -> None:
-            if _libc is not None:
-                _libc.prctl(_PR_SET_PDEATHSIG, death_signal)
-                if os.getppid() != parent:  # it died before we asked
-                    os._exit(1)
+        def tie_to_us() -> None:
+            die_with_parent(death_signal)
+            if os.getppid() != parent:  # it died before we asked
+                os._exit(1)
 
         with log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -66,7 +71,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=dict(environ) if environ is not None else None,
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - two system calls, no lock
+                preexec_fn=tie_to_us,  # noqa: PLW1509 - two system calls, no lock
                 pass_fds=tuple(pass_fds),
             )
 

@@ -112,7 +112,8 @@ class ConfigurationStore:
         while True:
             stored = str(self._connection.run(lambda r: r.get(names[0])) or "")
             merged = json.dumps(_merge(stored, document))
-            answer = int(self._put(names, [name, revision, stored, merged, flag, generation]))
+            expected = stored.encode(errors="surrogateescape")
+            answer = int(self._put(names, [name, revision, expected, merged, flag, generation]))
             if answer >= 0:
                 return answer == 1
 

@@ -1,0 +1,93 @@
+"""Buckets as the control plane leaves them in Redis, for tests of the engine alone."""
+
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from scanning import wiring
+from scanning.core import keys
+from scanning.core.types import BucketConfig, KeyPair, ScanCounts, ScanResult
+from tests.servers import TestS3Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REGION = "us-test-1"
+
+_revisions = count(1)
+
+
+def document(
+    name: str,
+    *,
+    region: str = REGION,
+    endpoint: str = "s3.example.com",
+    credential: str = "",
+    generation: int = 1,
+    interval: int | None = None,
+    **members: Any,
+) -> dict[str, Any]:
+    """The JSON object of one bucket; ``members`` are added, or replace those of these names."""
+    return {
+        "name": name,
+        "endpoint": endpoint,
+        "status": "active",
+        "bucketwatch": {
+            "region": region,
+            "credential": credential or name.upper().replace("-", "_"),
+            "generation": generation,
+            "polling_interval": interval,
+            "fetch_metadata": False,
+        },
+    } | members
+
+
+def put(name: str, *, notifications: bool = True, **given: Any) -> BucketConfig:
+    """Write one managed bucket; each call is newer than the one before."""
+    store = wiring.configuration()
+    store.put(name, document(name, **given), notifications=notifications, revision=next(_revisions))
+    bucket = store.get(name)
+    assert bucket is not None
+    return bucket
+
+
+def remove(name: str) -> None:
+    wiring.configuration().remove(name, revision=next(_revisions))
+
+
+def put_real(s3: TestS3Server, name: str, **given: Any) -> BucketConfig:
+    """Write one managed bucket of the S3 server, with its keys in the vault."""
+    bucket = put(name, endpoint=s3.url, **given)
+    wiring.vault().write(bucket.credential, KeyPair(s3.access_key, s3.secret_key))
+    return bucket
+
+
+def schedule(client: redis.Redis, bucket: BucketConfig, *, at: float = 1.0) -> None:
+    """Make a bucket due, as the monitor does; its grid begins at the epoch."""
+    client.zadd(keys.due(bucket.region), {bucket.name: at})
+    client.hset(keys.bucket(bucket.name), "offset", "0")
+    client.sadd(keys.REGIONS, bucket.region)
+
+
+def result(bucket: str, *, error: str = "", started_at: float = 1000.0) -> ScanResult:
+    return ScanResult(
+        bucket=bucket,
+        started_at=started_at,
+        duration_s=2.0,
+        counts=ScanCounts(objects=10, pages=1, created=3),
+        error=error,
+        error_class="StorageUnavailable" if error else "",
+    )
+
+
+def dump(client: redis.Redis) -> dict[str, Any]:
+    """Everything that Redis holds, by key."""
+    reads: dict[str, Callable[[Any], Any]] = {
+        "string": client.get,
+        "hash": client.hgetall,
+        "set": client.smembers,
+        "list": lambda key: client.lrange(key, 0, -1),
+        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+    }
+    return {str(key): reads[str(client.type(key))](key) for key in client.scan_iter()}

@@ -1,0 +1,291 @@
+"""The mirror's counterpart in Redis: configurations that never go backwards and lose no member."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+import redis
+
+from scanning import wiring
+from scanning.adapters.configuration import ConfigurationStore, parse_bucket
+from scanning.adapters.redis_connection import RedisConnection
+from scanning.core import keys
+from scanning.core.types import BucketConfig
+from tests import engine
+
+T = TypeVar("T")
+STATE = "linode:objstore:state:"
+
+
+@pytest.fixture
+def store(redis_server) -> Iterator[redis.Redis]:
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def configuration(store) -> ConfigurationStore:
+    return wiring.configuration()
+
+
+def stored(store: redis.Redis, name: str = "bucket"):
+    text = store.get(keys.config(name))
+    return json.loads(text) if text else None
+
+
+def put(configuration: ConfigurationStore, revision: int, **given: Any) -> bool:
+    notifications = given.pop("notifications", True)
+    return configuration.put(
+        "bucket",
+        engine.document("bucket", **given),
+        notifications=notifications,
+        revision=revision,
+    )
+
+
+def test_what_is_put_can_be_loaded(configuration):
+    assert put(configuration, 1, interval=30, webhook_url="https://x.example/hook")
+    loaded = configuration.load()
+    assert loaded.version == configuration.version() == 1
+    assert loaded.buckets == {
+        "bucket": BucketConfig(
+            name="bucket",
+            endpoint="s3.example.com",
+            region=engine.REGION,
+            credential="BUCKET",
+            generation=1,
+            polling_interval_s=30,
+            fetch_metadata=False,
+            webhook_url="https://x.example/hook",
+        )
+    }
+    assert configuration.get("bucket") == loaded.buckets["bucket"]
+    assert configuration.revisions() == {"bucket": 1}
+
+
+def test_a_paused_and_a_silent_bucket_are_loaded_as_such(configuration, store):
+    put(configuration, 1, status="paused", notifications=False)
+    assert store.get(keys.notifications_disabled("bucket")) == "true"
+    bucket = configuration.load().buckets["bucket"]
+    assert (bucket.active, bucket.notifications) == (False, False)
+    put(configuration, 2)
+    assert not store.exists(keys.notifications_disabled("bucket"))
+    bucket = configuration.load().buckets["bucket"]
+    assert (bucket.active, bucket.notifications) == (True, True)
+
+
+def test_every_change_moves_the_version(configuration):
+    versions = [configuration.version()]
+    for change in (lambda: put(configuration, 1), lambda: put(configuration, 2)):
+        assert change()
+        versions.append(configuration.version())
+    configuration.remove("bucket", revision=3)
+    versions.append(configuration.version())
+    assert versions == [0, 1, 2, 3]
+
+
+# --- never backwards
+
+
+def test_an_older_put_changes_nothing(configuration, store):
+    put(configuration, 5, webhook_url="new")
+    before = engine.dump(store)
+    assert not put(configuration, 4, webhook_url="old")
+    assert engine.dump(store) == before
+
+
+def test_the_same_revision_may_be_written_again(configuration, store):
+    put(configuration, 5)
+    assert put(configuration, 5)
+
+
+def test_a_put_older_than_the_removal_does_not_bring_the_bucket_back(configuration, store):
+    put(configuration, 5)
+    configuration.remove("bucket", revision=7)
+    assert not put(configuration, 6)
+    assert stored(store) is None
+    assert configuration.revisions() == {}
+
+
+def test_a_removal_older_than_the_bucket_leaves_it(configuration, store):
+    put(configuration, 5)
+    before = engine.dump(store)
+    assert not configuration.remove("bucket", revision=4)
+    assert engine.dump(store) == before
+
+
+def test_a_late_older_removal_does_not_open_the_door_for_an_older_put(configuration, store):
+    put(configuration, 1)
+    configuration.remove("bucket", revision=9)
+    assert not configuration.remove("bucket", revision=7)
+    assert not put(configuration, 8)
+    assert stored(store) is None
+
+
+def test_a_bucket_added_again_after_its_removal_is_there(configuration):
+    put(configuration, 1, generation=1)
+    configuration.remove("bucket", revision=2)
+    assert put(configuration, 3, generation=2)
+    assert configuration.load().buckets["bucket"].generation == 2
+
+
+# --- what others wrote survives
+
+
+def test_members_that_only_redis_has_survive(configuration, store):
+    old = {"name": "bucket", "team": "video", "bucketwatch": {"lanes": 3, "region": "old"}}
+    store.set(keys.config("bucket"), json.dumps(old))
+    put(configuration, 1)
+    assert stored(store)["team"] == "video"
+    assert stored(store)["bucketwatch"]["lanes"] == 3
+    assert stored(store)["bucketwatch"]["region"] == engine.REGION
+
+
+def test_a_webhook_secret_of_an_old_consumer_survives(configuration, store):
+    auth = {"type": "oauth2", "client_id": "old", "client_secret": "s", "token_url": "https://t"}
+    store.set(keys.config("bucket"), json.dumps({"name": "bucket", "webhook_auth": auth}))
+    ours = {"type": "oauth2", "client_id": "new", "token_url": "https://t2"}
+    put(configuration, 1, webhook_auth=ours)
+    assert stored(store)["webhook_auth"] == ours | {"client_secret": "s"}
+
+
+def test_a_member_given_as_none_is_removed(configuration, store):
+    put(configuration, 1, webhook_auth={"type": "oauth2"})
+    put(configuration, 2, webhook_auth=None)
+    assert "webhook_auth" not in stored(store)
+
+
+@pytest.mark.parametrize(
+    "broken", ["{", "[]", "null", '"text"', '{"bucketwatch": [], "webhook_auth": 1}', "\udcff"]
+)
+def test_a_broken_configuration_is_written_over(configuration, store, broken):
+    store.set(keys.config("bucket"), broken.encode(errors="surrogateescape"))
+    assert put(configuration, 1, webhook_auth={"type": "oauth2"})
+    assert configuration.load().buckets.keys() == {"bucket"}
+
+
+def test_a_member_written_between_reading_and_writing_is_not_lost(store):
+    """Somebody else's program changes the JSON while we are about to."""
+
+    class Meddling(RedisConnection):
+        def run(self, operation: Callable[[Any], T]) -> T:
+            answer = super().run(operation)
+            if answer is None and not store.exists(keys.config("bucket")):
+                store.set(keys.config("bucket"), '{"team": "video"}')
+            return answer
+
+    assert put(ConfigurationStore(Meddling(wiring.conf().redis)), 1)
+    assert stored(store)["team"] == "video"
+
+
+# --- unmanaged keys
+
+
+def test_a_key_that_sql_never_knew_is_neither_loaded_nor_deleted(configuration, store):
+    text = json.dumps(engine.document("stranger"))
+    store.set(keys.config("stranger"), text)
+    store.set(f"{STATE}stranger:key", "{}")
+    put(configuration, 1)
+    assert configuration.load().buckets.keys() == {"bucket"}
+    configuration.remove("stranger", revision=2)
+    assert store.get(keys.config("stranger")) == text
+    assert wiring.engine().states.clear_removed() == 0
+    assert store.exists(f"{STATE}stranger:key")
+
+
+# --- removal
+
+
+def test_a_removed_bucket_leaves_no_key_but_its_states_until_they_are_cleared(configuration, store):
+    bucket = engine.put("bucket")
+    engine.schedule(store, bucket)
+    leases = wiring.engine().leases
+    [claim] = leases.claim_due(bucket.region, most=1, slots=1)
+    leases.finish(claim, engine.result("bucket"), next_due=5.0)
+    leases.claim_due(bucket.region, most=1, slots=1)
+    for number in range(3):
+        store.set(f"{STATE}bucket:{number}", "{}")
+    store.set(f"{STATE}bucket-2:key", "{}")
+
+    engine.remove("bucket")
+
+    assert sorted(key for key in store.scan_iter() if "bucket" in key) == [
+        f"{STATE}bucket-2:key",
+        *(f"{STATE}bucket:{number}" for number in range(3)),
+    ]
+    assert store.smembers(keys.CLEARING) == {"bucket"}
+    assert store.zcard(keys.due(bucket.region)) == 0
+    assert store.zcard(keys.running(bucket.region)) == 0
+    assert wiring.engine().states.clear_removed() == 3
+    assert not store.exists(keys.CLEARING)
+    assert store.exists(f"{STATE}bucket-2:key")
+
+
+def test_a_bucket_added_again_is_scanned_only_after_the_old_states_are_gone(store):
+    bucket = engine.put("bucket")
+    engine.schedule(store, bucket)
+    store.set(f"{STATE}bucket:key", "{}")
+    engine.remove("bucket")
+    again = engine.put("bucket", generation=2)
+    engine.schedule(store, again)
+    leases = wiring.engine().leases
+    assert leases.claim_due(again.region, most=1, slots=15) == []
+    assert wiring.engine().states.clear_removed() == 1
+    [claim] = leases.claim_due(again.region, most=1, slots=15)
+    assert (claim.generation, claim.commit) == (2, 0)
+
+
+# --- what cannot be read
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(None, id="deleted by hand"),
+        pytest.param("", id="empty"),
+        pytest.param("{", id="no JSON"),
+        pytest.param("[1]", id="a list"),
+        pytest.param('{"name": "bucket"}', id="no endpoint"),
+        pytest.param('{"endpoint": "e", "bucketwatch": [1]}', id="no object"),
+        pytest.param('{"endpoint": "e", "bucketwatch": {"generation": "x"}}', id="no number"),
+        pytest.param(
+            '{"endpoint": "e", "bucketwatch": {"polling_interval": 1e999}}', id="infinity"
+        ),
+        pytest.param('{"endpoint": "e", "bucketwatch": {"polling_interval": -5}}', id="negative"),
+    ],
+)
+def test_an_unreadable_configuration_is_left_out_and_named(configuration, store, text, caplog):
+    engine.put("good")
+    engine.put("bucket")
+    if text is None:
+        store.delete(keys.config("bucket"))
+    else:
+        store.set(keys.config("bucket"), text)
+    assert configuration.load().buckets.keys() == {"good"}
+    assert "bucket: its configuration in Redis cannot be read" in caplog.text
+
+
+def test_a_configuration_of_another_type_does_not_hide_the_others(configuration, store):
+    engine.put("good")
+    engine.put("bucket")
+    store.delete(keys.config("bucket"))
+    store.rpush(keys.config("bucket"), "x")
+    assert configuration.load().buckets.keys() == {"good"}
+
+
+@pytest.mark.parametrize(
+    ("document", "region", "url"),
+    [
+        ({"endpoint": "us-iad-1.linodeobjects.com"}, None, "https://us-iad-1.linodeobjects.com"),
+        ({"endpoint": "http://localhost:9000"}, "localhost:9000", "http://localhost:9000"),
+        ({"endpoint": "e.com", "region": "r"}, "r", "https://e.com"),
+        ({"endpoint": "e.com", "region": "r", "bucketwatch": {"region": "q"}}, "q", None),
+    ],
+)
+def test_the_region_is_the_endpoints_host_unless_one_is_named(document, region, url):
+    bucket = parse_bucket("media-in", json.dumps(document), notifications=True)
+    assert bucket is not None
+    assert bucket.region == (region or document["endpoint"])
+    assert bucket.credential == "MEDIA_IN"
+    assert url in {None, bucket.endpoint_url}

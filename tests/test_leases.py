@@ -1,0 +1,309 @@
+"""Claims: the region's slots and the bucket's lock, shared by any number of claimants."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from scanning import wiring
+from scanning.adapters.leases import LEASE_S, RedisLeases, RedisStatuses
+from scanning.adapters.redis_connection import RedisConnection
+from scanning.core import keys
+from scanning.core.types import BucketStatus, Claim
+from tests import engine
+from tests.engine import REGION
+
+LONG_PAST = 1.0
+
+
+@pytest.fixture
+def store(redis_server) -> Iterator[redis.Redis]:
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def here(store) -> RedisLeases:
+    return RedisLeases(RedisConnection(wiring.conf().redis))
+
+
+@pytest.fixture
+def there(store) -> RedisLeases:
+    """Another host's leases."""
+    return RedisLeases(RedisConnection(wiring.conf().redis))
+
+
+def make_due(store: redis.Redis, *names: str) -> None:
+    """The earlier named, the longer due."""
+    for place, name in enumerate(names):
+        engine.schedule(store, engine.put(name), at=LONG_PAST + place)
+
+
+def names(claims: list[Claim]) -> list[str]:
+    return [claim.bucket for claim in claims]
+
+
+def expire(store: redis.Redis, name: str) -> None:
+    store.zadd(keys.running(REGION), {name: LONG_PAST})
+
+
+def server_time(store: redis.Redis) -> float:
+    seconds, micros = store.time()
+    return float(seconds + micros / 1e6)
+
+
+def test_the_longest_due_are_claimed_first(here, store):
+    make_due(store, "a", "b", "c")
+    assert names(here.claim_due(REGION, most=2, slots=15)) == ["a", "b"]
+    assert names(here.claim_due(REGION, most=2, slots=15)) == ["c"]
+
+
+def test_a_claim_says_all_that_a_scan_needs(here, store):
+    make_due(store, "bucket")
+    store.hset(keys.bucket("bucket"), mapping={"commit": 7, "offset": "12.500000"})
+    before = server_time(store)
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    assert claim == Claim(
+        bucket="bucket",
+        region=REGION,
+        fence=claim.fence,
+        generation=1,
+        scheduled_at=LONG_PAST,
+        offset_s=12.5,
+        expires_at=claim.expires_at,
+        commit=7,
+    )
+    assert before * 1000 - 1 <= claim.fence <= server_time(store) * 1000
+    assert before + LEASE_S <= claim.expires_at + 1e-6
+    assert store.zscore(keys.running(REGION), "bucket") == pytest.approx(claim.expires_at)
+
+
+def test_what_is_not_due_yet_is_not_claimed(here, store):
+    engine.schedule(store, engine.put("later"), at=server_time(store) + 60)
+    assert here.claim_due(REGION, most=5, slots=5) == []
+
+
+def test_two_claimants_never_get_the_same_bucket(here, there, store):
+    make_due(store, "a", "b", "c")
+    claimed = [
+        *here.claim_due(REGION, most=2, slots=15),
+        *there.claim_due(REGION, most=2, slots=15),
+    ]
+    assert sorted(names(claimed)) == ["a", "b", "c"]
+    assert there.claim(engine.put("a"), slots=15) is None
+
+
+def test_the_regions_slots_hold_over_all_claimants(here, there, store):
+    make_due(store, "a", "b", "c", "d")
+    assert len(here.claim_due(REGION, most=15, slots=3)) == 3
+    assert there.claim_due(REGION, most=15, slots=3) == []
+    assert there.claim(engine.put("d"), slots=3) is None
+
+
+def test_another_regions_slots_are_its_own(here, store):
+    make_due(store, "a", "b")
+    here.claim_due(REGION, most=1, slots=1)
+    elsewhere = engine.put("c", region="elsewhere")
+    engine.schedule(store, elsewhere)
+    assert names(here.claim_due("elsewhere", most=1, slots=1)) == ["c"]
+
+
+def test_buckets_that_are_being_scanned_or_cleared_do_not_hide_those_behind_them(here, store):
+    make_due(store, "a", "b", "c", "d", "e")
+    store.sadd(keys.CLEARING, "b", "c")
+    assert names(here.claim_due(REGION, most=1, slots=15)) == ["a"]
+    assert names(here.claim_due(REGION, most=1, slots=15)) == ["d"]
+    assert names(here.claim_due(REGION, most=5, slots=15)) == ["e"]
+
+
+def test_a_bucket_that_is_being_cleared_cannot_be_claimed(here, store):
+    bucket = engine.put("bucket")
+    store.sadd(keys.CLEARING, "bucket")
+    assert here.claim(bucket, slots=15) is None
+    store.srem(keys.CLEARING, "bucket")
+    assert here.claim(bucket, slots=15) is not None
+
+
+def test_an_expired_lease_is_taken_over_with_a_larger_fence(here, there, store):
+    make_due(store, "bucket")
+    [lost] = here.claim_due(REGION, most=1, slots=1)
+    expire(store, "bucket")
+    [taken] = there.claim_due(REGION, most=1, slots=1)
+    assert taken.fence > lost.fence
+
+
+def test_a_fence_grows_with_each_claim_also_within_a_millisecond(here, store):
+    bucket = engine.put("bucket")
+    fences = []
+    for _ in range(20):
+        claim = here.claim(bucket, slots=1)
+        assert claim is not None
+        fences.append(claim.fence)
+        here.release(claim)
+    assert fences == sorted(set(fences))
+
+
+def test_a_fence_ahead_of_the_clock_is_not_taken_back(here, store):
+    """A failover to a host whose clock is behind."""
+    bucket = engine.put("bucket")
+    ahead = math.floor(server_time(store) * 1000) + 3_600_000
+    store.hset(keys.bucket("bucket"), "fence", ahead)
+    claim = here.claim(bucket, slots=1)
+    assert claim is not None
+    assert claim.fence == ahead + 1
+
+
+def test_a_renewed_lease_lasts_longer(here, store):
+    claim = here.claim(engine.put("bucket"), slots=1)
+    store.zadd(keys.running(REGION), {"bucket": server_time(store) + 1})
+    assert here.renew(claim)
+    assert store.zscore(keys.running(REGION), "bucket") > server_time(store) + LEASE_S - 1
+
+
+def test_a_lost_lease_can_do_nothing(here, there, store):
+    make_due(store, "bucket")
+    [lost] = here.claim_due(REGION, most=1, slots=1)
+    expire(store, "bucket")
+    there.claim_due(REGION, most=1, slots=1)
+    before = engine.dump(store)
+
+    assert not here.renew(lost)
+    here.finish(lost, engine.result("bucket"), next_due=5000.0)
+    here.release(lost)
+
+    assert engine.dump(store) == before
+
+
+def test_an_expired_lease_is_not_renewed_even_if_nobody_took_it(here, store):
+    claim = here.claim(engine.put("bucket"), slots=1)
+    expire(store, "bucket")
+    assert not here.renew(claim)
+
+
+def test_a_removed_bucket_is_not_brought_back_by_the_end_of_its_scan(here, store):
+    make_due(store, "bucket")
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    engine.remove("bucket")
+    before = engine.dump(store)
+
+    assert not here.renew(claim)
+    here.finish(claim, engine.result("bucket"), next_due=5000.0)
+    here.release(claim)
+
+    assert engine.dump(store) == before
+    assert not store.exists(keys.bucket("bucket"), keys.last_scan("bucket"))
+
+
+def test_a_finished_scan_frees_the_slot_and_is_recorded(here, store):
+    make_due(store, "bucket")
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    here.finish(claim, engine.result("bucket", started_at=1234.5), next_due=5000.25)
+    assert store.zcard(keys.running(REGION)) == 0
+    assert store.zscore(keys.due(REGION), "bucket") == 5000.25
+    assert float(store.get(keys.last_scan("bucket"))) == 1234.5
+    assert store.hgetall(keys.STATS) == {
+        "total_scans": "1",
+        "total_objects_scanned": "10",
+        "list_calls": "1",
+        "last_scan_time": "1234.5",
+    }
+
+
+def test_finishing_twice_is_harmless(here, store):
+    """A command is sent again when its answer was lost."""
+    make_due(store, "bucket")
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    here.finish(claim, engine.result("bucket"), next_due=5000.0)
+    before = engine.dump(store)
+    here.finish(claim, engine.result("bucket"), next_due=5000.0)
+    assert engine.dump(store) == before
+
+
+def test_a_failed_scan_is_no_last_scan_and_leaves_what_the_last_one_said(here, store):
+    make_due(store, "bucket")
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    here.finish(claim, engine.result("bucket"), next_due=LONG_PAST)
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    failed = engine.result("bucket", error="no answer", started_at=2000.0)
+    here.finish(claim, failed, next_due=5000.0)
+    assert float(store.get(keys.last_scan("bucket"))) == 1000.0
+    stats = store.hgetall(keys.STATS)
+    assert (stats["total_scans"], stats["failed_scans"], stats["errors"]) == ("2", "1", "1")
+    assert statuses().drain() == [
+        BucketStatus("bucket", 1000.0, 2.0, 10, 3, "no answer", "StorageUnavailable", 2002.0)
+    ]
+
+
+def test_a_bucket_that_left_the_schedule_does_not_come_back_by_finishing(here, store):
+    make_due(store, "bucket")
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    store.zrem(keys.due(REGION), "bucket")
+    here.finish(claim, engine.result("bucket"), next_due=5000.0)
+    assert store.zscore(keys.due(REGION), "bucket") is None
+    assert store.zcard(keys.running(REGION)) == 0
+
+
+def test_a_released_bucket_stays_due_and_nothing_is_recorded(here, store):
+    make_due(store, "bucket")
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    here.release(claim)
+    assert store.zscore(keys.due(REGION), "bucket") == LONG_PAST
+    assert store.zcard(keys.running(REGION)) == 0
+    assert not store.exists(keys.last_scan("bucket"), keys.STATS, keys.CHANGED_STATUS)
+
+
+def test_the_next_due_bucket_is_one_that_nobody_scans(here, store):
+    assert here.next_due(REGION) is None
+    make_due(store, "a", "b")
+    assert here.next_due(REGION) == LONG_PAST
+    here.claim_due(REGION, most=1, slots=15)
+    assert here.next_due(REGION) == LONG_PAST + 1
+    here.claim_due(REGION, most=1, slots=15)
+    assert here.next_due(REGION) is None
+
+
+def test_a_bucket_whose_lease_expired_is_waiting_again(here, store):
+    make_due(store, "bucket")
+    here.claim_due(REGION, most=1, slots=15)
+    expire(store, "bucket")
+    assert here.next_due(REGION) == LONG_PAST
+
+
+# --- statuses
+
+
+def statuses() -> RedisStatuses:
+    return wiring.statuses()
+
+
+def scanned(leases: RedisLeases, store: redis.Redis, *buckets: str) -> None:
+    make_due(store, *buckets)
+    for claim in leases.claim_due(REGION, most=15, slots=15):
+        leases.finish(claim, engine.result(claim.bucket), next_due=None)
+
+
+def test_each_changed_status_is_given_once(here, store):
+    scanned(here, store, "a", "b")
+    drained = sorted(statuses().drain(), key=lambda status: status.bucket)
+    assert drained == [BucketStatus(name, 1000.0, 2.0, 10, 3, "", "", None) for name in ("a", "b")]
+    assert statuses().drain() == []
+
+
+def test_a_drain_takes_no_more_than_asked_for(here, store):
+    scanned(here, store, "a", "b", "c")
+    assert [len(statuses().drain(2)) for _ in range(3)] == [2, 1, 0]
+
+
+def test_what_could_not_be_stored_is_drained_again(here, store):
+    scanned(here, store, "a")
+    drained = statuses().drain()
+    statuses().give_back([status.bucket for status in drained])
+    statuses().give_back([])
+    assert statuses().drain() == drained
+
+
+def test_a_removed_bucket_has_no_status_to_drain(here, store):
+    scanned(here, store, "a")
+    engine.remove("a")
+    assert statuses().drain() == []

@@ -1,0 +1,380 @@
+"""`MultiRegionMonitor`: who is due, who leads, and what happens while Redis is away."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from scanning import monitor as module
+from scanning import wiring
+from scanning.core import keys
+from scanning.core.errors import RedisUnavailable
+from scanning.monitor import MultiRegionMonitor
+from tests import engine
+from tests.engine import REGION
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def store(redis_server) -> Iterator[redis.Redis]:
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def monitor(store) -> MultiRegionMonitor:
+    return MultiRegionMonitor(web=False, workers=False)
+
+
+@pytest.fixture
+def standby(store) -> MultiRegionMonitor:
+    other = MultiRegionMonitor(web=False, workers=False)
+    other.name = "another-host:1"
+    return other
+
+
+def due(store: redis.Redis, region: str = REGION) -> dict[str, float]:
+    return wiring.schedule().due_times([region])[region]
+
+
+def wakeups(store: redis.Redis, region: str = REGION) -> int:
+    return int(store.llen(f"django_q:{region}:q"))
+
+
+def scan(store: redis.Redis, name: str, *, at: float | None = None) -> None:
+    """Claim and finish, as a worker does; ``at`` is when the scan began."""
+    [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=15)
+    assert claim.bucket == name
+    result = engine.result(name, started_at=at or time.time())
+    wiring.engine().leases.finish(claim, result, next_due=time.time() + 1e6)
+
+
+# --- the schedule
+
+
+def test_a_new_bucket_is_due_at_once(monitor, store):
+    monitor._tick()
+    engine.put("bucket")
+    before = time.time()
+    monitor._tick()
+    assert before <= due(store)["bucket"] <= time.time()
+    assert store.smembers(keys.REGIONS) == {REGION}
+    assert wakeups(store) == 1
+
+
+def test_a_scanned_bucket_is_due_at_its_next_place_on_the_grid(monitor, store):
+    engine.put("bucket", interval=3600)
+    store.set(keys.last_scan("bucket"), time.time() - 5)
+    monitor._tick()
+    [at] = due(store).values()
+    assert time.time() < at <= time.time() + 3600
+    offset = float(store.hget(keys.bucket("bucket"), "offset"))
+    assert (at - offset) % 3600 == pytest.approx(0, abs=1e-3) or (
+        at - offset
+    ) % 3600 == pytest.approx(3600, abs=1e-3)
+    assert wakeups(store) == 0
+
+
+def test_a_bucket_that_missed_scans_while_everything_was_down_is_due_now(monitor, store):
+    engine.put("bucket", interval=60)
+    store.set(keys.last_scan("bucket"), time.time() - 10_000)
+    monitor._tick()
+    assert due(store)["bucket"] <= time.time()
+
+
+def test_a_due_time_is_left_alone_by_later_ticks(monitor, store):
+    engine.put("bucket", interval=3600)
+    store.set(keys.last_scan("bucket"), time.time())
+    monitor._tick()
+    before = due(store)
+    engine.put("other")
+    monitor._tick()
+    assert due(store) == before | {"other": pytest.approx(time.time(), abs=5)}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda: engine.remove("bucket"), lambda: engine.put("bucket", status="paused")]
+)
+def test_a_removed_or_paused_bucket_leaves_the_schedule(monitor, store, change):
+    engine.put("bucket")
+    engine.put("other")
+    monitor._tick()
+    change()
+    monitor._tick()
+    assert due(store).keys() == {"other"}
+    assert [bucket.name for bucket in monitor.get_buckets_due_for_scan()] == ["other"]
+
+
+def test_the_last_bucket_of_a_region_takes_its_region_with_it(monitor, store):
+    engine.put("bucket")
+    monitor._tick()
+    engine.remove("bucket")
+    monitor._tick()
+    assert not store.exists(keys.REGIONS)
+
+
+def test_a_removed_bucket_added_again_between_two_ticks_is_due_at_once(monitor, store):
+    engine.put("bucket", interval=604_800)
+    monitor._tick()
+    scan(store, "bucket")
+    engine.remove("bucket")
+    engine.put("bucket", generation=2, interval=604_800)
+    monitor._tick()
+    assert due(store)["bucket"] <= time.time()
+
+
+def test_a_bucket_moves_with_its_region(monitor, store):
+    engine.put("bucket")
+    monitor._tick()
+    engine.put("bucket", region="elsewhere")
+    monitor._tick()
+    assert due(store) == {}
+    assert due(store, "elsewhere").keys() == {"bucket"}
+    assert store.smembers(keys.REGIONS) == {"elsewhere"}
+
+
+def test_a_shortened_interval_comes_forward(monitor, store):
+    engine.put("bucket", interval=604_800)
+    monitor._tick()
+    scan(store, "bucket")
+    engine.put("bucket", interval=30)
+    monitor._tick()
+    assert time.time() < due(store)["bucket"] <= time.time() + 30
+
+
+def test_the_configured_interval_counts_for_buckets_without_their_own(monitor, store, settings):
+    engine.put("bucket")
+    store.set(keys.last_scan("bucket"), time.time() - 1)
+    monitor._tick()
+    assert time.time() < due(store)["bucket"] <= time.time() + 60
+
+
+def test_an_emptied_redis_is_scheduled_again_although_its_version_repeats(
+    monitor, store, monkeypatch
+):
+    engine.put("bucket")
+    monitor._tick()
+    store.flushall()
+    engine.put("bucket")
+    monkeypatch.setattr(module, "RESCHEDULE_S", 0.0)
+    monitor._tick()
+    assert due(store).keys() == {"bucket"}
+
+
+@pytest.mark.parametrize("method", ["hash", "equal", "random"])
+def test_places_stay_when_a_bucket_is_added(redis_server, settings, store, method):
+    parallel = settings.SCANNING.parallel.model_copy(update={"stagger_method": method})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"parallel": parallel})
+    monitor = MultiRegionMonitor(web=False, workers=False)
+    for name in ("a", "b"):
+        engine.put(name)
+    monitor._tick()
+    before = dict(monitor.offsets)
+    engine.put("c")
+    monitor._tick()
+    assert monitor.offsets.keys() == {"a", "b", "c"}
+    if method != "equal":
+        assert {name: monitor.offsets[name] for name in before} == before
+
+
+@pytest.mark.parametrize("text", ["yesterday", "nan"])
+def test_a_last_scan_that_makes_no_sense_counts_as_none(monitor, store, text):
+    engine.put("bucket")
+    store.set(keys.last_scan("bucket"), text)
+    monitor._tick()
+    assert due(store)["bucket"] <= time.time()
+
+
+# --- waking workers
+
+
+def test_only_regions_with_due_buckets_are_woken_and_once(monitor, store):
+    for name, region in [("a", "r1"), ("b", "r1"), ("c", "r2"), ("d", "r3")]:
+        engine.put(name, region=region)
+    monitor._tick()
+    store.zadd(keys.due("r2"), {"c": time.time() + 60})
+    store.zadd(keys.running("r3"), {"d": time.time() + 60})
+    for region in ("r1", "r2", "r3"):
+        store.delete(f"django_q:{region}:q")
+
+    assert monitor.process_due_buckets() == {"r1": 2}
+    assert monitor.process_due_buckets() == {"r1": 2}
+
+    assert [wakeups(store, region) for region in ("r1", "r2", "r3")] == [1, 0, 0]
+
+
+def test_a_region_whose_worker_died_is_woken_again(monitor, store):
+    engine.put("bucket")
+    monitor._tick()
+    wiring.engine().leases.claim_due(REGION, most=1, slots=1)
+    store.zadd(keys.running(REGION), {"bucket": 1.0})
+    assert monitor.process_due_buckets() == {REGION: 1}
+
+
+def test_is_bucket_due_for_scan_asks_the_schedule(monitor, store):
+    bucket = engine.put("bucket")
+    assert not monitor.is_bucket_due_for_scan(bucket)
+    monitor._tick()
+    assert monitor.is_bucket_due_for_scan(bucket)
+    store.zadd(keys.due(REGION), {"bucket": time.time() + 60})
+    assert not monitor.is_bucket_due_for_scan(bucket)
+
+
+def test_due_buckets_are_listed_latest_first(monitor, store):
+    for name in ("a", "b", "c"):
+        engine.put(name)
+    monitor._tick()
+    store.zadd(keys.due(REGION), {"a": 20.0, "b": 10.0, "c": time.time() + 60})
+    assert [bucket.name for bucket in monitor.get_buckets_due_for_scan()] == ["b", "a"]
+
+
+# --- several monitors
+
+
+def test_one_monitor_schedules_and_the_other_stands_by(monitor, standby, store):
+    engine.put("bucket")
+    monitor._tick()
+    standby._tick()
+    assert (monitor._leads, standby._leads) == (True, False)
+    assert standby.buckets == {}
+
+
+def test_the_standby_takes_over_when_the_leader_stops(monitor, standby, store):
+    monitor._tick()
+    standby._tick()
+    monitor._shut_down()
+    standby._tick()
+    engine.put("bucket")
+    standby._tick()
+    assert due(store).keys() == {"bucket"}
+
+
+def test_the_standby_takes_over_when_the_leader_says_nothing_any_more(monitor, standby, store):
+    monitor._tick()
+    assert 0 < store.pttl(keys.LEADER) <= module.LEADER_LEASE_S * 1000
+    store.delete(keys.LEADER)  # as it expires
+    standby._tick()
+    monitor._tick()
+    assert (monitor._leads, standby._leads) == (False, True)
+
+
+# --- Redis away
+
+
+def test_a_tick_without_redis_waits_and_the_first_one_with_it_goes_on(
+    monitor, redis_server, store, caplog
+):
+    caplog.set_level("INFO")
+    engine.put("bucket")
+    monitor._tick()
+    redis_server.stop()
+    monitor._tick()
+    monitor._tick()
+    assert caplog.text.count("scheduling waits: Redis does not answer") == 1
+    redis_server.start()  # and it has forgotten everything
+    engine.put("bucket")
+    monitor._scheduled_at = float("-inf")
+    monitor._tick()
+    assert "scheduling goes on" in caplog.text
+    assert due(store).keys() == {"bucket"}
+
+
+def test_redis_may_be_away_at_the_start(redis_server, caplog):
+    redis_server.stop()
+    monitor = MultiRegionMonitor(web=False, workers=False)
+    monitor._tick()
+    assert "scheduling waits" in caplog.text
+    redis_server.start()
+    engine.put("bucket")
+    monitor._tick()
+    assert monitor._leads
+
+
+def test_a_stop_without_redis_needs_no_lead_to_give_back(monitor, redis_server):
+    monitor._tick()
+    redis_server.stop()
+    monitor._shut_down()
+
+
+def test_an_error_of_ours_costs_one_tick(monitor, store, monkeypatch, caplog):
+    engine.put("bucket")
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor, "process_due_buckets", lambda: 1 / 0)
+        monitor._tick()
+    assert "an error in bucketwatch broke a tick" in caplog.text
+    monitor._tick()
+    assert wakeups(store) == 1
+
+
+# --- running
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_run_schedules_keeps_house_and_gives_the_lead_back_at_sigterm(
+    monitor, store, settings, monkeypatch, handlers
+):
+    settings.HOUSEKEEPING = ["tests.test_monitor.broken_job", "tests.test_monitor.waiting_job"]
+    monkeypatch.setattr(module, "HOUSEKEEPING_S", 0.02)
+    monkeypatch.setattr(module, "TICK_S", 0.02)
+    engine.put("bucket")
+    engine.put("gone")
+    store.set("linode:objstore:state:gone:key", "{}")
+    engine.remove("gone")
+
+    def stop_when_done() -> None:
+        try:
+            eventually(lambda: store.get(keys.LEADER) == monitor.name)
+            eventually(lambda: due(store).keys() == {"bucket"})
+            eventually(lambda: not store.exists("linode:objstore:state:gone:key", keys.CLEARING))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    watcher = threading.Thread(target=stop_when_done)
+    watcher.start()
+    monitor.run()
+    watcher.join()
+
+    assert not store.exists("linode:objstore:state:gone:key")
+    assert store.get(keys.LEADER) is None
+
+
+def broken_job() -> None:
+    raise ValueError("a bug in a job")
+
+
+def waiting_job() -> None:
+    raise RedisUnavailable("Redis does not answer")
+
+
+# --- scanning in this process
+
+
+def test_a_bucket_can_be_scanned_through_its_regions_pool(monitor, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    bucket = engine.put_real(s3_server, name)
+    monitor.refresh_config_from_redis()
+    monitor.init_thread_pools()
+    assert monitor.get_all_regions() == list(monitor.region_pools) == [REGION]
+
+    future = monitor.scan_bucket_with_region_pool(bucket, monitor.region_pools[REGION])
+
+    assert future.result(30).counts.created == 1
+    monitor.scan_bucket(engine.put_real(s3_server, "never-created"))
+    assert monitor.scan_stats == {
+        "total_scans": 2,
+        "failed_scans": 1,
+        "total_objects_scanned": 1,
+    }
+    monitor._shut_down()

@@ -1,0 +1,116 @@
+"""Due times and the leader lease in Redis."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from scanning import wiring
+from scanning.adapters.schedule_store import ScheduleStore
+from scanning.core import keys
+from tests import engine
+
+
+@pytest.fixture
+def store(redis_server) -> Iterator[redis.Redis]:
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def schedule(store) -> ScheduleStore:
+    return wiring.schedule()
+
+
+def write(schedule: ScheduleStore, **given: Any) -> None:
+    schedule.write(**{"added": {}, "removed": {}, "offsets": {}, "regions": []} | given)
+
+
+def test_due_times_are_read_as_they_were_written(schedule):
+    for name in ("a", "b", "c"):
+        engine.put(name)
+    added = {"r1": {"a": 100.25, "b": 200.5}, "r2": {"c": 300.0}}
+    write(schedule, added=added, regions=["r1", "r2"])
+    assert schedule.due_times(["r1", "r2"]) == added
+    assert schedule.regions() == {"r1", "r2"}
+    write(schedule, removed={"r1": ["a"]}, regions=["r1"])
+    assert schedule.due_times(["r1", "r2"]) == {"r1": {"b": 200.5}, "r2": {"c": 300.0}}
+    assert schedule.regions() == {"r1"}
+
+
+def test_offsets_go_where_claims_read_them(schedule, store):
+    bucket = engine.put("a")
+    write(schedule, offsets={"a": 12.3456789})
+    claim = wiring.engine().leases.claim(bucket, slots=1)
+    assert claim is not None
+    assert claim.offset_s == 12.345679
+
+
+def test_a_bucket_removed_meanwhile_is_not_scheduled_again(schedule, store):
+    engine.put("a")
+    engine.remove("a")
+    write(schedule, added={"r1": {"a": 1.0}}, offsets={"a": 2.0}, regions=["r1"])
+    assert schedule.due_times(["r1"]) == {"r1": {}}
+    assert not store.exists(keys.bucket("a"))
+
+
+def test_no_region_left_is_written_too(schedule):
+    write(schedule, regions=["r1"])
+    write(schedule)
+    assert schedule.regions() == set()
+
+
+def test_a_region_counts_the_due_buckets_that_nobody_scans(schedule, store):
+    for name, at in [("a", 1.0), ("b", 2.0), ("c", 3.0), ("later", 1e12)]:
+        engine.schedule(store, engine.put(name), at=at)
+    region = engine.REGION
+    assert schedule.due_counts([region, "empty"]) == {region: 3, "empty": 0}
+    wiring.engine().leases.claim_due(region, most=1, slots=15)
+    assert schedule.due_counts([region]) == {region: 2}
+
+
+def test_a_bucket_whose_worker_died_counts_as_due_once_the_lease_expired(schedule, store):
+    """Nobody else takes expired leases away before somebody is woken."""
+    engine.schedule(store, engine.put("a"))
+    wiring.engine().leases.claim_due(engine.REGION, most=1, slots=15)
+    assert schedule.due_counts([engine.REGION]) == {engine.REGION: 0}
+    store.zadd(keys.running(engine.REGION), {"a": 1.0})
+    assert schedule.due_counts([engine.REGION]) == {engine.REGION: 1}
+
+
+def test_a_scan_can_be_asked_for_now_but_only_of_a_scheduled_bucket(schedule, store):
+    engine.schedule(store, engine.put("a"), at=1e12)
+    schedule.due_at("a", engine.REGION, at=5.0)
+    schedule.due_at("stranger", engine.REGION, at=5.0)
+    assert schedule.due_times([engine.REGION]) == {engine.REGION: {"a": 5.0}}
+
+
+def test_last_scans_are_told_for_the_buckets_that_have_one(schedule, store):
+    store.set(keys.last_scan("a"), "1640995200.5")
+    assert schedule.last_scans(["a", "b"]) == {"a": 1640995200.5}
+    assert schedule.last_scans([]) == {}
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "nan", "inf"])
+def test_a_last_scan_that_is_no_time_counts_as_none(schedule, store, text):
+    store.set(keys.last_scan("a"), text)
+    store.rpush(keys.last_scan("b"), "a list")
+    assert schedule.last_scans(["a", "b"]) == {}
+
+
+def test_one_leads_until_it_steps_down(schedule):
+    assert schedule.lead("one", lease_s=60)
+    assert schedule.lead("one", lease_s=60)
+    assert not schedule.lead("two", lease_s=60)
+    schedule.step_down("two")
+    assert not schedule.lead("two", lease_s=60)
+    schedule.step_down("one")
+    assert schedule.lead("two", lease_s=60)
+
+
+def test_a_lead_expires_by_itself(schedule, store):
+    schedule.lead("one", lease_s=60)
+    assert 59_000 < store.pttl(keys.LEADER) <= 60_000
+    schedule.lead("one", lease_s=90)
+    assert store.pttl(keys.LEADER) > 60_000

@@ -1,0 +1,103 @@
+"""The documented `/metrics` object, from what all processes counted."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from scanning import wiring
+from scanning.adapters.stats import ClientCacheReport
+from scanning.core import keys
+from scanning.core.errors import RedisUnavailable
+from tests import engine
+
+
+@pytest.fixture
+def store(redis_server) -> Iterator[redis.Redis]:
+    with redis_server.client() as client:
+        yield client
+
+
+def report(**numbers: int) -> None:
+    numbers = {"cache_hits": 0, "cache_misses": 0, "total_clients": 0} | numbers
+    ClientCacheReport(wiring.connection()).send(numbers)
+
+
+def test_an_empty_installation_has_every_documented_member(store):
+    assert wiring.metrics() == {
+        "scan_stats": {
+            "total_scans": 0,
+            "failed_scans": 0,
+            "total_objects_scanned": 0,
+            "total_new_objects": 0,
+            "total_updated_objects": 0,
+            "total_detected_objects": 0,
+            "total_deleted_objects": 0,
+            "errors": 0,
+            "last_scan_time": None,
+            "success_rate": 1.0,
+        },
+        "client_cache": {"cache_hits": 0, "cache_misses": 0, "total_clients": 0},
+        "redis": {"queue_length": 0, "queue_name": "linode:notifications:queue"},
+        "sentinel": {"status": "disabled", "master": None, "slaves": [], "slave_count": 0},
+        "buckets": {"total": 0, "scanned": 0},
+    }
+
+
+def test_scans_are_counted_with_their_share_of_success(store):
+    for name in ("a", "b", "c", "d"):
+        engine.schedule(store, engine.put(name))
+    leases = wiring.engine().leases
+    for claim in leases.claim_due(engine.REGION, most=3, slots=15):
+        error = "no answer" if claim.bucket == "a" else ""
+        leases.finish(claim, engine.result(claim.bucket, error=error), next_due=None)
+    store.rpush("linode:notifications:queue", "{}", "{}")
+
+    metrics = wiring.metrics()
+
+    scans = metrics["scan_stats"]
+    assert (scans["total_scans"], scans["failed_scans"], scans["errors"]) == (3, 1, 1)
+    assert scans["success_rate"] == pytest.approx(2 / 3)
+    assert scans["last_scan_time"] == 1000.0
+    assert metrics["buckets"] == {"total": 4, "scanned": 2}
+    assert metrics["redis"]["queue_length"] == 2
+
+
+def test_a_process_adds_what_is_new_since_it_last_told(store):
+    one = ClientCacheReport(wiring.connection())
+    one.send({"cache_hits": 5, "cache_misses": 2, "total_clients": 2})
+    one.send({"cache_hits": 7, "cache_misses": 2, "total_clients": 3})
+    assert wiring.metrics()["client_cache"] == {
+        "cache_hits": 7,
+        "cache_misses": 2,
+        "total_clients": 3,
+    }
+
+
+def test_what_could_not_be_told_is_told_later(store, redis_server, settings):
+    one = ClientCacheReport(wiring.impatient_connection())
+    redis_server.stop()
+    with pytest.raises(RedisUnavailable):
+        one.send({"cache_hits": 5, "cache_misses": 2, "total_clients": 2})
+    redis_server.start()
+    one.send({"cache_hits": 6, "cache_misses": 2, "total_clients": 2})
+    assert wiring.metrics()["client_cache"]["cache_hits"] == 6
+
+
+def test_clients_of_living_processes_add_up_and_dead_ones_are_forgotten(store):
+    now = time.time()
+    store.hset(keys.CLIENTS, mapping={"other:1": f"4:{now:.0f}", "dead:2": f"8:{now - 200:.0f}"})
+    assert wiring.metrics()["client_cache"]["total_clients"] == 4
+    report(total_clients=3)
+    assert wiring.metrics()["client_cache"]["total_clients"] == 7
+    fields = store.hkeys(keys.CLIENTS)
+    assert len(fields) == 2
+    assert {field.rsplit(":")[-1] for field in fields} == {"1", str(os.getpid())}
+
+
+def test_without_redis_there_are_no_metrics(redis_server):
+    redis_server.stop()
+    with pytest.raises(RedisUnavailable, match="Redis does not answer"):
+        wiring.metrics()
