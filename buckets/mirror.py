@@ -119,6 +119,10 @@ def document(bucket: Bucket) -> dict[str, Any]:
             "generation": bucket.generation,
             "polling_interval": bucket.polling_interval,
             "fetch_metadata": bucket.fetch_metadata,
+            "prefix": bucket.prefix,
+            "suffix": bucket.suffix,
+            "events": bucket.wanted_events,
+            "first_scan": bucket.first_scan,
         },
     }
 

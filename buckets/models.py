@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+EVENT_TYPES = ("created", "updated", "detected", "deleted")
+
+
 class Credential(models.Model):
     """An S3 access key pair, used by one or more buckets. The keys are in the vault.
 
@@ -68,6 +71,10 @@ class Bucket(models.Model):
     them, so that a form that was open for an hour cannot put back what it showed.
     """
 
+    class FirstScan(models.TextChoices):
+        ANNOUNCE = "announce", "announce them"
+        BASELINE = "baseline", "only remember them"
+
     CONFIGURATION = (
         "name",
         "endpoint",
@@ -77,6 +84,13 @@ class Bucket(models.Model):
         "monitoring_enabled",
         "notifications_enabled",
         "fetch_metadata",
+        "prefix",
+        "suffix",
+        "announce_created",
+        "announce_updated",
+        "announce_detected",
+        "announce_deleted",
+        "first_scan",
         "webhook_url",
         "webhook_client_id",
         "webhook_token_url",
@@ -132,6 +146,32 @@ class Bucket(models.Model):
         default=True,
         help_text="Ask for content type and metadata of each new object (one request an object).",
     )
+    prefix = models.CharField(
+        max_length=1024,
+        blank=True,
+        help_text="Watch only keys that begin so. Changing it starts with a first scan again.",
+    )
+    suffix = models.CharField(
+        max_length=1024, blank=True, help_text="Announce only keys that end so, such as .mp4."
+    )
+    announce_created = models.BooleanField(
+        "created", default=True, help_text="New objects, at most 24 hours old."
+    )
+    announce_updated = models.BooleanField(
+        "updated", default=True, help_text="Objects whose ETag or time of change differs."
+    )
+    announce_detected = models.BooleanField(
+        "detected", default=True, help_text="Objects seen for the first time, older than that."
+    )
+    announce_deleted = models.BooleanField(
+        "deleted", default=False, help_text="Objects that a complete listing no longer shows."
+    )
+    first_scan = models.CharField(
+        max_length=10,
+        choices=FirstScan,
+        default=FirstScan.ANNOUNCE,
+        help_text="What becomes of the objects that are there when watching begins.",
+    )
     webhook_url = models.CharField(
         "webhook URL",
         max_length=2000,
@@ -154,6 +194,8 @@ class Bucket(models.Model):
     last_error = models.TextField(blank=True, default="", editable=False)
     last_error_class = models.CharField(max_length=64, blank=True, default="", editable=False)
     last_error_at = models.DateTimeField(null=True, editable=False)
+    held_since = models.DateTimeField(null=True, editable=False)
+    held_missing = models.BigIntegerField("objects missing", default=0, editable=False)
 
     class Meta:
         ordering = ["name"]
@@ -179,6 +221,9 @@ class Bucket(models.Model):
                 | (~Q(webhook_client_id="") & ~Q(webhook_token_url="")),
                 name="bucket_webhook_auth",
                 violation_error_message="Webhook OAuth2 needs client id and token URL, or neither.",
+            ),
+            models.CheckConstraint(
+                condition=Q(first_scan__in=["announce", "baseline"]), name="bucket_first_scan"
             ),
         ]
 
@@ -223,19 +268,24 @@ class Bucket(models.Model):
         if errors:
             raise ValidationError(errors)
 
+    @property
+    def wanted_events(self) -> list[str]:
+        """The event types that are announced, as the wire contract names them."""
+        return [kind for kind in EVENT_TYPES if getattr(self, f"announce_{kind}")]
+
     def _notice_a_move(self) -> None:
         stored = (
             Bucket.objects.select_for_update()
             .filter(pk=self.pk)
-            .values_list("name", "endpoint", "region", "generation")
+            .values_list("name", "endpoint", "region", "prefix", "generation")
             .first()
         )
         self.renamed_from = stored[0] if stored and stored[0] != self.name else ""
-        if stored and stored[:3] == (self.name, self.endpoint, self.region):
-            self.generation = stored[3]
+        if stored and stored[:4] == (self.name, self.endpoint, self.region, self.prefix):
+            self.generation = stored[4]
         else:
             now_us = time.time_ns() // 1000
-            self.generation = max(now_us, stored[3] + 1 if stored else 0, self.generation)
+            self.generation = max(now_us, stored[4] + 1 if stored else 0, self.generation)
 
 
 class Revision(models.Model):

@@ -19,6 +19,7 @@ class State(StrEnum):
     WAITING = "waiting for its first scan"
     WATCHED = "watched"
     FAILING = "failing"
+    HELD = "mass deletion, confirm"
 
 
 def state(bucket: Bucket) -> State:
@@ -26,6 +27,8 @@ def state(bucket: Bucket) -> State:
         return State.PAUSED
     if bucket.last_error_class:
         return State.FAILING
+    if bucket.held_since:
+        return State.HELD
     return State.WATCHED if bucket.last_scan_at else State.WAITING
 
 
@@ -37,6 +40,9 @@ def in_state(buckets: QuerySet[Bucket], wanted: State) -> QuerySet[Bucket]:
     if wanted is State.FAILING:
         return active.exclude(last_error_class="")
     healthy = active.filter(last_error_class="")
+    if wanted is State.HELD:
+        return healthy.filter(held_since__isnull=False)
+    healthy = healthy.filter(held_since__isnull=True)
     return healthy.filter(last_scan_at__isnull=wanted is State.WAITING)
 
 

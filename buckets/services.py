@@ -44,6 +44,13 @@ CHANGEABLE = frozenset(
         "monitoring_enabled",
         "notifications_enabled",
         "fetch_metadata",
+        "prefix",
+        "suffix",
+        "announce_created",
+        "announce_updated",
+        "announce_detected",
+        "announce_deleted",
+        "first_scan",
         "webhook_url",
         "webhook_client_id",
         "webhook_token_url",
@@ -76,12 +83,15 @@ def add_bucket(  # noqa: PLR0913 - one argument for each member that the API doc
     monitoring_enabled: bool = True,
     fetch_metadata: bool = True,
     by: Actor = None,
+    **options: Any,
 ) -> Bucket:
     """Watch a bucket, with keys of its own or with an existing credential.
 
-    Keys of its own become a credential named after the bucket, removed with it.
-    Raises BucketExists.
+    Keys of its own become a credential named after the bucket, removed with it. ``options`` are
+    further fields of ``CHANGEABLE``. Raises BucketExists.
     """
+    if unknown := options.keys() - CHANGEABLE:
+        raise TypeError(f"A bucket has no {', '.join(sorted(unknown))}")
     bucket = Bucket(
         name=name.strip(),
         endpoint=endpoint.strip(),
@@ -93,6 +103,7 @@ def add_bucket(  # noqa: PLR0913 - one argument for each member that the API doc
         notifications_enabled=notifications_enabled,
         monitoring_enabled=monitoring_enabled,
         fetch_metadata=fetch_metadata,
+        **options,
     )
     problems = _Problems()
     problems.check(bucket)
@@ -165,6 +176,15 @@ def delete_bucket(*, bucket: Bucket, by: Actor = None) -> None:
         bucket.delete()
         _remove_if_unused(credential)
     _log("deleted", "bucket", name, by)
+
+
+def release_hold(*, bucket: Bucket, by: Actor = None) -> None:
+    """Confirm a held mass deletion: the next scan, which is due now, makes deletions of it.
+
+    Nothing happens to a bucket that holds none. Raises RedisUnavailable.
+    """
+    wiring.impatient_schedule().release_hold(bucket.name, bucket.region)
+    _log("confirmed the deletions of", "bucket", bucket.name, by)
 
 
 def set_notifications(*, bucket: Bucket, enabled: bool, by: Actor = None) -> Bucket:

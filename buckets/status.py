@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _CHUNK = 500
 _SCAN = ["last_scan_at", "last_scan_duration_s", "object_count", "last_changes"]
 _ERROR = ["last_error", "last_error_class", "last_error_at"]
+_HELD = ["held_since", "held_missing"]
 
 
 def flush() -> int:
@@ -41,13 +42,15 @@ def _store(statuses: Sequence[BucketStatus]) -> None:
     for status in statuses:
         if status.bucket in rows:
             _apply(rows[status.bucket], status)
-    Bucket.objects.bulk_update(rows.values(), [*_SCAN, *_ERROR])
+    Bucket.objects.bulk_update(rows.values(), [*_SCAN, *_ERROR, *_HELD])
 
 
 def _apply(row: Bucket, status: BucketStatus) -> None:
     row.last_error = status.error
     row.last_error_class = status.error_class
     row.last_error_at = _moment(status.error_at)
+    row.held_since = _moment(status.held_since)
+    row.held_missing = status.held_missing
     # Without it Redis knows of no complete scan (it may have been emptied): keep what was known.
     if status.last_scan_at is not None:
         row.last_scan_at = _moment(status.last_scan_at)

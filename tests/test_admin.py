@@ -9,10 +9,12 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
-from buckets import selectors, services
+from buckets import selectors, services, status
 from buckets.models import ApiClient, Bucket, Credential, Outbox
 from scanning import wiring
+from scanning.core import keys
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -25,6 +27,12 @@ ACCESS, SECRET = "AKIAPLAINTOSEE", "wJalrPlainToSee/K7MDENG"
 def operator(client: Client) -> Client:
     client.force_login(User.objects.create(username="olga", is_staff=True, is_superuser=True))
     return client
+
+
+@pytest.fixture
+def redis(redis_server):
+    with redis_server.client() as client:
+        yield client
 
 
 @pytest.fixture
@@ -43,6 +51,10 @@ def typed(**values: str) -> dict[str, str]:
         "monitoring_enabled": "on",
         "notifications_enabled": "on",
         "fetch_metadata": "on",
+        "announce_created": "on",
+        "announce_updated": "on",
+        "announce_detected": "on",
+        "first_scan": "announce",
     }
     return {k: v for k, v in (form | values).items() if v}
 
@@ -405,3 +417,28 @@ def test_somebody_who_may_only_look_sees_the_page_and_changes_nothing(client, bu
     assert bucket.polling_interval is None
     assert bucket.monitoring_enabled
     assert Outbox.objects.count() == 1
+
+
+def test_held_deletions_are_shown_and_confirmed_by_an_action(operator, redis, bucket):
+    redis.hset(keys.bucket("media-in"), mapping={"held_since": "1", "held_missing": "7"})
+    redis.zadd(keys.due("us-iad-1"), {"media-in": 2e9})
+    redis.sadd(keys.CHANGED_STATUS, "media-in")
+    status.flush()
+    assert "mass deletion, confirm" in text(operator.get(LIST))
+    assert "7 objects are gone" in text(operator.get(change_url(bucket)))
+
+    answer = operator.post(
+        LIST, {"action": "release_holds", "_selected_action": bucket.pk}, follow=True
+    )
+
+    assert "1 confirmed" in text(answer)
+    assert redis.hget(keys.bucket("media-in"), "released") == "1"
+    assert redis.zscore(keys.due("us-iad-1"), "media-in") < 2e9
+
+
+def test_confirming_with_redis_down_says_that_nothing_was_confirmed(operator, bucket):
+    Bucket.objects.filter(pk=bucket.pk).update(held_since=timezone.now())
+    answer = operator.post(
+        LIST, {"action": "release_holds", "_selected_action": bucket.pk}, follow=True
+    )
+    assert "Nothing was confirmed" in text(answer)

@@ -63,6 +63,10 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
             "generation": bucket.generation,
             "polling_interval": 30,
             "fetch_metadata": True,
+            "prefix": "",
+            "suffix": "",
+            "events": ["created", "updated", "detected"],
+            "first_scan": "announce",
         },
     }
     assert not Outbox.objects.exists()

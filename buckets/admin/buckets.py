@@ -8,6 +8,7 @@ from django.template.defaultfilters import truncatechars
 from buckets import forms, selectors, services
 from buckets.admin.base import ServiceAdmin, actor, ago
 from buckets.models import Bucket
+from scanning.core.errors import RedisUnavailable
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
@@ -54,6 +55,7 @@ class BucketAdmin(ServiceAdmin):
         "disable_notifications",
         "pause_monitoring",
         "resume_monitoring",
+        "release_holds",
     )
     save_on_top = False
 
@@ -65,6 +67,7 @@ class BucketAdmin(ServiceAdmin):
         "last_changes",
         "last_error",
         "last_error_at",
+        "held",
         "configuration_in_redis",
     )
     SETTINGS: ClassVar[tuple[tuple[str | None, dict[str, Any]], ...]] = (
@@ -78,6 +81,22 @@ class BucketAdmin(ServiceAdmin):
                     "monitoring_enabled",
                     "notifications_enabled",
                     "fetch_metadata",
+                )
+            },
+        ),
+        (
+            "Announcing",
+            {
+                "fields": (
+                    (
+                        "announce_created",
+                        "announce_updated",
+                        "announce_detected",
+                        "announce_deleted",
+                    ),
+                    "first_scan",
+                    "prefix",
+                    "suffix",
                 )
             },
         ),
@@ -114,6 +133,15 @@ class BucketAdmin(ServiceAdmin):
     def error(self, bucket: Bucket) -> str:
         return truncatechars(bucket.last_error, 80)
 
+    @admin.display(description="held deletions")
+    def held(self, bucket: Bucket) -> str:
+        if bucket.held_since is None:
+            return "none"
+        return (
+            f"{bucket.held_missing} objects are gone since {ago(bucket.held_since)}: nothing is "
+            "announced of them until you confirm it (action of the bucket list)"
+        )
+
     @admin.display(description="configuration in Redis")
     def configuration_in_redis(self, bucket: Bucket) -> str:
         waiting = selectors.is_waiting_for_redis(bucket.name)
@@ -146,6 +174,22 @@ class BucketAdmin(ServiceAdmin):
     @admin.action(description="Resume monitoring of selected buckets", permissions=["change"])
     def resume_monitoring(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
         self._change_all(request, queryset, "monitoring resumed", monitoring_enabled=True)
+
+    @admin.action(description="Confirm held deletions of selected buckets", permissions=["change"])
+    def release_holds(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
+        held = [bucket for bucket in queryset if bucket.held_since]
+        try:
+            for bucket in held:
+                services.release_hold(bucket=bucket, by=actor(request))
+                self.log_change(request, bucket, "held deletions confirmed")
+        except RedisUnavailable as exc:
+            self.message_user(request, f"Nothing was confirmed: {exc}", messages.ERROR)
+            return
+        self.message_user(
+            request,
+            f"{len(held)} confirmed: the next scan announces the deletions.",
+            messages.SUCCESS,
+        )
 
     def _change_all(
         self, request: HttpRequest, queryset: QuerySet[Bucket], done: str, **changes: Any

@@ -53,11 +53,21 @@ return 1
 """.replace("OURS", keys.OURS).replace("BUCKETS", keys.BUCKET_PREFIX)
 
 
+# KEYS: bucket hash, due.  ARGV: bucket.  Returns 1 if there was a hold to release.
+_RELEASE_HOLD = """
+if not redis.call('HGET', KEYS[1], 'held_since') then return 0 end
+redis.call('HSET', KEYS[1], 'released', '1')
+redis.call('ZADD', KEYS[2], 'XX', redis.call('TIME')[1], ARGV[1])
+return 1
+"""
+
+
 class ScheduleStore:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._lead = connection.script(_LEAD)
         self._step_down = connection.script(_STEP_DOWN)
+        self._release_hold = connection.script(_RELEASE_HOLD)
         self._write = connection.script(_WRITE)
 
     def lead(self, who: str, *, lease_s: float) -> bool:
@@ -134,6 +144,10 @@ class ScheduleStore:
             *(["region", r, "", ""] for r in regions),
         ]
         self._write([keys.REGIONS, keys.REVISIONS], [field for row in rows for field in row])
+
+    def release_hold(self, bucket: str, region: str) -> bool:
+        """Let the next scan make deletions of what is held, and have it due now."""
+        return bool(self._release_hold([keys.bucket(bucket), keys.due(region)], [bucket]))
 
     def due_at(self, bucket: str, region: str, *, at: float) -> None:
         """Move a bucket's next scan; a bucket that is not scheduled stays so."""
