@@ -183,7 +183,7 @@ def redis_health() -> RedisHealth:
 
 def metrics() -> dict[str, Any]:
     """The documented `/metrics` object. Raises RedisUnavailable."""
-    return stats.read(impatient_connection(), conf().redis)
+    return stats.read(impatient_connection(), conf())
 
 
 def scan_settings(scanning: ScanningConf) -> ScanSettings:

@@ -200,7 +200,7 @@ def _claim(region: str, row: list[str]) -> Claim:
 def _counters(result: ScanResult) -> dict[str, int]:
     counts = result.counts
     return {
-        "total_scans": int(result.complete),
+        "total_scans": int(result.complete or not result.ok),
         "failed_scans": int(not result.ok),
         "errors": int(not result.ok),
         "total_objects_scanned": counts.objects,

@@ -90,6 +90,7 @@ class S3ClientCache:
                 "cache_misses": self._misses,
                 "total_clients": len(self._clients),
                 "evictions": self._evictions,
+                "unrecognised_bodies": self.parser.unrecognised,
             }
 
     def _known(self, key: str) -> S3Client | None:

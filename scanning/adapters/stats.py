@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from scanning.adapters.redis_connection import RedisConnection
-    from scanning.conf import Redis
+    from scanning.conf import ScanningConf
 
 _COUNTERS = (
     "total_scans",
@@ -24,7 +24,11 @@ _COUNTERS = (
     "total_detected_objects",
     "total_deleted_objects",
     "errors",
+    "list_calls",
+    "segments_unchanged",
+    "segments_compared",
 )
+_OF_CLIENTS = ("cache_hits", "cache_misses", "evictions", "unrecognised_bodies")
 # A process that has said nothing for so long is gone, and its S3 clients with it.
 _PROCESS_GONE_S = 120.0
 
@@ -34,7 +38,7 @@ class ClientCacheReport:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._said = {"cache_hits": 0, "cache_misses": 0}
+        self._said = dict.fromkeys(_OF_CLIENTS, 0)
         self._process = f"{socket.gethostname()}:{os.getpid()}"
 
     def send(self, cache: Mapping[str, int]) -> None:
@@ -56,14 +60,15 @@ class ClientCacheReport:
         self._said = {name: cache[name] for name in self._said}
 
 
-def read(connection: RedisConnection, settings: Redis) -> dict[str, Any]:
+def read(connection: RedisConnection, conf: ScanningConf) -> dict[str, Any]:
     """The five documented sections. Raises RedisUnavailable."""
+    queue_name, high_water = conf.redis.queue_name, conf.queue.high_water
 
     def ask(r: Any) -> tuple[Any, ...]:
         pipe = r.pipeline(transaction=False)
         pipe.hgetall(keys.STATS)
         pipe.hgetall(keys.CLIENTS)
-        pipe.llen(settings.queue_name)
+        pipe.llen(queue_name)
         pipe.hkeys(keys.REVISIONS)
         stats, clients, queue_length, buckets = pipe.execute()
         times = r.mget([keys.last_scan(name) for name in buckets]) if buckets else []
@@ -73,11 +78,15 @@ def read(connection: RedisConnection, settings: Redis) -> dict[str, Any]:
     return {
         "scan_stats": _scan_stats(stats),
         "client_cache": {
-            "cache_hits": int(stats.get("cache_hits", 0)),
-            "cache_misses": int(stats.get("cache_misses", 0)),
+            **{name: int(stats.get(name, 0)) for name in _OF_CLIENTS},
             "total_clients": _living_clients(clients.values(), now=time.time()),
         },
-        "redis": {"queue_length": queue_length, "queue_name": settings.queue_name},
+        "redis": {
+            "queue_length": queue_length,
+            "queue_name": queue_name,
+            "queue_high_water": high_water,
+            "queue_full": queue_length >= high_water,
+        },
         "sentinel": connection.sentinel_view(),
         "buckets": {"total": total, "scanned": scanned},
     }

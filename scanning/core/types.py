@@ -185,6 +185,7 @@ class ScanResult:
             "detected": counts.detected,
             "deleted": counts.deleted,
             "pages": counts.pages,
+            "held_missing": self.held.missing if self.held else 0,
             "started_at": self.started_at,
             "duration_s": round(self.duration_s, 3),
             "error": self.error or None,

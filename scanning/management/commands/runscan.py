@@ -130,7 +130,11 @@ def _line(result: ScanResult) -> str:
     if not result.ok:
         return f"{result.bucket}: FAILED after {result.duration_s:.2f} s: {result.error}"
     counts = result.counts
-    return (
+    line = (
         f"{result.bucket}: {counts.objects} objects, {counts.created} created, "
-        f"{counts.updated} updated, {counts.detected} detected, {result.duration_s:.2f} s"
+        f"{counts.updated} updated, {counts.detected} detected, {counts.deleted} deleted, "
+        f"{result.duration_s:.2f} s"
     )
+    if result.held is None:
+        return line
+    return f"{line}; {result.held.missing} missing, held until somebody confirms the deletion"
