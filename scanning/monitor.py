@@ -26,7 +26,7 @@ from scanning.core.errors import BucketwatchError  # noqa: E402
 from scanning.scanner import BucketScanner  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from types import FrameType
 
     from scanning.core.types import BucketConfig, ScanResult
@@ -79,8 +79,13 @@ class MultiRegionMonitor:
             self._children.append(processes.workers(self._regions))
         if self._with_web:
             self.start_health_server()
-        housekeeping = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
-        housekeeping.start()
+        control_plane = [import_string(path) for path in settings.HOUSEKEEPING]
+        # Clearing after a bucket of millions takes minutes: the operator's pages do not wait.
+        for name, jobs in {
+            "housekeeping": control_plane,
+            "clearing": [wiring.clearing().run],
+        }.items():
+            threading.Thread(target=self._keep_house, args=(jobs,), name=name, daemon=True).start()
         try:
             while not self._stopping.is_set():
                 started = time.monotonic()
@@ -142,10 +147,8 @@ class MultiRegionMonitor:
             pool.shutdown(wait=False, cancel_futures=True)
         processes.stop(self._children, deadline=self._stop_by)
 
-    def _keep_house(self) -> None:
-        """The control plane's recurring work, and clearing after removed buckets."""
-        jobs = [import_string(path) for path in settings.HOUSEKEEPING]
-        jobs.append(wiring.clearing().run)
+    def _keep_house(self, jobs: Sequence[Callable[[], object]]) -> None:
+        """Run some recurring work every few seconds, while this monitor leads."""
         while not self._stopping.wait(HOUSEKEEPING_S):
             if not self._leads:
                 continue

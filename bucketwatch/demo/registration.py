@@ -70,5 +70,6 @@ def _register_buckets(home: Home, s3: S3Server) -> None:
                 region=bucket.region,
                 access_key=s3.access_key,
                 secret_key=s3.secret_key,
+                announce_deleted=True,
             )
         home.add_registered(bucket.name)
