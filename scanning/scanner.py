@@ -119,7 +119,8 @@ class BucketScanner(threading.Thread):
             if isinstance(error, ScanAborted):
                 self._engine.leases.release(claim)
             else:
-                due = self._next_due(claim) if result.complete else self._clock()
+                paused = result.ok and not result.complete
+                due = self._clock() if paused else self._next_due(claim)
                 self._engine.leases.finish(claim, result, next_due=due)
         except BucketwatchError as exc:
             # The lease expires by itself; what was committed stays committed.
