@@ -79,13 +79,9 @@ class MultiRegionMonitor:
             self._children.append(processes.workers(self._regions))
         if self._with_web:
             self.start_health_server()
-        control_plane = [import_string(path) for path in settings.HOUSEKEEPING]
+        self._keep_house_with("housekeeping", [import_string(p) for p in settings.HOUSEKEEPING])
         # Clearing after a bucket of millions takes minutes: the operator's pages do not wait.
-        for name, jobs in {
-            "housekeeping": control_plane,
-            "clearing": [wiring.clearing().run],
-        }.items():
-            threading.Thread(target=self._keep_house, args=(jobs,), name=name, daemon=True).start()
+        self._keep_house_with("clearing", [wiring.clearing().run])
         try:
             while not self._stopping.is_set():
                 started = time.monotonic()
@@ -146,6 +142,9 @@ class MultiRegionMonitor:
         for pool in self.region_pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
         processes.stop(self._children, deadline=self._stop_by)
+
+    def _keep_house_with(self, name: str, jobs: Sequence[Callable[[], object]]) -> None:
+        threading.Thread(target=self._keep_house, args=(jobs,), name=name, daemon=True).start()
 
     def _keep_house(self, jobs: Sequence[Callable[[], object]]) -> None:
         """Run some recurring work every few seconds, while this monitor leads."""
