@@ -75,19 +75,29 @@ def result(bucket: str, *, error: str = "", started_at: float = 1000.0) -> ScanR
         bucket=bucket,
         started_at=started_at,
         duration_s=2.0,
-        counts=ScanCounts(objects=10, pages=1, created=3),
+        counts=ScanCounts(objects=10, pages=1, created=3, unchanged=4, compared=2),
+        complete=not error,
+        began=started_at,
+        listed=10,
         error=error,
         error_class="StorageUnavailable" if error else "",
     )
 
 
 def dump(client: redis.Redis) -> dict[str, Any]:
-    """Everything that Redis holds, by key."""
-    reads: dict[str, Callable[[Any], Any]] = {
-        "string": client.get,
-        "hash": client.hgetall,
-        "set": client.smembers,
-        "list": lambda key: client.lrange(key, 0, -1),
-        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+    """Everything that Redis holds, by key; each byte is one character."""
+    options = client.connection_pool.connection_kwargs | {
+        "decode_responses": True,
+        "encoding": "latin-1",
     }
-    return {str(key): reads[str(client.type(key))](key) for key in client.scan_iter()}
+    pool = redis.ConnectionPool(connection_class=client.connection_pool.connection_class, **options)
+    with redis.Redis.from_pool(pool) as exact:
+        reads: dict[str, Callable[[Any], Any]] = {
+            "string": exact.get,
+            "hash": exact.hgetall,
+            "set": exact.smembers,
+            "list": lambda key: exact.lrange(key, 0, -1),
+            "zset": lambda key: exact.zrange(key, 0, -1, withscores=True),
+            "stream": exact.xrange,
+        }
+        return {str(key): reads[str(exact.type(key))](key) for key in exact.scan_iter()}

@@ -190,7 +190,7 @@ def test_a_key_that_sql_never_knew_is_neither_loaded_nor_deleted(configuration, 
     assert configuration.load().buckets.keys() == {"bucket"}
     configuration.remove("stranger", revision=2)
     assert store.get(keys.config("stranger")) == text
-    assert wiring.engine().states.clear_removed() == 0
+    assert wiring.clearing().run() == 0
     assert store.exists(f"{STATE}stranger:key")
 
 
@@ -217,7 +217,7 @@ def test_a_removed_bucket_leaves_no_key_but_its_states_until_they_are_cleared(co
     assert store.smembers(keys.CLEARING) == {"bucket"}
     assert store.zcard(keys.due(bucket.region)) == 0
     assert store.zcard(keys.running(bucket.region)) == 0
-    assert wiring.engine().states.clear_removed() == 3
+    assert wiring.clearing().run() == 3
     assert not store.exists(keys.CLEARING)
     assert store.exists(f"{STATE}bucket-2:key")
 
@@ -231,7 +231,7 @@ def test_a_bucket_added_again_is_scanned_only_after_the_old_states_are_gone(stor
     engine.schedule(store, again)
     leases = wiring.engine().leases
     assert leases.claim_due(again.region, most=1, slots=15) == []
-    assert wiring.engine().states.clear_removed() == 1
+    assert wiring.clearing().run() == 1
     [claim] = leases.claim_due(again.region, most=1, slots=15)
     assert (claim.generation, claim.commit) == (2, 0)
 

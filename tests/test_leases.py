@@ -204,10 +204,15 @@ def test_a_finished_scan_frees_the_slot_and_is_recorded(here, store):
     assert float(store.get(keys.last_scan("bucket"))) == 1234.5
     assert store.hgetall(keys.STATS) == {
         "total_scans": "1",
+        "failed_scans": "0",
+        "errors": "0",
         "total_objects_scanned": "10",
         "list_calls": "1",
+        "segments_unchanged": "4",
+        "segments_compared": "2",
         "last_scan_time": "1234.5",
     }
+    assert store.hget(keys.bucket("bucket"), "complete") == "1"
 
 
 def test_finishing_twice_is_harmless(here, store):

@@ -37,7 +37,8 @@ def storage(url: str, *, name: str = "photos", attempts: int = 1) -> S3Storage:
 
 
 def listed(answering: S3Storage) -> list[str]:
-    return [row.key for page in answering.pages(page_size=1000) for row in page.objects]
+    page = answering.page("", 1000)
+    return answering.rows(page.entries).keys
 
 
 def complaint(kind: type[Exception], answering: S3Storage) -> str:
@@ -179,6 +180,11 @@ ANSWERS = {
         Answer(200, BODY.replace(b"<Name>", b"<!-- --><Name>").replace(b"-05-01", b"-13-01", 1)),
         StorageUnavailable,
         "the answer cannot be read",
+    ),
+    "a size that no object has": (
+        Answer(200, BODY.replace(b"<Size>3</Size>", b"<Size>9223372036854775808</Size>", 1)),
+        StorageUnavailable,
+        "the size of an object is not possible",
     ),
     "an entry without a size": (
         Answer(200, BODY.replace(b"<Size>3</Size>", b"", 1)),

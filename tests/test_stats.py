@@ -20,9 +20,17 @@ def store(redis_server) -> Iterator[redis.Redis]:
         yield client
 
 
+NO_CLIENTS = {
+    "cache_hits": 0,
+    "cache_misses": 0,
+    "evictions": 0,
+    "unrecognised_bodies": 0,
+    "total_clients": 0,
+}
+
+
 def report(**numbers: int) -> None:
-    numbers = {"cache_hits": 0, "cache_misses": 0, "total_clients": 0} | numbers
-    ClientCacheReport(wiring.connection()).send(numbers)
+    ClientCacheReport(wiring.connection()).send(NO_CLIENTS | numbers)
 
 
 def test_an_empty_installation_has_every_documented_member(store):
@@ -36,11 +44,19 @@ def test_an_empty_installation_has_every_documented_member(store):
             "total_detected_objects": 0,
             "total_deleted_objects": 0,
             "errors": 0,
+            "list_calls": 0,
+            "segments_unchanged": 0,
+            "segments_compared": 0,
             "last_scan_time": None,
             "success_rate": 1.0,
         },
-        "client_cache": {"cache_hits": 0, "cache_misses": 0, "total_clients": 0},
-        "redis": {"queue_length": 0, "queue_name": "linode:notifications:queue"},
+        "client_cache": NO_CLIENTS,
+        "redis": {
+            "queue_length": 0,
+            "queue_name": "linode:notifications:queue",
+            "queue_high_water": 1_000_000,
+            "queue_full": False,
+        },
         "sentinel": {"status": "disabled", "master": None, "slaves": [], "slave_count": 0},
         "buckets": {"total": 0, "scanned": 0},
     }
@@ -63,26 +79,33 @@ def test_scans_are_counted_with_their_share_of_success(store):
     assert scans["last_scan_time"] == 1000.0
     assert metrics["buckets"] == {"total": 4, "scanned": 2}
     assert metrics["redis"]["queue_length"] == 2
+    assert (scans["segments_unchanged"], scans["segments_compared"]) == (12, 6)
+
+
+def test_a_queue_at_its_high_water_mark_is_shown_as_full(store, settings):
+    queue_conf = settings.SCANNING.queue.model_copy(update={"high_water": 2})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"queue": queue_conf})
+    store.rpush("linode:notifications:queue", "{}", "{}")
+    assert wiring.metrics()["redis"]["queue_full"]
+    store.lpop("linode:notifications:queue")
+    assert not wiring.metrics()["redis"]["queue_full"]
 
 
 def test_a_process_adds_what_is_new_since_it_last_told(store):
     one = ClientCacheReport(wiring.connection())
-    one.send({"cache_hits": 5, "cache_misses": 2, "total_clients": 2})
-    one.send({"cache_hits": 7, "cache_misses": 2, "total_clients": 3})
-    assert wiring.metrics()["client_cache"] == {
-        "cache_hits": 7,
-        "cache_misses": 2,
-        "total_clients": 3,
-    }
+    one.send(NO_CLIENTS | {"cache_hits": 5, "evictions": 2, "total_clients": 2})
+    said = NO_CLIENTS | {"cache_hits": 7, "evictions": 2, "total_clients": 3}
+    one.send(said | {"unrecognised_bodies": 1})
+    assert wiring.metrics()["client_cache"] == said | {"unrecognised_bodies": 1}
 
 
 def test_what_could_not_be_told_is_told_later(store, redis_server, settings):
     one = ClientCacheReport(wiring.impatient_connection())
     redis_server.stop()
     with pytest.raises(RedisUnavailable):
-        one.send({"cache_hits": 5, "cache_misses": 2, "total_clients": 2})
+        one.send(NO_CLIENTS | {"cache_hits": 5, "total_clients": 2})
     redis_server.start()
-    one.send({"cache_hits": 6, "cache_misses": 2, "total_clients": 2})
+    one.send(NO_CLIENTS | {"cache_hits": 6, "total_clients": 2})
     assert wiring.metrics()["client_cache"]["cache_hits"] == 6
 
 

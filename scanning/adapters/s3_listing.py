@@ -172,11 +172,14 @@ def columns_of(contents: Sequence[Mapping[str, Any]], *, url_encoded: bool) -> C
     """Make botocore's rows ours. Raises UnreadableListing if members are missing."""
     try:
         keys = [unquote_str(row["Key"]) if url_encoded else row["Key"] for row in contents]
+        sizes = [row["Size"] for row in contents]
+        if not all(0 <= size < 2**63 for size in sizes):
+            raise UnreadableListing("the size of an object is not possible")
         return Columns(
             keys=keys,
             etags=[row.get("ETag", "").strip('"') for row in contents],
             last_modified=[(row["LastModified"] - EPOCH) // MILLISECOND for row in contents],
-            sizes=[row["Size"] for row in contents],
+            sizes=sizes,
         )
     except (KeyError, TypeError) as exc:
         raise UnreadableListing("an entry has no key, time or size") from exc

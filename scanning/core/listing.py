@@ -41,12 +41,13 @@ _ECHOED = re.compile(
 )
 
 _ENTRY = re.compile(rb"<Contents>[^<]*+(?:<(?!/?Contents>)[^<]*+)*+</Contents>")
-_KEY = re.compile(rb"<Key>([^<]+)</Key>")
+# A key that does not come first may be another element's: a real parser must tell.
+_FIRST_KEY = re.compile(rb"<Contents>\s*+<Key>([^<]+)</Key>")
 _ROW = re.compile(
     rb"<Contents>\s*+<Key>([^<]++)</Key>"
     rb"\s*+<LastModified>(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d++)?)Z</LastModified>"
-    rb"\s*+(?:<ETag>(?:&quot;|&#34;|\")?([^<&\"]*+)(?:&quot;|&#34;|\")?</ETag>|<ETag\s*+/>)"
-    rb"[^<]*+(?:<(?!Size>|/?Contents>)[^<]*+)*+<Size>(\d++)</Size>"
+    rb"\s*+(?:<ETag>(?:&quot;|&#34;|\")?([^<&\"\n]*+)(?:&quot;|&#34;|\")?</ETag>|<ETag\s*+/>)"
+    rb"[^<]*+(?:<(?!Size>|/?Contents>)[^<]*+)*+<Size>(\d{1,18}+)</Size>"
     rb"[^<]*+(?:<(?!Size>|/?Contents>)[^<]*+)*+</Contents>"
 )
 _REFERENCE = re.compile(rb"&([^;&\xff]*);?")
@@ -257,7 +258,7 @@ def _count(body: bytes, start: int, end: int, envelope: bytes) -> tuple[int | No
 
 
 def _last_key(body: bytes, start: int, end: int, *, url_encoded: bool) -> str | None:
-    found = _KEY.search(body, body.rfind(_OPEN, start, end), end)
+    found = _FIRST_KEY.match(body, body.rfind(_OPEN, start, end), end)
     if found is None:
         return None
     try:
