@@ -1,5 +1,6 @@
 """What must hold of scans, whatever the bucket, the pages, the lanes and the crashes."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from scanning.core.types import EventType
 from scanning.scan import ScanSettings
-from tests.fakes import Bucket, Crash, FakeStates, FakeStorage, Site
+from tests.fakes import Bucket, Crash, FakeStorage, Site
 
 OLD, NEW = 1_600_000_000_000, 1_700_000_000_000
 
@@ -74,12 +75,12 @@ def test_a_crash_at_any_commit_neither_loses_nor_repeats(history, page_size, lan
         crashes = iter(data.draw(st.lists(st.sampled_from(["", "before", "after"]), max_size=12)))
         moment = [""]
 
-        def before(crashes=crashes, moment=moment):
+        def before(crashes: Iterator[str] = crashes, moment: list[str] = moment) -> None:
             moment[0] = next(crashes, "")
             if moment[0] == "before":
                 raise Crash
 
-        def after(moment=moment):
+        def after(moment: list[str] = moment) -> None:
             if moment[0] == "after":
                 raise Crash
 
@@ -170,7 +171,7 @@ def test_the_scan_of_an_unchanged_bucket_asks_for_full_pages_only(lanes):
     assert storage.requests <= 1000 // 50 + lanes
 
 
-def test_a_fragmented_manifest_costs_no_list_call_and_heals(states: FakeStates | None = None):
+def test_a_fragmented_manifest_costs_no_list_call_and_heals():
     full = {f"key-{number:05d}": ("e", OLD, 1) for number in range(1000)}
     sparse = dict(list(full.items())[::10])
     site = everything(page_size=50)
