@@ -46,12 +46,16 @@ def unpack_rows(value: bytes) -> Columns:
     """The rows of one segment. Raises ValueError if the bytes are not a segment's."""
     try:
         keys, etags, modified, sizes = msgpack.unpackb(_zstd()[1].decompress(value))
-    except (zstandard.ZstdError, msgpack.UnpackException, TypeError) as exc:
+        if isinstance(etags, bytes):
+            together = etags.hex()
+            etags = [together[at : at + _MD5_DIGITS] for at in range(0, len(together), _MD5_DIGITS)]
+        columns = Columns(keys, etags, _numbers(modified), _numbers(sizes))
+        lengths = {len(keys), len(etags), len(columns.last_modified), len(columns.sizes)}
+    except (zstandard.ZstdError, msgpack.UnpackException, TypeError, MemoryError) as exc:
         raise ValueError("not a segment") from exc
-    if isinstance(etags, bytes):
-        together = etags.hex()
-        etags = [together[at : at + _MD5_DIGITS] for at in range(0, len(together), _MD5_DIGITS)]
-    return Columns(keys, etags, _numbers(modified), _numbers(sizes))
+    if len(lengths) != 1:
+        raise ValueError("not a segment")
+    return columns
 
 
 def pack_entry(entry: Entry) -> bytes:
@@ -74,9 +78,10 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
     """One field of a manifest. Raises ValueError if the bytes are not an entry's."""
     try:
         last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(value)
+        rows = tuple(missing)
     except (msgpack.UnpackException, TypeError) as exc:
         raise ValueError("not a manifest entry") from exc
-    return Entry(id_.decode(), last_key, count, digest, length, raw_key, tuple(missing), strings_at)
+    return Entry(id_.decode(), last_key, count, digest, length, raw_key, rows, strings_at)
 
 
 def _planes(numbers: Sequence[int]) -> bytes:

@@ -52,7 +52,8 @@ local hash, run, queue, stats, stream, manifest = unpack(KEYS, 1, 6)
 local bucket, fence, generation, number = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if redis.call('HGET', hash, 'fence') ~= fence then return 'lost' end
 if (redis.call('HGET', hash, 'generation') or '0') ~= generation then return 'changed' end
-if not redis.call('ZSCORE', run, bucket) then return 'lost' end
+local expires, t = redis.call('ZSCORE', run, bucket), redis.call('TIME')
+if not expires or tonumber(expires) < t[1] + t[2] / 1000000 then return 'lost' end
 local last = tonumber(redis.call('HGET', hash, 'commit') or '0')
 -- A command may be sent twice after a time-out: the second answers as the first did.
 if last == number then return 'ok' end
@@ -67,7 +68,10 @@ local at = 15
 local after = at + 2 * counters + 2 * entries + gone + segments + strings
 for i = at, at + 2 * counters - 1, 2 do
   local stored = redis.call('HGET', stats, ARGV[i])
-  if stored and not string.match(stored, '^-?%d+$') then return 'wrong type ' .. stats end
+  -- What HINCRBY would refuse: no number, 007, or one near the end of 64 bits.
+  if stored and stored ~= '0' and not (#stored < 17 and string.match(stored, '^-?[1-9]%d*$')) then
+    return 'wrong type ' .. stats
+  end
 end
 if #ARGV >= after and redis.call('LLEN', queue) >= tonumber(ARGV[6]) then return 'full' end
 
@@ -135,7 +139,10 @@ class RedisStates:
             return stored, fields
 
         stored, (complete, progress, held_since, released) = self._connection.run_bytes(read)
-        entries = [packing.unpack_entry(id_, value) for id_, value in stored.items()]
+        try:
+            entries = [packing.unpack_entry(id_, value) for id_, value in stored.items()]
+        except ValueError as exc:
+            raise _damaged(bucket.name) from exc
         entries.sort(key=lambda entry: entry.last_key)
         return KnownState(
             entries=entries,
@@ -148,12 +155,10 @@ class RedisStates:
     def load(self, bucket: BucketConfig, segments: Sequence[str]) -> list[Columns]:
         names = [keys.segment(bucket.name, bucket.generation, id_) for id_ in segments]
         values = self._connection.run_bytes(lambda r: r.mget(names))
-        if None in values:
-            raise StateDamaged(
-                f"{bucket.name}: a part of its state is missing in Redis (was a key evicted or "
-                "deleted?); restore it, or remove the bucket and add it again"
-            )
-        return [packing.unpack_rows(value) for value in values]
+        try:
+            return [packing.unpack_rows(value) for value in values]
+        except ValueError as exc:
+            raise _damaged(bucket.name) from exc
 
     def older_states(self, bucket: BucketConfig, keys_: Sequence[str]) -> list[ObjectState | None]:
         if not keys_:
@@ -206,6 +211,13 @@ class RedisStates:
 
     def _segment(self, claim: Claim, id_: str) -> str:
         return keys.segment(claim.bucket, claim.generation, id_)
+
+
+def _damaged(bucket: str) -> StateDamaged:
+    return StateDamaged(
+        f"{bucket}: a part of its state in Redis is missing or broken (was a key evicted, deleted "
+        "or written over?); restore it, or remove the bucket and add it again"
+    )
 
 
 def _not_committed(bucket: str, answer: str) -> Exception:
