@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format screenshots requirements chromium
+.PHONY: help demo run test lint format bench screenshots requirements chromium
 
 # Call programs as modules: the scripts in .venv/bin break when the directory is moved.
 PY := .venv/bin/python
@@ -45,6 +45,9 @@ format: .venv/.dev ## let ruff put imports and layout right
 	@$(PY) -m ruff check --fix-only --quiet
 	$(PY) -m ruff format --quiet
 
+bench: .venv/.bench ## how fast scanning is, against peers on this machine (QUICK=1 to try it)
+	@exec $(PY) -m bench
+
 screenshots: .venv/.dev chromium ## make the pictures of the documentation anew
 	@exec $(PY) -m docs.screenshots
 
@@ -53,7 +56,7 @@ requirements: .venv/.created ## pin the newest versions that requirements/*.in a
 	export UV_CUSTOM_COMPILE_COMMAND="make requirements"
 	COMPILE="$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate"
 	$$COMPILE --upgrade requirements/dev.in --output-file requirements/dev.txt
-	for set in demo base; do # the same versions everywhere
+	for set in demo base bench; do # the same versions everywhere
 		rm -f requirements/$$set.txt
 		$$COMPILE requirements/$$set.in --constraint requirements/dev.txt --output-file requirements/$$set.txt
 	done
@@ -80,6 +83,11 @@ chromium:
 	@echo "Installing requirements/dev.txt into .venv …"
 	$(PIP_INSTALL) -r requirements/dev.txt
 	touch .venv/.base .venv/.demo .venv/.dev
+
+.venv/.bench: requirements/bench.txt .venv/.created
+	@echo "Installing requirements/bench.txt into .venv …"
+	$(PIP_INSTALL) -r requirements/bench.txt
+	touch .venv/.base .venv/.bench
 
 # A python on PATH may be a version manager's shim that only prints an error, so try each.
 RIGHT_PYTHON := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))

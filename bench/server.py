@@ -1,0 +1,183 @@
+"""A fast S3 server for listings, in a process of its own: `python -m bench.server --fd N`.
+
+It answers ListObjectsV2 as a Ceph RGW would, from rows that were rendered before: it costs little
+more than sending them. What it shows is chosen through ``POST /control``, which takes the name of
+a version, how many objects there are, and by how many milliseconds to delay each page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from bench.objects import Rows, clustered, make_rows, overwritten, scattered
+from bucketwatch.demo.servers import LOOPBACK, Child, listen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VERSIONS: Final = ("as is", "scattered", "clustered")
+MOST_KEYS: Final = 1000
+_HEAD: Final = (
+    b'<?xml version="1.0" encoding="UTF-8"?>'
+    b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bench</Name>'
+    b"<Prefix></Prefix><MaxKeys>%d</MaxKeys><IsTruncated>%b</IsTruncated>%b<KeyCount>%d</KeyCount>"
+    b"%b"
+)
+_TAIL: Final = b"</ListBucketResult>"
+_ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the server shows now."""
+
+    rows: Rows
+    count: int
+    delay_s: float = 0.0
+
+
+class Listings:
+    """The versions of a bucket. ``changing`` objects at its start differ between versions."""
+
+    def __init__(self, objects: int, changing: int) -> None:
+        rows = make_rows(objects)
+        first = rows if changing == objects else _start(rows, changing)
+        self._versions = {
+            "as is": rows,
+            "scattered": overwritten(first, scattered(changing)),
+            "clustered": overwritten(first, clustered(changing)),
+        }
+        self.shown = Shown(rows, objects)
+
+    def control(self, asked: Mapping[str, str]) -> None:
+        rows = self._versions[asked["version"]]
+        count = min(int(asked["objects"]), len(rows))
+        self.shown = Shown(rows, count, float(asked["delay_ms"]) / 1000)
+
+    def answer(self, asked: Mapping[str, str]) -> list[bytes | memoryview]:
+        """The parts of one answer to ListObjectsV2."""
+        shown = self.shown
+        most = min(int(asked.get("max-keys", MOST_KEYS)), MOST_KEYS)
+        after = asked.get("continuation-token") or asked.get("start-after") or ""
+        first = min(shown.rows.after(after.encode()), shown.count) if after else 0
+        end = min(first + most, shown.count)
+        entries: bytes | memoryview = shown.rows.between(first, end)
+        encoding = b"<EncodingType>url</EncodingType>"
+        if asked.get("encoding-type") != "url":
+            entries, encoding = bytes(entries).replace(b"%2F", b"/"), b""
+        more = end < shown.count
+        token = b""
+        if more:
+            token = shown.rows.key(end - 1).join(
+                (b"<NextContinuationToken>", b"</NextContinuationToken>")
+            )
+        head = _HEAD % (most, b"true" if more else b"false", encoding, end - first, token)
+        if shown.delay_s:
+            time.sleep(shown.delay_s)
+        length = len(head) + len(entries) + len(_TAIL)
+        return [_ANSWER % length + head, entries, _TAIL]
+
+
+def _start(rows: Rows, count: int) -> Rows:
+    return Rows(rows.raw[: rows.starts[count]], rows.starts[: count + 1])
+
+
+def serve(listener: socket.socket, listings: Listings) -> None:
+    while True:
+        client, _ = listener.accept()
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=_talk, args=(client, listings), daemon=True).start()
+
+
+def _talk(client: socket.socket, listings: Listings) -> None:
+    received = b""
+    with client, suppress(OSError):
+        while True:
+            while b"\r\n\r\n" not in received:
+                more = client.recv(65536)
+                if not more:
+                    return
+                received += more
+            request, received = received.split(b"\r\n\r\n", 1)
+            url = urlsplit(request.split(b" ", 2)[1].decode())
+            asked = {name: values[0] for name, values in parse_qs(url.query).items()}
+            if url.path == "/control":
+                listings.control(asked)
+                client.sendall(_ANSWER % 0)
+            else:
+                _send(client, listings.answer(asked))
+
+
+def _send(client: socket.socket, parts: list[bytes | memoryview]) -> None:
+    sent = client.sendmsg(parts)
+    for part in parts:
+        if sent < len(part):
+            client.sendall(memoryview(part)[sent:])
+        sent = max(0, sent - len(part))
+
+
+class BenchServer:
+    """The server's process, and what it is told."""
+
+    def __init__(self, directory: Path, *, objects: int, changing: int) -> None:
+        self._directory = directory
+        self._objects, self._changing = objects, changing
+        self._child: Child | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def show(self, *, objects: int, version: str = "as is", delay_ms: int = 0) -> None:
+        asked = {"version": version, "objects": objects, "delay_ms": delay_ms}
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=120)
+        connection.request("POST", "/control?" + urlencode(asked))
+        if connection.getresponse().status != http.client.OK:
+            raise RuntimeError("the bench server does not do what it is told")
+        connection.close()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            listener = stack.enter_context(listen(0))
+            self.port = listener.getsockname()[1]
+            command = [sys.executable, "-m", "bench.server", "--fd", str(listener.fileno())]
+            command += ["--objects", str(self._objects), "--changing", str(self._changing)]
+            self._child = Child(
+                command,
+                log=self._directory / "s3.log",
+                environ=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+                pass_fds=[listener.fileno()],
+            )
+        self.show(objects=self._objects)  # answered when all rows are rendered
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--objects", type=int, required=True)
+    parser.add_argument("--changing", type=int, required=True)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    serve(socket.socket(fileno=options.fd), Listings(options.objects, options.changing))
+
+
+if __name__ == "__main__":
+    main()
