@@ -14,7 +14,7 @@ SITE = env.load_site(_environ)
 SCANNING, CONFIGURATION_WARNINGS = env.load_scanning(_environ)
 
 DATA_DIR = BASE_DIR / SITE.data_dir
-DATA_DIR.mkdir(parents=True, exist_ok=True)
+DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # password hashes, and the vault
 
 SECRET_KEY = SITE.secret_key.get_secret_value()
 DEBUG = SITE.debug

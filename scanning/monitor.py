@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from scanning import wiring
@@ -100,6 +101,7 @@ class MultiRegionMonitor:
     def start_health_server(self) -> None:
         """Serve admin, API, ``/health``, ``/ready`` and ``/metrics`` in a child process."""
         self._children.append(processes.web())
+        logger.info("serving http://%s/admin/", settings.WEB_BIND)
 
     def _stop(self) -> None:
         self._stop_by = time.monotonic() + processes.STOP_S
@@ -175,6 +177,10 @@ class MultiRegionMonitor:
         self.buckets = {n: b for n, b in configuration.buckets.items() if b.active}
         self.load_last_scan_times()
         self.initialize_staggered_schedule()
+        if configuration.version != self._version:
+            logger.info(
+                "watching %d buckets in %d regions", len(self.buckets), len(self.get_all_regions())
+            )
         self._version, self._scheduled_at = configuration.version, now
 
     def load_last_scan_times(self) -> None:
@@ -300,7 +306,10 @@ class MultiRegionMonitor:
         self._control("delete", {"name": bucket_name})
 
     def _control(self, verb: str, bucket_info: Mapping[str, Any]) -> None:
+        close_old_connections()
         # By name: the engine may not import the control plane.
         import_string(settings.BUCKET_WRITES[verb])(bucket_info)
         self._version = -1
-        self.refresh_config_from_redis()
+        # The write is made; with Redis away the schedule follows when it is back.
+        with suppress(BucketwatchError):
+            self.refresh_config_from_redis()
