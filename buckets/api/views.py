@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from rest_framework import status
 from rest_framework.exceptions import AuthenticationFailed
@@ -34,7 +34,7 @@ class Token(APIView):
         return auth.CHALLENGE  # without one, REST framework turns the 401 into a 403
 
     def post(self, request: Request) -> Response:
-        login = programs.read(serializers.Login, request.data)
+        login = programs.read(serializers.Login, _body(request))
         attempt = logins.Attempt(
             client_id=login["client_id"], address=request.META.get("REMOTE_ADDR", "")
         )
@@ -80,7 +80,7 @@ class DisableNotifications(SwitchNotifications):
 
 class AddBucket(APIView):
     def post(self, request: Request) -> Response:
-        bucket = programs.add(request.data, by=auth.client_of(request))
+        bucket = programs.add(_body(request), by=auth.client_of(request))
         interval_s = bucket.polling_interval or wiring.conf().defaults.polling_interval
         first_scan = (
             f"The first scan begins within {interval_s} seconds; "
@@ -96,7 +96,7 @@ class AddBucket(APIView):
 
 class UpdateBucket(APIView):
     def post(self, request: Request) -> Response:
-        update = programs.update(request.data, by=auth.client_of(request))
+        update = programs.update(_body(request), by=auth.client_of(request))
         name = update.bucket.name
         body = {"status": "success", "message": f"Bucket {name} updated"}
         if not update.members:
@@ -112,6 +112,10 @@ class DeleteBucket(APIView):
         name = bucket.name
         services.delete_bucket(bucket=bucket, by=auth.client_of(request))
         return Response({"status": "success", "message": f"Bucket {name} deleted"} | _note(name))
+
+
+def _body(request: Request) -> dict[str, Any]:
+    return cast("dict[str, Any]", request.data)  # our parsers take nothing but objects
 
 
 def _bucket_of_query(request: Request) -> Bucket:
