@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from scanning.core.errors import CommitOutOfStep, TransientError
 from scanning.core.listing import Columns, read_rows, render_entries
@@ -71,7 +72,7 @@ class FakeStates:
 
     segments: dict[str, Columns] = field(default_factory=dict)
     manifest: dict[str, Entry] = field(default_factory=dict)
-    queue: list[dict] = field(default_factory=list)
+    queue: list[dict[str, Any]] = field(default_factory=list)
     strings: dict[str, ObjectState] = field(default_factory=dict)
     commits: list[Commit] = field(default_factory=list)
     number: int = 0
@@ -96,6 +97,8 @@ class FakeStates:
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         self.before_commit()
+        if commit.number == self.number:
+            return  # sent twice
         if commit.number != self.number + 1:
             raise CommitOutOfStep("out of step")
         for id_ in commit.removed:
@@ -169,6 +172,6 @@ class Site:
             if end.complete:
                 return end
 
-    def wanting(self, **changes: object) -> "Site":
+    def wanting(self, **changes: Any) -> "Site":
         self.bucket = replace(self.bucket, **changes)
         return self

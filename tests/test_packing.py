@@ -25,7 +25,12 @@ numbers = st.integers(LEAST, MOST)
 def segments(of_etags: st.SearchStrategy[str]) -> st.SearchStrategy[Columns]:
     rows = st.lists(st.tuples(keys, of_etags, numbers, numbers), max_size=12)
     return rows.map(
-        lambda listed: Columns(*([row[column] for row in listed] for column in range(4)))
+        lambda listed: Columns(
+            [row[0] for row in listed],
+            [row[1] for row in listed],
+            [row[2] for row in listed],
+            [row[3] for row in listed],
+        )
     )
 
 

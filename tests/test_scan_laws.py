@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,9 @@ from scanning.scan import ScanSettings
 from tests.fakes import Bucket, Crash, FakeStorage, Site
 
 OLD, NEW = 1_600_000_000_000, 1_700_000_000_000
+
+Said = tuple[str, str, str | None, str]
+"""Event type, key, ETag before, ETag."""
 
 KEYS = st.text("ab/ %+&<é\n\U0001f600", min_size=1, max_size=3)
 OBJECTS = st.tuples(st.sampled_from(["e1", "e2", ""]), st.sampled_from([OLD, NEW]), st.just(1))
@@ -26,7 +30,7 @@ def everything(page_size: int, lanes: int = 1) -> Site:
     return site.wanting(events=frozenset(EventType))
 
 
-def expected(before: Bucket, after: Bucket) -> set[tuple]:
+def expected(before: Bucket, after: Bucket) -> set[Said]:
     """What a plain comparison of two dictionaries says."""
     appeared = {
         ("created" if after[key][1] == NEW else "detected", key, None, after[key][0])
@@ -41,7 +45,7 @@ def expected(before: Bucket, after: Bucket) -> set[tuple]:
     return appeared | updated | {("deleted", key, before[key][0], before[key][0]) for key in gone}
 
 
-def said(queue: list[dict]) -> list[tuple]:
+def said(queue: list[dict[str, Any]]) -> list[Said]:
     return [
         (event["event_type"], event["key"], event.get("previous", {}).get("etag"), event["etag"])
         for event in queue
