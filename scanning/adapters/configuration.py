@@ -51,7 +51,7 @@ return 1
 """
 
 # KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, last_scan, clearing,
-#       changed_status, regions.
+#       changed_status, regions, garbage.
 # ARGV: bucket, revision.  Returns 1 removed, 0 Redis is newer.
 _REMOVE = """
 local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
@@ -59,7 +59,7 @@ local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
 if tonumber(ARGV[2]) < newest then return 0 end
 redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
 if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
-  redis.call('SADD', KEYS[10], (redis.call('HGET', KEYS[6], 'generation') or '0') .. ' ' .. ARGV[1])
+  redis.call('SADD', KEYS[11], (redis.call('HGET', KEYS[6], 'generation') or '0') .. ' ' .. ARGV[1])
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[6], KEYS[7])
   redis.call('SREM', KEYS[9], ARGV[1])
   redis.call('SADD', KEYS[8], ARGV[1])
@@ -118,7 +118,7 @@ class ConfigurationStore:
                 return answer == 1
 
     def remove(self, name: str, *, revision: int) -> bool:
-        """Forget one bucket and have its object states cleared; False if Redis is newer."""
+        """Forget one bucket and have all that is known of it cleared; False if Redis is newer."""
         names = [
             keys.config(name),
             keys.notifications_disabled(name),
@@ -130,6 +130,7 @@ class ConfigurationStore:
             keys.CLEARING,
             keys.CHANGED_STATUS,
             keys.REGIONS,
+            keys.GARBAGE,
         ]
         args = [name, revision]
         return bool(self._remove(names, args))
