@@ -237,7 +237,7 @@ def test_a_key_that_is_not_utf8_is_an_error_not_another_key(raw):
     ],
 )
 def test_timestamps_become_milliseconds(stamp, expected):
-    assert milliseconds(stamp) == expected
+    assert milliseconds([stamp]) == [expected]
 
 
 @given(listings, st.data())
