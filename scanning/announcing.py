@@ -41,18 +41,17 @@ class Announcer:
         bucket = self._bucket
         if not bucket.notifications:
             return []
+        kinds, suffix = bucket.events, bucket.suffix
         return [
             change
             for change in changes
-            if change.event_type in bucket.events and change.key.endswith(bucket.suffix)
+            if change.event_type in kinds and change.key.endswith(suffix)
         ]
 
     def notifications(self, changes: Sequence[Change], *, now: float, sequencer: str) -> list[str]:
         """One JSON text for each change, in their order; asks HEAD where the bucket wants it."""
-        return [
-            events.notification(self._bucket, change, now=now, sequencer=sequencer, head=head)
-            for change, head in zip(changes, self._heads(changes), strict=True)
-        ]
+        text = events.Notifications(self._bucket, now=now, sequencer=sequencer).text
+        return list(map(text, changes, self._heads(changes)))
 
     def _heads(self, changes: Sequence[Change]) -> Sequence[ObjectMetadata | None]:
         if not self._bucket.fetch_metadata or not any(map(_has_metadata, changes)):

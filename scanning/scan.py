@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import count
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -200,30 +201,25 @@ class Scan:
         if not found.pieces:
             return
         now = self._clock()
-        changes = self._changes(found, now)
-        strings: dict[str, ObjectState] = {}
-        if self._settings.strings:
-            rows = (*found.merged.appeared, *found.merged.updated)
-            strings = {
-                found.merged.columns.keys[row]: _state(found.merged.columns, row, now)
-                for row in rows
-            }
+        appeared = states_of(found.merged.columns, found.merged.appeared, now)
+        updated = states_of(found.merged.columns, found.merged.updated, now)
+        before = states_of(found.known, found.merged.before, now).values()
+        changes = self._appeared(appeared, now)
+        changes += map(_updated, updated.items(), before)
+        if appeared and updated:
+            changes.sort(key=attrgetter("key"))
+        strings = appeared | updated if self._settings.strings else {}
         self._commit(changes, now, pieces=found.pieces, removed=found.removed, strings=strings)
 
-    def _changes(self, found: Rewriting, now: float) -> list[Change]:
-        """What happened in a range of keys, in key order."""
-        columns, merged = found.merged.columns, found.merged
-        older = self._older_states([columns.keys[row] for row in merged.appeared])
+    def _appeared(self, states: Mapping[str, ObjectState], now: float) -> list[Change]:
+        """What there is to say of keys that were never seen before, by us at least."""
+        older = self._older_states(list(states))
         changes = []
-        for row, previous in zip(merged.appeared, older, strict=True):
-            current = _state(columns, row, now)
+        for (key, current), previous in zip(states.items(), older, strict=True):
             event_type = classify(previous, current, now=now)
             if event_type and not (previous is None and self._is_baseline):
-                changes.append(Change(event_type, columns.keys[row], current, previous))
-        for row, old in zip(merged.updated, merged.before, strict=True):
-            current, previous = _state(columns, row, now), _state(found.known, old, now)
-            changes.append(Change(EventType.UPDATED, columns.keys[row], current, previous))
-        return sorted(changes, key=lambda change: change.key)
+                changes.append(Change(event_type, key, current, previous))
+        return changes
 
     @property
     def _is_baseline(self) -> bool:
@@ -261,8 +257,8 @@ class Scan:
         )
         self._states.commit(self._claim, commit)
         self._number = number
-        for change in changes:
-            self._counts.add(change.event_type)
+        for event_type, times in commit.counted.items():
+            self._counts.add(event_type, times)
 
     def _kept_up(self, entry: Entry) -> Entry:
         """Write, renew or remove an unchanged segment's documented strings, if that is due."""
@@ -278,7 +274,7 @@ class Scan:
             (),
             now,
             pieces=[Piece(kept, None)],
-            strings={columns.keys[r]: _state(columns, r, now) for r in rows} if wanted else {},
+            strings=states_of(columns, rows, now) if wanted else {},
             no_strings=() if wanted else columns.keys,
         )
         return kept
@@ -312,7 +308,7 @@ class Scan:
     def _delete_missing(self, entry: Entry) -> None:
         columns = self._load(entry.id)
         now = self._clock()
-        states = {columns.keys[row]: _state(columns, row, now) for row in entry.missing}
+        states = states_of(columns, entry.missing, now)
         changes = [Change(EventType.DELETED, key, state, state) for key, state in states.items()]
         left = settled(entry, columns)
         self._commit(
@@ -332,9 +328,16 @@ def _covered(lanes: Sequence[Comparison]) -> str:
     return lanes[-1].covered
 
 
-def _state(columns: Columns, row: int, now: float) -> ObjectState:
-    modified = columns.last_modified[row] / 1000
-    return ObjectState(columns.etags[row], modified, columns.sizes[row], now)
+def states_of(columns: Columns, rows: Sequence[int], now: float) -> dict[str, ObjectState]:
+    """The states of some rows by key, in the order of ``rows``."""
+    keys, etags = columns.keys, columns.etags
+    modified, sizes = columns.last_modified, columns.sizes
+    return {keys[n]: ObjectState(etags[n], modified[n] / 1000, sizes[n], now) for n in rows}
+
+
+def _updated(now: tuple[str, ObjectState], before: ObjectState) -> Change:
+    key, current = now
+    return Change(EventType.UPDATED, key, current, before)
 
 
 def wears_out(entry: Entry, now: float, ttl_s: float) -> bool:

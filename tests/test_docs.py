@@ -154,7 +154,7 @@ def notification(**changes: Any) -> dict[str, Any]:
     state = ObjectState("5eb6", 1740830982.5, 11)
     change = Change(EventType.UPDATED, "a.txt", state, ObjectState("d41d", 1740744582.0, 0))
     head = ObjectMetadata("5eb6", "text/plain", {"by": "hand"})
-    text = events.notification(BUCKET, change, now=1740830986.0, sequencer="1", head=head)
+    text = events.Notifications(BUCKET, now=1740830986.0, sequencer="1").text(change, head)
     message: dict[str, Any] = json.loads(text) | changes
     return message
 

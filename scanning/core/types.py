@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 
 class EventType(StrEnum):
@@ -17,9 +17,11 @@ class EventType(StrEnum):
 WANTED_BY_DEFAULT = frozenset({EventType.CREATED, EventType.UPDATED, EventType.DETECTED})
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectState:
-    """What is remembered of one key; ``last_processed`` is when that was written."""
+class ObjectState(NamedTuple):
+    """What is remembered of one key; ``last_processed`` is when that was written.
+
+    It and ``Change`` are tuples because a first scan makes one for each object.
+    """
 
     etag: str
     last_modified: float
@@ -36,8 +38,7 @@ class ObjectMetadata:
     metadata: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What happened to one key between the last scan and this one.
 
     ``current`` of a deleted object is what was last known of it.
