@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from hashlib import blake2b
 from json.encoder import encode_basestring as quoted
 from json.encoder import encode_basestring_ascii as quoted_ascii
 from typing import TYPE_CHECKING, Final
@@ -45,15 +45,16 @@ class Notifications:
 
         ``head`` counts only if it describes the listed object: it may have changed since.
         """
-        _, key, (etag, modified, size, _), previous = change
+        kind, key, (etag, modified, size, _), previous = change
         about = _ABOUT_NOTHING if head is None or head.etag != etag else _about(head)
         recent = "true" if is_recent(modified, self._now) else "false"
         before = "" if previous is None else _previous(previous)
+        stamp = repr(modified)
         return (
             f"{self._begin}{quoted(key)}{self._region}{quoted(etag)}"
-            f',"size":{size},"last_modified":{modified!r},"event_type":"{change.event_type}"'
+            f',"size":{size},"last_modified":{stamp},"event_type":"{kind}"'
             f'{about}{self._detected}{recent},"retry_count":0'
-            f',"event_id":"{_event_id(self._bucket, change)}{self._end}{before}}}'
+            f',"event_id":"{_event_id(self._bucket, change, stamp)}{self._end}{before}}}'
         )
 
 
@@ -77,16 +78,14 @@ def sequencer(fence: int, commit: int) -> str:
 
 def event_id(bucket: str, change: Change) -> str:
     """The same change found twice has the same id, whoever found it and when."""
-    return _event_id(quoted_ascii(bucket), change)
+    return _event_id(quoted_ascii(bucket), change, repr(change.current.last_modified))
 
 
-def _event_id(bucket: str, change: Change) -> str:
+def _event_id(bucket: str, change: Change, stamp: str) -> str:
     kind, key, current, previous = change
-    now = "null" if kind is EventType.DELETED else _version(current)
-    before = "null" if previous is None else _version(previous)
+    now = "null" if kind is EventType.DELETED else f"[{quoted_ascii(current.etag)}, {stamp}]"
+    before = "null"
+    if previous is not None:
+        before = f"[{quoted_ascii(previous.etag)}, {previous.last_modified!r}]"
     parts = f'[{bucket}, {quoted_ascii(key)}, "{_KINDS[kind]}", {before}, {now}]'
-    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
-
-
-def _version(state: ObjectState) -> str:
-    return f"[{quoted_ascii(state.etag)}, {state.last_modified!r}]"
+    return blake2b(parts.encode(), digest_size=16).hexdigest()
