@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scanning.ahead import Lane
     from scanning.core.listing import Columns
     from scanning.core.matching import Listed, Page
-    from scanning.core.segments import Entry
+    from scanning.core.segments import Entry, Piece
 
 
 class Comparison:
@@ -40,6 +40,8 @@ class Comparison:
         )
         # The listed bytes of the last of ``entries``, if they are at hand.
         self._raw: bytes | None = None
+        # What is still to be listed of a segment that was written in parts.
+        self._rest: Piece | None = None
 
     @property
     def done(self) -> bool:
@@ -63,7 +65,7 @@ class Comparison:
     def _rewrite(self, found: Listed) -> Rewriting:
         if found.entry is None:
             return self._joined(self._rewriter.after(found.columns, found.raw), shrunk=False)
-        known = self._load(found.entry.id)
+        known = self._known_rows(found.entry)
         if found.up_to is not None:
             return self._rewriter.first_part(
                 found.entry, known, found.columns, found.raw, up_to=found.up_to
@@ -71,6 +73,12 @@ class Comparison:
         return self._joined(
             self._rewriter.whole(found.entry, known, found.columns, found.raw), shrunk=True
         )
+
+    def _known_rows(self, entry: Entry) -> Columns:
+        rest = self._rest
+        if rest is not None and rest.columns is not None and rest.entry is entry:
+            return rest.columns
+        return self._load(entry.id)
 
     def _joined(self, rewriting: Rewriting, *, shrunk: bool) -> Rewriting:
         if not self.entries or not self._rewriter.joins(self.entries[-1], rewriting, shrunk=shrunk):
@@ -86,6 +94,7 @@ class Comparison:
         if not written and found.entry is not None:
             written = [found.entry]
         if rewriting.rest is not None:
+            self._rest = rewriting.rest
             self._matcher.replace_current(rewriting.rest.entry)
         raw = rewriting.raw if len(written) == 1 else None
         self._keep(written, raw, found.up_to or written[-1].last_key)

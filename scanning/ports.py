@@ -61,6 +61,7 @@ class Progress:
 class KnownState:
     """What is remembered of a bucket when a scan begins; ``entries`` in key order.
 
+    ``commit`` is the number of the commit that wrote it last.
     ``is_first`` until the first pass over the bucket is complete. ``held_since`` is set while a
     mass deletion waits to be confirmed, ``released`` once somebody confirmed it.
     """
@@ -70,6 +71,7 @@ class KnownState:
     is_first: bool
     held_since: float | None
     released: bool
+    commit: int
 
 
 @dataclass(frozen=True, slots=True)

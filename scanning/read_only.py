@@ -16,7 +16,7 @@ class ReadOnlyStates:
     """Implements `ports.StateStore` over another one that it only reads.
 
     Of what the scan commits it keeps what the same scan may read again: the last segment, which
-    the next may join, and segments with missing rows.
+    the next may join (in a scan of one lane), and segments with missing rows.
     """
 
     def __init__(self, states: StateStore) -> None:
@@ -39,6 +39,8 @@ class ReadOnlyStates:
     def commit(self, claim: Claim, commit: Commit) -> None:  # noqa: ARG002 - the port's signature
         written = {p.entry.id: p.columns for p in commit.pieces if p.columns is not None}
         missing = {p.entry.id for p in commit.pieces if p.entry.missing}
-        self._written |= {id_: rows for id_, rows in written.items() if id_ in missing}
+        # Marks may come to rows that the commit before wrote.
+        rows_at_hand = self._last | written
+        self._written |= {id_: rows for id_, rows in rows_at_hand.items() if id_ in missing}
         if written:
             self._last = written

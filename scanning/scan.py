@@ -95,10 +95,11 @@ class Scan:
         self._clock, self._keep_going = clock, keep_going
         self._settings, self._counts = settings, counts
         self._announcer = Announcer(bucket, storage)
-        self._number = claim.commit
         self._new_ids = count()
         self._pause_at = clock() + settings.slice_s
         self._known = states.open(bucket)
+        # Not the claim's: a scan under the same claim may have committed before this one began.
+        self._number = self._known.commit
         self._progress = self._known.progress or Progress(began=clock())
 
     def run(self) -> ScanEnd:
@@ -130,8 +131,11 @@ class Scan:
                 # A scan that has covered nothing yet would pause at the same place for ever.
                 if self._time_is_over() and self._progress.after != began_after:
                     return ()
-        self._progress = replace(self._progress, is_listed=True)
-        return [*entries[:start], *(entry for lane in comparisons for entry in lane.entries)]
+        listed = [*entries[:start], *(entry for lane in comparisons for entry in lane.entries)]
+        # What was added up on the way counts twice what a lane listed ahead of a break.
+        objects = sum(entry.count - len(entry.missing) for entry in listed)
+        self._progress = replace(self._progress, is_listed=True, listed=objects)
+        return listed
 
     def _lanes(self, entries: Sequence[Entry]) -> Iterator[Lane]:
         """Ranges of keys with about the same number of segments in each."""
@@ -193,7 +197,7 @@ class Scan:
         return columns
 
     def _new_id(self) -> str:
-        return f"{self._claim.fence:x}-{next(self._new_ids):x}"
+        return f"{self._claim.fence:x}-{self._known.commit:x}-{next(self._new_ids):x}"
 
     # --- committing
 
@@ -214,10 +218,11 @@ class Scan:
     def _appeared(self, states: Mapping[str, ObjectState], now: float) -> list[Change]:
         """What there is to say of keys that were never seen before, by us at least."""
         older = self._older_states(list(states))
+        is_baseline = self._is_baseline
         changes = []
         for (key, current), previous in zip(states.items(), older, strict=True):
             event_type = classify(previous, current, now=now)
-            if event_type and not (previous is None and self._is_baseline):
+            if event_type and not (previous is None and is_baseline):
                 changes.append(Change(event_type, key, current, previous))
         return changes
 

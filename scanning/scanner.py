@@ -16,6 +16,7 @@ from scanning.conf import ScanningConf
 from scanning.core import schedule
 from scanning.core.errors import (
     BucketwatchError,
+    ConfigurationChanged,
     CredentialsRejected,
     LeaseLost,
     PermanentError,
@@ -100,6 +101,11 @@ class BucketScanner(threading.Thread):
         claim = self._engine.leases.claim(self.bucket, slots=slots)
         if claim is None:
             raise LeaseLost(f"{self.bucket.name} is being scanned, or its region has no free slot")
+        # A documented JSON object of the older monitor's knows no generation.
+        if self.bucket.generation not in {0, claim.generation}:
+            self._engine.leases.release(claim)
+            raise ConfigurationChanged(f"{self.bucket.name}: changed since it was read")
+        self.bucket = replace(self.bucket, generation=claim.generation)
         return claim
 
     def _scan(self, claim: Claim, counts: ScanCounts) -> Callable[[KeyPair], Scan]:
@@ -145,7 +151,7 @@ def dry_run(bucket: BucketConfig, conf: ScanningConf, clients: S3ClientCache) ->
                 states=ReadOnlyStates(wiring.engine().states),
                 clock=time.time,
                 keep_going=_never_stop,
-                settings=_in_one_go(conf),
+                settings=replace(_in_one_go(conf), lanes=1),
                 counts=outcome.counts,
             ),
             bucket,

@@ -1,7 +1,7 @@
 """The ports in memory: a bucket, and what is remembered of it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,13 +25,25 @@ class FakePage:
 
 
 class FakeStorage:
-    """A bucket; ``short`` says by how many rows each page falls short, one after the other."""
+    """A bucket; ``short`` says by how many rows each page falls short, one after the other.
 
-    def __init__(self, objects: Bucket, short: Sequence[int] = ()) -> None:
+    ``render`` writes entries as the server does; ``heads`` are the answers of HEAD.
+    """
+
+    def __init__(
+        self,
+        objects: Bucket,
+        short: Sequence[int] = (),
+        *,
+        render: Callable[[Columns], bytes] = render_entries,
+        heads: Mapping[str, ObjectMetadata | Exception] | None = None,
+    ) -> None:
         self.objects = objects
         self.short = list(short)
+        self.render, self.heads = render, heads or {}
         self.requests = 0
         self.parsed = 0
+        self.asked: list[str] = []
 
     def page(self, start_after: str, max_keys: int) -> FakePage:
         self.requests += 1
@@ -40,16 +52,20 @@ class FakeStorage:
         most = max(1, max_keys - fewer)
         columns = columns_of({key: self.objects[key] for key in keys[:most]})
         last = columns.keys[-1] if columns.keys else ""
-        return FakePage(render_entries(columns), len(columns), last, len(keys) > most)
+        return FakePage(self.render(columns), len(columns), last, len(keys) > most)
 
     def rows(self, entries: bytes) -> Columns:
-        self.parsed += 1
+        self.parsed += bool(entries)
         columns = read_rows(entries, url_encoded=True)
         assert columns is not None
         return columns
 
     def head(self, key: str) -> ObjectMetadata | None:
-        return None
+        self.asked.append(key)
+        answer = self.heads.get(key)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 def columns_of(objects: Bucket) -> Columns:
@@ -86,7 +102,14 @@ class FakeStates:
 
     def open(self, bucket: BucketConfig) -> KnownState:
         entries = sorted(self.manifest.values(), key=lambda entry: entry.last_key)
-        return KnownState(entries, self.progress, not self.complete, self.held_since, self.released)
+        return KnownState(
+            entries,
+            self.progress,
+            is_first=not self.complete,
+            held_since=self.held_since,
+            released=self.released,
+            commit=self.number,
+        )
 
     def load(self, bucket: BucketConfig, segments: Sequence[str]) -> list[Columns]:
         self.loads += 1
@@ -139,10 +162,16 @@ class Site:
     fence: int = 0
     counts: ScanCounts = field(default_factory=ScanCounts)
 
+    def claim(self) -> Claim:
+        """The right to scan, as of now."""
+        self.fence += 1
+        return Claim("bucket", "region", self.fence, 0, 0.0, None, 0.0, self.states.number)
+
     def scan(self, storage: FakeStorage) -> ScanEnd:
         """One scan, and what its worker records when it ends."""
-        self.fence += 1
-        claim = Claim("bucket", "region", self.fence, 0, 0.0, None, 0.0, self.states.number)
+        return self.scan_under(self.claim(), storage)
+
+    def scan_under(self, claim: Claim, storage: FakeStorage) -> ScanEnd:
         self.counts = ScanCounts()
         end = Scan(
             self.bucket,

@@ -130,7 +130,7 @@ class RedisStates:
 
     def open(self, bucket: BucketConfig) -> KnownState:
         manifest = keys.manifest(bucket.name, bucket.generation)
-        wanted = ["complete", "progress", "held_since", "released"]
+        wanted = ["complete", "progress", "held_since", "released", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None]]:
             pipe = r.pipeline(transaction=False)
@@ -139,7 +139,8 @@ class RedisStates:
             stored, fields = pipe.execute()
             return stored, fields
 
-        stored, (complete, progress, held_since, released) = self._connection.run_bytes(read)
+        stored, fields = self._connection.run_bytes(read)
+        complete, progress, held_since, released, commit = fields
         try:
             entries = [packing.unpack_entry(id_, value) for id_, value in stored.items()]
         except ValueError as exc:
@@ -151,6 +152,7 @@ class RedisStates:
             is_first=complete != str(bucket.generation).encode(),
             held_since=float(held_since) if held_since else None,
             released=bool(released),
+            commit=int(commit or 0),
         )
 
     def load(self, bucket: BucketConfig, segments: Sequence[str]) -> list[Columns]:

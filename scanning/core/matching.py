@@ -52,8 +52,9 @@ class Listed:
     """Rows that must be compared with what is known.
 
     ``columns`` are all rows listed after what came before, up to the end of ``entry``'s range, or
-    only up to ``up_to`` while more of that range is to come. Without an entry they come after all
-    known keys; ``is_last`` then says that no more follow.
+    only up to ``up_to`` while more of that range is to come; never more rows than a segment may
+    have. Without an entry they come after all known keys; ``is_last`` then says that no more
+    follow.
     """
 
     entry: Entry | None
@@ -124,32 +125,45 @@ class Matcher:
                     yield Unchanged(entry, raw)
                     continue
             if self._ended or self._last_key >= entry.last_key:
-                listed = self._take(self._end_of(entry), entry, up_to=None)
-                self._next += 1
-                yield listed
+                end = self._end_of(entry)
+                rows = self._buffer.count(_CLOSE, self._at, end)
+                if rows <= self._most:
+                    listed = self._take(end, entry)
+                    self._next += 1
+                    yield listed
+                else:  # in equal parts, as they will be segments
+                    yield self._take_part(rows // -(-rows // self._most), entry)
             elif self._rows >= 2 * self._most:
-                yield self._take(len(self._buffer), entry, up_to=self._last_key)
+                yield self._take_part(self._most, entry)
             else:
                 return
 
     def _after_entries(self) -> Iterator[Listed]:
         while self._rows > self._most:
             end = end_of_rows(self._buffer, self._at, self._most)
-            yield self._take(end, None, up_to=None)
+            yield self._take(end, None)
         if self._ended or self._rows == self._most:
-            yield self._take(len(self._buffer), None, up_to=None, is_last=self._ended)
+            yield self._take(len(self._buffer), None, is_last=self._ended)
 
-    def _take(
-        self, end: int, entry: Entry | None, *, up_to: str | None, is_last: bool = False
-    ) -> Listed:
+    def _take(self, end: int, entry: Entry | None, *, is_last: bool = False) -> Listed:
+        raw, columns = self._read(end)
+        keys = columns.keys
+        covered = entry.last_key if entry else keys[-1] if keys else self._covered
+        self._pass(end, len(columns), covered)
+        return Listed(entry, columns, raw, is_last=is_last)
+
+    def _take_part(self, rows: int, entry: Entry) -> Listed:
+        end = end_of_rows(self._buffer, self._at, rows)
+        raw, columns = self._read(end)
+        self._pass(end, rows, columns.keys[-1])
+        return Listed(entry, columns, raw, up_to=columns.keys[-1])
+
+    def _read(self, end: int) -> tuple[bytes, Columns]:
         raw = self._buffer[self._at : end]
         columns = self._parse(raw)
-        keys = columns.keys
-        if keys and keys[0] <= self._covered:
+        if columns.keys and columns.keys[0] <= self._covered:
             raise UnreadableListing("its keys are not in order")
-        covered = up_to or (entry.last_key if entry else keys[-1] if keys else self._covered)
-        self._pass(end, len(columns), covered)
-        return Listed(entry, columns, raw, up_to, is_last)
+        return raw, columns
 
     def _pass(self, end: int, rows: int, covered: str) -> None:
         self._at = end

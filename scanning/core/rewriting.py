@@ -65,7 +65,7 @@ class Rewriting:
 class Rewriter:
     """Cuts rows into segments of at most ``most`` rows, with ids from ``new_id``.
 
-    ``strings_at``: the documented strings of rows that were never known are written now.
+    ``strings_at``: when the documented strings of new rows are written; 0 if none are wanted.
     """
 
     def __init__(self, *, most: int, new_id: Callable[[], str], strings_at: float = 0.0) -> None:
@@ -120,7 +120,12 @@ class Rewriter:
         [piece] = rewriting.pieces
         assert piece.columns is not None  # noqa: S101 - see joins()
         columns = joined(before.columns, piece.columns)
-        entry = replace(before.entry, last_key=piece.entry.last_key, count=len(columns))
+        entry = replace(
+            before.entry,
+            last_key=piece.entry.last_key,
+            count=len(columns),
+            strings_at=self._strings_of(before.entry, piece.entry),
+        )
         if before.raw is None or rewriting.raw is None:
             raw = None
             entry = replace(entry, digest=b"", length=0, raw_key=piece.entry.raw_key)
@@ -134,6 +139,11 @@ class Rewriter:
             joined=True,
             removed=[piece.entry.id] if len(rewriting.known) else [],
         )
+
+    def _strings_of(self, *entries: Entry) -> float:
+        """When to say that joined strings were written: the oldest must live, or all must go."""
+        times = [entry.strings_at for entry in entries]
+        return min(times) if self._strings_at else max(times)
 
     def _cut(self, entry: Entry, merged: Merged, raw: bytes) -> list[Piece]:
         """Segments for these rows; the first keeps the id of ``entry``."""

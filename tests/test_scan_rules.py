@@ -1,0 +1,735 @@
+"""The rules that make a scan exact, and where each is proved.
+
+(here: this file; laws: `test_scan_laws.py`; the other files by their names)
+
+| rule | what | proved by |
+|---|---|---|
+| 1 | coverage is contiguous, in UTF-8 order; empty pages are followed | laws: events_are_those_of_comparing…; `test_s3_storage`: an_empty_page…; here: a_key_between_two_segments… |
+| 2 | `IsTruncated` counts on a digest hit too | here: a_tail_that_was_deleted…, keys_after_the_last_segment… |
+| 3 | a short page covers less | laws (short pages); here: a_short_page_marks_nothing… |
+| 4 | few LIST calls whatever the manifest looks like | here: random_inserts…, appends…; laws: a_fragmented_manifest… |
+| 5 | lanes end where the next begins; one committer | here: a_lanes_last_page…, commits_are_numbered…; laws: lanes_find… |
+| 6 | numbered commits; sent twice is once; a lost one aborts | `test_commit`; `test_state_contract`; here: a_commit_that_redis_lost…, a_scan_that_begins_again… |
+| 7 | all or nothing | `test_commit`: a_commit_that_cannot_be_whole… |
+| 8 | fence and generation | `test_commit` (same test); `test_clearing`; `test_leases`; `test_scanner`: a_bucket_changed… |
+| 9 | marks, mass deletions, second look | here: "deletions" |
+| 10 | suffix and event types concern notifications; prefix the listing | here: "what is announced"; `test_s3_storage`: a_prefix…; `test_scanner`: a_changed_prefix… |
+| 11 | `event_id` and `sequencer` | laws: a_crash_at_any_commit…, the_events_of_one_key…; here: the_same_change_found_again… |
+| 12 | documented strings | `test_scanner`: an_unchanged_objects_state…, states_are_removed…; here: "documented strings" |
+| 13 | notifications off | here: with_notifications_off… |
+| 14 | pages written otherwise cost parsing only | here: a_gateway_that_writes… |
+| 15 | Redis emptied or restored | not built yet: the bucket is scanned as new |
+| 16 | HEAD of a newer object | here: what_head_says_of_another_version… |
+"""  # noqa: E501 - a table
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanning.core.errors import CommitOutOfStep, StorageUnavailable
+from scanning.core.listing import Columns, render_entries
+from scanning.core.types import Claim, EventType, ObjectMetadata, ObjectState, ScanCounts
+from scanning.ports import Commit
+from scanning.read_only import ReadOnlyStates
+from scanning.scan import Scan, ScanEnd, ScanSettings
+from tests.fakes import Bucket, Crash, FakePage, FakeStorage, Site
+
+OLD, NEW = 1_600_000_000_000, 1_700_000_000_000
+ALL = frozenset(EventType)
+
+
+def numbered(count: int, *, step: int = 1, etag: str = "e", width: int = 5) -> Bucket:
+    return {f"key-{number:0{width}d}": (etag, OLD, 1) for number in range(0, count * step, step)}
+
+
+def site(page_size: int = 10, *, lanes: int = 1, **settings: Any) -> Site:
+    chosen = ScanSettings(page_size=page_size, lanes=lanes, **settings)
+    return Site(settings=chosen).wanting(events=ALL)
+
+
+def scanned(here: Site, bucket: Bucket, **storage: Any) -> FakeStorage:
+    listed = FakeStorage(bucket, **storage)
+    here.scan_to_the_end(listed)
+    return listed
+
+
+def announced(here: Site) -> list[tuple[str, str]]:
+    """What was queued since the last call."""
+    events = [(event["event_type"], event["key"]) for event in here.states.queue]
+    here.states.queue.clear()
+    return events
+
+
+def without(bucket: Bucket, *keys: str) -> Bucket:
+    return {key: state for key, state in bucket.items() if key not in keys}
+
+
+# --- coverage
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_key_between_two_segments_is_found_in_the_later_one(lanes):
+    here = site(lanes=lanes)
+    bucket = numbered(120, step=2)
+    scanned(here, bucket)
+    announced(here)
+    borders = [entry.last_key for entry in here.states.open(here.bucket).entries]
+    assert len(borders) == 12
+    between = {f"{key}~": ("n", OLD, 1) for key in borders}
+    scanned(here, bucket | between)
+    # In key order in each lane, and there may be several.
+    assert sorted(announced(here)) == [("detected", key) for key in sorted(between)]
+
+
+@pytest.mark.parametrize("kept", [100, 95, 90, 81, 1])
+def test_a_tail_that_was_deleted_is_found_although_all_digests_before_it_hit(kept):
+    here = site(mass_minimum=10**9)
+    bucket = numbered(100)
+    scanned(here, bucket)
+    announced(here)
+    scanned(here, dict(list(bucket.items())[:kept]))
+    assert announced(here) == [("deleted", key) for key in list(bucket)[kept:]]
+
+
+@pytest.mark.parametrize("more", [1, 10, 25])
+def test_keys_after_the_last_segment_are_found_although_all_digests_hit(more):
+    here = site()
+    scanned(here, numbered(100))
+    announced(here)
+    scanned(here, numbered(100 + more))
+    assert announced(here) == [("detected", key) for key in list(numbered(100 + more))[100:]]
+
+
+def test_a_short_page_marks_nothing_as_missing():
+    here = site()
+    scanned(here, numbered(100))
+    announced(here)
+    storage = scanned(here, numbered(100), short=[3, 9, 1, 5, 9, 9])
+    assert announced(here) == []
+    assert here.counts.compared == 0
+    assert storage.parsed == 0
+    assert not any(entry.missing for commit in here.states.commits for entry in entries(commit))
+
+
+def entries(commit: Any) -> list[Any]:
+    return [piece.entry for piece in commit.pieces]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(lambda keys: [*keys[:3], keys[1], *keys[4:]], id="not in order"),
+        pytest.param(lambda keys: ["key-00000", *keys[1:]], id="begins too early"),
+    ],
+)
+def test_a_listing_that_makes_no_sense_ends_the_scan_and_deletes_nothing(wrong):
+    class Confused(FakeStorage):
+        def page(self, start_after: str, max_keys: int) -> FakePage:
+            page = super().page(start_after, max_keys)
+            if not start_after:
+                return page
+            rows = self.rows(page.entries)
+            return replace(page, entries=render_entries(replace(rows, keys=wrong(rows.keys))))
+
+        def rows(self, entries: bytes) -> Columns:
+            rows = super().rows(entries)
+            if rows.keys != sorted(rows.keys):
+                raise StorageUnavailable("its keys are not in order")
+            return rows
+
+    here = site()
+    scanned(here, numbered(100))
+    announced(here)
+    with pytest.raises(StorageUnavailable, match="its keys are not in order"):
+        here.scan(Confused(numbered(100)))
+    assert announced(here) == []
+    assert here.states.objects() == numbered(100)
+
+
+# --- how many LIST calls
+
+
+def inserted(here: Site, rounds: int, more: int) -> tuple[int, int]:
+    """LIST calls, and the least that were possible, while keys come in all over the bucket."""
+    bucket, asked, least = numbered(1000, step=1000, width=6), 0, 0
+    scanned(here, bucket)
+    for number in range(rounds):
+        # A step that has nothing in common with the bucket's.
+        places = [(number * more + n) * 7919 % 1_000_000 for n in range(more)]
+        fresh = {f"key-{place:06d}x": ("e", OLD, 1) for place in places}
+        bucket = bucket | fresh
+        asked += scanned(here, bucket).requests
+        least += -(-len(bucket) // here.settings.page_size)
+    return asked, least
+
+
+def test_random_inserts_cost_no_more_list_calls_than_there_must_be():
+    here = site(page_size=50)
+    asked, least = inserted(here, rounds=20, more=37)
+    assert asked <= 1.05 * least
+    known = here.states.open(here.bucket).entries
+    assert len(known) <= 2.2 * sum(entry.count for entry in known) / 50
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_appends_and_deletions_cost_no_more_list_calls_than_there_must_be(lanes):
+    here = site(page_size=50, lanes=lanes, mass_minimum=10**9)
+    for first, last in [(0, 1000), (0, 1500), (400, 1500), (450, 1600)]:
+        bucket = dict(list(numbered(last).items())[first:])
+        storage = scanned(here, bucket)
+        assert storage.requests <= -(-len(bucket) // 50) + lanes
+
+
+# --- lanes and commits
+
+
+def test_a_lanes_last_page_is_cut_where_the_next_lane_begins():
+    here = site(page_size=10, lanes=3)
+    bucket = numbered(120, step=2)
+    scanned(here, bucket)
+    announced(here)
+    # All that lies around the ends of lanes changes, and nothing is said twice or not at all.
+    new = ("n", OLD, 1)
+    changed = dict.fromkeys(bucket, new) | {f"{key}~": new for key in bucket}
+    storage = scanned(here, changed)
+    assert storage.requests > len(changed) // 10
+    said = announced(here)
+    assert len(said) == len(changed)
+    assert {key for _, key in said} == changed.keys()
+    assert here.states.objects() == changed
+
+
+def test_commits_are_numbered_without_a_gap_however_many_lanes_there_are():
+    here = site(page_size=5, lanes=4)
+    scanned(here, numbered(200))
+    scanned(here, numbered(200, etag="new"))
+    numbers = [commit.number for commit in here.states.commits]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 80
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_no_commit_holds_more_than_a_page_of_changes(lanes):
+    """However much is put between two neighbouring keys."""
+    here = site(page_size=10, lanes=lanes)
+    bucket = numbered(100)
+    scanned(here, bucket)
+    between = {f"key-00034-{number:03d}": ("n", OLD, 1) for number in range(95)}
+    scanned(here, bucket | between | {f"key-{n:05d}": ("n", OLD, 1) for n in range(30, 60)})
+    assert max(len(commit.notifications) for commit in here.states.commits) <= 10
+    assert max(len(commit.strings) for commit in here.states.commits) <= 10
+    assert here.states.objects().keys() == (bucket | between).keys()
+
+
+def test_a_commit_that_redis_lost_ends_the_scan_and_the_next_finds_it_all():
+    here = site()
+    bucket = numbered(50)
+
+    def lose() -> None:
+        if here.states.number == 3:
+            here.states.number = 1
+
+    here.states.after_commit = lose
+    with pytest.raises(CommitOutOfStep):
+        here.scan(FakeStorage(bucket))
+    here.states.after_commit = lambda: None
+    scanned(here, bucket)
+    assert {key for _, key in announced(here)} == bucket.keys()
+    assert here.states.objects() == bucket
+
+
+def test_a_scan_that_begins_again_under_its_claim_goes_on_after_what_it_committed():
+    """Keys that were rotated during a scan: the second try has the same claim as the first."""
+    here = site()
+    bucket = numbered(100)
+    claim = here.claim()
+    with pytest.raises(Crash):
+        here.scan_under(claim, Broken(bucket, after=4))
+    committed = here.states.number
+    assert 0 < committed < 10
+    assert here.scan_under(claim, FakeStorage(bucket)).complete
+    assert announced(here) == [("detected", key) for key in bucket]
+    assert here.states.objects() == bucket
+    assert len(here.states.commits) == here.states.number > committed
+
+
+class Broken(FakeStorage):
+    """Answers so many times, and then no more."""
+
+    def __init__(self, objects: Bucket, *, after: int) -> None:
+        super().__init__(objects)
+        self.left = after
+
+    def page(self, start_after: str, max_keys: int) -> FakePage:
+        if not self.left:
+            raise Crash
+        self.left -= 1
+        return super().page(start_after, max_keys)
+
+
+@given(st.integers(1, 60), st.integers(1, 4), st.lists(st.booleans(), max_size=60))
+def test_a_pass_that_broke_off_anywhere_ends_as_if_it_had_not(count, lanes, crashes):
+    """Also in what it says of the whole: how many objects there are, and how many were known."""
+    here = site(page_size=3, lanes=lanes, mass_minimum=4)
+    first, second = numbered(count, step=2), numbered(count, etag="new")
+    scanned(here, first)
+    announced(here)
+    crashing = iter(crashes)
+    here.states.after_commit = lambda: crash_if(next(crashing, False))
+    end = here.scan_to_the_end(FakeStorage(second))
+    missing = len(first.keys() - second.keys())
+    assert end.progress.listed == len(second)
+    assert (end.held is not None) == (missing > len(first) / 2 and len(first) >= 4)
+    if end.held:
+        assert (end.held.missing, end.held.known) == (missing, len(first))
+
+
+# --- deletions
+
+
+def test_a_key_that_is_missing_is_only_marked_until_everything_is_listed():
+    here = site(page_size=10)
+    bucket = numbered(100)
+    scanned(here, bucket)
+    announced(here)
+    with pytest.raises(Crash):
+        here.scan(Broken(without(bucket, "key-00005", "key-00095"), after=5))
+    assert announced(here) == []
+    assert here.states.objects() == bucket
+    [marked] = [e for e in here.states.open(here.bucket).entries if e.missing]
+    assert marked.last_key == "key-00009"
+    scanned(here, without(bucket, "key-00005", "key-00095"))
+    assert announced(here) == [("deleted", "key-00005"), ("deleted", "key-00095")]
+    assert not any(e.missing for e in here.states.open(here.bucket).entries)
+
+
+def test_a_key_that_was_only_marked_and_is_back_was_never_gone():
+    here = site()
+    bucket = numbered(100)
+    scanned(here, bucket)
+    announced(here)
+    with pytest.raises(Crash):
+        here.scan(Broken(without(bucket, "key-00005"), after=5))
+    # Before this pass is over the key is there again, behind what the pass has covered.
+    scanned(here, bucket)
+    assert {said for said in announced(here) if said[0] != "deleted"} == set()
+    scanned(here, bucket)
+    assert here.states.objects() == bucket
+
+
+THRESHOLDS = [
+    # known, gone, held
+    (1000, 500, False),
+    (1000, 501, True),
+    (1000, 1000, True),
+    (999, 998, False),
+    (999, 999, True),  # an empty listing
+    (1, 1, True),
+    (2000, 1000, False),
+    (2000, 1001, True),
+]
+
+
+@pytest.mark.parametrize(("known", "gone", "held"), THRESHOLDS)
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_mass_deletion_is_more_than_half_of_at_least_1000_or_all_there_was(
+    known, gone, held, lanes
+):
+    here = site(page_size=100, lanes=lanes)
+    bucket = numbered(known)
+    scanned(here, bucket)
+    announced(here)
+    end = here.scan_to_the_end(FakeStorage(dict(list(bucket.items())[gone:])))
+    if held:
+        assert end.held is not None
+        assert (end.held.missing, end.held.known) == (gone, known)
+        assert announced(here) == []
+    else:
+        assert end.held is None
+        assert announced(here) == [("deleted", key) for key in list(bucket)[:gone]]
+
+
+def test_what_came_new_in_the_same_pass_does_not_dilute_a_mass_deletion():
+    here = site(page_size=100)
+    scanned(here, numbered(1000))
+    end = here.scan_to_the_end(FakeStorage({f"new-{n:05d}": ("e", OLD, 1) for n in range(5000)}))
+    assert end.held is not None
+    assert (end.held.missing, end.held.known) == (1000, 1000)
+
+
+def crash_if(condition: object) -> None:
+    if condition:
+        raise Crash
+
+
+def emptied() -> Site:
+    """A bucket of 30 objects of which everything is gone, and held."""
+    here = site()
+    scanned(here, numbered(30))
+    announced(here)
+    assert here.scan_to_the_end(FakeStorage({})).held is not None
+    return here
+
+
+def test_a_held_bucket_stays_held_and_remembers_since_when():
+    here = emptied()
+    since = here.now
+    for _ in range(3):
+        here.now += 3600
+        end = here.scan_to_the_end(FakeStorage({}))
+        assert end.held is not None
+        assert (end.held.missing, end.held.known, end.held.since) == (30, 30, since)
+    assert announced(here) == []
+    assert here.states.objects() == numbered(30)
+
+
+def test_creations_and_updates_go_on_while_deletions_are_held():
+    here = site(page_size=100)
+    bucket = numbered(2000)
+    scanned(here, bucket)
+    announced(here)
+    left = dict(list(bucket.items())[1500:])
+    assert here.scan_to_the_end(FakeStorage(left)).held is not None
+    end = here.scan_to_the_end(
+        FakeStorage(left | {"key-00007x": ("n", NEW, 1), "key-01999": ("n", OLD, 1)})
+    )
+    assert end.held is not None
+    assert (end.held.missing, end.held.known) == (1500, 2000)
+    assert announced(here) == [("created", "key-00007x"), ("updated", "key-01999")]
+
+
+def test_a_key_that_comes_back_while_held_is_not_announced_as_new():
+    here = emptied()
+    end = here.scan_to_the_end(FakeStorage(numbered(20)))
+    assert end.held is None
+    assert announced(here) == [("deleted", key) for key in list(numbered(30))[20:]]
+    assert here.states.objects() == numbered(20)
+
+
+def test_a_key_that_comes_back_changed_while_held_is_announced_as_updated():
+    here = emptied()
+    scanned(here, numbered(30, etag="new"))
+    assert announced(here) == [("updated", key) for key in numbered(30)]
+
+
+def test_a_released_deletion_is_announced_by_the_next_scan_and_only_that_once():
+    here = emptied()
+    here.states.released = True
+    assert here.scan_to_the_end(FakeStorage({})).held is None
+    assert announced(here) == [("deleted", key) for key in numbered(30)]
+    assert here.states.objects() == {}
+    scanned(here, numbered(30))
+    announced(here)
+    assert here.scan_to_the_end(FakeStorage({})).held is not None
+
+
+def test_a_release_does_not_delete_what_came_back_meanwhile():
+    here = emptied()
+    here.states.released = True
+    scanned(here, numbered(30))
+    assert announced(here) == []
+
+
+def test_a_second_look_releases_a_deletion_that_still_stands_after_so_long():
+    here = emptied()
+    here.settings = replace(here.settings, second_look_s=600)
+    here.now += 599
+    assert here.scan_to_the_end(FakeStorage({})).held is not None
+    here.now += 1
+    assert here.scan_to_the_end(FakeStorage({})).held is None
+    assert announced(here) == [("deleted", key) for key in numbered(30)]
+
+
+def test_a_second_look_begins_anew_when_the_objects_were_back_in_between():
+    here = emptied()
+    here.settings = replace(here.settings, second_look_s=600)
+    scanned(here, numbered(30))
+    here.now += 1000
+    end = here.scan_to_the_end(FakeStorage({}))
+    assert end.held is not None
+    assert end.held.since == here.now
+    assert announced(here) == []
+
+
+def test_a_mass_deletion_is_counted_over_slices_crashes_and_lanes():
+    here = site(page_size=50, lanes=4, slice_s=0.0)
+    bucket = numbered(2000)
+    scanned(here, bucket)
+    announced(here)
+    left = FakeStorage(dict(list(bucket.items())[1001:]))
+    crashing = iter([False, True, False, False, True, True])
+
+    here.states.before_commit = lambda: crash_if(next(crashing, False))
+    slices = 0
+    end: ScanEnd | None = None
+    while end is None or not end.complete:
+        slices += 1
+        try:
+            end = here.scan(left)
+        except Crash:
+            continue
+    assert slices > 10
+    assert end.held is not None
+    assert (end.held.missing, end.held.known) == (1001, 2000)
+    assert announced(here) == []
+
+
+def test_deletions_are_committed_over_slices_and_crashes_each_once():
+    here = site(page_size=50, slice_s=0.0)
+    bucket = numbered(2000)
+    scanned(here, bucket)
+    announced(here)
+    crashing = iter([False, True] * 8)
+
+    here.states.after_commit = lambda: crash_if(next(crashing, False))
+    gone = list(bucket)[::3]
+    end = here.scan_to_the_end(FakeStorage(without(bucket, *gone)))
+    assert end.held is None
+    assert announced(here) == [("deleted", key) for key in gone]
+    assert here.states.objects() == without(bucket, *gone)
+
+
+def test_a_released_mass_deletion_is_not_held_again_half_way():
+    here = site(page_size=50, slice_s=0.0)
+    scanned(here, numbered(2000))
+    left = FakeStorage(numbered(500))
+    assert here.scan_to_the_end(left).held is not None
+    announced(here)
+    here.states.released = True
+    assert here.scan_to_the_end(left).held is None
+    assert len(announced(here)) == 1500
+
+
+def test_a_deleted_object_says_what_it_was():
+    here = site()
+    scanned(here, {"key": ("one", OLD, 7), "other": ("e", OLD, 1)})
+    here.states.queue.clear()
+    scanned(here, {"other": ("e", OLD, 1)})
+    [event] = here.states.queue
+    assert (event["etag"], event["size"], event["last_modified"]) == ("one", 7, OLD / 1000)
+    assert event["previous"] == {"etag": "one", "size": 7, "last_modified": OLD / 1000}
+
+
+# --- what is announced
+
+
+def test_the_suffix_and_the_wanted_events_concern_notifications_only():
+    here = site().wanting(suffix=".jpg", events=frozenset({EventType.UPDATED}))
+    before = {"a.jpg": ("e", OLD, 1), "a.txt": ("e", OLD, 1), "b.jpg": ("e", OLD, 1)}
+    scanned(here, before)
+    assert announced(here) == []
+    assert here.states.objects() == before
+    assert here.counts.detected == 3
+    after = {"a.jpg": ("n", OLD, 1), "a.txt": ("n", OLD, 1), "c.jpg": ("e", OLD, 1)}
+    scanned(here, after)
+    assert announced(here) == [("updated", "a.jpg")]
+    assert here.states.objects() == after
+    assert (here.counts.updated, here.counts.detected, here.counts.deleted) == (2, 1, 1)
+    # Another suffix is another question to the same knowledge.
+    here.wanting(suffix="", events=ALL)
+    scanned(here, after)
+    assert announced(here) == []
+
+
+def test_with_notifications_off_the_state_advances_and_nothing_is_queued():
+    here = site().wanting(notifications=False)
+    scanned(here, numbered(30))
+    scanned(here, numbered(40, etag="new"))
+    assert announced(here) == []
+    assert all(commit.recent == "" for commit in here.states.commits)
+    assert here.states.objects() == numbered(40, etag="new")
+    here.wanting(notifications=True)
+    scanned(here, numbered(41, etag="new"))
+    assert announced(here) == [("detected", "key-00040")]
+
+
+class Once:
+    """Crashes the first time."""
+
+    happened = False
+
+    def __call__(self) -> None:
+        if not self.happened:
+            self.happened = True
+            raise Crash
+
+
+def test_a_first_scan_as_baseline_is_silent_to_its_end_also_over_slices_and_crashes():
+    here = site(slice_s=0.0).wanting(first_scan="baseline")
+    here.states.after_commit = crash_once = Once()
+    scanned(here, numbered(100))
+    assert crash_once.happened
+    assert announced(here) == []
+    scanned(here, numbered(101))
+    assert announced(here) == [("detected", "key-00100")]
+
+
+def test_a_bucket_that_was_taken_over_announces_only_what_differs_from_the_older_states():
+    here = site().wanting(taken_over=True)
+    here.states.strings = {
+        "same": ObjectState("e", OLD / 1000, 1),
+        "changed": ObjectState("old", OLD / 1000, 1),
+    }
+    bucket = dict.fromkeys(("same", "changed", "new"), ("e", OLD, 1))
+    scanned(here, bucket)
+    assert announced(here) == [("updated", "changed"), ("detected", "new")]
+    # Known from now on: the strings are a view, and no longer read.
+    here.states.strings.clear()
+    scanned(here, bucket)
+    assert announced(here) == []
+
+
+def test_older_states_count_for_buckets_that_were_taken_over_only():
+    here = site()
+    here.states.strings = {"same": ObjectState("e", OLD / 1000, 1)}
+    scanned(here, {"same": ("e", OLD, 1)})
+    assert announced(here) == [("detected", "same")]
+
+
+def test_the_same_change_found_again_after_a_crash_has_the_same_id():
+    here = site()
+    scanned(here, numbered(10))
+    here.states.queue.clear()
+    lost: list[str] = []
+    commit = here.states.commit
+
+    def crash(claim: Claim, written: Commit) -> None:
+        """Redis goes away before the first commit of the scan."""
+        if not lost:
+            lost.extend(written.notifications)
+            raise Crash
+        commit(claim, written)
+
+    here.states.commit = crash  # type: ignore[method-assign,assignment]
+    with pytest.raises(Crash):
+        here.scan(FakeStorage(numbered(10, etag="new")))
+    here.now += 2 * 86400  # by now, what was created is only detected
+    scanned(here, numbered(10, etag="new"))
+    found = {event["key"]: event["event_id"] for event in here.states.queue}
+    assert {event["key"]: event["event_id"] for event in map(json.loads, lost)} == found
+    assert len(set(found.values())) == 10
+
+
+def test_created_and_detected_are_one_thing_to_an_id():
+    def ids(now: float) -> list[str]:
+        here = site()
+        here.now = now
+        scanned(here, {"key": ("e", NEW, 1)})
+        return [event["event_id"] for event in here.states.queue]
+
+    assert ids(NEW / 1000) == ids(NEW / 1000 + 10 * 86400)
+
+
+# --- HEAD
+
+
+def test_what_head_says_of_another_version_is_not_told():
+    heads: dict[str, ObjectMetadata | Exception] = {
+        "listed": ObjectMetadata("e", "image/png", {"a": "b"}),
+        "newer": ObjectMetadata("newer", "image/png", {"a": "b"}),
+        "refused": StorageUnavailable("no answer"),
+    }
+    here = site().wanting(fetch_metadata=True)
+    bucket = dict.fromkeys(("gone", "listed", "newer", "refused"), ("e", NEW, 1))
+    storage = scanned(here, bucket, heads=heads)
+    assert sorted(storage.asked) == sorted(bucket)
+    told = {event["key"]: (event["content_type"], event["metadata"]) for event in here.states.queue}
+    nothing: tuple[str, dict[str, str]] = ("application/octet-stream", {})
+    assert told == {
+        "gone": nothing,
+        "listed": ("image/png", {"a": "b"}),
+        "newer": nothing,
+        "refused": nothing,
+    }
+
+
+def test_only_objects_that_are_new_or_changed_and_wanted_are_asked_about():
+    here = site().wanting(fetch_metadata=True, suffix=".jpg")
+    scanned(here, {"old.jpg": ("e", OLD, 1), "new.jpg": ("e", NEW, 1), "new.txt": ("e", NEW, 1)})
+    storage = scanned(here, {"old.jpg": ("n", OLD, 1), "new.txt": ("n", NEW, 1)})
+    assert storage.asked == ["old.jpg"]
+
+
+# --- pages that are written otherwise
+
+
+def otherwise(columns: Columns) -> bytes:
+    return render_entries(columns).replace(b"</Size>", b"</Size><StorageClass>X</StorageClass>")
+
+
+def test_a_gateway_that_writes_pages_otherwise_costs_parsing_and_no_event():
+    here = site(strings=False)
+    bucket = numbered(100)
+    scanned(here, bucket)
+    announced(here)
+    for render in (otherwise, render_entries, otherwise):
+        storage = scanned(here, bucket, render=render)
+        assert storage.parsed > 0
+        assert announced(here) == []
+        assert here.counts.changes == 0
+        # Until the other gateway answers, this one's pages are known.
+        assert scanned(here, bucket, render=render).parsed == 0
+
+
+# --- documented strings
+
+
+def expiring(here: Site, ttl_s: float) -> dict[str, float]:
+    """When each key's string expires."""
+    return {key: state.last_processed + ttl_s for key, state in here.states.strings.items()}
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 400)), max_size=30))
+def test_no_documented_string_expires_while_its_object_is_there(history):
+    """Whatever comes, goes and is joined: as long as scans are not very rare."""
+    here = site(page_size=8, ttl_s=1000.0, mass_minimum=10**9)
+    for count, pause in history:
+        bucket = {"always": ("e", OLD, 1)} | numbered(count, step=1 + count % 3)
+        scanned(here, bucket)
+        here.states.queue.clear()
+        assert here.states.strings.keys() == bucket.keys()
+        for _ in range(2):
+            here.now += min(pause, 100)
+            scanned(here, bucket)
+            assert min(expiring(here, 1000.0).values()) > here.now
+
+
+def test_strings_that_are_switched_off_go_also_those_of_joined_segments():
+    here = site(page_size=8, mass_minimum=10**9)
+    scanned(here, numbered(40))
+    here.settings = replace(here.settings, strings=False)
+    bucket = numbered(3)
+    scanned(here, bucket)
+    scanned(here, bucket)
+    assert here.states.strings == {}
+    assert announced(here)[-1][0] == "deleted"
+
+
+# --- looking without touching
+
+
+@given(st.integers(0, 120), st.integers(1, 3), st.sets(st.integers(0, 120), max_size=60))
+def test_a_dry_run_finds_what_a_scan_finds(count, step, gone):
+    here = site(page_size=4, lanes=4, mass_minimum=10**9)
+    before = numbered(count, step=step)
+    scanned(here, before)
+    after = without(numbered(120), *(f"key-{number:05d}" for number in gone))
+    counts = ScanCounts()
+    Scan(
+        here.bucket,
+        here.claim(),
+        storage=FakeStorage(after),
+        states=ReadOnlyStates(here.states),
+        clock=lambda: here.now,
+        keep_going=lambda: None,
+        settings=replace(here.settings, lanes=1),
+        counts=counts,
+    ).run()
+    assert here.states.objects() == before
+    here.settings = replace(here.settings, lanes=1)
+    scanned(here, after)
+    assert counts == here.counts
