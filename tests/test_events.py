@@ -34,7 +34,7 @@ heads = st.none() | st.builds(
 )
 
 
-def reference(change: Change, head: ObjectMetadata | None) -> dict:
+def reference(change: Change, head: ObjectMetadata | None) -> dict[str, object]:
     current, previous = change.current, change.previous
     if head is None or head.etag != current.etag:
         head = ObjectMetadata("", "application/octet-stream", {})
