@@ -1,6 +1,7 @@
 """`S3Storage` over real HTTP: moto where it does what servers do, canned answers elsewhere."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -274,3 +275,11 @@ def test_the_same_bytes_mean_other_keys_without_url_encoding(cache):
     assert asking.rows(plain.entries).keys == ["a%2520b"]
     assert digest(encoded.entries) != digest(plain.entries)
     assert cache.unrecognised_bodies == 0
+
+
+def test_a_prefix_limits_what_is_listed(moto, put, cache):
+    for key in ("a", "logs/1", "logs/2", "z"):
+        put(key)
+    limited = S3Storage(cache, replace(moto._bucket, prefix="logs/"), moto._pair, ScanningConf())
+    assert listed(limited, page_size=1).keys == ["logs/1", "logs/2"]
+    assert listed(limited, start_after="logs/1").keys == ["logs/2"]

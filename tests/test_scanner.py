@@ -12,8 +12,9 @@ import redis
 from scanning import wiring
 from scanning.adapters.s3 import S3ClientCache
 from scanning.core import keys
-from scanning.core.types import ScanResult
+from scanning.core.types import EventType, ScanResult
 from scanning.scanner import BucketScanner
+from tests import engine
 
 QUEUE = "linode:notifications:queue"
 
@@ -269,3 +270,51 @@ def test_a_complete_scan_records_when_it_began(scan, s3_server, store):
     result = scan(name)
     assert float(store.get(keys.last_scan(name))) == result.began
     assert store.zcard(keys.running("test-region")) == 0
+
+
+def test_a_bucket_changed_since_its_configuration_was_read_is_not_scanned(scan, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    engine.put(name, region="test-region", generation=2)
+    before = {"bucketwatch": {"region": "test-region", "generation": 1}}
+    result = scan(name, **before)
+    assert (result.error_class, result.error) == (
+        "ConfigurationChanged",
+        f"{name}: changed since it was read",
+    )
+    assert events(store) == []
+    assert store.zcard(keys.running("test-region")) == 0
+    assert scan(name, bucketwatch={"region": "test-region", "generation": 2}).counts.created == 1
+
+
+def test_a_document_without_a_generation_is_scanned_as_the_one_that_there_is(
+    scan, s3_server, store
+):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    engine.put(name, region="test-region", generation=7)
+    assert scan(name).counts.created == 1
+    assert store.exists(keys.manifest(name, 7))
+    assert scan(name).counts.changes == 0
+
+
+@pytest.mark.parametrize(("first_scan", "announced"), [("announce", ["in/b"]), ("baseline", [])])
+def test_a_changed_prefix_announces_no_deletion_and_begins_as_a_first_scan_does(
+    scan, s3_server, store, first_scan, announced
+):
+    name = s3_server.bucket()
+    for key in ("in/b", "out/a"):
+        s3_server.put(name, key)
+
+    def incarnation(generation: int, prefix: str) -> dict[str, Any]:
+        engine.put(name, region="test-region", generation=generation)
+        ours = {"region": "test-region", "generation": generation, "prefix": prefix}
+        return {"bucketwatch": ours | {"first_scan": first_scan, "events": list(EventType)}}
+
+    scan(name, **incarnation(1, ""))
+    store.delete(QUEUE)
+    assert scan(name, **incarnation(2, "in/")).counts.objects == 1
+    assert [(e["event_type"], e["key"]) for e in events(store)] == [
+        ("created", key) for key in announced
+    ]
+    assert scan(name, **incarnation(2, "in/")).counts.changes == 0

@@ -1,0 +1,355 @@
+"""Following a listing through a manifest, and what must then be written: tables of cases.
+
+The segments of `BUCKET` are a-d, e-h, i-l: four rows each, as many as a segment may have.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanning.ahead import Lane
+from scanning.comparing import Comparison
+from scanning.core.listing import Columns, UnreadableListing, render_entries
+from scanning.core.matching import Matcher, Page, Unchanged, digest, end_of_rows, raw_last_key
+from scanning.core.rewriting import Rewriter, Rewriting, settled
+from scanning.core.segments import Entry
+from tests.fakes import Bucket, FakePage, FakeStorage, columns_of
+
+MOST = 4
+STATE = ("e", 1_600_000_000_000, 1)
+BUCKET: Bucket = dict.fromkeys("abcdefghijkl", STATE)
+
+
+@dataclass
+class Known:
+    """A manifest and its segments; `compare` lists a bucket against them and applies the result."""
+
+    entries: list[Entry]
+    segments: dict[str, Columns]
+    ids: "count[int]"
+    loads: int = 0
+    parsed: int = 0
+    unchanged: int = 0
+
+    def compare(
+        self, listed: Bucket, *, page_size: int = MOST, most: int = MOST, short: Sequence[int] = ()
+    ) -> list[Rewriting]:
+        storage = FakeStorage(listed, short)
+        lane = Comparison(
+            Lane("", None),
+            self.entries,
+            parse=storage.rows,
+            load=self._load,
+            rewriter=Rewriter(most=most, new_id=lambda: str(next(self.ids))),
+        )
+        self.loads = self.unchanged = 0
+        rewritings = []
+        after, more = "", True
+        while more:
+            page = storage.page(after, page_size)
+            for found in lane.take(page):
+                if isinstance(found, Unchanged):
+                    self.unchanged += 1
+                    continue
+                rewritings.append(found)
+                for id_ in found.removed:
+                    del self.segments[id_]
+                for piece in found.pieces:
+                    if piece.columns is not None:
+                        self.segments[piece.entry.id] = piece.columns
+            after, more = page.last_key, page.is_truncated
+        assert lane.done
+        self.entries = lane.entries
+        self.parsed = storage.parsed
+        return [found for found in rewritings if found.pieces]
+
+    def _load(self, id_: str) -> Columns:
+        self.loads += 1
+        return self.segments[id_]
+
+    @property
+    def shape(self) -> list[str]:
+        """The keys of each segment; a missing one in brackets."""
+        return [
+            "".join(
+                f"[{key}]" if row in entry.missing else key
+                for row, key in enumerate(self.segments[entry.id].keys)
+            )
+            for entry in self.entries
+        ]
+
+
+@pytest.fixture
+def known() -> Known:
+    fresh = Known([], {}, count())
+    fresh.compare(BUCKET)
+    assert fresh.shape == ["abcd", "efgh", "ijkl"]
+    return fresh
+
+
+def appeared(rewritings: Sequence[Rewriting]) -> list[str]:
+    return [found.merged.columns.keys[row] for found in rewritings for row in found.merged.appeared]
+
+
+def without(*keys: str) -> Bucket:
+    return {key: state for key, state in BUCKET.items() if key not in keys}
+
+
+def plus(*keys: str) -> Bucket:
+    return BUCKET | dict.fromkeys(keys, STATE)
+
+
+CASES: dict[str, tuple[Bucket, list[str], int]] = {
+    # listed, shape afterwards, segments that were recognised by their digest
+    "nothing": (BUCKET, ["abcd", "efgh", "ijkl"], 3),
+    "insert before all": (plus("A"), ["Aa", "bcd", "efgh", "ijkl"], 2),
+    "insert within": (plus("bb"), ["ab", "bbcd", "efgh", "ijkl"], 2),
+    "insert between segments": (plus("dd"), ["abcd", "dde", "fgh", "ijkl"], 2),
+    "insert after all": (plus("m"), ["abcd", "efgh", "ijkl", "m"], 3),
+    "insert at every border": (
+        plus("A", "dd", "hh", "m"),
+        ["Aa", "bcd", "dde", "fgh", "hhi", "jklm"],
+        0,
+    ),
+    "first key gone": (without("a"), ["[a]bcd", "efgh", "ijkl"], 2),
+    "last key of a segment gone": (without("d"), ["abc[d]", "efgh", "ijkl"], 2),
+    "first key of a segment gone": (without("e"), ["abcd", "[e]fgh", "ijkl"], 2),
+    "last key of all gone": (without("l"), ["abcd", "efgh", "ijk[l]"], 2),
+    "keys on both sides of a border gone": (without("d", "e"), ["abc[d]", "[e]fgh", "ijkl"], 1),
+    "a whole segment gone": (without(*"efgh"), ["abcd", "[e][f][g][h]", "ijkl"], 2),
+    "all but the first segment gone": (
+        dict.fromkeys("abcd", STATE),
+        ["abcd", "[e][f][g][h]", "[i][j][k][l]"],
+        1,
+    ),
+    "everything gone": ({}, ["[a][b][c][d]", "[e][f][g][h]", "[i][j][k][l]"], 0),
+    "last key gone and another after it": (
+        without("d") | {"dd": STATE},
+        ["abc[d]", "dde", "fgh", "ijkl"],
+        1,
+    ),
+    "a key for another": (without("f") | {"ff": STATE}, ["abcd", "e[f]", "ffgh", "ijkl"], 2),
+}
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 4, 5, 100])
+@pytest.mark.parametrize(("listed", "shape", "unchanged"), CASES.values(), ids=CASES)
+def test_what_changed_is_found_at_and_around_the_borders(
+    known, listed, shape, unchanged, page_size
+):
+    known.compare(listed, page_size=page_size)
+    assert "".join(known.shape) == "".join(shape)
+    assert known.unchanged >= unchanged
+    # Whatever is marked now is not marked when it is back, and nothing is new then.
+    rewritings = known.compare(BUCKET | listed, page_size=page_size)
+    assert appeared(rewritings) == []
+    assert not any(entry.missing for entry in known.entries)
+    assert known.compare(BUCKET | listed, page_size=page_size) == []
+
+
+@pytest.mark.parametrize(("listed", "shape", "unchanged"), CASES.values(), ids=CASES)
+def test_segments_are_cut_again_where_they_grew(known, listed, shape, unchanged):
+    known.compare(listed)
+    assert known.shape == shape
+    assert known.unchanged == unchanged
+
+
+def test_ten_segments_worth_within_one_is_written_in_parts(known):
+    between = [f"f{number:02d}" for number in range(10 * MOST)]
+    rewritings = known.compare(plus(*between))
+    assert known.unchanged == 2
+    assert known.loads == 1
+    assert sum(len(found.merged.appeared) for found in rewritings) == 10 * MOST
+    for found in rewritings:
+        assert len(found.merged.appeared) + len(found.merged.updated) <= MOST
+        # The manifest is whole after each part: what is to be listed still stands at the end.
+        assert found.rest is None or found.pieces[-1] is found.rest
+    assert "".join(known.shape) == "".join(sorted(plus(*between)))
+    assert len(known.entries) <= 3 + 2 * 11
+
+
+def test_a_part_leaves_the_rest_of_its_segment_with_what_is_missing_there(known):
+    known.compare(without("a", "d"))
+    assert known.shape[0] == "[a]bc[d]"
+    between = [f"b{number}" for number in range(9)]
+    listed = without("a", "d") | dict.fromkeys(between, STATE)
+    parts = [found for found in known.compare(listed) if found.rest]
+    rest = parts[0].rest
+    assert rest is not None
+    assert rest.columns is not None
+    assert [rest.columns.keys[row] for row in rest.entry.missing] == ["d"]
+    assert rest.entry.digest == b""
+    assert "".join(known.shape) == "[a]b" + "".join(between) + "c[d]efghijkl"
+
+
+def test_rows_that_were_missing_and_are_back_are_not_new(known):
+    known.compare(without("b", "f", "g", "l"))
+    assert known.shape == ["a[b]cd", "e[f][g]h", "ijk[l]"]
+    rewritings = known.compare(BUCKET)
+    assert [found.merged.appeared for found in rewritings] == [(), (), ()]
+    assert [found.merged.updated for found in rewritings] == [(), (), ()]
+    assert all(piece.columns is None for found in rewritings for piece in found.pieces)
+    assert known.shape == ["abcd", "efgh", "ijkl"]
+
+
+def test_rows_that_were_missing_and_are_back_otherwise_are_updates(known):
+    known.compare(without("b"))
+    [found] = known.compare(BUCKET | {"b": ("new", 1, 1)})
+    assert found.merged.appeared == ()
+    assert [found.merged.columns.keys[row] for row in found.merged.updated] == ["b"]
+    assert [found.known.etags[row] for row in found.merged.before] == ["e"]
+
+
+def test_a_missing_row_in_the_middle_keeps_the_digest_of_the_others(known):
+    known.compare(without("b"))
+    assert known.compare(without("b")) == []
+    assert (known.unchanged, known.parsed, known.loads) == (3, 0, 0)
+
+
+def test_a_missing_last_row_never_lets_the_digest_of_the_others_end_the_segment(known):
+    """Behind the others something may have come before the key that is missing."""
+    known.compare(without("d"))
+    assert known.shape[0] == "abc[d]"
+    assert appeared(known.compare(without("d") | {"cc": STATE})) == ["cc"]
+    assert "".join(known.shape) == "abccc[d]efghijkl"
+    assert appeared(known.compare(BUCKET)) == []
+    assert "".join(known.shape) == "abc[cc]defghijkl"
+
+
+def test_a_segment_of_which_all_is_missing_is_like_no_bytes_at_all(known):
+    """Its digest would be that of nothing, which stands everywhere."""
+    known.compare(without(*"efgh"))
+    assert known.entries[1].digest == b""
+    [found] = known.compare(without(*"efgh") | {"f": STATE})
+    assert found.merged.appeared == ()
+    assert known.shape == ["abcd", "[e]f[g][h]", "ijkl"]
+
+
+def test_what_is_left_when_missing_rows_are_deleted_keeps_its_digest(known):
+    known.compare(without("a", "d", "k"))
+    for place, entry in enumerate(known.entries):
+        if entry.missing:
+            left = settled(entry, known.segments[entry.id])
+            assert left is not None
+            assert left.columns is not None
+            known.entries[place], known.segments[entry.id] = left.entry, left.columns
+    assert known.shape == ["bc", "efgh", "ijl"]
+    assert known.compare(without("a", "d", "k")) == []
+    assert (known.unchanged, known.parsed) == (3, 0)
+
+
+def test_nothing_is_left_of_a_segment_of_which_all_is_missing(known):
+    known.compare({})
+    assert settled(known.entries[0], known.segments[known.entries[0].id]) is None
+
+
+# --- how keys are written
+
+
+@pytest.mark.parametrize("written", ["plus", "percent", "lower", "all"])
+def test_a_last_key_that_the_server_writes_otherwise_is_found_and_decoded(written):
+    """`raw_key` finds the end of a segment; where it does not help, parsing does."""
+    ways = {
+        "plus": lambda key: quote(key, safe="/").replace("%20", "+"),
+        "percent": lambda key: quote(key, safe=""),
+        "lower": lambda key: quote(key, safe="/").replace("%2B", "%2b").replace("%C3", "%c3"),
+        "all": lambda key: "".join(f"%{byte:02X}" for byte in key.encode()),
+    }
+    keys = sorted(["a b", "a+b", "a/b", "a&b", "aéb", "a%20b", "a~b", "a'b"])
+    listed = columns_of(dict.fromkeys(keys, STATE))
+
+    def render(columns: Columns, way: str) -> bytes:
+        return b"".join(
+            render_entries(columns_of({"KEY": STATE})).replace(b"KEY", ways[way](key).encode())
+            for key in columns.keys
+        )
+
+    def find(way: str, entries: list[Entry], columns: Columns) -> list[object]:
+        matcher = Matcher(entries, FakeStorage({}).rows, most=4, tail=True)
+        raw = render(columns, way)
+        page: Page = FakePage(raw, len(columns), columns.keys[-1], is_truncated=False)
+        return list(matcher.feed(page))
+
+    ids = count()
+    rewriter = Rewriter(most=4, new_id=lambda: str(next(ids)))
+    entries = []
+    for start in (0, 4):
+        columns = columns_of(dict.fromkeys(keys[start : start + 4], STATE))
+        entries += [p.entry for p in rewriter.after(columns, render(columns, "plus")).pieces]
+    assert entries[0].raw_key != entries[0].last_key.encode()
+
+    found = find(written, entries, listed)
+    if written == "plus":
+        assert all(isinstance(part, Unchanged) for part in found[:2])
+    else:
+        assert [part.columns.keys for part in found[:2]] == [keys[:4], keys[4:]]  # type: ignore[attr-defined]
+    # The same when a row before the border has gone, so that its place must be searched.
+    found = find(written, entries, columns_of(dict.fromkeys(keys[1:], STATE)))
+    assert found[0].columns.keys == keys[1:4]  # type: ignore[attr-defined]
+
+
+def test_keys_that_go_back_are_an_error_wherever_they_do():
+    entries = [Entry("0", "d", 4), Entry("1", "h", 4)]
+    for keys in (["b", "a"], ["a", "a"], ["e", "d"]):
+        matcher = Matcher(entries, _rows_in_any_order, most=4, tail=True, after="")
+        raw = b"".join(render_entries(columns_of({key: STATE})) for key in keys)
+        with pytest.raises(UnreadableListing, match="not in order"):
+            list(matcher.feed(FakePage(raw, len(keys), keys[-1], is_truncated=False)))
+
+
+def _rows_in_any_order(entries: bytes) -> Columns:
+    columns = FakeStorage({}).rows(entries)
+    if columns.keys != sorted(set(columns.keys)):
+        raise UnreadableListing("its keys are not in order")
+    return columns
+
+
+def test_a_page_that_begins_before_what_was_asked_for_is_an_error():
+    matcher = Matcher([], FakeStorage({}).rows, most=4, tail=True, after="k")
+    raw = render_entries(columns_of(dict.fromkeys("az", STATE)))
+    with pytest.raises(UnreadableListing, match="its keys are not in order"):
+        list(matcher.feed(FakePage(raw, 2, "z", is_truncated=False)))
+
+
+# --- the small parts
+
+
+@given(st.lists(st.text("abé &<", min_size=1, max_size=3), unique=True, max_size=6), st.data())
+def test_rows_can_be_counted_off_without_parsing_them(keys, data):
+    columns = columns_of(dict.fromkeys(keys, STATE))
+    raw = render_entries(columns)
+    rows = data.draw(st.integers(0, len(keys)))
+    end = end_of_rows(raw, 0, rows)
+    assert FakeStorage({}).rows(raw[:end]).keys == columns.keys[:rows]
+    last_key = quote(columns.keys[rows - 1], safe="") if rows else ""
+    assert raw_last_key(raw[:end]) == last_key.encode()
+
+
+def test_a_digest_has_128_bits_and_differs():
+    assert len(digest(b"")) == len(digest(b"x")) == 16
+    assert digest(b"") != digest(b"x")
+
+
+def test_a_segment_that_shrank_joins_the_one_before_it_if_there_is_room():
+    many = dict.fromkeys([f"{number:02d}" for number in range(40)], STATE)
+    known = Known([], {}, count())
+    known.compare(many, page_size=16, most=16)
+    assert [len(segment) for segment in known.segments.values()] == [16, 16, 8]
+    left = {key: state for key, state in many.items() if not "04" <= key <= "29"}
+    known.compare(left, page_size=16, most=16)
+    for place, entry in enumerate(known.entries):
+        piece = settled(entry, known.segments[entry.id]) if entry.missing else None
+        if piece is not None and piece.columns is not None:
+            known.entries[place], known.segments[entry.id] = piece.entry, piece.columns
+    assert [entry.count for entry in known.entries] == [4, 2, 8]
+    changed = left | {"30": ("new", 1, 1)}
+    [found] = known.compare(changed, page_size=16, most=16)
+    assert found.joined
+    assert [entry.count for entry in known.entries] == [6, 8]
+    assert known.compare(changed, page_size=16, most=16) == []
+    assert known.unchanged == 2
