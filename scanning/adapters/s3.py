@@ -52,9 +52,9 @@ class S3Storage:
         position = {"StartAfter": start_after} if start_after else {}
         for _ in range(1 + MOST_EMPTY_PAGES):
             page = self._ask(MaxKeys=max_keys, **position)
-            if page.row_count and page.last_key <= start_after:
+            if page.entries and page.last_key <= start_after:
                 raise unreadable(self._bucket, "it does not go on after the key that was asked for")
-            if page.row_count or not page.is_truncated:
+            if page.entries or not page.is_truncated:
                 return page
             if not page.next_token:
                 raise unreadable(

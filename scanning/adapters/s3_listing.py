@@ -103,7 +103,7 @@ class ListingParser:
         ``shape`` is what botocore knows of a listing: it reads entries that we cannot.
         """
         columns = read_rows(entries, url_encoded=True)
-        if columns is None or len(columns) != entries.count(b"</Contents>"):
+        if columns is None:
             self._count()
             columns = _rows_by_botocore(entries, shape, url_encoded=True)
         return in_order(columns)
@@ -121,10 +121,13 @@ class ListedPage:
     """
 
     entries: bytes
-    row_count: int
     last_key: str
     is_truncated: bool
     next_token: str
+
+    @property
+    def row_count(self) -> int:
+        return self.entries.count(b"</Contents>")
 
 
 def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
@@ -135,9 +138,7 @@ def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
     """
     body: ListingBody | None = answer.get(BODY)
     if body is not None and body.url_encoded:
-        return ListedPage(
-            body.entries, body.rows, body.last_key, body.is_truncated, body.next_token
-        )
+        return ListedPage(body.entries, body.last_key, body.is_truncated, body.next_token)
     if body is not None:
         columns = body.columns() or _rows_by_botocore(body.entries, shape, url_encoded=False)
         truncated, token = body.is_truncated, body.next_token
@@ -149,7 +150,7 @@ def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
         raise UnreadableListing("it is not a listing")
     in_order(columns)
     last_key = columns.keys[-1] if columns.keys else ""
-    return ListedPage(render_entries(columns), len(columns), last_key, truncated, token)
+    return ListedPage(render_entries(columns), last_key, truncated, token)
 
 
 def _rows_by_botocore(entries: bytes, shape: Shape, *, url_encoded: bool) -> Columns:

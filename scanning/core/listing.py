@@ -83,19 +83,23 @@ class Columns:
 class ListingBody:
     """The digest level of one answer.
 
-    ``rows`` is the number of entries, ``last_key`` the key of the last ("" without any).
+    ``last_key`` is the key of the last entry ("" without any).
     ``next_token`` continues the listing; it matters only where there is no last key to go on from.
     """
 
     body: bytes
     start: int
     end: int
-    rows: int
     gapless: bool
     is_truncated: bool
     url_encoded: bool
     last_key: str
     next_token: str
+
+    @property
+    def rows(self) -> int:
+        """The number of entries; it takes longer to count them than to find where they stand."""
+        return self.body.count(_CLOSE, self.start, self.end)
 
     @property
     def entries(self) -> bytes:
@@ -109,8 +113,7 @@ class ListingBody:
 
         Raises UnreadableListing if a key is not UTF-8.
         """
-        columns = read_rows(self.body[self.start : self.end], url_encoded=self.url_encoded)
-        return columns if columns is not None and len(columns) == self.rows else None
+        return read_rows(self.body[self.start : self.end], url_encoded=self.url_encoded)
 
 
 def is_whole(body: bytes) -> bool:
@@ -131,16 +134,15 @@ def read_listing(body: bytes) -> ListingBody | None:
     truncated = _IS_TRUNCATED.findall(envelope)
     if len(truncated) != 1 or _FOREIGN.search(envelope):
         return None
-    rows, gapless = _count(body, start, end, envelope)
+    gapless = _touching(body, start, end, envelope)
     url_encoded = _URL_ENCODED in envelope
-    last_key = _last_key(body, start, end, url_encoded=url_encoded) if rows else ""
-    if rows is None or last_key is None:
+    last_key = _last_key(body, start, end, url_encoded=url_encoded) if start < end else ""
+    if gapless is None or last_key is None:
         return None
     return ListingBody(
         body=body,
         start=start,
         end=end,
-        rows=rows,
         gapless=gapless,
         is_truncated=truncated[0] == b"true",
         url_encoded=url_encoded,
@@ -150,15 +152,18 @@ def read_listing(body: bytes) -> ListingBody | None:
 
 
 def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
-    """The rows of all entries of the usual shape; None if one holds what cannot be read.
+    """The rows of all entries; None if one is of another shape, or holds what cannot be read.
 
-    The caller knows how many there are: an entry of another shape is passed over.
     Raises UnreadableListing if a key is not UTF-8.
     """
     first = _ROW.search(entries)
-    if first is None:
+    rows = rows_like(first, entries) if first else []
+    if rows is None:
+        rows = _ROW.findall(entries)
+    if len(rows) != entries.count(_CLOSE):
+        return None
+    if not rows:
         return Columns([], [], [], [])
-    rows = rows_like(first, entries) or _ROW.findall(entries)
     keys, stamps, etags, sizes = zip(*rows, strict=True)
     try:
         return Columns(
@@ -242,30 +247,29 @@ def _span(body: bytes, offset: int) -> tuple[int, int]:
     return (start, end + len(_CLOSE)) if 0 <= start < end else (offset, offset)
 
 
-def _count(body: bytes, start: int, end: int, envelope: bytes) -> tuple[int | None, bool]:
-    """How many entries, and whether they touch; None if there is something between them.
+def _touching(body: bytes, start: int, end: int, envelope: bytes) -> bool | None:
+    """Whether there is nothing between the entries, not even white space; None for anything else.
 
-    Touching entries are counted by one search, which the server's KeyCount must confirm.
+    A server that says how many keys it sends sends nothing else, so its first two entries tell.
     """
     if start == end:
-        return 0, True
-    rows = body.count(_CLOSE + _OPEN, start, end) + 1
-    declared = _KEY_COUNT.search(envelope)
-    if declared and int(declared[1]) == rows:
-        return rows, True
-    rows, position, gapless = 0, start, True
+        return True
+    after = body.index(_CLOSE, start) + len(_CLOSE)
+    if _KEY_COUNT.search(envelope) and (after == end or body.startswith(_OPEN, after)):
+        return True
+    position, gapless = start, True
     for entry in _ENTRY.finditer(body, start, end):
         if body[position : entry.start()].strip():
-            return None, False
+            return None
         gapless = gapless and position == entry.start()
         position = entry.end()
-        rows += 1
-    return (rows, gapless) if position == end else (None, False)
+    return gapless if position == end else None
 
 
 def _last_key(body: bytes, start: int, end: int, *, url_encoded: bool) -> str | None:
-    found = _FIRST_KEY.match(body, body.rfind(_OPEN, start, end), end)
-    if found is None:
+    last = body.rfind(_OPEN, start, end)
+    found = _FIRST_KEY.match(body, last, end)
+    if found is None or body.index(_CLOSE, last) + len(_CLOSE) != end:
         return None
     try:
         return decode_keys([found[1]], url_encoded=url_encoded)[0]

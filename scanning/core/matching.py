@@ -32,8 +32,6 @@ class Page(Protocol):
     @property
     def entries(self) -> bytes: ...
     @property
-    def row_count(self) -> int: ...
-    @property
     def last_key(self) -> str: ...
     @property
     def is_truncated(self) -> bool: ...
@@ -87,7 +85,6 @@ class Matcher:
         self._next = 0
         self._buffer = b""
         self._at = 0
-        self._rows = 0
         self._last_key = after
         self._covered = after
         self._ended = False
@@ -106,7 +103,6 @@ class Matcher:
         rest = self._buffer[self._at :]
         self._buffer = rest + page.entries if rest else page.entries
         self._at = 0
-        self._rows += page.row_count
         self._last_key = page.last_key or self._last_key
         self._ended = not page.is_truncated
         yield from self._through_entries()
@@ -120,7 +116,7 @@ class Matcher:
             if entry.digest and entry.ends_listed and end <= len(self._buffer):
                 raw = self._buffer[self._at : end]
                 if digest(raw) == entry.digest:
-                    self._pass(end, entry.count - len(entry.missing), entry.last_key)
+                    self._pass(end, entry.last_key)
                     self._next += 1
                     yield Unchanged(entry, raw)
                     continue
@@ -133,29 +129,29 @@ class Matcher:
                     yield listed
                 else:  # in equal parts, as they will be segments
                     yield self._take_part(rows // -(-rows // self._most), entry)
-            elif self._rows >= 2 * self._most:
+            elif self._rows() >= 2 * self._most:
                 yield self._take_part(self._most, entry)
             else:
                 return
 
     def _after_entries(self) -> Iterator[Listed]:
-        while self._rows > self._most:
+        while (rows := self._rows()) > self._most:
             end = end_of_rows(self._buffer, self._at, self._most)
             yield self._take(end, None)
-        if self._ended or self._rows == self._most:
+        if self._ended or rows == self._most:
             yield self._take(len(self._buffer), None, is_last=self._ended)
 
     def _take(self, end: int, entry: Entry | None, *, is_last: bool = False) -> Listed:
         raw, columns = self._read(end)
         keys = columns.keys
         covered = entry.last_key if entry else keys[-1] if keys else self._covered
-        self._pass(end, len(columns), covered)
+        self._pass(end, covered)
         return Listed(entry, columns, raw, is_last=is_last)
 
     def _take_part(self, rows: int, entry: Entry) -> Listed:
         end = end_of_rows(self._buffer, self._at, rows)
         raw, columns = self._read(end)
-        self._pass(end, rows, columns.keys[-1])
+        self._pass(end, columns.keys[-1])
         return Listed(entry, columns, raw, up_to=columns.keys[-1])
 
     def _read(self, end: int) -> tuple[bytes, Columns]:
@@ -165,10 +161,13 @@ class Matcher:
             raise UnreadableListing("its keys are not in order")
         return raw, columns
 
-    def _pass(self, end: int, rows: int, covered: str) -> None:
+    def _pass(self, end: int, covered: str) -> None:
         self._at = end
-        self._rows -= rows
         self._covered = covered
+
+    def _rows(self) -> int:
+        """How many rows wait in the buffer; counting takes longer than recognising them."""
+        return self._buffer.count(_CLOSE, self._at)
 
     def _end_of(self, entry: Entry) -> int:
         """Where the rows of ``entry``'s range end in the buffer."""

@@ -38,9 +38,7 @@ def rows_like(first: re.Match[bytes], entries: bytes) -> Sequence[Row] | None:
     if b"<Size>" in between[4]:
         return None
     rows: list[Row] = _pattern(between).findall(entries)
-    if len(rows) != entries.count(_CLOSE) or not _usual(rows):
-        return None
-    return rows
+    return rows if len(rows) == entries.count(_CLOSE) and _usual(rows) else None
 
 
 def _usual(rows: Sequence[Row]) -> bool:
