@@ -203,17 +203,20 @@ def test_the_documented_example_runs_and_can_be_stopped_while_redis_is_away(tmp_
 
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[Callable[..., processes.Child]]:
-    """Start a child that runs a line of Python, once it has said in a file that it is there."""
+    """Start a child that runs this Python; one that calls ``here()`` is waited for."""
     started = []
-    there = tmp_path / "there"
+    file = tmp_path / "here"
+    head = (
+        "import os, signal, time\n"
+        f"def here(): os.mknod({str(file)!r})\n"
+        f"def gone(): os.remove({str(file)!r})\n"
+    )
 
-    def start(line: str, clock: Callable[[], float] = time.monotonic) -> processes.Child:
-        program = (
-            f"import os, signal, time; n = []; {line.format(there=f'os.mknod({str(there)!r})')}"
-        )
-        started.append(processes.Child("test", [sys.executable, "-c", program], clock=clock))
-        if "{there}" in line:
-            eventually(there.exists)
+    def start(body: str, clock: Callable[[], float] = time.monotonic) -> processes.Child:
+        command = [sys.executable, "-c", head + body]
+        started.append(processes.Child("test", command, clock=clock))
+        if "here()" in body:
+            eventually(file.exists)
         return started[-1]
 
     yield start
@@ -281,20 +284,26 @@ def test_a_child_that_keeps_ending_is_started_ever_more_slowly(caplog, child):
 
 
 def test_a_child_that_does_not_stop_is_killed(child, caplog):
-    deaf = child("signal.signal(15, signal.SIG_IGN); {there}; time.sleep(60)")
+    deaf = child("signal.signal(15, signal.SIG_IGN); here(); time.sleep(60)")
     processes.stop([deaf], deadline=0)
     assert "test did not stop in time; killing it" in caplog.text
     assert deaf._process.poll() == -signal.SIGKILL
 
 
-def test_a_child_is_asked_to_stop_once(child):
+def test_a_child_is_asked_to_stop_once(child, tmp_path):
     """For the workers a second SIGTERM means *at once*."""
     counting = child(
-        "signal.signal(15, lambda *_: n.append(1)); {there}; signal.pause(); time.sleep(0.2); "
-        "raise SystemExit(len(n))"
+        "n = []\n"
+        "signal.signal(15, lambda *_: n.append(1))\n"
+        "signal.signal(signal.SIGWINCH, lambda *_: os._exit(len(n)))\n"
+        "here()\n"
+        "while not n: time.sleep(0.01)\n"
+        "gone(); time.sleep(60)"
     )
     counting.ask_to_stop()
+    eventually(lambda: not (tmp_path / "here").exists())
     counting.ask_to_stop()
+    counting._process.send_signal(signal.SIGWINCH)  # a larger number: handled after SIGTERM
     assert counting._process.wait(10) == 1
 
 
@@ -302,10 +311,10 @@ def test_a_child_is_asked_to_stop_once(child):
 def test_children_die_with_their_parent(child, tmp_path):
     parent = os.fork()
     if not parent:
-        child("{there}; time.sleep(60)")
+        child("here(); time.sleep(60)")
         signal.pause()
     try:
-        eventually((tmp_path / "there").exists)
+        eventually((tmp_path / "here").exists)
         tree = descendants(parent)
         assert len(tree) == 2
     finally:

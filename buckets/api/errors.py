@@ -30,12 +30,6 @@ INTERNAL = "Something went wrong here; the server's log says what."
 NO_TOKEN = "Send the header 'Authorization: Bearer TOKEN', with a token from POST /api/auth/token."  # noqa: S105
 NO_ROUTE = "There is no such route; docs/api.md lists them."
 
-# What the API calls the members that our own functions name in full.
-_API_NAMES = {
-    "webhook_client_id": "client_id",
-    "webhook_client_secret": "client_secret",
-    "webhook_token_url": "token_url",
-}
 _ABOUT_THE_WHOLE = {"__all__", "non_field_errors"}
 
 
@@ -102,7 +96,7 @@ def _unavailable(text: str) -> exceptions.APIException:
 def _fields(exc: ValidationError) -> dict[str, list[str]]:
     if not hasattr(exc, "error_dict"):
         return {"__all__": list(exc.messages)}
-    return {_API_NAMES.get(k, k): list(messages) for k, messages in exc.message_dict.items()}
+    return dict(exc.message_dict)
 
 
 def _body(exc: exceptions.APIException) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""Programs change buckets through the monitor's documented methods as they do through the API."""
+
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.core.exceptions import ValidationError
+
+from buckets import services
+from buckets.models import Bucket, Credential
+from scanning import wiring
+from scanning.core import keys
+from scanning.core.types import KeyPair
+from scanning.monitor import MultiRegionMonitor
+from tests import api
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def monitor(redis_server):
+    return MultiRegionMonitor(web=False, workers=False)
+
+
+def test_an_added_bucket_is_scheduled_at_once(monitor, redis_server):
+    monitor.add_bucket_to_active_config(api.new_bucket_body(polling_interval=30))
+
+    assert monitor.buckets["media-in"].polling_interval_s == 30
+    region = "us-iad-1.linodeobjects.com"
+    assert redis_server.client().zscore(keys.due(region), "media-in") is not None
+    assert wiring.vault().read_all() == {"MEDIA_IN": KeyPair(api.ACCESS_KEY, api.SECRET_KEY)}
+
+
+def test_a_changed_bucket_is_known_to_the_monitor_at_once(monitor):
+    monitor.add_bucket_to_active_config(api.new_bucket_body())
+    oauth = {"client_id": "c", "client_secret": "s", "token_url": "https://auth.example.com/token"}
+    monitor.update_bucket_config({"name": "media-in", "endpoint": "localhost:9000"} | oauth)
+
+    assert monitor.buckets["media-in"].endpoint == "localhost:9000"
+    assert Bucket.objects.get().webhook_client_id == "c"
+
+
+def test_an_update_that_changes_nothing_is_accepted(monitor):
+    monitor.add_bucket_to_active_config(api.new_bucket_body())
+    before = Bucket.objects.get().updated_at
+    monitor.update_bucket_config({"name": "media-in", "colour": "blue"})
+    assert Bucket.objects.get().updated_at == before
+
+
+def test_a_deleted_bucket_leaves_no_trace(monitor, redis_server):
+    monitor.add_bucket_to_active_config(api.new_bucket_body())
+    monitor.delete_bucket_config("media-in")
+
+    assert monitor.buckets == {}
+    assert not redis_server.client().exists(keys.config("media-in"))
+    assert not Credential.objects.exists()
+    assert wiring.vault().read_all() == {}
+
+
+BAD_BODIES: dict[str, dict[str, Any]] = {
+    "without anything": dict.fromkeys(api.new_bucket_body(), ...),
+    "with a bad name": {"name": "Media In"},
+    "with a number for a name": {"name": 5},
+    "with an interval in text": {"polling_interval": "60"},
+    "with neither region nor endpoint": {"endpoint": ...},
+    "with half an OAuth client": {"client_id": "c"},
+    "with a path in the endpoint": {"endpoint": "https://s3.example.com/media-in"},
+    "with a key of two lines": {"secret_key": "one\ntwo"},
+}
+
+
+@pytest.mark.parametrize("changes", BAD_BODIES.values(), ids=BAD_BODIES)
+def test_what_is_refused_is_refused_as_by_the_api(changes, monitor):
+    api.use_fast_hashes()
+    cache.clear()
+    body = api.new_bucket_body(**changes)
+    answer = api.Caller(api.new_client()[0]).post("/api/buckets/add", body)
+
+    with pytest.raises(ValidationError) as caught:
+        monitor.add_bucket_to_active_config(body)
+
+    assert answer.status_code == 400
+    assert answer.json()["fields"] == caught.value.message_dict
+    assert not Bucket.objects.exists()
+
+
+def test_a_bucket_cannot_be_added_twice(monitor):
+    monitor.add_bucket_to_active_config(api.new_bucket_body())
+    with pytest.raises(services.BucketExists, match="media-in is watched already"):
+        monitor.add_bucket_to_active_config(api.new_bucket_body())
+
+
+def test_new_keys_come_as_a_pair(monitor):
+    monitor.add_bucket_to_active_config(api.new_bucket_body())
+    with pytest.raises(ValidationError, match="both halves of the key pair"):
+        monitor.update_bucket_config({"name": "media-in", "access_key": "AKIANEW"})
+
+
+def test_an_unknown_bucket_is_named(monitor):
+    with pytest.raises(Bucket.DoesNotExist, match="no bucket 'media-out' here"):
+        monitor.delete_bucket_config("media-out")
+    with pytest.raises(Bucket.DoesNotExist, match="no bucket 'media-out' here"):
+        monitor.update_bucket_config({"name": "media-out", "polling_interval": 5})
+
+
+def test_a_deletion_names_its_bucket(monitor):
+    with pytest.raises(ValidationError, match="must not be empty"):
+        monitor.delete_bucket_config("")
