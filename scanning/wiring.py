@@ -12,7 +12,7 @@ import django
 from django.apps import apps
 from django.conf import settings
 
-from scanning.adapters import stats, vault_local
+from scanning.adapters import stats, vault_infisical, vault_local
 from scanning.adapters.clearing import Clearing
 from scanning.adapters.configuration import ConfigurationStore
 from scanning.adapters.leases import RedisLeases, RedisStatuses
@@ -184,6 +184,8 @@ def redis_health() -> RedisHealth:
 def metrics() -> dict[str, Any]:
     """The documented `/metrics` object. Raises RedisUnavailable."""
     return stats.read(impatient_connection(), conf())
+    if site.uses_infisical:
+        return vault_infisical.open_infisical_vault(site)
 
 
 def scan_settings(scanning: ScanningConf) -> ScanSettings:

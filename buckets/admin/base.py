@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.timesince import timesince
 
 from buckets import forms, services
-from scanning.core.errors import ConfigurationError, TransientError
+from scanning.core.errors import ConfigurationError, TransientError, VaultRefused
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 else:  # generic for type checkers only
     ModelAdmin = admin.ModelAdmin
 
-REFUSALS = (ValidationError, services.BucketExists, TransientError, ConfigurationError)
+REFUSALS = (
+    ValidationError,
+    services.BucketExists,
+    TransientError,
+    ConfigurationError,
+    VaultRefused,
+)
 
 
 def ago(moment: datetime | None) -> str:

@@ -15,7 +15,8 @@
     │   ├── WrongEndpoint         S3: redirect, or a host name that does not resolve
     │   ├── StateDamaged          a part of the bucket's state is missing in Redis
     │   ├── ClockSkewed           S3: RequestTimeTooSkewed
-    │   └── CredentialMissing     the vault does not hold the bucket's keys
+    │   ├── CredentialMissing     the vault does not hold the bucket's keys
+    │   └── VaultRefused          the vault does not let us in, or refuses what we ask
     └── ScanAborted               this scan may not go on; another one may
         ├── LeaseLost             the lease expired or went to another worker
         ├── CommitOutOfStep       Redis does not hold our previous commit (a failover lost it)
@@ -92,6 +93,10 @@ class StateDamaged(PermanentError):
 
 
 class ScanAborted(BucketwatchError):
+class VaultRefused(PermanentError):
+    """The vault does not let us in, or refuses what we ask; the message names the setting."""
+
+
     """This scan may not go on; another one may."""
 
 
