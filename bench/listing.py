@@ -14,7 +14,7 @@ from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
 
 from scanning.adapters.s3 import S3ClientCache, S3Storage
-from scanning.conf import ScanningConf
+from scanning.conf import ScanningConf, Security
 from scanning.core.types import BucketConfig, KeyPair
 
 PAGES = 300
@@ -27,7 +27,8 @@ def main() -> None:
     server = Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     bucket = BucketConfig("bucket", f"http://127.0.0.1:{ours.recv()}", "region", "CREDENTIAL")
-    storage = S3Storage(S3ClientCache(), bucket, KeyPair("id", "secret"), ScanningConf())
+    conf = ScanningConf(security=Security(allow_private_endpoints=True))
+    storage = S3Storage(S3ClientCache(conf), bucket, KeyPair("id", "secret"), conf)
     for _ in range(ROUNDS):
         report("digests", lambda: digests(storage))
         report("rows", lambda: rows(storage))

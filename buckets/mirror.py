@@ -115,7 +115,7 @@ def document(bucket: Bucket) -> dict[str, Any]:
         "updated_at": _iso(bucket.updated_at),
         "bucketwatch": {
             "region": bucket.region,
-            "credential": bucket.credential.vault_prefix,
+            "credential": bucket.credential.vault_prefix if bucket.credential_id else "",
             "generation": bucket.generation,
             "polling_interval": bucket.polling_interval,
             "fetch_metadata": bucket.fetch_metadata,
@@ -123,6 +123,8 @@ def document(bucket: Bucket) -> dict[str, Any]:
             "suffix": bucket.suffix,
             "events": bucket.wanted_events,
             "first_scan": bucket.first_scan,
+            "lanes": bucket.lanes,
+            "taken_over": bucket.taken_over,
         },
     }
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
 
+WEBHOOK_SECRET = "_WEBHOOK_CLIENT_SECRET"  # noqa: S105 - the ending of a name
+
+
 class State(StrEnum):
     """What a bucket is doing, in an operator's words."""
 
@@ -87,4 +90,11 @@ def find_api_client(client_id: str) -> ApiClient | None:
 
 def webhook_secret_name(bucket: Bucket) -> str:
     """The vault entry of a bucket's webhook client secret: by bucket, also under shared keys."""
-    return f"{validators.vault_prefix(bucket.name)}_WEBHOOK_CLIENT_SECRET"
+    return f"{validators.vault_prefix(bucket.name)}{WEBHOOK_SECRET}"
+
+
+def is_webhook_secret(name: str) -> bool:
+    """Whether a vault entry is the webhook client secret of a bucket that is watched."""
+    names = Bucket.objects.exclude(webhook_client_id="").values_list("name", flat=True)
+    wanted = name.removesuffix(WEBHOOK_SECRET)
+    return any(validators.vault_prefix(bucket) == wanted for bucket in names.iterator())

@@ -20,7 +20,7 @@ QUEUE = "linode:notifications:queue"
 
 @pytest.fixture
 def clients():
-    cache = S3ClientCache()
+    cache = S3ClientCache(LOCAL)
     yield cache
     cache.clear_cache()
 

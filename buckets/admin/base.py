@@ -104,6 +104,15 @@ class ServiceAdmin(ModelAdmin):
         for row in queryset:
             self.delete_model(request, row)
 
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """Leave it to the services, which log whoever changes something."""
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        pass
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        pass
+
     def note_written(self, request: HttpRequest, name: str) -> None:
         """Remember what this request wrote; ``after_writing`` is called once that is committed."""
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MOST_LANES = 16
+
 # KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, garbage.
 # ARGV: bucket, revision, expected old JSON or '', new JSON, notifications '1'/'0', generation.
 # Returns 1 written, 0 Redis is newer, -1 the JSON changed under us (read again).
@@ -207,7 +209,12 @@ def parse_document(name: str, document: Mapping[str, Any], *, notifications: boo
         events=frozenset(map(EventType, ours["events"])) if "events" in ours else WANTED_BY_DEFAULT,
         first_scan="baseline" if ours.get("first_scan") == "baseline" else "announce",
         taken_over=bool(ours.get("taken_over")),
+        lanes=_lanes(ours.get("lanes")),
     )
+
+
+def _lanes(value: Any) -> int | None:
+    return max(1, min(int(value), MOST_LANES)) if value else None
 
 
 def _merge(stored: str, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
 botocore gives each client connections of its own, and with them, for https, its own copy of all
 CA certificates (670 KiB). Signatures are per request, so nothing ties a connection to a key pair.
+
+Each new connection resolves the endpoint's name, looks at every address that it gives
+(`core/addresses.py`), and connects to what it looked at: a name that meant another address when
+the bucket was saved does not get past this.
 """
 
 from __future__ import annotations
@@ -9,9 +13,21 @@ from __future__ import annotations
 import socket
 import threading
 import weakref
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+)
+from botocore.exceptions import HTTPClientError
 from botocore.httpsession import URLLib3Session
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+from scanning.core.addresses import HOW_TO_ALLOW
+from scanning.core.errors import AddressRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +36,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from scanning.conf import ScanningConf
+    from scanning.core.addresses import AddressRules
 
 SOCKET_OPTIONS: Final = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -61,13 +78,77 @@ class Connections:
             "max_pool_connections": max(10, self._conf.parallel.max_workers),
             "socket_options": SOCKET_OPTIONS,
         }
-        return URLLib3Session(**options)
+        session: Any = URLLib3Session(**options)
+        session._manager.pool_classes_by_scheme = _pools(self._conf.address_rules)  # noqa: SLF001
+        return session  # type: ignore[no-any-return]
 
 
 def _sender(session: URLLib3Session) -> Callable[..., Any]:
     """Make a before-send handler: botocore takes its answers and errors as its own."""
 
     def send(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
-        return session.send(request)
+        try:
+            return session.send(request)
+        except HTTPClientError as exc:
+            refused = exc.kwargs.get("error")
+            if isinstance(refused, AddressRefused):  # trying again would not help
+                raise refused from None
+            raise
 
     return send
+
+
+def _pools(rules: AddressRules) -> dict[str, type[Any]]:
+    """urllib3's pools by URL scheme, with connections that keep to the rules."""
+
+    class Guarded:
+        """Comes before botocore's connection; a connection is used by one thread at a time."""
+
+        _dns_host: str
+
+        def _new_conn(self: Any) -> socket.socket:
+            name = self._dns_host
+            try:
+                for address in _addresses(self, rules):
+                    self._dns_host = address
+                    try:
+                        connected: socket.socket = super()._new_conn()
+                    except (NewConnectionError, ConnectTimeoutError) as exc:
+                        failure = exc
+                    else:
+                        return connected
+            finally:
+                self._dns_host = name
+            raise failure
+
+    class Connection(Guarded, AWSHTTPConnection):
+        pass
+
+    class SecureConnection(Guarded, AWSHTTPSConnection):
+        pass
+
+    class Pool(AWSHTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class SecurePool(AWSHTTPSConnectionPool):
+        ConnectionCls = SecureConnection
+
+    return {"http": Pool, "https": SecurePool}
+
+
+def _addresses(connection: Any, rules: AddressRules) -> list[str]:
+    """What the connection's host resolves to. Raises AddressRefused if any of it is not allowed."""
+    host = connection._dns_host  # noqa: SLF001 - what urllib3 resolves; `host` is for people
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), connection.port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as exc:
+        reason = exc if isinstance(exc, socket.gaierror) else socket.gaierror(str(exc))
+        raise NameResolutionError(connection.host, connection, reason) from reason
+    texts = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    for text in texts:
+        if problem := rules.problem_with(ip_address(text.partition("%")[0])):
+            raise AddressRefused(
+                f"the endpoint {host} is at {text}, {problem}: correct the endpoint, "
+                + HOW_TO_ALLOW
+            )
+    return texts
