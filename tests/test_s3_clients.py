@@ -15,6 +15,7 @@ from scanning.conf import ScanningConf
 from scanning.core.types import BucketConfig, KeyPair
 from tests.canned_http import Answer, CannedServer
 from tests.listing_bodies import Row, rgw
+from tests.servers import LOCAL
 
 BODY = rgw([Row("a")])
 

@@ -6,13 +6,13 @@ import pytest
 
 from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.ahead import Lane, list_pages
-from scanning.conf import ScanningConf
 from scanning.core.errors import BucketNotFound, CredentialsRejected, StorageUnavailable
 from scanning.core.listing import Columns
 from scanning.core.matching import digest, end_of_rows
 from scanning.core.types import BucketConfig, KeyPair, ObjectMetadata
 from tests.canned_http import Answer, CannedServer
 from tests.listing_bodies import FLAVOURS, Row, minio, rgw
+from tests.servers import LOCAL
 
 PAIR = KeyPair("AKID", "secret")
 KEYS = [

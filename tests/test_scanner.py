@@ -14,6 +14,7 @@ from scanning.adapters.s3 import S3ClientCache
 from scanning.core import keys
 from scanning.core.types import ScanResult
 from scanning.scanner import BucketScanner
+from tests.servers import LOCAL
 
 QUEUE = "linode:notifications:queue"
 
