@@ -76,6 +76,17 @@ def test_the_names_are_those_of_existing_vaults(vault, server):
     }
 
 
+def test_many_entries_are_written_and_some_are_read_back(vault, server):
+    entries = {f"B{number}_WEBHOOK_CLIENT_SECRET": str(number) for number in range(25)}
+
+    vault.write_many(entries)
+
+    assert server.values == entries
+    assert vault.names() == entries.keys()
+    wanted = ["B7_WEBHOOK_CLIENT_SECRET", "GONE"]
+    assert vault.read_secrets(wanted) == {"B7_WEBHOOK_CLIENT_SECRET": "7"}
+
+
 def test_all_pairs_come_with_one_list_request(vault, server):
     names = [f"BUCKET.{number}" for number in range(500)]
     for half in ("ACCESS_KEY", "SECRET_KEY"):

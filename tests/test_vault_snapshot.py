@@ -1,7 +1,7 @@
 """The vault's key pairs in memory: one read for all, fresh enough, and again when asked."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 
@@ -37,6 +37,15 @@ class CountingVault:
         raise NotImplementedError
 
     def delete_secret(self, name: str) -> None:
+        raise NotImplementedError
+
+    def names(self) -> frozenset[str]:
+        raise NotImplementedError
+
+    def read_secrets(self, names: Collection[str]) -> Mapping[str, str]:
+        raise NotImplementedError
+
+    def write_many(self, entries: Mapping[str, str]) -> None:
         raise NotImplementedError
 
 

@@ -4,9 +4,11 @@ The SDK holds the interpreter's lock while it waits for the network, knows no ti
 signal handlers from running. So the vault's adapter starts this file for each call, and kills it.
 
     stdin    {"site": {url, project_id, environment, client_id, client_secret, token},
-              "timeout_s": 10, "question": "read" | "write" | "delete",
-              "entries": {name: value} to write, "names": [name] to delete}
+              "timeout_s": 10, "question": "read" | "read some" | "names" | "write" | "delete",
+              "entries": {name: value} to write, "names": [name] to read or to delete}
     stdout   {"entries": {name: value}, "hidden": [name]}      read: halves of key pairs only
+             {"entries": {name: value}}                         read some
+             {"names": [name]}                                  names
              {"missing": [name]}                                write: what does not read back
              {}                                                 delete
              {"problem": "the SDK's text"}
@@ -42,6 +44,12 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     place = _Place(asked["site"])
     if asked["question"] == "read":
         return place.key_pairs()
+    if asked["question"] == "read some":
+        stored, _ = place.everything()
+        return {"entries": {n: stored[n] for n in asked["names"] if n in stored}}
+    if asked["question"] == "names":
+        stored, hidden = place.everything()
+        return {"names": [*stored, *hidden]}
     if asked["question"] == "delete":
         for name in asked["names"]:
             place.delete(name)

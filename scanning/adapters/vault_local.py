@@ -27,7 +27,7 @@ from scanning.core.errors import ConfigurationError, VaultUnavailable
 from scanning.core.types import KeyPair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,19 @@ class LocalVault:
     def delete_secret(self, name: str) -> None:
         """Forget one entry; nothing happens if there is none."""
         self._drop({name})
+
+    def names(self) -> frozenset[str]:
+        """The names of all entries, halves of key pairs included."""
+        return frozenset(self._entries())
+
+    def read_secrets(self, names: Collection[str]) -> Mapping[str, str]:
+        """The values of some entries; those that are not there are left out."""
+        entries = self._entries()
+        return {name: entries[name] for name in names if name in entries}
+
+    def write_many(self, entries: Mapping[str, str]) -> None:
+        """Create or replace entries by name, all at once."""
+        self._put(entries)
 
     def _put(self, new: Mapping[str, str]) -> None:
         with _locked(self._path):
