@@ -22,6 +22,7 @@ from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.adapters.schedule_store import ScheduleStore
 from scanning.adapters.state import RedisStates
 from scanning.adapters.vault_snapshot import CredentialSnapshot
+from scanning.core.errors import BucketwatchError
 from scanning.heartbeat import LeaseHeartbeat
 from scanning.scan import ScanSettings
 
@@ -193,6 +194,14 @@ def vault() -> Vault:
 @_once
 def credentials() -> CredentialSnapshot:
     return CredentialSnapshot(vault())
+
+
+def vault_age_s() -> float | None:
+    """How long ago this process read the vault; None if it never could."""
+    try:
+        return credentials().age_s()
+    except BucketwatchError:  # every scan says so
+        return None
 
 
 def storage(

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from bucketwatch.demo.servers import Child, listen
+from scanning.adapters.vault_infisical import InfisicalSite
 
 HIDDEN = "<hidden-by-infisical>"
 _SECRETS = "/api/v3/secrets/raw"
@@ -290,6 +291,16 @@ class InfisicalServer:
             self._ask({})
             return True
         return False
+
+
+def site_of(server: InfisicalServer) -> InfisicalSite:
+    return InfisicalSite(
+        server.url,
+        server.project_id,
+        server.environment,
+        client_id=server.client_id,
+        client_secret=server.client_secret,
+    )
 
 
 def main() -> None:

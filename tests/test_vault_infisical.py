@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,37 +22,21 @@ from scanning.adapters.vault_infisical import (
 )
 from scanning.core.errors import ConfigurationError, VaultRefused, VaultUnavailable
 from scanning.core.types import KeyPair
-from tests.infisical_server import InfisicalServer
+from tests.infisical_server import InfisicalServer, site_of
 from tests.waiting import eventually
 
 PAIR = KeyPair("AKIAPLAINTOSEE", "wJalrPlainToSee")
 OTHER = KeyPair("AKIAOTHERTOSEE", "otherPlainToSee")
 
 
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfisicalServer]:
-    server = InfisicalServer(tmp_path_factory.mktemp("infisical"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def server(process: InfisicalServer) -> InfisicalServer:
-    process.start()  # the test before may have stopped it
-    process.reset()
-    return process
+def server(infisical_server: InfisicalServer) -> InfisicalServer:
+    return infisical_server
 
 
 @pytest.fixture
 def site(server) -> InfisicalSite:
-    return InfisicalSite(
-        server.url,
-        server.project_id,
-        server.environment,
-        client_id=server.client_id,
-        client_secret=server.client_secret,
-    )
+    return site_of(server)
 
 
 @pytest.fixture
