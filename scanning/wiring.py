@@ -22,12 +22,13 @@ from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.adapters.schedule_store import ScheduleStore
 from scanning.adapters.state import RedisStates
 from scanning.adapters.vault_snapshot import CredentialSnapshot
-from scanning.core.errors import BucketwatchError
+from scanning.core.errors import BucketwatchError, ConfigurationError
 from scanning.heartbeat import LeaseHeartbeat
 from scanning.scan import ScanSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import redis
 
@@ -189,6 +190,18 @@ def vault() -> Vault:
         return vault_infisical.open_infisical_vault(site)
     key = site.vault_key.get_secret_value() if site.vault_key else None
     return vault_local.open_local_vault(settings.DATA_DIR, key)
+
+
+def rotate_vault_key() -> Path:
+    """Give the embedded vault a new key; returns the file that holds it."""
+    site = settings.SITE
+    if site.uses_infisical:
+        raise ConfigurationError(
+            "The keys are in Infisical, as the INFISICAL_ variables say: the embedded vault is "
+            "not in use"
+        )
+    key = site.vault_key.get_secret_value() if site.vault_key else None
+    return vault_local.rotate_key(settings.DATA_DIR, key)
 
 
 @_once
