@@ -330,11 +330,11 @@ class Bucket(models.Model):
     def _refused_addresses(self) -> dict[str, str]:
         """What is wrong with addresses that are new: a bucket can always be paused, for one."""
         fields = ("endpoint", "webhook_url", "webhook_token_url")
-        stored = Bucket.objects.filter(pk=self.pk).values(*fields).first() or {}
+        stored = self.pk and Bucket.objects.filter(pk=self.pk).values(*fields).first()
         problems = {}
         for field in fields:
             value = getattr(self, field)
-            if value and value != stored.get(field):
+            if value and not (stored and value == stored[field]):
                 try:
                     validators.reachable(value, settings.SCANNING.address_rules)
                 except ValidationError as exc:
@@ -372,10 +372,13 @@ class Revision(models.Model):
         return str(self.value)
 
     @classmethod
-    def following(cls) -> int:
-        """Take the next one; inside the transaction of the change that it numbers."""
+    def following(cls, number: int = 1) -> int:
+        """Take the next ones; inside the transaction of the changes that they number.
+
+        Returns the last of ``number`` consecutive revisions.
+        """
         newest, _ = cls.objects.select_for_update().get_or_create(pk=1, defaults={"value": 0})
-        newest.value = max(newest.value + 1, time.time_ns() // 1000)
+        newest.value = max(newest.value + 1, time.time_ns() // 1000) + number - 1
         newest.save()
         return newest.value
 
@@ -400,9 +403,11 @@ class Outbox(models.Model):
     @staticmethod
     def add(buckets: Iterable[str]) -> None:
         """Have these buckets mirrored; inside the transaction of their change."""
+        names = list(buckets)
         with transaction.atomic():
+            first = Revision.following(len(names)) - len(names) + 1
             Outbox.objects.bulk_create(
-                Outbox(id=Revision.following(), bucket=name) for name in buckets
+                Outbox(id=revision, bucket=name) for revision, name in enumerate(names, first)
             )
 
 

@@ -9,12 +9,12 @@ nobody uses the name again: whoever stores something new under it deletes the ro
 from __future__ import annotations
 
 import logging
-import time
 
 from django.db import transaction
 
 from buckets import selectors
 from buckets.models import Credential, VaultRemoval
+from buckets.outages import Outage
 from scanning import wiring
 from scanning.core.errors import BucketwatchError
 
@@ -26,21 +26,7 @@ Kind = VaultRemoval.Kind
 _LEAVE_IT_S = 60.0
 
 
-class _Outage:
-    """When a removal of this process last failed; not counted once settings are read anew."""
-
-    def __init__(self) -> None:
-        self._wired: object = None
-        self._until = 0.0
-
-    def note(self) -> None:
-        self._wired, self._until = wiring.impatient_connection(), time.monotonic() + _LEAVE_IT_S
-
-    def goes_on(self) -> bool:
-        return self._wired is wiring.impatient_connection() and time.monotonic() < self._until
-
-
-_outage = _Outage()
+_outage = Outage(_LEAVE_IT_S)
 
 
 def add(kind: VaultRemoval.Kind, name: str) -> None:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from buckets import validators
-from buckets.models import ApiClient, Bucket, Credential, Outbox
+from buckets.models import ApiClient, Bucket, Credential, Outbox, VaultRemoval
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -66,6 +66,11 @@ def notification_status() -> list[dict[str, Any]]:
 def is_waiting_for_redis(name: str) -> bool:
     """Whether Redis, and so the scanner, has yet to learn of a change of this bucket."""
     return Outbox.objects.filter(bucket=name).exists()
+
+
+def vault_removals_wait() -> bool:
+    """Whether the vault has yet to forget something that nobody uses any more."""
+    return VaultRemoval.objects.exists()
 
 
 def lacks_webhook() -> bool:

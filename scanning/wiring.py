@@ -223,6 +223,11 @@ def storage(
     return S3Storage(clients, bucket, pair, scanning)
 
 
+def bucket_config(name: str, document: Mapping[str, Any], *, notifications: bool) -> BucketConfig:
+    """The engine's view of a configuration document; what makes no sense raises."""
+    return parse_document(name, document, notifications=notifications)
+
+
 def first_keys(
     name: str, document: Mapping[str, Any], pair: KeyPair, *, most: int
 ) -> tuple[str, ...]:
@@ -230,7 +235,7 @@ def first_keys(
 
     Raises the errors of S3.
     """
-    bucket = parse_document(name, document, notifications=True)
+    bucket = bucket_config(name, document, notifications=True)
     source = storage(probing_clients(), bucket, pair, conf())
     page = source.page("", most)
     return tuple(source.rows(page.entries).keys) if page.row_count else ()

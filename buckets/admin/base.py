@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.timesince import timesince
 
-from buckets import forms, services
+from buckets import forms, selectors, services
 from scanning.core.errors import ConfigurationError, TransientError, VaultRefused
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 else:  # generic for type checkers only
     ModelAdmin = admin.ModelAdmin
 
+VAULT_AWAY = (
+    "It is deleted; the vault does not answer, and what it holds of it will be removed by itself."
+)
 REFUSALS = (
     ValidationError,
     services.BucketExists,
@@ -65,7 +68,7 @@ class ServiceAdmin(ModelAdmin):
             response = super().delete_view(request, object_id, extra_context)
         except REFUSALS as exc:
             return self._say_no(request, exc)
-        self.after_writing(request)
+        self._after_deleting(request)
         return response
 
     def changelist_view(
@@ -77,7 +80,7 @@ class ServiceAdmin(ModelAdmin):
             if request.method != "POST":
                 raise
             return self._say_no(request, exc)
-        self.after_writing(request)
+        self._after_deleting(request)
         return response
 
     def get_form(
@@ -118,6 +121,11 @@ class ServiceAdmin(ModelAdmin):
 
     def after_writing(self, request: HttpRequest) -> None:
         pass
+
+    def _after_deleting(self, request: HttpRequest) -> None:
+        self.after_writing(request)
+        if request.method == "POST" and selectors.vault_removals_wait():
+            messages.warning(request, VAULT_AWAY)
 
     def _say_no(self, request: HttpRequest, exc: Exception) -> HttpResponse:
         for field, texts in forms.refusals(exc).items():
