@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from bucketwatch.demo.servers import Child, listen
+from bucketwatch.env import Site, load_site
 from scanning.adapters.vault_infisical import InfisicalSite
 
 HIDDEN = "<hidden-by-infisical>"
@@ -65,7 +66,7 @@ NOT_FOUND = refusal(404, "NotFound", "Secret not found")
 EXISTS = refusal(400, "BadRequest", "Secret already exist")
 
 
-class Site:
+class Vault:
     """What the server knows; one lock around every answer but a hanging one."""
 
     def __init__(self, about: dict[str, str]) -> None:
@@ -145,7 +146,7 @@ class Site:
 
 
 class Handler(BaseHTTPRequestHandler):
-    site: Site
+    site: Vault
 
     def do(self) -> None:
         length = int(self.headers.get("content-length") or 0)
@@ -303,8 +304,22 @@ def site_of(server: InfisicalServer) -> InfisicalSite:
     )
 
 
+def configured(server: InfisicalServer, **more: str) -> Site:
+    """The settings of a site that uses it."""
+    return load_site(
+        {
+            "SECRET_KEY": "x" * 50,
+            "INFISICAL_CLIENT_ID": server.client_id,
+            "INFISICAL_CLIENT_SECRET": server.client_secret,
+            "INFISICAL_PROJECT_ID": server.project_id,
+            "INFISICAL_API_URL": server.url,
+            **more,
+        }
+    )
+
+
 def main() -> None:
-    Handler.site = Site(json.loads(os.environ["STAND_IN"]))
+    Handler.site = Vault(json.loads(os.environ["STAND_IN"]))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
     server.socket.close()
     server.socket = socket.socket(fileno=int(sys.argv[1]))

@@ -22,7 +22,7 @@ from scanning.adapters.vault_infisical import (
 )
 from scanning.core.errors import ConfigurationError, VaultRefused, VaultUnavailable
 from scanning.core.types import KeyPair
-from tests.infisical_server import InfisicalServer, site_of
+from tests.infisical_server import InfisicalServer, configured, site_of
 from tests.waiting import eventually
 
 PAIR = KeyPair("AKIAPLAINTOSEE", "wJalrPlainToSee")
@@ -357,19 +357,6 @@ def test_infisical_is_used_when_it_is_configured(server, settings):
 def test_client_id_and_secret_win_over_a_token(server):
     site = configured(server, INFISICAL_TOKEN="an-old-one")
     assert open_infisical_vault(site).read_all() == {}
-
-
-def configured(server: InfisicalServer, **more: str):
-    return load_site(
-        {
-            "SECRET_KEY": "x" * 50,
-            "INFISICAL_CLIENT_ID": server.client_id,
-            "INFISICAL_CLIENT_SECRET": server.client_secret,
-            "INFISICAL_PROJECT_ID": server.project_id,
-            "INFISICAL_API_URL": server.url,
-            **more,
-        }
-    )
 
 
 @pytest.mark.parametrize(
