@@ -23,7 +23,7 @@ class TokenAnswer(_Serializer):
 class NotificationsOfBucket(_Serializer):
     name = serializers.CharField()
     notifications_enabled = serializers.BooleanField()
-    webhook_url = serializers.CharField()
+    webhook_url = serializers.CharField(allow_blank=True)
 
 
 class NotificationStatusAnswer(_Serializer):

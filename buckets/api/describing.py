@@ -105,7 +105,10 @@ def route(  # noqa: PLR0913 - what OpenAPI says of a route
     """
     examples = []
     if example is not None:
-        examples.append(OpenApiExample("A request", value=example, request_only=True))
+        examples += [
+            OpenApiExample("A request", value=example, request_only=True, media_type=media_type)
+            for media_type in media_types
+        ]
     if answered is not None:
         codes = list(map(str, answers))
         examples.append(

@@ -14,6 +14,13 @@ from buckets.models import EVENT_TYPES, Bucket
 _Serializer = serializers.Serializer[Any]
 
 
+class Shown(serializers.CharField):
+    """Text that may be empty."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"allow_blank": True, **kwargs})
+
+
 class ScanStatus(_Serializer):
     """How the last scan ended; written a few seconds after it."""
 
@@ -21,8 +28,8 @@ class ScanStatus(_Serializer):
     last_scan_duration_s = serializers.FloatField(allow_null=True)
     objects = serializers.IntegerField(source="object_count", allow_null=True)
     last_changes = serializers.IntegerField(allow_null=True)
-    last_error = serializers.CharField(help_text="Empty when the last scan succeeded.")
-    last_error_class = serializers.CharField()
+    last_error = Shown(help_text="Empty when the last scan succeeded.")
+    last_error_class = Shown()
     last_error_at = serializers.DateTimeField(allow_null=True)
     held_since = serializers.DateTimeField(
         allow_null=True, help_text="A mass deletion waits for POST …/release/ since then."
@@ -32,12 +39,12 @@ class ScanStatus(_Serializer):
 
 @extend_schema_serializer(component_name="Bucket")
 class BucketAnswer(_Serializer):
-    name = serializers.CharField()
-    region = serializers.CharField()
-    endpoint = serializers.CharField()
-    credential = serializers.CharField(source="credential.name")
-    prefix = serializers.CharField()
-    suffix = serializers.CharField()
+    name = Shown()
+    region = Shown()
+    endpoint = Shown()
+    credential = Shown(source="credential.name")
+    prefix = Shown()
+    suffix = Shown()
     polling_interval = serializers.IntegerField(
         allow_null=True, help_text="Seconds; null: the configured default."
     )
@@ -51,9 +58,9 @@ class BucketAnswer(_Serializer):
     lanes = serializers.IntegerField(
         allow_null=True, help_text="Listings at once; null: the configured default."
     )
-    webhook_url = serializers.CharField()
-    webhook_client_id = serializers.CharField()
-    webhook_token_url = serializers.CharField()
+    webhook_url = Shown()
+    webhook_client_id = Shown()
+    webhook_token_url = Shown()
     webhook_secret_in_redis = serializers.BooleanField()
     added_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
@@ -74,19 +81,19 @@ class BucketAnswer(_Serializer):
 
 @extend_schema_serializer(component_name="Credential")
 class CredentialAnswer(_Serializer):
-    name = serializers.CharField()
-    vault_prefix = serializers.CharField(help_text="Its vault entries begin so.")
+    name = Shown()
+    vault_prefix = Shown(help_text="Its vault entries begin so.")
     came_with_bucket = serializers.BooleanField(
         help_text="True: it is removed with the last bucket that uses it."
     )
     bucket_count = serializers.IntegerField(help_text="How many buckets use it.")
-    endpoint = serializers.CharField()
+    endpoint = Shown()
     created_at = serializers.DateTimeField()
     keys_entered_at = serializers.DateTimeField(source="updated_at")
     last_verified_at = serializers.DateTimeField(
         allow_null=True, help_text="When a listing last said whether the keys work."
     )
-    last_verified_error = serializers.CharField(help_text="Empty: they worked.")
+    last_verified_error = Shown(help_text="Empty: they worked.")
 
 
 @extend_schema_serializer(component_name="ConnectionTest")
@@ -94,23 +101,23 @@ class ConnectionAnswer(_Serializer):
     ok = serializers.BooleanField()
     latency_ms = serializers.FloatField()
     first_keys = serializers.ListField(
-        child=serializers.CharField(), help_text="A few keys of the bucket; none if it is empty."
+        child=Shown(), help_text="A few keys of the bucket; none if it is empty."
     )
-    error = serializers.CharField(help_text="What went wrong; empty if nothing.")
-    fix = serializers.CharField(help_text="What to do about it.")
+    error = Shown(help_text="What went wrong; empty if nothing.")
+    fix = Shown(help_text="What to do about it.")
 
 
 @extend_schema_serializer(component_name="Accepted")
 class ActionAnswer(_Serializer):
-    bucket = serializers.CharField()
-    message = serializers.CharField()
+    bucket = Shown()
+    message = Shown()
 
 
 @extend_schema_serializer(component_name="Event")
 class EventAnswer(_Serializer):
-    bucket = serializers.CharField()
+    bucket = Shown()
     type = serializers.ChoiceField(source="event_type", choices=EVENT_TYPES)
-    key = serializers.CharField()
+    key = Shown()
     size = serializers.IntegerField(help_text="Bytes; of a deleted object, what it had.")
     at = serializers.DateTimeField(help_text="When the scan saw it.")
 
@@ -125,7 +132,7 @@ class WindowAnswer(_Serializer):
     not_listed = serializers.IntegerField(
         help_text="Events that the commits looked at count without naming them."
     )
-    note = serializers.CharField()
+    note = Shown()
 
 
 class EventsAnswer(_Serializer):
@@ -135,8 +142,8 @@ class EventsAnswer(_Serializer):
 
 class PageAnswer(_Serializer):
     count = serializers.IntegerField(help_text="Of all pages together.")
-    next = serializers.CharField(allow_null=True, help_text="URL of the next page.")
-    previous = serializers.CharField(allow_null=True, help_text="URL of the page before.")
+    next = Shown(allow_null=True, help_text="URL of the next page.")
+    previous = Shown(allow_null=True, help_text="URL of the page before.")
 
 
 @extend_schema_serializer(component_name="BucketPage")
