@@ -11,7 +11,7 @@ from buckets.api.describing import FORM, JSON, query_bucket, route
 from buckets.api.serializers import Login
 
 _Serializer = serializers.Serializer[Any]
-_BUCKETS, _NOTIFICATIONS = "documented: buckets", "documented: notifications"
+_BUCKETS, _NOTIFICATIONS = "older routes: buckets", "older routes: notifications"
 
 
 class TokenAnswer(_Serializer):
