@@ -85,9 +85,11 @@ class BucketForm(ServiceForm[Bucket]):
             "announce_detected",
             "announce_deleted",
             "first_scan",
+            "lanes",
             "webhook_url",
             "webhook_client_id",
             "webhook_token_url",
+            "webhook_secret_in_redis",
         ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -118,7 +120,7 @@ class CredentialForm(ServiceForm[Credential]):
 
     class Meta:
         model = Credential
-        fields = ["name"]
+        fields = ["name", "endpoint"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -126,12 +128,10 @@ class CredentialForm(ServiceForm[Credential]):
             self.fields["access_key"].help_text = "Enter both to replace them for every bucket."
 
     def write(self, *, by: services.Actor) -> Credential:
-        keys = self.given("access_key", "secret_key")
+        given = self.given("endpoint", "access_key", "secret_key")
         if not self.instance.pk:
-            return services.add_credential(name=self.cleaned_data["name"], **keys, by=by)
-        if any(keys.values()):
-            return services.replace_keys(credential=self.instance, **keys, by=by)
-        return self.instance
+            return services.add_credential(name=self.cleaned_data["name"], **given, by=by)
+        return services.update_credential(credential=self.instance, **given, by=by)
 
 
 class ApiClientForm(ServiceForm[ApiClient]):

@@ -15,12 +15,14 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from buckets import selectors
 from buckets.models import Bucket, Outbox
+from buckets.outages import Outage
 from scanning import wiring
-from scanning.core.errors import BucketwatchError
+from scanning.core.errors import BucketwatchError, VaultUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
 logger = logging.getLogger(__name__)
@@ -32,21 +34,9 @@ _LEAVE_IT_S = 5.0
 _SAY_AGAIN_S = 60.0
 
 
-class _Outage:
-    """When a flush of this process last failed, and with which store."""
-
-    def __init__(self) -> None:
-        self._store: object = None
-        self._until = 0.0
-
-    def note(self) -> None:
-        self._store, self._until = wiring.impatient_configuration(), time.monotonic() + _LEAVE_IT_S
-
-    def goes_on(self) -> bool:
-        return self._store is wiring.impatient_configuration() and time.monotonic() < self._until
-
-
-_outage = _Outage()
+_outage = Outage(_LEAVE_IT_S)
+# Webhook secrets are read for consumers that want them in Redis; each try may cost a time-out.
+_vault_outage = Outage(60.0)
 _said_at: dict[str, float] = {}
 
 
@@ -58,20 +48,27 @@ def flush() -> bool:
     A bucket that Redis refuses (its key was made something else by hand) is logged and stays,
     and the others are written.
     """
-    newest = dict(Outbox.objects.order_by("id").values_list("bucket", "id"))
+    waiting = list(Outbox.objects.order_by("id").values_list("id", "bucket"))
+    newest = {name: revision for revision, name in waiting}
     written_all = True
     for chunk in _chunks(newest):
         buckets = Bucket.objects.select_related("credential").in_bulk(chunk, field_name="name")
-        for name, revision in chunk.items():
-            try:
-                _write(name, buckets.get(name), revision)
-            except BucketwatchError as exc:
-                written_all = False
-                _say(name, exc)
-                if wiring.redis_health().redis != "ok":
-                    return False
-            else:
-                Outbox.objects.filter(bucket=name, id__lte=revision).delete()
+        secrets = _client_secrets(buckets.values())
+        written: set[str] = set()
+        try:
+            for name, revision in chunk.items():
+                try:
+                    _write(name, buckets.get(name), revision, secrets)
+                except BucketwatchError as exc:
+                    written_all = False
+                    _say(name, exc)
+                    if wiring.redis_health().redis != "ok":
+                        return False
+                else:
+                    written.add(name)
+        finally:
+            done = [revision for revision, name in waiting if name in written]
+            Outbox.objects.filter(id__in=done).delete()
     return written_all
 
 
@@ -99,12 +96,17 @@ def catch_up() -> bool:
 
 
 def document(bucket: Bucket) -> dict[str, Any]:
-    """The bucket's JSON in Redis (wire contract); a member that is None is to be absent."""
-    webhook_auth = {
+    """The bucket's JSON in Redis (wire contract); a member that is None is to be absent.
+
+    The webhook client's secret is not in it where it may be there: ``_write`` puts it in.
+    """
+    webhook_auth: dict[str, str | None] = {
         "type": "oauth2",
         "client_id": bucket.webhook_client_id,
         "token_url": bucket.webhook_token_url,
     }
+    if not bucket.webhook_secret_in_redis:
+        webhook_auth["client_secret"] = None
     return {
         "name": bucket.name,
         "endpoint": bucket.endpoint,
@@ -115,7 +117,7 @@ def document(bucket: Bucket) -> dict[str, Any]:
         "updated_at": _iso(bucket.updated_at),
         "bucketwatch": {
             "region": bucket.region,
-            "credential": bucket.credential.vault_prefix,
+            "credential": bucket.credential.vault_prefix if bucket.credential_id else "",
             "generation": bucket.generation,
             "polling_interval": bucket.polling_interval,
             "fetch_metadata": bucket.fetch_metadata,
@@ -123,18 +125,45 @@ def document(bucket: Bucket) -> dict[str, Any]:
             "suffix": bucket.suffix,
             "events": bucket.wanted_events,
             "first_scan": bucket.first_scan,
+            "lanes": bucket.lanes,
+            "taken_over": bucket.taken_over,
         },
     }
 
 
-def _write(name: str, bucket: Bucket | None, revision: int) -> None:
+def _client_secrets(buckets: Iterable[Bucket]) -> Mapping[str, str]:
+    """The webhook secrets that consumers read from Redis, by vault name; in one call."""
+    names = [selectors.webhook_secret_name(bucket) for bucket in buckets if _wants_secret(bucket)]
+    if not names or _vault_outage.goes_on():
+        return {}
+    try:
+        return wiring.vault().read_secrets(names)
+    except BucketwatchError as exc:
+        _vault_outage.note()
+        logger.warning("Webhook secrets for Redis cannot be read: %s", exc)
+        return {}
+
+
+def _wants_secret(bucket: Bucket) -> bool:
+    return bucket.webhook_secret_in_redis and bool(bucket.webhook_client_id)
+
+
+def _write(
+    name: str, bucket: Bucket | None, revision: int, secrets: Mapping[str, str]
+) -> None:
     """Put or remove one bucket. That Redis holds something newer is as good."""
     store = wiring.impatient_configuration()
     if bucket is None:
         store.remove(name, revision=revision)
-    else:
-        notifications = bucket.notifications_enabled
-        store.put(name, document(bucket), notifications=notifications, revision=revision)
+        return
+    content = document(bucket)
+    secret = secrets.get(selectors.webhook_secret_name(bucket))
+    if _wants_secret(bucket) and secret is not None:
+        content["webhook_auth"]["client_secret"] = secret
+    notifications = bucket.notifications_enabled
+    store.put(name, content, notifications=notifications, revision=revision)
+    if _wants_secret(bucket) and secret is None and _vault_outage.goes_on():
+        raise VaultUnavailable("its webhook secret waits for the vault")
 
 
 def _say(name: str, problem: BucketwatchError) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
@@ -37,9 +38,18 @@ class Credential(models.Model):
         error_messages={"unique": "There is a credential of this name already: choose another."},
     )
     vault_prefix = models.CharField(max_length=63, unique=True, editable=False)
+    endpoint = models.CharField(
+        max_length=255,
+        blank=True,
+        help_text="Where these keys are valid, if you like to note it: buckets name their own.",
+    )
     came_with_bucket = models.BooleanField(default=False, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField("keys last entered", default=timezone.now, editable=False)
+    last_verified_at = models.DateTimeField(
+        "last verified", null=True, blank=True, editable=False
+    )
+    last_verified_error = models.TextField(blank=True, default="", editable=False)
 
     class Meta:
         ordering = ["name"]
@@ -49,10 +59,23 @@ class Credential(models.Model):
                 name="credential_vault_prefix",
                 violation_error_message="A vault prefix is the name in upper case, - as _.",
             ),
+            models.CheckConstraint(
+                condition=Q(last_verified_at__isnull=False) | Q(last_verified_error=""),
+                name="credential_verified",
+                violation_error_message="An error of a verification has its time.",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Store the endpoint in the form that buckets have it in."""
+        if self.endpoint:
+            try:
+                self.endpoint = validators.endpoint(self.endpoint)
+            except ValidationError as exc:
+                raise ValidationError({"endpoint": exc.messages}) from None
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save; the signal that follows writes its outbox rows in the same transaction."""
@@ -91,9 +114,12 @@ class Bucket(models.Model):
         "announce_detected",
         "announce_deleted",
         "first_scan",
+        "lanes",
         "webhook_url",
         "webhook_client_id",
         "webhook_token_url",
+        "webhook_secret_in_redis",
+        "taken_over",
         "generation",
         "added_at",
         "updated_at",
@@ -172,6 +198,16 @@ class Bucket(models.Model):
         default=FirstScan.ANNOUNCE,
         help_text="What becomes of the objects that are there when watching begins.",
     )
+    lanes = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[
+            MinValueValidator(1, "Enter at least 1 lane, or leave it empty for the default."),
+            MaxValueValidator(validators.MOST_LANES, f"Enter at most {validators.MOST_LANES}."),
+        ],
+        help_text="Most listings at once in this bucket, if it is large; "
+        "left empty, the configured default.",
+    )
     webhook_url = models.CharField(
         "webhook URL",
         max_length=2000,
@@ -182,6 +218,17 @@ class Bucket(models.Model):
     webhook_client_id = models.CharField("webhook OAuth2 client id", max_length=255, blank=True)
     webhook_token_url = models.CharField(
         "webhook OAuth2 token URL", max_length=2000, blank=True, validators=[validators.url]
+    )
+    webhook_secret_in_redis = models.BooleanField(
+        "client secret in Redis too",
+        default=False,
+        help_text="For a consumer that reads it from the bucket's configuration there, "
+        "as the older monitor wrote it.",
+    )
+    taken_over = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="Imported from the older monitor: what it knew of objects counts as known.",
     )
     generation = models.BigIntegerField(default=0, editable=False)
     added_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -221,6 +268,11 @@ class Bucket(models.Model):
                 | (~Q(webhook_client_id="") & ~Q(webhook_token_url="")),
                 name="bucket_webhook_auth",
                 violation_error_message="Webhook OAuth2 needs client id and token URL, or neither.",
+            ),
+            models.CheckConstraint(
+                condition=Q(lanes__isnull=True) | Q(lanes__range=(1, validators.MOST_LANES)),
+                name="bucket_lanes",
+                violation_error_message=f"Enter 1 to {validators.MOST_LANES} lanes.",
             ),
             models.CheckConstraint(
                 condition=Q(first_scan__in=["announce", "baseline"]), name="bucket_first_scan"
@@ -265,6 +317,8 @@ class Bucket(models.Model):
             errors[absent] = [validators.ALL_OF_OAUTH2]
         if self.webhook_client_id and not self.webhook_url:
             errors["webhook_url"] = ["Enter the webhook URL that the OAuth2 client is for."]
+        for field, problem in self._refused_addresses().items():
+            errors.setdefault(field, []).append(problem)
         if errors:
             raise ValidationError(errors)
 
@@ -272,6 +326,22 @@ class Bucket(models.Model):
     def wanted_events(self) -> list[str]:
         """The event types that are announced, as the wire contract names them."""
         return [kind for kind in EVENT_TYPES if getattr(self, f"announce_{kind}")]
+
+    def _refused_addresses(self) -> dict[str, str]:
+        """What is wrong with addresses that are new: a bucket can always be paused, for one."""
+        fields = ("endpoint", "webhook_url", "webhook_token_url")
+        stored = self.pk and Bucket.objects.filter(pk=self.pk).values(*fields).first()
+        problems = {}
+        for field in fields:
+            value = getattr(self, field)
+            if value and not (stored and value == stored[field]):
+                try:
+                    validators.reachable(value, settings.SCANNING.address_rules)
+                except ValidationError as exc:
+                    problems[field] = exc.messages[0]
+                except ValueError:  # no URL at all: its field says so
+                    continue
+        return problems
 
     def _notice_a_move(self) -> None:
         stored = (
@@ -302,10 +372,13 @@ class Revision(models.Model):
         return str(self.value)
 
     @classmethod
-    def following(cls) -> int:
-        """Take the next one; inside the transaction of the change that it numbers."""
+    def following(cls, number: int = 1) -> int:
+        """Take the next ones; inside the transaction of the changes that they number.
+
+        Returns the last of ``number`` consecutive revisions.
+        """
         newest, _ = cls.objects.select_for_update().get_or_create(pk=1, defaults={"value": 0})
-        newest.value = max(newest.value + 1, time.time_ns() // 1000)
+        newest.value = max(newest.value + 1, time.time_ns() // 1000) + number - 1
         newest.save()
         return newest.value
 
@@ -330,10 +403,39 @@ class Outbox(models.Model):
     @staticmethod
     def add(buckets: Iterable[str]) -> None:
         """Have these buckets mirrored; inside the transaction of their change."""
+        names = list(buckets)
         with transaction.atomic():
+            first = Revision.following(len(names)) - len(names) + 1
             Outbox.objects.bulk_create(
-                Outbox(id=Revision.following(), bucket=name) for name in buckets
+                Outbox(id=revision, bucket=name) for revision, name in enumerate(names, first)
             )
+
+
+class VaultRemoval(models.Model):
+    """A vault entry that nobody needs any more; removed from here once the vault has forgotten it.
+
+    Written in the transaction that deletes the last user of the entry (`removals.py`).
+    """
+
+    class Kind(models.TextChoices):
+        PAIR = "pair", "a key pair, by vault prefix"
+        SECRET = "secret", "another entry, by name"
+
+    kind = models.CharField(max_length=10, choices=Kind)
+    name = models.CharField(max_length=100)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "name"], name="vault_removal_name"),
+            models.CheckConstraint(
+                condition=Q(kind__in=["pair", "secret"]), name="vault_removal_kind"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
 
 
 class ApiClient(models.Model):

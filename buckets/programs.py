@@ -3,7 +3,7 @@
 ``POST /api/buckets/add`` and ``/update`` come through here, and so do the monitor's
 ``add_bucket_to_active_config`` and its siblings, by `settings.BUCKET_WRITES`. ``info`` is what a
 request's body is. Bad input raises Django's ``ValidationError`` with a dict of member -> messages;
-`buckets/services.py` says what else is raised.
+`buckets/services` says what else is raised.
 """
 
 from __future__ import annotations

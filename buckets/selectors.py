@@ -6,10 +6,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from buckets import validators
-from buckets.models import ApiClient, Bucket, Credential, Outbox
+from buckets.models import ApiClient, Bucket, Credential, Outbox, VaultRemoval
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
+
+
+WEBHOOK_SECRET = "_WEBHOOK_CLIENT_SECRET"  # noqa: S105 - the ending of a name
 
 
 class State(StrEnum):
@@ -65,6 +68,11 @@ def is_waiting_for_redis(name: str) -> bool:
     return Outbox.objects.filter(bucket=name).exists()
 
 
+def vault_removals_wait() -> bool:
+    """Whether the vault has yet to forget something that nobody uses any more."""
+    return VaultRemoval.objects.exists()
+
+
 def lacks_webhook() -> bool:
     """Whether buckets are monitored and none of them has a webhook URL; False without buckets."""
     monitored = Bucket.objects.filter(monitoring_enabled=True)
@@ -87,4 +95,11 @@ def find_api_client(client_id: str) -> ApiClient | None:
 
 def webhook_secret_name(bucket: Bucket) -> str:
     """The vault entry of a bucket's webhook client secret: by bucket, also under shared keys."""
-    return f"{validators.vault_prefix(bucket.name)}_WEBHOOK_CLIENT_SECRET"
+    return f"{validators.vault_prefix(bucket.name)}{WEBHOOK_SECRET}"
+
+
+def is_webhook_secret(name: str) -> bool:
+    """Whether a vault entry is the webhook client secret of a bucket that is watched."""
+    names = Bucket.objects.exclude(webhook_client_id="").values_list("name", flat=True)
+    wanted = name.removesuffix(WEBHOOK_SECRET)
+    return any(validators.vault_prefix(bucket) == wanted for bucket in names.iterator())

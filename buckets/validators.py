@@ -7,9 +7,15 @@ and (where it is not a plain check) returns the text as it is stored.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ValidationError
+
+from scanning.core.addresses import HOW_TO_ALLOW
+
+if TYPE_CHECKING:
+    from scanning.core.addresses import AddressRules
 
 # S3's rules for general purpose buckets: the documentation's "Bucket naming rules".
 BUCKET_NAME = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
@@ -33,6 +39,7 @@ ALL_OF_OAUTH2 = (
 )
 LINODE_DOMAIN = "linodeobjects.com"
 LONGEST_INTERVAL_S = 604_800
+MOST_LANES = 16
 
 
 def bucket_name(name: str) -> None:
@@ -140,6 +147,16 @@ def endpoint_of(region_name: str) -> str:
 def region_of(endpoint_text: str) -> str:
     """The region when the operator names only the endpoint: its host, and port if it has one."""
     return endpoint_text.split("://", 1)[-1]
+
+
+def reachable(text: str, rules: AddressRules) -> None:
+    """Refuse an endpoint or a URL whose host is an address that the configuration forbids.
+
+    Names are not resolved here: what they mean is looked at when a connection is made.
+    """
+    host = urlsplit(text if "://" in text else f"https://{text}").hostname or ""
+    if problem := rules.problem_with_host(host):
+        raise ValidationError(f"{host} is {problem}: enter another one, {HOW_TO_ALLOW}.")
 
 
 def url(text: str) -> None:

@@ -45,7 +45,23 @@ class Site(BaseModel):
     data_dir: Path = Path("var")
     database_url: SecretStr | None = None
     vault_key: SecretStr | None = None
+    infisical_client_id: str = ""
+    infisical_client_secret: SecretStr | None = None
+    infisical_token: SecretStr | None = None
+    infisical_api_url: str = "https://app.infisical.com"
+    infisical_project_id: str = ""
+    infisical_env: str = "prod"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def uses_infisical(self) -> bool:
+        """Whether the keys are in Infisical, not in the embedded vault."""
+        defaults = type(self).model_fields
+        return any(
+            getattr(self, name) != field.default
+            for name, field in defaults.items()
+            if name.startswith("infisical_")
+        )
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -63,7 +79,7 @@ def load_site(environ: Mapping[str, str]) -> Site:
     if "log_level" in given:
         given["log_level"] = given["log_level"].upper()
     try:
-        return Site.model_validate(given)
+        site = Site.model_validate(given)
     except ValidationError as exc:
         if any(error["type"] == "missing" for error in exc.errors()):
             raise ConfigurationError(
@@ -71,6 +87,29 @@ def load_site(environ: Mapping[str, str]) -> Site:
                 "(python -c 'import secrets; print(secrets.token_urlsafe(50))')"
             ) from None
         raise ConfigurationError(_one_line(exc, lambda loc: str(loc[0]).upper())) from None
+    if site.uses_infisical:
+        _refuse_half_an_infisical(site)
+    return site
+
+
+def _refuse_half_an_infisical(site: Site) -> None:
+    """The embedded vault must not take the place of one that was meant."""
+    missing = []
+    if site.infisical_client_id and not site.infisical_client_secret:
+        missing.append("INFISICAL_CLIENT_SECRET")
+    if site.infisical_client_secret and not site.infisical_client_id:
+        missing.append("INFISICAL_CLIENT_ID")
+    if not (site.infisical_client_id or site.infisical_client_secret or site.infisical_token):
+        missing.append("INFISICAL_CLIENT_ID and INFISICAL_CLIENT_SECRET (or INFISICAL_TOKEN)")
+    if not site.infisical_project_id:
+        missing.append("INFISICAL_PROJECT_ID")
+    if missing:
+        raise ConfigurationError(
+            f"Infisical is half configured: set {' and '.join(missing)} too, "
+            "or unset every INFISICAL_ variable to use the embedded vault"
+        )
+    if not site.infisical_api_url.startswith(("https://", "http://")):
+        raise ConfigurationError("INFISICAL_API_URL: must begin with https:// or http://")
 
 
 def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:

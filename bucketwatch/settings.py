@@ -29,6 +29,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django_q",
     "buckets",
     "scanning",
@@ -97,8 +99,21 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "buckets.api.negotiation.AlwaysJSON",
     "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "buckets.api.errors.answer",
     "UNAUTHENTICATED_USER": None,  # API clients are no Django users
+}
+SPECTACULAR_SETTINGS = {
+    "OAS_VERSION": "3.1.0",
+    "TITLE": "bucketwatch",
+    "VERSION": "1",
+    "DESCRIPTION": "Which buckets are watched, how, and what happened in them. No route needs the "
+    'slash at its end. Every error is `{"error": …, "fields": {…}}`.',
+    "PREPROCESSING_HOOKS": ["buckets.api.openapi.name_paths"],
+    "POSTPROCESSING_HOOKS": ["buckets.api.openapi.finish"],
+    "COMPONENT_SPLIT_PATCH": False,  # bodies of PATCH have serializers of their own
+    "ENFORCE_NON_BLANK_FIELDS": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
 }
 SIMPLE_JWT = {
     "SIGNING_KEY": SITE.jwt_secret.get_secret_value() if SITE.jwt_secret else SECRET_KEY,
@@ -127,7 +142,7 @@ WHITENOISE_USE_FINDERS = True  # no collectstatic step between a clone and a sty
 
 # Work that the monitor process does for the control plane every few seconds: dotted paths,
 # because the engine may not import it.
-HOUSEKEEPING = ["buckets.mirror.catch_up", "buckets.status.flush"]
+HOUSEKEEPING = ["buckets.mirror.catch_up", "buckets.removals.flush", "buckets.status.flush"]
 # The control plane's writes, for `MultiRegionMonitor.add_bucket_to_active_config` and its siblings.
 BUCKET_WRITES = {
     "add": "buckets.programs.add",

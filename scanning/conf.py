@@ -5,10 +5,13 @@ Pure declarations: ``bucketwatch/env.py`` reads the file and the environment int
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from scanning.core.addresses import AddressRules
 
 _LAST_PORT = 65535
 
@@ -131,6 +134,26 @@ class Storage(Section):
     )
 
 
+class Security(Section):
+    allow_private_endpoints: bool = Field(
+        default=False,
+        description="buckets and webhooks may be at loopback and private addresses",
+    )
+    allowed_networks: str = Field(
+        "", description="networks that they may be in, with commas between: 10.0.0.0/8,fd00::/8"
+    )
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _names_networks(cls, networks: str) -> str:
+        for network in filter(None, map(str.strip, networks.split(","))):
+            try:
+                ip_network(network)
+            except ValueError:
+                raise ValueError("must be networks such as 10.0.0.0/8, with commas") from None
+        return networks
+
+
 class ScanningConf(Section):
     """Everything that the scanning engine can be told."""
 
@@ -142,6 +165,14 @@ class ScanningConf(Section):
     queue: Queue = Queue()
     ready: Ready = Ready()
     storage: Storage = Storage()
+    security: Security = Security()
+
+    @property
+    def address_rules(self) -> AddressRules:
+        return AddressRules.of(
+            allow_private=self.security.allow_private_endpoints,
+            networks=self.security.allowed_networks,
+        )
 
     @property
     def page_size(self) -> int:

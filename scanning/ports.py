@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from scanning.core.listing import Columns
     from scanning.core.matching import Page
@@ -154,3 +154,12 @@ class Vault(Protocol):
 
     def delete_secret(self, name: str) -> None:
         """Forget one entry; nothing happens if there is none."""
+
+    def names(self) -> frozenset[str]:
+        """The names of all entries, halves of key pairs included."""
+
+    def read_secrets(self, names: Collection[str]) -> Mapping[str, str]:
+        """The values of some entries; those that are not there are left out."""
+
+    def write_many(self, entries: Mapping[str, str]) -> None:
+        """Create or replace entries by name, and verify them. A failure may leave some written."""

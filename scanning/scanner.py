@@ -77,7 +77,7 @@ class BucketScanner(threading.Thread):
         self._clients = client_cache
         self._claim = claim
         self._keep_going = keep_going
-        self._settings = settings or _in_one_go(self.conf)
+        self._settings = _of(self.bucket, settings or _in_one_go(self.conf))
         self._clock = clock
         self.result: ScanResult | None = None
 
@@ -151,7 +151,7 @@ def dry_run(bucket: BucketConfig, conf: ScanningConf, clients: S3ClientCache) ->
                 states=ReadOnlyStates(wiring.engine().states),
                 clock=time.time,
                 keep_going=_never_stop,
-                settings=replace(_in_one_go(conf), lanes=1),
+                settings=replace(_of(bucket, _in_one_go(conf)), lanes=1),
                 counts=outcome.counts,
             ),
             bucket,
@@ -163,6 +163,10 @@ def dry_run(bucket: BucketConfig, conf: ScanningConf, clients: S3ClientCache) ->
 def _in_one_go(conf: ScanningConf) -> ScanSettings:
     """Somebody waits for this scan: it does not pause for other buckets."""
     return replace(wiring.scan_settings(conf), slice_s=math.inf)
+
+
+def _of(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
+    return replace(settings, lanes=bucket.lanes or settings.lanes)
 
 
 def _scan_with_credentials(

@@ -76,7 +76,7 @@ class _RegionRun:
                     _, running = wait(running, timeout=_LOOK_AGAIN_S, return_when=FIRST_COMPLETED)
                 elif not self._sleep_until_due(until):
                     break
-        _report().send(wiring.client_cache().get_stats())
+        _report().send(wiring.client_cache().get_stats(), vault_age_s=wiring.vault_age_s())
 
     def _claim(self, most: int) -> list[Claim]:
         if most <= 0:

@@ -12,29 +12,35 @@ import django
 from django.apps import apps
 from django.conf import settings
 
-from scanning.adapters import stats, vault_local
+from scanning.adapters import stats, vault_infisical, vault_local
 from scanning.adapters.clearing import Clearing
-from scanning.adapters.configuration import ConfigurationStore
+from scanning.adapters.configuration import ConfigurationStore, parse_document
 from scanning.adapters.leases import RedisLeases, RedisStatuses
+from scanning.adapters.recent_events import RecentEvents
 from scanning.adapters.redis_connection import RedisConnection, RedisHealth
 from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.adapters.schedule_store import ScheduleStore
 from scanning.adapters.state import RedisStates
 from scanning.adapters.vault_snapshot import CredentialSnapshot
+from scanning.core.errors import BucketwatchError, ConfigurationError
 from scanning.heartbeat import LeaseHeartbeat
 from scanning.scan import ScanSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import redis
 
     from scanning.conf import ScanningConf
+    from scanning.core.addresses import AddressRules
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.ports import Storage, Vault
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+PROBE_S = 5.0
 
 _built: dict[tuple[int, str], Any] = {}
 # Scan threads ask for the same things at the same moment. One builder may call another.
@@ -155,15 +161,47 @@ def statuses() -> RedisStatuses:
 
 
 @_once
+def recent_events() -> RecentEvents:
+    return RecentEvents(impatient_connection())
+
+
+@_once
 def client_cache() -> S3ClientCache:
     return S3ClientCache(conf())
 
 
 @_once
+def probing_clients() -> S3ClientCache:
+    """For somebody who waits in front of a page: one try, and short time-outs."""
+    storage = conf().storage
+    short = storage.model_copy(
+        update={
+            "connect_timeout": min(storage.connect_timeout, PROBE_S),
+            "read_timeout": min(storage.read_timeout, PROBE_S),
+        }
+    )
+    return S3ClientCache(conf().model_copy(update={"storage": short}), most=10, attempts=1)
+
+
+@_once
 def vault() -> Vault:
     site = settings.SITE
+    if site.uses_infisical:
+        return vault_infisical.open_infisical_vault(site)
     key = site.vault_key.get_secret_value() if site.vault_key else None
     return vault_local.open_local_vault(settings.DATA_DIR, key)
+
+
+def rotate_vault_key() -> Path:
+    """Give the embedded vault a new key; returns the file that holds it."""
+    site = settings.SITE
+    if site.uses_infisical:
+        raise ConfigurationError(
+            "The keys are in Infisical, as the INFISICAL_ variables say: the embedded vault is "
+            "not in use"
+        )
+    key = site.vault_key.get_secret_value() if site.vault_key else None
+    return vault_local.rotate_key(settings.DATA_DIR, key)
 
 
 @_once
@@ -171,10 +209,41 @@ def credentials() -> CredentialSnapshot:
     return CredentialSnapshot(vault())
 
 
+def vault_age_s() -> float | None:
+    """How long ago this process read the vault; None if it never could."""
+    try:
+        return credentials().age_s()
+    except BucketwatchError:  # every scan says so
+        return None
+
+
 def storage(
     clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, scanning: ScanningConf
 ) -> Storage:
     return S3Storage(clients, bucket, pair, scanning)
+
+
+def bucket_config(name: str, document: Mapping[str, Any], *, notifications: bool) -> BucketConfig:
+    """The engine's view of a configuration document; what makes no sense raises."""
+    return parse_document(name, document, notifications=notifications)
+
+
+def first_keys(
+    name: str, document: Mapping[str, Any], pair: KeyPair, *, most: int
+) -> tuple[str, ...]:
+    """The first keys of the bucket that a configuration document describes: one request.
+
+    Raises the errors of S3.
+    """
+    bucket = bucket_config(name, document, notifications=True)
+    source = storage(probing_clients(), bucket, pair, conf())
+    page = source.page("", most)
+    return tuple(source.rows(page.entries).keys) if page.row_count else ()
+
+
+def address_rules() -> AddressRules:
+    """Which addresses buckets and webhooks may be at."""
+    return conf().address_rules
 
 
 def redis_health() -> RedisHealth:

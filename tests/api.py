@@ -36,7 +36,14 @@ class Caller:
         )
 
     def send(self, method: str, path: str, body: Any = None) -> Any:
-        return self.get(path) if method == "GET" else self.post(path, b"" if body is None else body)
+        if method == "GET":
+            return self.get(path)
+        if method == "POST":
+            return self.post(path, b"" if body is None else body)
+        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body)
+        return self._client.generic(
+            method, path, data, content_type="application/json", headers=self.headers
+        )
 
 
 def use_fast_hashes() -> None:

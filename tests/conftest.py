@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from pytest_django import Settings
 
 from scanning import wiring
+from tests.infisical_server import InfisicalServer
 from tests.servers import RedisServer, TestS3Server
 
 
@@ -36,6 +37,22 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestS3Server
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def _infisical_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfisicalServer]:
+    server = InfisicalServer(tmp_path_factory.mktemp("infisical"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def infisical_server(_infisical_process: InfisicalServer) -> InfisicalServer:
+    """A stand-in for Infisical over HTTP, empty and without faults."""
+    _infisical_process.start()  # the test before may have stopped it
+    _infisical_process.reset()
+    return _infisical_process
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,21 @@
 """The ports in memory: a bucket, and what is remembered of it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scanning.core.errors import CommitOutOfStep, TransientError
 from scanning.core.listing import Columns, read_rows, render_entries
 from scanning.core.segments import Entry
-from scanning.core.types import BucketConfig, Claim, ObjectMetadata, ObjectState, ScanCounts
+from scanning.core.types import (
+    BucketConfig,
+    Claim,
+    KeyPair,
+    ObjectMetadata,
+    ObjectState,
+    ScanCounts,
+)
 from scanning.ports import Commit, KnownState, Progress
 from scanning.scan import Scan, ScanEnd, ScanSettings
 
@@ -204,3 +211,46 @@ class Site:
     def wanting(self, **changes: Any) -> "Site":
         self.bucket = replace(self.bucket, **changes)
         return self
+
+
+class FakeVault:
+    """A vault in memory; ``before_read`` may raise, or wait, and ``reads`` counts."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, str] = {}
+        self.reads = 0
+        self.before_read: Callable[[], None] = lambda: None
+
+    def read_all(self) -> Mapping[str, KeyPair]:
+        self.reads += 1
+        self.before_read()
+        halves = dict(self.entries)
+        prefixes = [n.removesuffix("_ACCESS_KEY") for n in halves if n.endswith("_ACCESS_KEY")]
+        return {
+            prefix: KeyPair(halves[f"{prefix}_ACCESS_KEY"], halves[f"{prefix}_SECRET_KEY"])
+            for prefix in prefixes
+            if f"{prefix}_SECRET_KEY" in halves
+        }
+
+    def write(self, prefix: str, pair: KeyPair) -> None:
+        self.write_secret(f"{prefix}_ACCESS_KEY", pair.access_key)
+        self.write_secret(f"{prefix}_SECRET_KEY", pair.secret_key)
+
+    def delete(self, prefix: str) -> None:
+        self.delete_secret(f"{prefix}_ACCESS_KEY")
+        self.delete_secret(f"{prefix}_SECRET_KEY")
+
+    def write_secret(self, name: str, value: str) -> None:
+        self.entries[name] = value
+
+    def delete_secret(self, name: str) -> None:
+        self.entries.pop(name, None)
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self.entries)
+
+    def read_secrets(self, names: Collection[str]) -> Mapping[str, str]:
+        return {name: self.entries[name] for name in names if name in self.entries}
+
+    def write_many(self, entries: Mapping[str, str]) -> None:
+        self.entries |= entries

@@ -7,11 +7,15 @@ import boto3
 from botocore.config import Config
 
 from bucketwatch.demo.servers import RedisServer, S3Server
+from scanning.conf import ScanningConf, Security
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["RedisServer", "TestS3Server"]
+__all__ = ["LOCAL", "RedisServer", "TestS3Server"]
+
+# The default configuration, but that servers may be on this host.
+LOCAL = ScanningConf(security=Security(allow_private_endpoints=True))
 
 _numbers = count(1)
 

@@ -31,6 +31,7 @@ os.environ |= {
     "DATA_DIR": _DATA_DIR,
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "LOG_LEVEL": "WARNING",
+    "SECURITY_ALLOW_PRIVATE_ENDPOINTS": "true",  # the test servers are on this host
 }
 
 from bucketwatch.settings import *  # noqa: E402, F403

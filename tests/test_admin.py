@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from buckets import selectors, services, status
+from buckets import removals, selectors, services, status
 from buckets.models import ApiClient, Bucket, Credential, Outbox
 from scanning import wiring
 from scanning.core import keys
@@ -236,19 +236,23 @@ def test_the_action_that_deletes_is_mirrored_and_empties_the_vault(operator, red
     assert wiring.vault().read_all() == {}
 
 
-def test_a_deletion_that_the_vault_refuses_keeps_the_bucket_and_says_why(
-    operator, bucket, settings
+@pytest.mark.parametrize("by_action", [True, False])
+def test_a_deletion_succeeds_without_the_vault_and_the_operator_is_told(
+    operator, bucket, settings, by_action
 ):
-    (settings.DATA_DIR / "vault.enc").write_text("not a vault")
+    vault_file = settings.DATA_DIR / "vault.enc"
+    kept = vault_file.read_bytes()
+    vault_file.write_text("not a vault")
     action = {"action": "delete_selected", "_selected_action": [bucket.pk], "post": "yes"}
+    url = LIST if by_action else reverse("admin:buckets_bucket_delete", args=[bucket.pk])
 
-    response = operator.post(LIST, action, follow=True)
-    assert any("damaged" in message for message in said(response))
-    url = reverse("admin:buckets_bucket_delete", args=[bucket.pk])
-    response = operator.post(url, {"post": "yes"}, follow=True)
-    assert any("damaged" in message for message in said(response))
+    response = operator.post(url, action, follow=True)
 
-    assert Bucket.objects.exists()
+    assert any("the vault does not answer" in message for message in said(response))
+    assert not Bucket.objects.exists()
+    vault_file.write_bytes(kept)
+    assert removals.flush_now()
+    assert wiring.vault().names() == frozenset()
 
 
 @pytest.mark.parametrize(

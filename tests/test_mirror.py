@@ -67,6 +67,8 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
             "suffix": "",
             "events": ["created", "updated", "detected"],
             "first_scan": "announce",
+            "lanes": None,
+            "taken_over": False,
         },
     }
     assert not Outbox.objects.exists()

@@ -15,13 +15,14 @@ from scanning.conf import ScanningConf
 from scanning.core.types import BucketConfig, KeyPair
 from tests.canned_http import Answer, CannedServer
 from tests.listing_bodies import Row, rgw
+from tests.servers import LOCAL
 
 BODY = rgw([Row("a")])
 
 
 @pytest.fixture
 def cache():
-    cache = S3ClientCache()
+    cache = S3ClientCache(LOCAL)
     yield cache
     cache.clear_cache()
 
@@ -64,7 +65,7 @@ def test_a_client_key_tells_neither_half_of_the_pair(cache):
 
 
 def test_the_least_recently_used_client_goes_first():
-    cache = S3ClientCache(most=2)
+    cache = S3ClientCache(LOCAL, most=2)
     first, second = (cache.get_client("s3.example", name, "s") for name in "ab")
     assert cache.get_client("s3.example", "a", "s") is first
     cache.get_client("s3.example", "c", "s")
@@ -75,7 +76,7 @@ def test_the_least_recently_used_client_goes_first():
 
 
 def test_a_client_that_was_evicted_still_works_for_whoever_holds_it():
-    cache = S3ClientCache(most=1)
+    cache = S3ClientCache(LOCAL, most=1)
     with CannedServer(Answer(200, BODY)) as server:
         held = cache.get_client(server.url, "a", "s")
         held.list_objects_v2(Bucket="photos")
@@ -131,7 +132,7 @@ def test_many_threads_asking_at_once_make_one_client(cache):
 
 def _client_in_a_child(url: str) -> int:
     storage = S3Storage(
-        S3ClientCache(), BucketConfig("photos", url, "r", "C"), KeyPair("a", "s"), ScanningConf()
+        S3ClientCache(LOCAL), BucketConfig("photos", url, "r", "C"), KeyPair("a", "s"), LOCAL
     )
     return storage.page("", 10).row_count
 
@@ -208,7 +209,7 @@ def test_nothing_in_the_environment_or_at_home_matters(monkeypatch, tmp_path):
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     with CannedServer(Answer(200, BODY)) as server:
-        cache = S3ClientCache()
+        cache = S3ClientCache(LOCAL)
         client = cache.get_client(server.url, "RIGHT", "right")
         seen = []
         client.meta.events.register("before-send.s3", lambda request, **_: seen.append(request))

@@ -27,7 +27,12 @@ from tests.canned_http import Answer, CannedServer, Reset, Stall, error, never_l
 from tests.listing_bodies import Row, rgw
 
 PAIR = KeyPair("AKIDPUBLIC", "very-secret")
-CONF = ScanningConf.model_validate({"storage": {"connect_timeout": 2, "read_timeout": 0.2}})
+CONF = ScanningConf.model_validate(
+    {
+        "storage": {"connect_timeout": 2, "read_timeout": 0.2},
+        "security": {"allow_private_endpoints": True},
+    }
+)
 BODY = rgw([Row("a"), Row("b")])
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.ahead import Lane, list_pages
-from scanning.conf import ScanningConf
 from scanning.core.errors import BucketNotFound, CredentialsRejected, StorageUnavailable
 from scanning.core.listing import Columns
 from scanning.core.matching import digest, end_of_rows
 from scanning.core.types import BucketConfig, KeyPair, ObjectMetadata
 from tests.canned_http import Answer, CannedServer
 from tests.listing_bodies import FLAVOURS, Row, minio, rgw
+from tests.servers import LOCAL
 
 PAIR = KeyPair("AKID", "secret")
 KEYS = [
@@ -34,13 +34,13 @@ KEYS = [
 
 @pytest.fixture
 def cache() -> Iterator[S3ClientCache]:
-    cache = S3ClientCache(attempts=1)
+    cache = S3ClientCache(LOCAL, attempts=1)
     yield cache
     cache.clear_cache()
 
 
 def storage(cache: S3ClientCache, url: str, bucket: str = "photos") -> S3Storage:
-    return S3Storage(cache, BucketConfig(bucket, url, "r", "C"), PAIR, ScanningConf())
+    return S3Storage(cache, BucketConfig(bucket, url, "r", "C"), PAIR, LOCAL)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def moto(s3_server, cache):
     """A storage on a fresh bucket of the S3 server; `name` has a dot, as names may."""
     name = s3_server.bucket()
     pair = KeyPair(s3_server.access_key, s3_server.secret_key)
-    return S3Storage(cache, BucketConfig(name, s3_server.url, "r", "C"), pair, ScanningConf())
+    return S3Storage(cache, BucketConfig(name, s3_server.url, "r", "C"), pair, LOCAL)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_bucket_that_is_not_there_is_never_an_empty_listing(s3_server, cache):
     pair = KeyPair(s3_server.access_key, s3_server.secret_key)
     missing = BucketConfig("no-such-bucket", s3_server.url, "r", "C")
     with pytest.raises(BucketNotFound, match=r"^bucket no-such-bucket at 127\.0\.0\.1:"):
-        listed(S3Storage(cache, missing, pair, ScanningConf()))
+        listed(S3Storage(cache, missing, pair, LOCAL))
 
 
 def test_keys_that_the_server_does_not_know_are_told_as_such(s3_server, cache):

@@ -15,13 +15,14 @@ from scanning.core import keys
 from scanning.core.types import EventType, ScanResult
 from scanning.scanner import BucketScanner
 from tests import engine
+from tests.servers import LOCAL
 
 QUEUE = "linode:notifications:queue"
 
 
 @pytest.fixture
 def clients():
-    cache = S3ClientCache()
+    cache = S3ClientCache(LOCAL)
     yield cache
     cache.clear_cache()
 

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from buckets import selectors, services
 from buckets.models import ApiClient, Bucket, Credential, Outbox
+from buckets.services import buckets as bucket_services
 from scanning import wiring
 from scanning.adapters.vault_local import LocalVault
 from scanning.core.errors import VaultUnavailable
@@ -144,7 +145,7 @@ def test_a_bucket_that_exists_is_said_so_and_keeps_its_keys():
 def test_two_who_add_the_same_bucket_at_once_do_not_mix_their_keys(monkeypatch):
     """The second one looks before the first has committed: the look finds nothing."""
     add()
-    monkeypatch.setattr(services, "_refuse_taken_names", _blind_once())
+    monkeypatch.setattr(bucket_services, "_refuse_taken_names", _blind_once())
 
     with pytest.raises(services.BucketExists):
         add(access_key="OTHER", secret_key="OTHER")
@@ -155,7 +156,7 @@ def test_two_who_add_the_same_bucket_at_once_do_not_mix_their_keys(monkeypatch):
 def test_the_same_with_a_shared_credential(monkeypatch):
     shared = services.add_credential(name="shared", access_key="A", secret_key="S")
     add()
-    monkeypatch.setattr(services, "_refuse_taken_names", _blind_once())
+    monkeypatch.setattr(bucket_services, "_refuse_taken_names", _blind_once())
 
     with pytest.raises(services.BucketExists):
         add(credential=shared)
@@ -163,7 +164,7 @@ def test_the_same_with_a_shared_credential(monkeypatch):
 
 def _blind_once() -> Callable[..., None]:
     looks = iter([True])
-    look = services._refuse_taken_names
+    look = bucket_services._refuse_taken_names
 
     def blind_once(name: str, **arguments: bool) -> None:
         if not next(looks, False):
@@ -340,7 +341,7 @@ def test_keys_that_other_buckets_use_are_not_replaced_through_one_of_them():
 
     assert "used by bucket other too" in message
     assert pairs()["MEDIA_IN"].access_key == ACCESS
-    services.replace_keys(credential=first.credential, access_key="NEW", secret_key="NEWER")
+    services.rotate_credential(credential=first.credential, access_key="NEW", secret_key="NEWER")
     assert pairs()["MEDIA_IN"].access_key == "NEW"
 
 

@@ -50,7 +50,7 @@ def test_an_empty_installation_has_every_documented_member(store):
             "last_scan_time": None,
             "success_rate": 1.0,
         },
-        "client_cache": NO_CLIENTS,
+        "client_cache": NO_CLIENTS | {"vault_snapshot_age_s": None},
         "redis": {
             "queue_length": 0,
             "queue_name": "linode:notifications:queue",
@@ -96,7 +96,18 @@ def test_a_process_adds_what_is_new_since_it_last_told(store):
     one.send(NO_CLIENTS | {"cache_hits": 5, "evictions": 2, "total_clients": 2})
     said = NO_CLIENTS | {"cache_hits": 7, "evictions": 2, "total_clients": 3}
     one.send(said | {"unrecognised_bodies": 1})
-    assert wiring.metrics()["client_cache"] == said | {"unrecognised_bodies": 1}
+    counted = said | {"unrecognised_bodies": 1, "vault_snapshot_age_s": None}
+    assert wiring.metrics()["client_cache"] == counted
+
+
+def test_the_age_of_the_oldest_keys_in_any_process_is_shown(store):
+    ClientCacheReport(wiring.connection()).send(NO_CLIENTS, vault_age_s=30.0)
+    now = time.time()
+    store.hset(keys.CLIENTS, "other:1", f"0:{now:.0f}:{now - 500:.0f}")
+    store.hset(keys.CLIENTS, "an-older-version:2", f"0:{now:.0f}")
+    store.hset(keys.CLIENTS, "gone:3", f"0:{now - 200:.0f}:{now - 9000:.0f}")
+    age_s = wiring.metrics()["client_cache"]["vault_snapshot_age_s"]
+    assert age_s == pytest.approx(500, abs=60)
 
 
 def test_what_could_not_be_told_is_told_later(store, redis_server, settings):

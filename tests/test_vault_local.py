@@ -58,6 +58,18 @@ def test_single_secrets_live_beside_the_pairs_and_do_not_look_like_one(path, key
     assert vault._entries() == {"MEDIA_IN_WEBHOOK_CLIENT_SECRET": "s"}
 
 
+def test_many_entries_are_written_at_once_and_some_are_read_back(path, key):
+    vault = LocalVault(path, key)
+    entries = {"A_ACCESS_KEY": "a", "A_SECRET_KEY": "s", "B_WEBHOOK_CLIENT_SECRET": "w"}
+
+    vault.write_many(entries)
+
+    assert vault.names() == entries.keys()
+    assert vault.read_all() == {"A": KeyPair("a", "s")}
+    wanted = ["B_WEBHOOK_CLIENT_SECRET", "GONE"]
+    assert LocalVault(path, key).read_secrets(wanted) == {"B_WEBHOOK_CLIENT_SECRET": "w"}
+
+
 def test_the_pairs_have_the_names_that_older_vaults_use(path, key):
     vault = LocalVault(path, key)
     vault.write("MEDIA_IN", PAIR)

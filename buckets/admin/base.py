@@ -9,8 +9,8 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.timesince import timesince
 
-from buckets import forms, services
-from scanning.core.errors import ConfigurationError, TransientError
+from buckets import forms, selectors, services
+from scanning.core.errors import ConfigurationError, TransientError, VaultRefused
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 else:  # generic for type checkers only
     ModelAdmin = admin.ModelAdmin
 
-REFUSALS = (ValidationError, services.BucketExists, TransientError, ConfigurationError)
+VAULT_AWAY = (
+    "It is deleted; the vault does not answer, and what it holds of it will be removed by itself."
+)
+REFUSALS = (
+    ValidationError,
+    services.BucketExists,
+    TransientError,
+    ConfigurationError,
+    VaultRefused,
+)
 
 
 def ago(moment: datetime | None) -> str:
@@ -59,7 +68,7 @@ class ServiceAdmin(ModelAdmin):
             response = super().delete_view(request, object_id, extra_context)
         except REFUSALS as exc:
             return self._say_no(request, exc)
-        self.after_writing(request)
+        self._after_deleting(request)
         return response
 
     def changelist_view(
@@ -71,7 +80,7 @@ class ServiceAdmin(ModelAdmin):
             if request.method != "POST":
                 raise
             return self._say_no(request, exc)
-        self.after_writing(request)
+        self._after_deleting(request)
         return response
 
     def get_form(
@@ -98,11 +107,25 @@ class ServiceAdmin(ModelAdmin):
         for row in queryset:
             self.delete_model(request, row)
 
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """Leave it to the services, which log whoever changes something."""
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        pass
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        pass
+
     def note_written(self, request: HttpRequest, name: str) -> None:
         """Remember what this request wrote; ``after_writing`` is called once that is committed."""
 
     def after_writing(self, request: HttpRequest) -> None:
         pass
+
+    def _after_deleting(self, request: HttpRequest) -> None:
+        self.after_writing(request)
+        if request.method == "POST" and selectors.vault_removals_wait():
+            messages.warning(request, VAULT_AWAY)
 
     def _say_no(self, request: HttpRequest, exc: Exception) -> HttpResponse:
         for field, texts in forms.refusals(exc).items():

@@ -55,6 +55,7 @@ class BucketAdmin(ServiceAdmin):
         "disable_notifications",
         "pause_monitoring",
         "resume_monitoring",
+        "scan_now",
         "release_holds",
     )
     save_on_top = False
@@ -81,6 +82,7 @@ class BucketAdmin(ServiceAdmin):
                     "monitoring_enabled",
                     "notifications_enabled",
                     "fetch_metadata",
+                    "lanes",
                 )
             },
         ),
@@ -108,6 +110,7 @@ class BucketAdmin(ServiceAdmin):
                     "webhook_client_id",
                     "webhook_client_secret",
                     "webhook_token_url",
+                    "webhook_secret_in_redis",
                 )
             },
         ),
@@ -175,13 +178,27 @@ class BucketAdmin(ServiceAdmin):
     def resume_monitoring(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
         self._change_all(request, queryset, "monitoring resumed", monitoring_enabled=True)
 
+    @admin.action(description="Scan selected buckets now", permissions=["change"])
+    def scan_now(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
+        active = [bucket for bucket in queryset if bucket.monitoring_enabled]
+        paused = len(queryset) - len(active)
+        try:
+            for bucket in active:
+                services.scan_now(bucket=bucket, by=actor(request))
+        except RedisUnavailable as exc:
+            self.message_user(request, f"No scan was asked for: {exc}", messages.ERROR)
+            return
+        left_out = f"; {paused} paused: resume their monitoring first" if paused else ""
+        self.message_user(
+            request, f"{len(active)} will be scanned at once{left_out}.", messages.SUCCESS
+        )
+
     @admin.action(description="Confirm held deletions of selected buckets", permissions=["change"])
     def release_holds(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
         held = [bucket for bucket in queryset if bucket.held_since]
         try:
             for bucket in held:
                 services.release_hold(bucket=bucket, by=actor(request))
-                self.log_change(request, bucket, "held deletions confirmed")
         except RedisUnavailable as exc:
             self.message_user(request, f"Nothing was confirmed: {exc}", messages.ERROR)
             return
@@ -196,6 +213,5 @@ class BucketAdmin(ServiceAdmin):
     ) -> None:
         for bucket in queryset:
             services.update_bucket(bucket=bucket, by=actor(request), **changes)
-            self.log_change(request, bucket, done)
             self.note_written(request, bucket.name)
         self.message_user(request, f"{len(queryset)} selected: {done}.", messages.SUCCESS)

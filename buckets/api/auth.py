@@ -16,7 +16,7 @@ from django.contrib.auth.hashers import check_password
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
 from rest_framework.exceptions import AuthenticationFailed
-from rest_framework.permissions import BasePermission
+from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.tokens import AccessToken
@@ -107,7 +107,15 @@ def _note_use(client: ApiClient) -> None:
 
 
 class IsApiClient(BasePermission):
-    """Whoever has a token; which scope may do what comes with the scopes."""
+    """Whoever has a token may read; changing needs a client whose scope is ``manage``."""
+
+    message = (
+        "This needs an API client with the scope 'manage', and this one's is 'read': "
+        "ask the operator for another client."
+    )
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        return isinstance(request.user, ApiClient)
+        client: Any = request.user
+        if not isinstance(client, ApiClient):
+            return False
+        return request.method in SAFE_METHODS or client.scope == ApiClient.Scope.MANAGE

@@ -1,11 +1,13 @@
-"""Every error under /api, /ready and /metrics: JSON with an ``error`` member, one line for people.
+"""Every error under /api, /ready and /metrics is one shape: ``{"error": …, "fields": {…}}``.
 
-A 400 about the body has ``fields`` too: each member that is wrong, with its messages.
+``error`` is one line for people; ``fields`` maps each member that is wrong to its messages, and is
+empty when none is.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ObjectDoesNotExist, SuspiciousOperation, ValidationError
@@ -18,10 +20,10 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from buckets import services
-from scanning.core.errors import ConfigurationError, TransientError
+from scanning.core.errors import BucketwatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +45,14 @@ class InvalidBody(exceptions.APIException):
         self.fields = dict(fields)
 
 
-class BucketConflict(exceptions.APIException):
-    """409."""
+class Conflict(exceptions.APIException):
+    """409: the request is right, and what is there stands against it."""
 
     status_code = status.HTTP_409_CONFLICT
+
+
+def error_body(error: str, fields: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
+    return {"error": error, "fields": dict(fields or {})}
 
 
 def answer(exc: Exception, context: dict[str, Any]) -> Response:
@@ -54,7 +60,7 @@ def answer(exc: Exception, context: dict[str, Any]) -> Response:
     known = _known(exc)
     if known is None:
         log.error("%s failed", _path(context), exc_info=exc)
-        return Response({"error": INTERNAL}, status=status.HTTP_500_INTERNAL_SERVER_ERROR)
+        return Response(error_body(INTERNAL), status=status.HTTP_500_INTERNAL_SERVER_ERROR)
     response = exception_handler(known, context)  # status, headers, roll-back
     if response is None:  # pragma: no cover - it knows every APIException
         raise exc
@@ -74,10 +80,10 @@ def _known(exc: Exception) -> exceptions.APIException | None:
         case ValidationError():
             known = InvalidBody(_fields(exc))
         case services.BucketExists():
-            known = BucketConflict(str(exc))
+            known = Conflict(str(exc))
         case ObjectDoesNotExist():  # deleted by somebody else meanwhile
             known = exceptions.NotFound(str(exc))
-        case TransientError() | ConfigurationError():
+        case BucketwatchError():  # the vault or Redis: the message says which, and the fix
             known = _unavailable(str(exc))
         case OperationalError() | InterfaceError():
             log.error("The database failed: %s", exc)
@@ -85,6 +91,15 @@ def _known(exc: Exception) -> exceptions.APIException | None:
         case SuspiciousOperation():
             known = exceptions.ParseError("The request is not one that can be read.")
     return known
+
+
+@contextmanager
+def refusals_as_conflicts() -> Iterator[None]:
+    """Answer 409 where nothing in the request is wrong, and a service refuses all the same."""
+    try:
+        yield
+    except ValidationError as exc:
+        raise Conflict(" ".join(exc.messages)) from None
 
 
 def _unavailable(text: str) -> exceptions.APIException:
@@ -101,13 +116,13 @@ def _fields(exc: ValidationError) -> dict[str, list[str]]:
 
 def _body(exc: exceptions.APIException) -> dict[str, Any]:
     if not isinstance(exc, InvalidBody):
-        return {"error": _one_line(exc.detail)}
+        return error_body(_one_line(exc.detail))
     about: dict[str, list[str]] = {}  # a message -> the members that it is about
     for member, messages in exc.fields.items():
         for message in messages:
             about.setdefault(_one_line(message), []).append(member)
     error = "; ".join(_about(members, message) for message, members in about.items())
-    return {"error": error, "fields": exc.fields}
+    return error_body(error, exc.fields)
 
 
 def _about(members: list[str], message: str) -> str:
@@ -136,17 +151,17 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer a request that Django refused before any view saw it (an unknown Host, for one)."""
     if _speaks_json(request):
         error = "The request was refused: is its Host one of ALLOWED_HOSTS?"
-        return JsonResponse({"error": error}, status=status.HTTP_400_BAD_REQUEST)
+        return JsonResponse(error_body(error), status=status.HTTP_400_BAD_REQUEST)
     return defaults.bad_request(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     if _speaks_json(request):
-        return JsonResponse({"error": INTERNAL}, status=status.HTTP_500_INTERNAL_SERVER_ERROR)
+        return JsonResponse(error_body(INTERNAL), status=status.HTTP_500_INTERNAL_SERVER_ERROR)
     return defaults.server_error(request)
 
 
 @csrf_exempt
 def no_such_route(request: HttpRequest) -> HttpResponse:
     """404 for whatever else is asked for under /api, with or without a token."""
-    return JsonResponse({"error": NO_ROUTE}, status=status.HTTP_404_NOT_FOUND)
+    return JsonResponse(error_body(NO_ROUTE), status=status.HTTP_404_NOT_FOUND)

@@ -13,7 +13,7 @@ from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from buckets import selectors
-from buckets.api.errors import DATABASE_AWAY
+from buckets.api.errors import DATABASE_AWAY, error_body
 from scanning import wiring
 from scanning.core.errors import RedisUnavailable
 
@@ -32,7 +32,7 @@ def _probe(view: Probe) -> Probe:
             response = view(request)
         else:
             error = f"{request.method} is not allowed here: use GET."
-            response = JsonResponse({"error": error}, status=405, headers={"Allow": "GET, HEAD"})
+            response = JsonResponse(error_body(error), status=405, headers={"Allow": "GET, HEAD"})
         response["Cache-Control"] = "no-store"
         return response
 
@@ -81,7 +81,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     try:
         return JsonResponse(wiring.metrics())
     except RedisUnavailable as exc:
-        return JsonResponse({"error": str(exc)}, status=503)
+        return JsonResponse(error_body(str(exc)), status=503)
 
 
 PROBES: dict[str, Probe] = {"health": health, "ready": ready, "metrics": metrics}

@@ -2,8 +2,11 @@
 
 from django.urls import re_path
 
-from buckets.api import views
+from buckets.api import openapi, views
 from buckets.api.errors import no_such_route
+from buckets.api.v1 import buckets, credentials, events
+
+NAME = r"(?P<name>[^/]+)"
 
 urlpatterns = [
     re_path(r"^auth/token/?$", views.Token.as_view(), name="token"),
@@ -25,5 +28,17 @@ urlpatterns = [
     re_path(r"^buckets/add/?$", views.AddBucket.as_view(), name="add-bucket"),
     re_path(r"^buckets/update/?$", views.UpdateBucket.as_view(), name="update-bucket"),
     re_path(r"^buckets/delete/?$", views.DeleteBucket.as_view(), name="delete-bucket"),
+    re_path(r"^v1/buckets/?$", buckets.Buckets.as_view(), name="v1-buckets"),
+    re_path(rf"^v1/buckets/{NAME}/?$", buckets.OneBucket.as_view(), name="v1-bucket"),
+    re_path(rf"^v1/buckets/{NAME}/scan/?$", buckets.ScanBucket.as_view(), name="v1-scan"),
+    re_path(rf"^v1/buckets/{NAME}/test/?$", buckets.TestBucket.as_view(), name="v1-test"),
+    re_path(rf"^v1/buckets/{NAME}/release/?$", buckets.ReleaseBucket.as_view(), name="v1-release"),
+    re_path(r"^v1/credentials/?$", credentials.Credentials.as_view(), name="v1-credentials"),
+    re_path(
+        rf"^v1/credentials/{NAME}/?$", credentials.OneCredential.as_view(), name="v1-credential"
+    ),
+    re_path(r"^v1/events/?$", events.Events.as_view(), name="v1-events"),
+    re_path(r"^schema/?$", openapi.Schema.as_view(), name="schema"),
+    re_path(r"^docs/?$", openapi.Page.as_view(), name="docs"),
     re_path(r"", no_such_route),
 ]

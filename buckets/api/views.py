@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from drf_spectacular.utils import extend_schema_view
 from rest_framework import status
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from buckets import members, programs, selectors, services
-from buckets.api import auth, logins, serializers
+from buckets.api import auth, described, logins, serializers
 from buckets.api.errors import InvalidBody
 from buckets.api.negotiation import LoginParser
 from scanning import wiring
@@ -33,6 +34,7 @@ class Token(APIView):
     def get_authenticate_header(self, request: Request) -> str:
         return auth.CHALLENGE  # without one, REST framework turns the 401 into a 403
 
+    @described.TOKEN
     def post(self, request: Request) -> Response:
         login = programs.read(serializers.Login, _body(request))
         attempt = logins.Attempt(
@@ -53,6 +55,7 @@ class Token(APIView):
 
 
 class NotificationStatus(APIView):
+    @described.STATUS
     def get(self, request: Request) -> Response:
         return Response({"buckets": selectors.notification_status()})
 
@@ -70,15 +73,18 @@ class SwitchNotifications(APIView):
         return Response(body | _note(bucket.name))
 
 
+@extend_schema_view(post=described.ENABLE)
 class EnableNotifications(SwitchNotifications):
     enabled = True
 
 
+@extend_schema_view(post=described.DISABLE)
 class DisableNotifications(SwitchNotifications):
     enabled = False
 
 
 class AddBucket(APIView):
+    @described.ADD
     def post(self, request: Request) -> Response:
         bucket = programs.add(_body(request), by=auth.client_of(request))
         interval_s = bucket.polling_interval or wiring.conf().defaults.polling_interval
@@ -95,6 +101,7 @@ class AddBucket(APIView):
 
 
 class UpdateBucket(APIView):
+    @described.UPDATE
     def post(self, request: Request) -> Response:
         update = programs.update(_body(request), by=auth.client_of(request))
         name = update.bucket.name
@@ -107,6 +114,7 @@ class UpdateBucket(APIView):
 
 
 class DeleteBucket(APIView):
+    @described.DELETE
     def post(self, request: Request) -> Response:
         bucket = _bucket_of_query(request)
         name = bucket.name

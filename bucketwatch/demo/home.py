@@ -104,6 +104,7 @@ class Home:
             "DATA_DIR": str(self.directory),
             "POLLING_INTERVAL": str(POLLING_INTERVAL_S),
             "READY_REQUIRE_WEBHOOK": "false",
+            "SECURITY_ALLOW_PRIVATE_ENDPOINTS": "true",  # the demo's S3 server is on this host
             **serving,
         }
         write_private(self.env_file, "".join(f"{k}={_quoted(v)}\n" for k, v in settings.items()))

@@ -20,11 +20,14 @@ from scanning.core import keys
 from scanning.core.types import WANTED_BY_DEFAULT, BucketConfig, EventType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from scanning.adapters.redis_connection import RedisConnection
 
 logger = logging.getLogger(__name__)
+
+MOST_LANES = 16
+_AT_ONCE = 1000
 
 # KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, garbage.
 # ARGV: bucket, revision, expected old JSON or '', new JSON, notifications '1'/'0', generation.
@@ -80,6 +83,18 @@ class Configuration:
 
     version: int
     buckets: Mapping[str, BucketConfig]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One bucket's configuration as Redis holds it, whoever wrote it.
+
+    ``text`` is what should be JSON; ``revision`` None if bucketwatch did not write it.
+    """
+
+    text: str
+    notifications: bool
+    revision: int | None
 
 
 class ConfigurationStore:
@@ -140,6 +155,32 @@ class ConfigurationStore:
         stored = self._connection.run(lambda r: r.hgetall(keys.REVISIONS))
         return {str(name): int(revision) for name, revision in stored.items()}
 
+    def stored(self) -> dict[str, Stored]:
+        """Every configuration in Redis, unmanaged ones too, by bucket.
+
+        Looks through the whole keyspace: for commands that somebody runs now and then.
+        """
+        revisions = self.revisions()
+        found = [n.removeprefix(keys.CONFIG_PREFIX) for n in self._keys(keys.CONFIG_PREFIX)]
+        names = sorted({*found, *revisions})
+        stored: dict[str, Stored] = {}
+        for at in range(0, len(names), _AT_ONCE):
+            part = names[at : at + _AT_ONCE]
+            texts, disabled = self._connection.run(_Read(part))
+            for name, text, off in zip(part, texts, disabled, strict=True):
+                stored[name] = Stored(str(text or ""), not off, revisions.get(name))
+        return stored
+
+    def _keys(self, prefix: str) -> set[str]:
+        """All names of strings that begin so."""
+        found: set[str] = set()
+        cursor = 0
+        while True:
+            cursor, names = self._connection.run(_Scan(cursor, prefix))
+            found.update(map(str, names))
+            if cursor == 0:
+                return found
+
     def version(self) -> int:
         return int(self._connection.run(lambda r: r.get(keys.CONFIG_VERSION)) or 0)
 
@@ -172,6 +213,34 @@ class ConfigurationStore:
 
         text, disabled = self._connection.run(read)
         return parse_bucket(name, text, notifications=not disabled)
+
+
+class _Scan:
+    """One step through the keyspace."""
+
+    def __init__(self, cursor: int, prefix: str) -> None:
+        self._cursor, self._prefix = cursor, prefix
+
+    def __call__(self, r: Any) -> tuple[int, list[str]]:
+        cursor, names = r.scan(
+            self._cursor, match=f"{self._prefix}*", count=_AT_ONCE, _type="string"
+        )
+        return int(cursor), list(names)
+
+
+class _Read:
+    """Texts and disabled flags of some buckets."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __call__(self, r: Any) -> tuple[list[str | None], list[int]]:
+        pipe = r.pipeline(transaction=False)
+        pipe.mget([keys.config(name) for name in self._names])
+        for name in self._names:
+            pipe.exists(keys.notifications_disabled(name))
+        texts, *disabled = pipe.execute()
+        return texts, disabled
 
 
 def parse_bucket(name: str, text: str | None, *, notifications: bool) -> BucketConfig | None:
@@ -208,7 +277,12 @@ def parse_document(name: str, document: Mapping[str, Any], *, notifications: boo
         events=frozenset(map(EventType, ours["events"])) if "events" in ours else WANTED_BY_DEFAULT,
         first_scan="baseline" if ours.get("first_scan") == "baseline" else "announce",
         taken_over=bool(ours.get("taken_over")),
+        lanes=_lanes(ours.get("lanes")),
     )
+
+
+def _lanes(value: Any) -> int | None:
+    return max(1, min(int(value), MOST_LANES)) if value else None
 
 
 def _merge(stored: str, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,8 +295,9 @@ def _merge(stored: str, document: Mapping[str, Any]) -> dict[str, Any]:
     merged = old | {k: v for k, v in document.items() if k != "bucketwatch"}
     ours = old.get("bucketwatch")
     merged["bucketwatch"] = (ours if isinstance(ours, dict) else {}) | document["bucketwatch"]
-    # A client secret in webhook_auth is an old consumer's: kept as it is.
+    # What an old consumer has in webhook_auth is kept unless it is given, or given as None.
     auth, new_auth = old.get("webhook_auth"), document.get("webhook_auth")
-    if isinstance(auth, dict) and isinstance(new_auth, dict):
-        merged["webhook_auth"] = auth | new_auth
+    if isinstance(new_auth, dict):
+        both = (auth if isinstance(auth, dict) else {}) | new_auth
+        merged["webhook_auth"] = {k: v for k, v in both.items() if v is not None}
     return {k: v for k, v in merged.items() if v is not None}

@@ -10,6 +10,7 @@ from botocore.parsers import ResponseParserError
 from scanning.adapters.s3_clients import S3ClientCache
 from scanning.adapters.s3_errors import is_missing, s3_error, unreadable, wrong_endpoint
 from scanning.adapters.s3_listing import ListedPage, read_page
+from scanning.core.errors import AddressRefused
 from scanning.core.listing import Columns, UnreadableListing
 from scanning.core.types import ObjectMetadata
 
@@ -27,7 +28,14 @@ MOST_KEYS: Final = 1000
 MOST_EMPTY_PAGES: Final = 8
 
 # ValueError: what botocore's parser lets through of numbers and times.
-_VENDOR_ERRORS: Final = (ClientError, BotoCoreError, ResponseParserError, OSError, ValueError)
+_VENDOR_ERRORS: Final = (
+    ClientError,
+    BotoCoreError,
+    ResponseParserError,
+    OSError,
+    ValueError,
+    AddressRefused,  # names the address; s3_error adds the bucket
+)
 
 
 class S3Storage:

@@ -4,6 +4,10 @@ botocore makes, signs, retries and reads requests; only their way over the netwo
 http.client it costs a third of botocore's own, which is most of what an unchanged page costs.
 Signatures are per request, so nothing ties a connection to a key pair, and all endpoints share one
 copy of the CA certificates (670 KiB).
+
+Each new connection resolves the endpoint's name, looks at every address that it gives
+(`core/addresses.py`), and connects to what it looked at: a name that meant another address when
+the bucket was saved does not get past this.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import ssl
 import threading
 import weakref
 from collections import deque
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -29,6 +34,9 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.httpsession import get_cert_path
+
+from scanning.core.addresses import HOW_TO_ALLOW
+from scanning.core.errors import AddressRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,6 +88,7 @@ class _Endpoint:
     def __init__(self, url: str, conf: ScanningConf) -> None:
         self._url = url
         self._conf = conf.storage
+        self._rules = conf.address_rules
         most = max(LEAST_IDLE, conf.parallel.max_workers)
         self._idle: deque[http.client.HTTPConnection] = deque(maxlen=most)
         weakref.finalize(self, _close_all, self._idle)
@@ -118,6 +127,8 @@ class _Endpoint:
 
     def _connected(self) -> http.client.HTTPConnection:
         connection = self._open()
+        # What http.client connects with: its only door for choosing the address.
+        connection._create_connection = self._create_connection  # type: ignore[attr-defined]  # noqa: SLF001
         try:
             connection.connect()
         except BaseException as exc:
@@ -140,6 +151,30 @@ class _Endpoint:
         if parts.scheme == "https":
             return http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=_trust())
         return http.client.HTTPConnection(host, parts.port, timeout=timeout)
+
+    def _create_connection(
+        self, address: tuple[str, int], timeout: float, *_: object
+    ) -> socket.socket:
+        """Connect to one of the host's addresses. Raises AddressRefused if any is not allowed."""
+        host, port = address
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError as exc:  # a label that is no name
+            raise socket.gaierror(socket.EAI_NONAME, str(exc)) from exc
+        texts = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+        for text in texts:
+            if problem := self._rules.problem_with(ip_address(text.partition("%")[0])):
+                raise AddressRefused(
+                    f"the endpoint {host} is at {text}, {problem}: correct the endpoint, "
+                    + HOW_TO_ALLOW
+                )
+        failure: OSError = OSError("it has no address")
+        for text in texts:
+            try:
+                return socket.create_connection((text, port), timeout)
+            except OSError as exc:
+                failure = exc
+        raise failure
 
     @contextlib.contextmanager
     def _botocore_errors(self, request: AWSPreparedRequest) -> Iterator[None]:

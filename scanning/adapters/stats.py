@@ -41,9 +41,11 @@ class ClientCacheReport:
         self._said = dict.fromkeys(_OF_CLIENTS, 0)
         self._process = f"{socket.gethostname()}:{os.getpid()}"
 
-    def send(self, cache: Mapping[str, int]) -> None:
+    def send(self, cache: Mapping[str, int], *, vault_age_s: float | None = None) -> None:
+        """``vault_age_s``: how long ago this process read the vault; None if it never did."""
         new = {name: cache[name] - said for name, said in self._said.items()}
         now = time.time()
+        vault = "" if vault_age_s is None else f"{now - vault_age_s:.0f}"
 
         def write(r: Any) -> None:
             # Worker processes are replaced now and then, for years.
@@ -53,7 +55,7 @@ class ClientCacheReport:
                 pipe.hincrby(keys.STATS, name, number)
             if gone:
                 pipe.hdel(keys.CLIENTS, *gone)
-            pipe.hset(keys.CLIENTS, self._process, f"{cache['total_clients']}:{now:.0f}")
+            pipe.hset(keys.CLIENTS, self._process, f"{cache['total_clients']}:{now:.0f}:{vault}")
             pipe.execute()
 
         self._connection.run(write)
@@ -79,7 +81,7 @@ def read(connection: RedisConnection, conf: ScanningConf) -> dict[str, Any]:
         "scan_stats": _scan_stats(stats),
         "client_cache": {
             **{name: int(stats.get(name, 0)) for name in _OF_CLIENTS},
-            "total_clients": _living_clients(clients.values(), now=time.time()),
+            **_of_processes(clients.values(), now=time.time()),
         },
         "redis": {
             "queue_length": queue_length,
@@ -101,8 +103,14 @@ def _scan_stats(stored: Mapping[str, str]) -> dict[str, Any]:
     return numbers
 
 
-def _living_clients(said: Any, *, now: float) -> int:
-    return sum(int(text.split(":")[0]) for text in said if _lives(text, now=now))
+def _of_processes(said: Any, *, now: float) -> dict[str, Any]:
+    """What living processes hold in memory: S3 clients, and keys of the vault as old as that."""
+    living = [text.split(":") for text in said if _lives(text, now=now)]
+    vault_read_at = [float(parts[2]) for parts in living if len(parts) > 2 and parts[2]]  # noqa: PLR2004
+    return {
+        "total_clients": sum(int(parts[0]) for parts in living),
+        "vault_snapshot_age_s": max(0.0, now - min(vault_read_at)) if vault_read_at else None,
+    }
 
 
 def _lives(said: str, *, now: float) -> bool:

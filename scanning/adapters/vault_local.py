@@ -3,6 +3,7 @@
     vault.enc    line 1: ``bucketwatch-vault 1 <key id>``; line 2: Fernet token of a JSON object,
                  entry name -> value.  Replaced as a whole, mode 0600.
     vault.key    the Fernet key, if VAULT_KEY is not set; made once, mode 0600.
+    vault.key.next  the new key while `rotate_key` works, and afterwards if VAULT_KEY is set.
     vault.lock   held (flock) while the file is read, changed and replaced.
 
 Entries have the names that vaults of the older monitor have: ``{PREFIX}_ACCESS_KEY`` and
@@ -11,23 +12,22 @@ Entries have the names that vaults of the older monitor have: ``{PREFIX}_ACCESS_
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography.fernet import Fernet, InvalidToken
 
+from scanning.adapters.private_files import locked, move, reason, write_atomically
 from scanning.core.errors import ConfigurationError, VaultUnavailable
 from scanning.core.types import KeyPair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 ACCESS_KEY = "_ACCESS_KEY"
 SECRET_KEY = "_SECRET_KEY"  # noqa: S105 - the ending of a name
 _MAGIC = "bucketwatch-vault 1"
+_NEXT_KEY = "vault.key.next"
 _NEW_KEY = (
     'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
 )
@@ -62,7 +63,7 @@ class LocalVault:
             ) from None
         self._path = path
         self._key_source = key_source
-        self._key_id = hashlib.sha256(b"bucketwatch vault key id " + key.encode()).hexdigest()[:16]
+        self._key_id = _id_of(key)
         self._last = _Read(None, {})
         self._thread_lock = threading.RLock()
 
@@ -98,15 +99,28 @@ class LocalVault:
         """Forget one entry; nothing happens if there is none."""
         self._drop({name})
 
+    def names(self) -> frozenset[str]:
+        """The names of all entries, halves of key pairs included."""
+        return frozenset(self._entries())
+
+    def read_secrets(self, names: Collection[str]) -> Mapping[str, str]:
+        """The values of some entries; those that are not there are left out."""
+        entries = self._entries()
+        return {name: entries[name] for name in names if name in entries}
+
+    def write_many(self, entries: Mapping[str, str]) -> None:
+        """Create or replace entries by name, all at once."""
+        self._put(entries)
+
     def _put(self, new: Mapping[str, str]) -> None:
-        with _locked(self._path):
+        with locked(self._path):
             self._replace({**self._entries(), **new})
             stored = self._entries()
             if any(stored.get(name) != value for name, value in new.items()):
                 raise VaultUnavailable(f"{self._path} does not hold what was just written to it")
 
     def _drop(self, names: set[str]) -> None:
-        with _locked(self._path):
+        with locked(self._path):
             entries = self._entries()
             if names & entries.keys():
                 self._replace({n: v for n, v in entries.items() if n not in names})
@@ -121,7 +135,7 @@ class LocalVault:
                 return {}
             except (OSError, UnicodeDecodeError) as exc:
                 raise VaultUnavailable(
-                    f"Cannot read the vault {self._path}: {_reason(exc)}"
+                    f"Cannot read the vault {self._path}: {reason(exc)}"
                 ) from exc
             return self._last.entries
 
@@ -134,14 +148,20 @@ class LocalVault:
         if magic != _MAGIC:
             raise VaultUnavailable(self._damaged("it does not begin as a vault does"))
         if key_id != self._key_id:
-            raise ConfigurationError(self._wrong_key())
+            raise ConfigurationError(self._wrong_key(key_id))
         try:
             entries = json.loads(self._fernet.decrypt(token.strip()))
         except (InvalidToken, ValueError):
             raise VaultUnavailable(self._damaged("its content was cut off or changed")) from None
         return _Read((status.st_ino, status.st_mtime_ns, status.st_size), entries)
 
-    def _wrong_key(self) -> str:
+    def _wrong_key(self, right_id: str) -> str:
+        next_key = self._path.with_name(_NEXT_KEY)
+        if _id_in(next_key) == right_id:
+            return (
+                f"The vault {self._path} was given a new key: set VAULT_KEY to what is in "
+                f"{next_key}, and restart"
+            )
         return (
             f"{self._key_source} does not open the vault {self._path}: set VAULT_KEY to the key "
             "that it was written with, or move the file away and enter the S3 keys again"
@@ -156,9 +176,9 @@ class LocalVault:
     def _replace(self, entries: Mapping[str, str]) -> None:
         token = self._fernet.encrypt(json.dumps(entries).encode()).decode()
         try:
-            _write_atomically(self._path, f"{_MAGIC} {self._key_id}\n{token}\n")
+            write_atomically(self._path, f"{_MAGIC} {self._key_id}\n{token}\n")
         except OSError as exc:
-            raise VaultUnavailable(f"Cannot write the vault {self._path}: {_reason(exc)}") from exc
+            raise VaultUnavailable(f"Cannot write the vault {self._path}: {reason(exc)}") from exc
 
 
 def open_local_vault(data_dir: Path, vault_key: str | None) -> LocalVault:
@@ -174,15 +194,45 @@ def open_local_vault(data_dir: Path, vault_key: str | None) -> LocalVault:
     return LocalVault(path, key, key_source=f"VAULT_KEY is not set, and the key in {key_path}")
 
 
+def rotate_key(data_dir: Path, vault_key: str | None) -> Path:
+    """Encrypt the vault with a new key; returns the file that holds that key.
+
+    The new key is on disk before anything is encrypted with it, so a crash at any moment leaves a
+    vault that one of the keys on disk or VAULT_KEY opens; the next start says or finds out which.
+    Raises ConfigurationError when there is no vault, or the present key does not open it.
+    """
+    path = data_dir / "vault.enc"
+    with locked(path):
+        if not path.exists():
+            raise ConfigurationError(f"There is no vault {path} yet, so it needs no other key")
+    present = open_local_vault(data_dir, vault_key)
+    next_path, key_path = data_dir / _NEXT_KEY, data_dir / "vault.key"
+    with locked(path):
+        entries = present._entries()  # noqa: SLF001 - one module
+        key = Fernet.generate_key().decode()
+        try:
+            write_atomically(next_path, key + "\n")
+            LocalVault(path, key)._replace(entries)
+            if vault_key:
+                return next_path
+            move(next_path, key_path)
+        except OSError as exc:
+            raise VaultUnavailable(f"Cannot write to {data_dir}: {reason(exc)}") from exc
+    return key_path
+
+
 def _key_beside(path: Path, key_path: Path) -> str:
-    with _locked(path):
+    with locked(path):
+        next_path = path.with_name(_NEXT_KEY)
+        if (next_id := _id_in(next_path)) and next_id == _id_that_opens(path):
+            move(next_path, key_path)  # a rotation was interrupted just before this
         try:
             return key_path.read_text(encoding="ascii").strip()
         except FileNotFoundError:
             pass
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigurationError(
-                f"VAULT_KEY is not set, and {key_path} cannot be read: {_reason(exc)}"
+                f"VAULT_KEY is not set, and {key_path} cannot be read: {reason(exc)}"
             ) from exc
         if path.exists():
             raise ConfigurationError(
@@ -191,10 +241,10 @@ def _key_beside(path: Path, key_path: Path) -> str:
             )
         key = Fernet.generate_key().decode()
         try:
-            _write_atomically(key_path, key + "\n")
+            write_atomically(key_path, key + "\n")
         except OSError as exc:
             raise ConfigurationError(
-                f"Cannot write a vault key to {key_path}: {_reason(exc)}; set VAULT_KEY or DATA_DIR"
+                f"Cannot write a vault key to {key_path}: {reason(exc)}; set VAULT_KEY or DATA_DIR"
             ) from exc
     logger.warning(
         "Made a vault key: back up %s, and not together with %s. Without it the S3 keys stored "
@@ -205,44 +255,26 @@ def _key_beside(path: Path, key_path: Path) -> str:
     return key
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Exclude every other process and thread from changing the vault; gone when we are gone."""
-    lock_path = path.with_suffix(".lock")
+def _id_of(key: str) -> str:
+    return hashlib.sha256(b"bucketwatch vault key id " + key.encode()).hexdigest()[:16]
+
+
+def _id_in(key_path: Path) -> str | None:
     try:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise VaultUnavailable(
-            f"Cannot lock the vault with {lock_path}: {_reason(exc)}; is DATA_DIR writable?"
-        ) from exc
+        return _id_of(key_path.read_text(encoding="ascii").strip())
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _id_that_opens(path: Path) -> str | None:
+    """As the head of the vault says."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        head = path.read_text(encoding="ascii").partition("\n")[0]
+    except (OSError, UnicodeDecodeError):
+        return None
+    return head.rpartition(" ")[2]
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return (status.st_ino, status.st_mtime_ns, status.st_size)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Replace a file so that a crash leaves either the old one or the new one. Needs the lock."""
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _reason(exc: Exception) -> str:
-    return (exc.strerror if isinstance(exc, OSError) else None) or type(exc).__name__

@@ -13,9 +13,11 @@
     │   ├── AccessDenied          S3: 403 for the bucket
     │   ├── BucketNotFound        S3: NoSuchBucket; never read as "all objects deleted"
     │   ├── WrongEndpoint         S3: redirect, or a host name that does not resolve
+    │   ├── AddressRefused        the endpoint's address is one that configuration does not allow
     │   ├── StateDamaged          a part of the bucket's state is missing in Redis
     │   ├── ClockSkewed           S3: RequestTimeTooSkewed
-    │   └── CredentialMissing     the vault does not hold the bucket's keys
+    │   ├── CredentialMissing     the vault does not hold the bucket's keys
+    │   └── VaultRefused          the vault does not let us in, or refuses what we ask
     └── ScanAborted               this scan may not go on; another one may
         ├── LeaseLost             the lease expired or went to another worker
         ├── CommitOutOfStep       Redis does not hold our previous commit (a failover lost it)
@@ -79,12 +81,20 @@ class WrongEndpoint(PermanentError):
     """The endpoint does not resolve, or says that the bucket lives elsewhere."""
 
 
+class AddressRefused(PermanentError):
+    """The endpoint's address is private or reserved, and no setting allows it."""
+
+
 class ClockSkewed(PermanentError):
     """This host's clock and the endpoint's differ by more than S3 accepts."""
 
 
 class CredentialMissing(PermanentError):
     """The vault holds no usable key pair under the bucket's vault prefix."""
+
+
+class VaultRefused(PermanentError):
+    """The vault does not let us in, or refuses what we ask; the message names the setting."""
 
 
 class StateDamaged(PermanentError):

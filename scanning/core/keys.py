@@ -23,7 +23,7 @@ REGIONS = f"{OURS}regions"  # set: regions that have active buckets
 LEADER = f"{OURS}leader"  # string with expiry: which monitor schedules
 CHANGED_STATUS = f"{OURS}changed_status"  # set: buckets whose status SQL has not seen
 STATS = f"{OURS}stats"  # hash: counters of all processes
-CLIENTS = f"{OURS}clients"  # hash: process -> "cached S3 clients:when said"
+CLIENTS = f"{OURS}clients"  # hash: process -> "cached S3 clients:when said:when the vault was read"
 BUCKET_PREFIX = f"{OURS}bucket:"
 
 

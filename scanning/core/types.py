@@ -68,6 +68,7 @@ class BucketConfig:
     ``polling_interval_s`` None means the configured default.
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
+    ``lanes``: most listings at once in this bucket; None means the configured default.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
     """
 
@@ -86,6 +87,7 @@ class BucketConfig:
     events: frozenset[EventType] = WANTED_BY_DEFAULT
     first_scan: Literal["announce", "baseline"] = "announce"
     taken_over: bool = False
+    lanes: int | None = None
 
     @property
     def endpoint_url(self) -> str:

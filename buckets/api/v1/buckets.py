@@ -1,0 +1,105 @@
+"""/api/v1/buckets/: what is watched, how, and how it goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.urls import reverse
+from rest_framework import status
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from buckets import programs, services
+from buckets.api import auth
+from buckets.api.errors import refusals_as_conflicts
+from buckets.api.v1 import answers, described, members, queries, reading
+from buckets.models import EVENT_TYPES, Bucket, Credential
+
+if TYPE_CHECKING:
+    from rest_framework.request import Request
+
+
+class Buckets(APIView):
+    @described.LIST_BUCKETS
+    def get(self, request: Request) -> Response:
+        asked = reading.query(members.BucketQuery, request)
+        rows = queries.buckets(asked)
+        return Response(queries.page(request, rows, asked, answers.BucketsAnswer))
+
+    @described.CREATE_BUCKET
+    def post(self, request: Request) -> Response:
+        given = _in_services_words(reading.body(members.BucketCreate, request))
+        bucket = services.add_bucket(**given, by=auth.client_of(request))
+        where = reverse("api:v1-bucket", args=[bucket.name]) + "/"
+        return Response(_shown(bucket), status.HTTP_201_CREATED, headers={"Location": where})
+
+
+class OneBucket(APIView):
+    @described.RETRIEVE_BUCKET
+    def get(self, request: Request, name: str) -> Response:
+        return Response(_shown(programs.named(name)))
+
+    @described.PATCH_BUCKET
+    def patch(self, request: Request, name: str) -> Response:
+        bucket = programs.named(name)
+        changes = _in_services_words(reading.body(members.BucketPatch, request))
+        if changes:
+            by = auth.client_of(request)
+            bucket = services.update_bucket(bucket=bucket, by=by, **changes)
+        return Response(_shown(bucket))
+
+    @described.DELETE_BUCKET
+    def delete(self, request: Request, name: str) -> Response:
+        services.delete_bucket(bucket=programs.named(name), by=auth.client_of(request))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class ScanBucket(APIView):
+    @described.SCAN_BUCKET
+    def post(self, request: Request, name: str) -> Response:
+        with refusals_as_conflicts():
+            services.scan_now(bucket=programs.named(name), by=auth.client_of(request))
+        return _accepted(name, "The bucket is due: it is scanned as soon as a worker is free.")
+
+
+class TestBucket(APIView):
+    @described.TEST_BUCKET
+    def post(self, request: Request, name: str) -> Response:
+        bucket = programs.named(name)
+        keys = reading.body(members.KeyPair, request)
+        test = services.test_connection(bucket=bucket, **keys, by=auth.client_of(request))
+        return Response(answers.ConnectionAnswer(test).data)
+
+
+class ReleaseBucket(APIView):
+    @described.RELEASE_BUCKET
+    def post(self, request: Request, name: str) -> Response:
+        services.release_hold(bucket=programs.named(name), by=auth.client_of(request))
+        return _accepted(name, "What is held is confirmed: the next scan announces the deletions.")
+
+
+def _in_services_words(given: dict[str, Any]) -> dict[str, Any]:
+    """What a body says, as the services take it."""
+    words = dict(given)
+    if (wanted := words.pop("events", None)) is not None:
+        words |= {f"announce_{kind}": kind in wanted for kind in EVENT_TYPES}
+    if (name := words.pop("credential", None)) is not None:
+        words["credential"] = _credential(name)
+    return words
+
+
+def _credential(name: str) -> Credential:
+    try:
+        return queries.credential_named(name)
+    except Credential.DoesNotExist as exc:
+        raise ValidationError({"credential": [str(exc)]}) from None
+
+
+def _shown(bucket: Bucket) -> dict[str, Any]:
+    waiting = queries.waiting_for_redis([bucket.name])
+    return dict(answers.BucketAnswer(bucket, context={"waiting": waiting}).data)
+
+
+def _accepted(name: str, message: str) -> Response:
+    return Response({"bucket": name, "message": message}, status.HTTP_202_ACCEPTED)

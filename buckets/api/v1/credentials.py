@@ -1,0 +1,63 @@
+"""/api/v1/credentials/: key pairs that buckets use; the keys go in and never come out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.urls import reverse
+from rest_framework import status
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from buckets import services
+from buckets.api import auth
+from buckets.api.errors import refusals_as_conflicts
+from buckets.api.v1 import answers, described, members, queries, reading
+
+if TYPE_CHECKING:
+    from rest_framework.request import Request
+
+
+class Credentials(APIView):
+    @described.LIST_CREDENTIALS
+    def get(self, request: Request) -> Response:
+        asked = reading.query(members.CredentialQuery, request)
+        rows = queries.credentials(asked)
+        return Response(queries.page(request, rows, asked, answers.CredentialsAnswer))
+
+    @described.CREATE_CREDENTIAL
+    def post(self, request: Request) -> Response:
+        given = reading.body(members.CredentialCreate, request)
+        credential = services.add_credential(**given, by=auth.client_of(request))
+        where = reverse("api:v1-credential", args=[credential.name]) + "/"
+        shown = _shown(credential.name)
+        return Response(shown, status.HTTP_201_CREATED, headers={"Location": where})
+
+
+class OneCredential(APIView):
+    @described.RETRIEVE_CREDENTIAL
+    def get(self, request: Request, name: str) -> Response:
+        return Response(_shown(name))
+
+    @described.PATCH_CREDENTIAL
+    def patch(self, request: Request, name: str) -> Response:
+        credential = queries.credential_named(name)
+        given = reading.body(members.CredentialPatch, request)
+        by = auth.client_of(request)
+        if "endpoint" in given:
+            services.update_credential(credential=credential, **given, by=by)
+        elif given:
+            pair = {"access_key": "", "secret_key": ""} | given
+            services.rotate_credential(credential=credential, **pair, by=by)
+        return Response(_shown(name))
+
+    @described.DELETE_CREDENTIAL
+    def delete(self, request: Request, name: str) -> Response:
+        credential = queries.credential_named(name)
+        with refusals_as_conflicts():
+            services.delete_credential(credential=credential, by=auth.client_of(request))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+def _shown(name: str) -> dict[str, Any]:
+    return dict(answers.CredentialAnswer(queries.credential_named(name)).data)

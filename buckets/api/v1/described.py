@@ -1,0 +1,225 @@
+"""The v1 routes in OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buckets.api.describing import path_name, route
+from buckets.api.v1 import answers, members
+
+_BUCKETS, _CREDENTIALS, _EVENTS = "buckets", "credentials", "events"
+_BUCKET, _CREDENTIAL = path_name("bucket"), path_name("credential")
+
+BUCKET: dict[str, Any] = {
+    "name": "media-in",
+    "region": "us-iad-1",
+    "endpoint": "us-iad-1.linodeobjects.com",
+    "credential": "shared-key",
+    "prefix": "",
+    "suffix": ".mp4",
+    "polling_interval": 300,
+    "monitoring_enabled": True,
+    "notifications_enabled": True,
+    "events": ["created", "updated", "detected"],
+    "first_scan": "baseline",
+    "fetch_metadata": True,
+    "lanes": None,
+    "webhook_url": "https://api.example.com/hook",
+    "webhook_client_id": "",
+    "webhook_token_url": "",
+    "webhook_secret_in_redis": False,
+    "added_at": "2025-04-10T12:00:00Z",
+    "updated_at": "2025-04-11T09:30:00Z",
+    "state": "watched",
+    "mirrored": True,
+    "status": {
+        "last_scan_at": "2025-04-11T09:35:00Z",
+        "last_scan_duration_s": 1.4,
+        "objects": 120345,
+        "last_changes": 2,
+        "last_error": "",
+        "last_error_class": "",
+        "last_error_at": None,
+        "held_since": None,
+        "held_missing": 0,
+    },
+}
+CREDENTIAL: dict[str, Any] = {
+    "name": "shared-key",
+    "vault_prefix": "SHARED_KEY",
+    "came_with_bucket": False,
+    "bucket_count": 25,
+    "endpoint": "us-iad-1.linodeobjects.com",
+    "created_at": "2025-04-10T11:58:00Z",
+    "keys_entered_at": "2025-04-10T11:58:00Z",
+    "last_verified_at": "2025-04-11T09:35:00Z",
+    "last_verified_error": "",
+}
+_KEYS = {"access_key": "THE-ACCESS-KEY", "secret_key": "THE-SECRET-KEY"}
+_NEW_BUCKET = {"name": "media-in", "region": "us-iad-1", "credential": "shared-key"}
+
+
+def _page_of(row: dict[str, Any]) -> dict[str, Any]:
+    return {"count": 1, "next": None, "previous": None, "results": [row]}
+
+
+LIST_BUCKETS = route(
+    "v1_list_buckets",
+    "Buckets by page, filtered and sorted",
+    tag=_BUCKETS,
+    parameters=[members.BucketQuery],
+    answers={200: answers.BucketsAnswer},
+    errors=(400,),
+    answered=_page_of(BUCKET),
+)
+CREATE_BUCKET = route(
+    "v1_create_bucket",
+    "Watch a bucket",
+    description="One of `region` and `endpoint` is required; and `credential`, or both keys.",
+    tag=_BUCKETS,
+    takes=members.BucketCreate,
+    answers={201: answers.BucketAnswer},
+    errors=(400, 403, 409),
+    example=_NEW_BUCKET,
+    answered=BUCKET,
+)
+RETRIEVE_BUCKET = route(
+    "v1_retrieve_bucket",
+    "One bucket, and how its last scan ended",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    answers={200: answers.BucketAnswer},
+    errors=(404,),
+    answered=BUCKET,
+)
+PATCH_BUCKET = route(
+    "v1_patch_bucket",
+    "Change a bucket",
+    description="What is left out stays. Keys that other buckets use too are changed at their "
+    "credential.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    takes=members.BucketPatch,
+    answers={200: answers.BucketAnswer},
+    errors=(400, 403, 404),
+    example={"polling_interval": 300, "events": ["created", "updated", "detected"]},
+    answered=BUCKET,
+)
+DELETE_BUCKET = route(
+    "v1_delete_bucket",
+    "Stop watching a bucket",
+    description="Its objects in S3 are not touched.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    answers={204: None},
+    errors=(403, 404),
+)
+SCAN_BUCKET = route(
+    "v1_scan_bucket",
+    "Scan a bucket as soon as possible",
+    description="409 while its monitoring is paused.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    answers={202: answers.ActionAnswer},
+    errors=(403, 404, 409),
+    answered={"bucket": "media-in", "message": "The bucket is due: …"},
+)
+TEST_BUCKET = route(
+    "v1_test_bucket",
+    "List one page of a bucket, with its keys or with those given",
+    description="Changes nothing. 200 also when it fails: `ok` says which.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    takes=members.KeyPair,
+    answers={200: answers.ConnectionAnswer},
+    errors=(400, 403, 404),
+    example={},
+    answered={
+        "ok": True,
+        "latency_ms": 41.5,
+        "first_keys": ["a/b c.mp4"],
+        "error": "",
+        "fix": "",
+    },
+)
+RELEASE_BUCKET = route(
+    "v1_release_bucket",
+    "Confirm a held mass deletion",
+    description="The next scan, which is due now, announces the deletions. Nothing happens to a "
+    "bucket that holds none.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    answers={202: answers.ActionAnswer},
+    errors=(403, 404),
+    answered={"bucket": "media-in", "message": "What is held is confirmed: …"},
+)
+LIST_CREDENTIALS = route(
+    "v1_list_credentials",
+    "Credentials by page, by name",
+    tag=_CREDENTIALS,
+    parameters=[members.CredentialQuery],
+    answers={200: answers.CredentialsAnswer},
+    errors=(400,),
+    answered=_page_of(CREDENTIAL),
+)
+CREATE_CREDENTIAL = route(
+    "v1_create_credential",
+    "Store a key pair that several buckets may use",
+    tag=_CREDENTIALS,
+    takes=members.CredentialCreate,
+    answers={201: answers.CredentialAnswer},
+    errors=(400, 403),
+    example={"name": "shared-key", **_KEYS},
+    answered=CREDENTIAL,
+)
+RETRIEVE_CREDENTIAL = route(
+    "v1_retrieve_credential",
+    "One credential, without its keys",
+    tag=_CREDENTIALS,
+    parameters=[_CREDENTIAL],
+    answers={200: answers.CredentialAnswer},
+    errors=(404,),
+    answered=CREDENTIAL,
+)
+PATCH_CREDENTIAL = route(
+    "v1_patch_credential",
+    "Give a credential another key pair",
+    description="For every bucket that uses it. Both keys together, or neither.",
+    tag=_CREDENTIALS,
+    parameters=[_CREDENTIAL],
+    takes=members.CredentialPatch,
+    answers={200: answers.CredentialAnswer},
+    errors=(400, 403, 404),
+    example=_KEYS,
+    answered=CREDENTIAL,
+)
+DELETE_CREDENTIAL = route(
+    "v1_delete_credential",
+    "Remove a credential that no bucket uses",
+    description="409 while buckets use it; the error names them.",
+    tag=_CREDENTIALS,
+    parameters=[_CREDENTIAL],
+    answers={204: None},
+    errors=(403, 404, 409),
+)
+LIST_EVENTS = route(
+    "v1_list_events",
+    "What happened lately, the newest first",
+    description="A window on the last commits, for people; programs read the queue.",
+    tag=_EVENTS,
+    parameters=[members.EventQuery],
+    answers={200: answers.EventsAnswer},
+    errors=(400,),
+    answered={
+        "window": {"since": "2025-04-11T08:00:00Z", "not_listed": 0, "note": "This is a window …"},
+        "results": [
+            {
+                "bucket": "media-in",
+                "type": "created",
+                "key": "a/b c.mp4",
+                "size": 1024,
+                "at": "2025-04-11T09:35:01Z",
+            }
+        ],
+    },
+)

@@ -1,0 +1,33 @@
+"""/api/v1/events/: what happened lately, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from buckets.api.v1 import answers, described, members, reading
+from scanning import wiring
+
+if TYPE_CHECKING:
+    from rest_framework.request import Request
+
+NOTE = (
+    "This is a window on the last commits, not the record of all events: older ones are gone from "
+    "here, and of a commit with many events the first ones are listed. The queue has them all."
+)
+
+
+class Events(APIView):
+    @described.LIST_EVENTS
+    def get(self, request: Request) -> Response:
+        asked = reading.query(members.EventQuery, request)
+        window = wiring.recent_events().read(
+            most=asked["limit"],
+            bucket=asked.get("bucket", ""),
+            event_type=asked.get("type", ""),
+            prefix=asked.get("prefix", ""),
+        )
+        about = {"since": window.since, "not_listed": window.not_listed, "note": NOTE}
+        return Response(answers.EventsAnswer({"window": about, "results": window.events}).data)

@@ -1,0 +1,91 @@
+"""What the v1 lists show: filters, order and pages over what the selectors give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.db.models import Count, F, Model, Q, QuerySet
+from rest_framework.utils.urls import replace_query_param
+
+from buckets import selectors
+from buckets.api.v1.members import ORDERS
+from buckets.models import Bucket, Credential, Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rest_framework.request import Request
+
+    from buckets.api.v1.answers import PageAnswer
+
+M = TypeVar("M", bound=Model)
+
+_EXACTLY = {
+    "region": "region",
+    "credential": "credential__name",
+    "notifications_enabled": "notifications_enabled",
+    "monitoring_enabled": "monitoring_enabled",
+}
+_SEARCHED = ("name", "region", "endpoint", "webhook_url")
+
+
+def buckets(asked: dict[str, Any]) -> QuerySet[Bucket]:
+    """The buckets that a `BucketQuery` asks for, in its order."""
+    exactly = {field: asked[name] for name, field in _EXACTLY.items() if name in asked}
+    found = selectors.all_buckets().filter(**exactly)
+    if "state" in asked:
+        found = selectors.in_state(found, selectors.State[asked["state"].upper()])
+    if "search" in asked:
+        found = found.filter(_any_contains(_SEARCHED, asked["search"]))
+    return found.order_by(*_order(asked["ordering"]))
+
+
+def _any_contains(fields: Iterable[str], text: str) -> Q:
+    return Q.create([Q(**{f"{field}__icontains": text}) for field in fields], connector=Q.OR)
+
+
+def _order(ordering: str) -> list[Any]:
+    field = F(ORDERS[ordering.lstrip("-")])
+    descending = ordering.startswith("-")
+    first = field.desc(nulls_last=True) if descending else field.asc(nulls_last=True)
+    return [first, "name"]  # by name among equals: pages must not overlap
+
+
+def credentials(asked: dict[str, Any]) -> QuerySet[Credential]:
+    """The credentials that a `CredentialQuery` asks for, by name, with their ``bucket_count``."""
+    found = Credential.objects.annotate(bucket_count=Count("buckets")).order_by("name")
+    return found.filter(name__icontains=asked["search"]) if "search" in asked else found
+
+
+def credential_named(name: str) -> Credential:
+    """With its ``bucket_count``. Raises Credential.DoesNotExist with a message for people."""
+    # PostgreSQL refuses to be asked for a text with NUL in it.
+    credential = None if "\0" in name else credentials({}).filter(name=name).first()
+    if credential is None:
+        problem = f"There is no credential {name[:63]!r} here; GET /api/v1/credentials/ lists them."
+        raise Credential.DoesNotExist(problem)
+    return credential
+
+
+def waiting_for_redis(names: Iterable[str]) -> set[str]:
+    """Those of the buckets whose last change Redis has yet to learn."""
+    rows = Outbox.objects.filter(bucket__in=list(names))
+    return set(rows.values_list("bucket", flat=True))
+
+
+def page(
+    request: Request, rows: QuerySet[M], asked: dict[str, Any], answer: type[PageAnswer]
+) -> dict[str, Any]:
+    """One page of the rows; one past the end is empty, because rows may go meanwhile."""
+    number, size = asked["page"], asked["page_size"]
+    count = rows.count()
+    shown = list(rows[(number - 1) * size : number * size])
+    last = max(-(-count // size), 1)
+    here = request.build_absolute_uri()
+
+    def url(of: int) -> str | None:
+        return replace_query_param(here, "page", str(of)) if 1 <= of <= last else None
+
+    body = {"count": count, "next": url(number + 1), "previous": url(number - 1), "results": shown}
+    waiting = waiting_for_redis(str(row) for row in shown) if rows.model is Bucket else set()
+    return dict(answer(body, context={"waiting": waiting}).data)

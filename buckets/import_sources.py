@@ -1,0 +1,211 @@
+"""Where imported buckets come from: a YAML file, or the Redis of an older monitor.
+
+Nothing is written here, and nothing judged that the services judge: what a source says becomes
+``Candidate`` rows (`importing.py`). `docs/taking-over.md` has the shape of the file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from buckets.importing import Candidate, Keys
+from buckets.models import EVENT_TYPES, Bucket, Outbox
+from scanning import wiring
+from scanning.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from scanning.core.types import BucketConfig
+
+# Members of a bucket in the file: the model's field, and what the value has to be.
+_MEMBERS: dict[str, tuple[str, type]] = {
+    "region": ("region", str),
+    "endpoint": ("endpoint", str),
+    "polling_interval": ("polling_interval", int),
+    "monitoring_enabled": ("monitoring_enabled", bool),
+    "notifications_enabled": ("notifications_enabled", bool),
+    "fetch_metadata": ("fetch_metadata", bool),
+    "prefix": ("prefix", str),
+    "suffix": ("suffix", str),
+    "first_scan": ("first_scan", str),
+    "lanes": ("lanes", int),
+    "webhook_url": ("webhook_url", str),
+    "client_id": ("webhook_client_id", str),
+    "token_url": ("webhook_token_url", str),
+    "webhook_secret_in_redis": ("webhook_secret_in_redis", bool),
+}
+_KEY_MEMBERS = ("name", "credential", "access_key", "secret_key", "client_secret", "events")
+_WORDS = {str: "text", int: "a whole number", bool: "true or false"}
+
+
+def from_file(path: Path, *, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
+    """Buckets and shared credentials of a YAML file. Raises ConfigurationError."""
+    document = _yaml(path)
+    unknown = document.keys() - {"buckets", "credentials"}
+    if unknown or not all(isinstance(rows, list) for rows in document.values()):
+        raise ConfigurationError(f"{path}: write two lists in it, buckets and credentials")
+    shared = [
+        Keys(
+            credential=str(row.get("name", "")),
+            access_key=str(row.get("access_key") or ""),
+            secret_key=str(row.get("secret_key") or ""),
+            endpoint=str(row.get("endpoint") or ""),
+        )
+        for row in _mappings(path, "credentials", document)
+    ]
+    rows = _mappings(path, "buckets", document)
+    return [_from_row(row, first_scan) for row in rows], shared
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as exc:
+        raise ConfigurationError(f"Cannot read {path}: {exc.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        # Its text would show the line, which may hold a key.
+        mark = getattr(exc, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise ConfigurationError(f"{path} is not YAML{where}") from None
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{path}: write two lists in it, buckets and credentials")
+    return document
+
+
+def _mappings(path: Path, section: str, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows: list[Any] = document.get(section, [])
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+            raise ConfigurationError(f"{path}: entry {number} of {section} has no name")
+    return rows
+
+
+def _from_row(row: Mapping[str, Any], first_scan: str) -> Candidate:
+    name: str = row["name"]
+    fields: dict[str, Any] = {"first_scan": first_scan}
+    problems = [
+        f"{member} is not known" for member in sorted(row.keys() - _MEMBERS - set(_KEY_MEMBERS))
+    ]
+    for member, (column, kind) in _MEMBERS.items():
+        value = row.get(member)
+        if value is None:
+            continue
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            problems.append(f"{member} has to be {_WORDS[kind]}")
+        fields[column] = value
+    events = row.get("events")
+    if events is not None and not (isinstance(events, list) and set(events) <= set(EVENT_TYPES)):
+        problems.append(f"events has to be a list of some of {', '.join(EVENT_TYPES)}")
+    elif events is not None:
+        fields |= _announced(events)
+    keys = Keys(
+        credential=str(row.get("credential") or name),
+        access_key=str(row.get("access_key") or ""),
+        secret_key=str(row.get("secret_key") or ""),
+    )
+    secret = str(row.get("client_secret") or "")
+    return Candidate(name, keys, fields, client_secret=secret, problem="; ".join(problems))
+
+
+def _announced(events: Iterable[str]) -> dict[str, bool]:
+    wanted = set(events)
+    return {f"announce_{kind}": kind in wanted for kind in EVENT_TYPES}
+
+
+def from_redis(*, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
+    """Every configuration in Redis, and the credentials that several of them use.
+
+    Raises RedisUnavailable.
+    """
+    stored = wiring.configuration().stored()
+    last_scans = wiring.schedule().last_scans(stored)
+    known = set(Bucket.objects.values_list("name", flat=True))
+    leaving = set(Outbox.objects.values_list("bucket", flat=True)) - known
+    candidates = []
+    for name, found in stored.items():
+        if name not in leaving:
+            candidate = _from_document(name, found.text, found.notifications, first_scan)
+            last = last_scans.get(name)
+            fields = {**candidate.fields, "last_scan_at": last and datetime.fromtimestamp(last, UTC)}
+            candidates.append(replace(candidate, fields=fields))
+    shared = {c.keys.credential for c in candidates if c.keys.credential != c.name}
+    return candidates, [Keys(credential) for credential in sorted(shared)]
+
+
+def _from_document(name: str, text: str, notifications: bool, first_scan: str) -> Candidate:  # noqa: FBT001
+    keys = Keys(credential=name)
+    try:
+        document = json.loads(text)
+        document.setdefault("endpoint", wiring.conf().defaults.endpoint)
+        config = wiring.bucket_config(name, document, notifications=notifications)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        return Candidate(name, keys, problem="its configuration in Redis cannot be read")
+    ours: Mapping[str, Any] = document.get("bucketwatch") or {}
+    auth = document.get("webhook_auth") or {}
+    client = {key: str(auth.get(key) or "") for key in ("client_id", "token_url")}
+    if auth and not all(client.values()):
+        problem = "its webhook_auth in Redis needs client_id and token_url: complete or remove it"
+        return Candidate(name, keys, problem=problem)
+    secret = str(auth.get("client_secret") or "")
+    if ours.get("credential") not in (None, "", name.upper().replace("-", "_")):
+        keys = Keys(credential=str(ours["credential"]).lower())
+    fields = _settings(config) | {
+        "first_scan": ours.get("first_scan", first_scan),
+        "webhook_client_id": client["client_id"],
+        "webhook_token_url": client["token_url"],
+        "webhook_secret_in_redis": bool(secret),
+        "taken_over": bool(ours.get("taken_over", not ours)),
+    }
+    if (added_at := _moment(document.get("added_at"))) is not None:
+        fields["added_at"] = added_at
+    return Candidate(name, keys, fields, client_secret=secret, warnings=_warnings(auth, secret))
+
+
+def _settings(config: BucketConfig) -> dict[str, Any]:
+    return {
+        "endpoint": config.endpoint,
+        "region": config.region,
+        "polling_interval": config.polling_interval_s,
+        "monitoring_enabled": config.active,
+        "notifications_enabled": config.notifications,
+        "fetch_metadata": config.fetch_metadata,
+        "prefix": config.prefix,
+        "suffix": config.suffix,
+        "lanes": config.lanes,
+        "webhook_url": config.webhook_url,
+        "generation": config.generation,
+        **_announced(config.events),
+    }
+
+
+def _warnings(auth: Mapping[str, Any], secret: str) -> tuple[str, ...]:
+    if secret:
+        return (
+            "its webhook client secret stays in Redis, because its consumer may read it there; "
+            "once that reads another place, switch 'client secret in Redis too' off",
+        )
+    return ("its webhook client has no secret in Redis: enter it",) if auth else ()
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def older_monitor_runs(*, wait_s: float, sleep: Callable[[float], None]) -> list[str]:
+    """Buckets that somebody else has scanned while we waited; ours are not looked at."""
+    names = [n for n, found in wiring.configuration().stored().items() if found.revision is None]
+    before = wiring.schedule().last_scans(names)
+    sleep(wait_s)
+    after = wiring.schedule().last_scans(names)
+    return sorted(name for name, at in after.items() if at != before.get(name))

@@ -1,0 +1,230 @@
+"""Buckets from elsewhere, many at a time: `import_sources.py` reads them, and here they are written.
+
+``plan`` says what is to become of each, and writes nothing; ``carry_out`` writes. A bucket that is
+here already is left alone, so importing again, after a crash for one, imports what is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+
+from buckets import audit, mirror, removals, selectors, validators
+from buckets.models import Bucket, Credential, Outbox
+from buckets.services.checking import Problems, key_pair
+from scanning import wiring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from buckets.audit import Actor
+    from scanning.core.types import KeyPair
+
+# Rows of one transaction: the vault is written inside it, and other writers wait meanwhile.
+_AT_ONCE = 100
+_ACCESS_KEY, _SECRET_KEY = "_ACCESS_KEY", "_SECRET_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A credential that several buckets may use; without a pair, the vault holds it already."""
+
+    credential: str
+    access_key: str = field(default="", repr=False)
+    secret_key: str = field(default="", repr=False)
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One bucket as its source describes it; ``fields`` are the model's, by name.
+
+    ``keys`` without a pair are in the vault, or another bucket brings them. ``problem`` says why
+    the description is of no use.
+    """
+
+    name: str
+    keys: Keys
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    client_secret: str = field(default="", repr=False)
+    warnings: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is to become of a candidate: it has a bucket to import, it exists, or a problem."""
+
+    candidate: Candidate
+    bucket: Bucket | None = None
+    problem: str = ""
+
+    @property
+    def outcome(self) -> str:
+        if self.problem:
+            return f"refused: {self.problem}"
+        return "import" if self.bucket else "exists"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``pairs`` are the keys to store, by credential name; ``shared`` are rows to write first."""
+
+    rows: Sequence[Planned]
+    shared: Sequence[Credential]
+    pairs: Mapping[str, KeyPair] = field(repr=False)
+    problems: Sequence[str] = ()
+
+    def count(self, outcome: str) -> int:
+        return sum(row.outcome.startswith(outcome) for row in self.rows)
+
+
+def plan(candidates: Sequence[Candidate], shared: Sequence[Keys] = ()) -> Plan:
+    """Look at everything in its order; writes nothing. Raises the vault's errors."""
+    world = _World()
+    problems = []
+    rows = []
+    for keys in shared:
+        if keys.credential not in world.by_name:
+            try:
+                rows.append(_new_credential(keys, world))
+            except ValidationError as exc:
+                problems.append(f"credential {keys.credential}: {_one_line(exc)}")
+    planned = [_plan_one(candidate, world) for candidate in candidates]
+    return Plan(planned, rows, world.pairs, problems)
+
+
+def carry_out(planned: Plan, *, by: Actor = None) -> list[str]:
+    """Import what is planned so; returns problems that only writing brought to light.
+
+    Some buckets at a time, and each time in the order of every other write (`services`): rows,
+    vault, commit. In the end Redis learns of them all.
+    """
+    problems = []
+    wanted = [row for row in planned.rows if row.bucket]
+    parts = [wanted[at : at + _AT_ONCE] for at in range(0, len(wanted), _AT_ONCE)]
+    generations = count(time.time_ns() // 1000)
+    for shared, part in ((planned.shared, []), *(((), part) for part in parts)):
+        try:
+            _write(shared, part, planned.pairs, generations, by)
+        except IntegrityError:
+            names = ", ".join(row.candidate.name for row in part)
+            problems.append(f"Somebody else adds some of these just now, import again: {names}")
+    mirror.flush()
+    return problems
+
+
+class _World:
+    """What is here already, read once; grows with what is planned."""
+
+    def __init__(self) -> None:
+        self.buckets = set(Bucket.objects.values_list("name", flat=True))
+        self.by_prefix = {row.vault_prefix: row for row in Credential.objects.all()}
+        self.by_name = {row.name: row for row in self.by_prefix.values()}
+        self.vault_names = wiring.vault().names()
+        self.pairs: dict[str, KeyPair] = {}
+
+
+def _plan_one(candidate: Candidate, world: _World) -> Planned:
+    if candidate.name in world.buckets:
+        return Planned(candidate)
+    if candidate.problem:
+        return Planned(candidate, problem=candidate.problem)
+    bucket = Bucket(name=candidate.name, **candidate.fields)
+    problems = Problems()
+    try:
+        problems.check(bucket)
+        problems.raise_if_any()
+        bucket.credential = _credential(candidate, world)
+    except ValidationError as exc:
+        return Planned(candidate, problem=_one_line(exc))
+    world.buckets.add(candidate.name)
+    return Planned(candidate, bucket)
+
+
+def _credential(candidate: Candidate, world: _World) -> Credential:
+    """The credential that a bucket is to use: a stored one, or one that is yet to be saved."""
+    keys = candidate.keys
+    stored = world.by_name.get(keys.credential)
+    if stored is None and keys.credential != candidate.name:
+        problem = f"There is no credential {keys.credential}: add it, or list it in the file."
+        raise ValidationError({"credential": [problem]})
+    if stored is None:
+        return _new_credential(keys, world, came_with_bucket=True)
+    if keys.access_key:
+        problem = f"Credential {stored.name} has keys already: leave them out here."
+        raise ValidationError({"access_key": [problem]})
+    return stored
+
+
+def _new_credential(keys: Keys, world: _World, *, came_with_bucket: bool = False) -> Credential:
+    prefix = validators.vault_prefix(keys.credential)
+    credential = Credential(
+        name=keys.credential,
+        vault_prefix=prefix,
+        endpoint=keys.endpoint,
+        came_with_bucket=came_with_bucket,
+    )
+    credential.full_clean(validate_unique=False, validate_constraints=False)
+    if owner := world.by_prefix.get(prefix):
+        problem = f"Its vault entries {prefix}_… belong to credential {owner.name}: use that one."
+        raise ValidationError({"credential": [problem]})
+    if keys.access_key or keys.secret_key:
+        world.pairs[credential.name] = key_pair(keys.access_key, keys.secret_key)
+    elif not {prefix + _ACCESS_KEY, prefix + _SECRET_KEY} <= world.vault_names:
+        problem = f"The vault does not hold {prefix}{_ACCESS_KEY} and {prefix}{_SECRET_KEY}."
+        raise ValidationError({"credential": [problem]})
+    world.by_prefix[prefix] = world.by_name[credential.name] = credential
+    return credential
+
+
+def _write(
+    shared: Sequence[Credential],
+    part: Sequence[Planned],
+    pairs: Mapping[str, KeyPair],
+    generations: Iterator[int],
+    by: Actor,
+) -> None:
+    buckets = [row.bucket for row in part if row.bucket]
+    own = {bucket.credential.name: bucket.credential for bucket in buckets}
+    new = [*shared, *(credential for credential in own.values() if credential.pk is None)]
+    for bucket in buckets:
+        bucket.generation = bucket.generation or next(generations)
+    with transaction.atomic():
+        Credential.objects.bulk_create(new)
+        Bucket.objects.bulk_create(buckets)
+        Outbox.add(bucket.name for bucket in buckets)
+        for rows in filter(None, (new, buckets)):
+            audit.added(rows, by=by)
+        entries = {
+            **dict(_pair_entries(new, pairs)),
+            **{name: value for row in part for name, value in _secret_entry(row)},
+        }
+        if entries:
+            wiring.vault().write_many(entries)
+
+
+def _pair_entries(
+    new: Sequence[Credential], pairs: Mapping[str, KeyPair]
+) -> Iterator[tuple[str, str]]:
+    for credential in new:
+        removals.cancel(removals.Kind.PAIR, credential.vault_prefix)
+        if pair := pairs.get(credential.name):
+            yield credential.vault_prefix + _ACCESS_KEY, pair.access_key
+            yield credential.vault_prefix + _SECRET_KEY, pair.secret_key
+
+
+def _secret_entry(row: Planned) -> Iterator[tuple[str, str]]:
+    if row.bucket and row.candidate.client_secret:
+        name = selectors.webhook_secret_name(row.bucket)
+        removals.cancel(removals.Kind.SECRET, name)
+        yield name, row.candidate.client_secret
+
+
+def _one_line(exc: ValidationError) -> str:
+    return "; ".join(f"{name}: {' '.join(texts)}" for name, texts in exc.message_dict.items())

@@ -1,0 +1,49 @@
+"""Compare database, Redis and vault, and repair what differs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from buckets import reconciling
+from buckets.reconciling import Kind
+from scanning.core.errors import BucketwatchError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Sequence
+
+    from buckets.reconciling import Difference
+
+
+class Command(BaseCommand):
+    help = (
+        "Compare the database with Redis and the vault, and repair what differs from it. Deletes "
+        "only what was deleted here; what others keep in Redis and the vault is listed and left "
+        "alone. Exit status: 0 nothing is left to do, 1 something is."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="compare only; write nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+        try:
+            found = reconciling.compare()
+            self._show(found)
+            is_repaired = options["dry_run"] or reconciling.repair(found)
+        except BucketwatchError as exc:
+            raise CommandError(str(exc)) from exc
+        if not is_repaired:
+            raise CommandError("Not everything could be repaired now: run this again.")
+        if any(one.kind is Kind.BY_HAND for one in found):
+            raise CommandError("Some of it only you can repair: see above.")
+
+    def _show(self, found: Sequence[Difference]) -> None:
+        for one in found:
+            self.stdout.write(f"{one.kind.value:<12} {one.where:<6} {one.name}: {one.what}")
+        numbers = {kind: sum(one.kind is kind for one in found) for kind in Kind}
+        self.stdout.write(
+            f"{numbers[Kind.REPAIRED]} to repair, {numbers[Kind.BY_HAND]} to do yourself, "
+            f"{numbers[Kind.UNMANAGED]} unmanaged."
+        )

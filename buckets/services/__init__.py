@@ -1,0 +1,71 @@
+"""Every write of the control plane. Admin, API, commands and the demo change things only here.
+
+``by`` is who asked; what was changed is logged under that name (`buckets/audit.py`), never with a
+secret. Bad input raises Django's ``ValidationError`` with a dict of field -> messages, each saying
+the fix; a vault that does not answer raises ``VaultUnavailable`` (or ``ConfigurationError``), and
+then nothing has changed.
+
+Three stores are written, and no transaction spans them. The order is such that a crash between any
+two leaves nothing that scans with wrong keys, and something that the next run repairs:
+
+1.  *Adding or changing:* the rows are written, then the vault, then the transaction commits, then
+    Redis learns of it. The rows come first so that two who add the same bucket wait for each
+    other instead of mixing their keys; the commit comes after the vault so that there is never a
+    bucket without keys. A crash before the commit leaves at worst a vault entry that nobody uses:
+    adding the bucket again writes over it, and `manage.py reconcile` lists it.
+2.  *Deleting:* the rows go, a ``VaultRemoval`` for each vault entry that nobody needs now is
+    written with them, and the transaction commits; then Redis, then the vault. The other way
+    round, a crash would leave a bucket without keys. What a crash, or a vault that is away, leaves
+    is removed by the monitor within seconds (`buckets/removals.py`), or by `reconcile`.
+3.  *Redis* is told after the commit, from the ``Outbox`` rows that the change itself wrote
+    (`buckets/mirror.py`); what could not be told stays in it for the monitor and `reconcile`.
+"""
+
+from buckets.audit import Actor
+from buckets.services.api_clients import (
+    create_api_client,
+    delete_api_client,
+    ensure_bootstrap_client,
+    update_api_client,
+)
+from buckets.services.buckets import (
+    CHANGEABLE,
+    BucketExists,
+    add_bucket,
+    delete_bucket,
+    release_hold,
+    scan_now,
+    set_monitoring,
+    set_notifications,
+    update_bucket,
+)
+from buckets.services.connections import ConnectionTest, test_connection
+from buckets.services.credentials import (
+    add_credential,
+    delete_credential,
+    rotate_credential,
+    update_credential,
+)
+
+__all__ = [
+    "CHANGEABLE",
+    "Actor",
+    "BucketExists",
+    "ConnectionTest",
+    "add_bucket",
+    "add_credential",
+    "create_api_client",
+    "delete_api_client",
+    "delete_bucket",
+    "delete_credential",
+    "ensure_bootstrap_client",
+    "release_hold",
+    "rotate_credential",
+    "scan_now",
+    "set_monitoring",
+    "set_notifications",
+    "test_connection",
+    "update_api_client",
+    "update_bucket",
+    "update_credential",
+]

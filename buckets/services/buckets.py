@@ -1,0 +1,300 @@
+"""Which buckets are watched, and how; the package says in which order the stores are written."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+
+from buckets import audit, removals, selectors, validators
+from buckets.models import Bucket, Credential
+from buckets.services import credentials
+from buckets.services.checking import Problems, key_pair, listed, refuse_taken_prefix
+from scanning import wiring
+
+if TYPE_CHECKING:
+    from buckets.audit import Actor
+    from scanning.core.types import KeyPair
+
+CLIENT_SECRET = "webhook OAuth2 client secret"  # noqa: S105 - what the history calls it
+
+CHANGEABLE = frozenset(
+    {
+        "endpoint",
+        "region",
+        "credential",
+        "polling_interval",
+        "monitoring_enabled",
+        "notifications_enabled",
+        "fetch_metadata",
+        "prefix",
+        "suffix",
+        "announce_created",
+        "announce_updated",
+        "announce_detected",
+        "announce_deleted",
+        "first_scan",
+        "lanes",
+        "webhook_url",
+        "webhook_client_id",
+        "webhook_token_url",
+        "webhook_secret_in_redis",
+    }
+)
+
+
+class BucketExists(Exception):
+    """A bucket of this name is watched already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Bucket {name} is watched already: change the existing one.")
+        self.name = name
+
+
+def add_bucket(  # noqa: PLR0913 - one argument for each member that the API documents
+    *,
+    name: str,
+    endpoint: str = "",
+    region: str = "",
+    access_key: str = "",
+    secret_key: str = "",
+    credential: Credential | None = None,
+    webhook_url: str = "",
+    webhook_client_id: str = "",
+    webhook_client_secret: str = "",
+    webhook_token_url: str = "",
+    polling_interval: int | None = None,
+    notifications_enabled: bool = True,
+    monitoring_enabled: bool = True,
+    fetch_metadata: bool = True,
+    by: Actor = None,
+    **options: Any,
+) -> Bucket:
+    """Watch a bucket, with keys of its own or with an existing credential.
+
+    Keys of its own become a credential named after the bucket, removed with it. ``options`` are
+    further fields of ``CHANGEABLE``. Raises BucketExists.
+    """
+    if unknown := options.keys() - CHANGEABLE:
+        raise TypeError(f"A bucket has no {', '.join(sorted(unknown))}")
+    bucket = Bucket(
+        name=name.strip(),
+        endpoint=endpoint.strip(),
+        region=region.strip(),
+        webhook_url=webhook_url.strip(),
+        webhook_client_id=webhook_client_id.strip(),
+        webhook_token_url=webhook_token_url.strip(),
+        polling_interval=polling_interval,
+        notifications_enabled=notifications_enabled,
+        monitoring_enabled=monitoring_enabled,
+        fetch_metadata=fetch_metadata,
+        **options,
+    )
+    problems = Problems()
+    problems.check(bucket)
+    with problems.collected():
+        pair = _own_keys(access_key, secret_key, credential)
+    with problems.collected():
+        client_secret = _client_secret(bucket, webhook_client_secret, stored=False)
+    problems.raise_if_any()
+    with transaction.atomic():
+        _refuse_taken_names(bucket.name, needs_credential=credential is None)
+        bucket.credential = credential or _credential_of(bucket.name)
+        _insert(bucket)
+        audit.added([bucket], by=by)
+        if pair:
+            credentials.store_pair(bucket.credential, pair)
+        if client_secret:
+            _store_client_secret(bucket, client_secret)
+    return bucket
+
+
+def update_bucket(
+    *,
+    bucket: Bucket,
+    by: Actor = None,
+    access_key: str = "",
+    secret_key: str = "",
+    webhook_client_secret: str = "",
+    **changes: Any,
+) -> Bucket:
+    """Change fields of ``CHANGEABLE``, replace the keys, or both; returns the bucket as stored.
+
+    Of region and endpoint, the one that was derived from the other follows it. Keys that other
+    buckets use too are replaced with ``rotate_credential``. Raises Bucket.DoesNotExist.
+    """
+    if unknown := changes.keys() - CHANGEABLE:
+        raise TypeError(f"A bucket's {', '.join(sorted(unknown))} cannot be changed")
+    with transaction.atomic():
+        stored = Bucket.objects.select_for_update(of=("self",)).get(pk=bucket.pk)
+        before = Bucket.objects.select_related("credential").get(pk=bucket.pk)
+        had_client = bool(before.webhook_client_id)
+        _apply(stored, changes)
+        problems = Problems()
+        problems.check(stored)
+        with problems.collected():
+            pair = _replacement_keys(stored, access_key, secret_key, changes)
+        with problems.collected():
+            client_secret = _client_secret(stored, webhook_client_secret, stored=had_client)
+        problems.raise_if_any()
+        stored.save()
+        audit.changed(stored, _changes(stored, before, pair, client_secret), by=by)
+        if before.credential != stored.credential:
+            credentials.remove_if_unused(before.credential, by=by)
+        if had_client and not stored.webhook_client_id:
+            removals.add(removals.Kind.SECRET, selectors.webhook_secret_name(stored))
+        if pair:
+            credentials.write_keys(stored.credential, pair)
+        if client_secret:
+            _store_client_secret(stored, client_secret)
+    return stored
+
+
+def delete_bucket(*, bucket: Bucket, by: Actor = None) -> None:
+    """Stop watching a bucket and forget it; its objects in S3 are not touched.
+
+    The credential that came with it goes too, unless another bucket uses it.
+    """
+    with transaction.atomic():
+        credential = bucket.credential
+        if bucket.webhook_client_id:
+            removals.add(removals.Kind.SECRET, selectors.webhook_secret_name(bucket))
+        audit.deleted(bucket, by=by)
+        bucket.delete()
+        credentials.remove_if_unused(credential, by=by)
+
+
+def release_hold(*, bucket: Bucket, by: Actor = None) -> None:
+    """Confirm a held mass deletion: the next scan, which is due now, makes deletions of it.
+
+    Nothing happens to a bucket that holds none. Raises RedisUnavailable.
+    """
+    with transaction.atomic():
+        audit.did(bucket, "Confirmed held deletions", by=by)
+        wiring.impatient_schedule().release_hold(bucket.name, bucket.region)
+
+
+def set_notifications(*, bucket: Bucket, enabled: bool, by: Actor = None) -> Bucket:
+    """Turn notifications on or off; scanning goes on either way."""
+    return update_bucket(bucket=bucket, by=by, notifications_enabled=enabled)
+
+
+def set_monitoring(*, bucket: Bucket, enabled: bool, by: Actor = None) -> Bucket:
+    """Resume or pause the scanning of a bucket."""
+    return update_bucket(bucket=bucket, by=by, monitoring_enabled=enabled)
+
+
+def scan_now(*, bucket: Bucket, by: Actor = None) -> None:
+    """Have a bucket scanned as soon as a worker of its region is free.
+
+    Raises RedisUnavailable, and ValidationError if the bucket is paused.
+    """
+    if not bucket.monitoring_enabled:
+        problem = f"Bucket {bucket.name} is paused: resume its monitoring first."
+        raise ValidationError({"monitoring_enabled": [problem]})
+    with transaction.atomic():
+        audit.did(bucket, "Asked for a scan", by=by)
+        wiring.impatient_schedule().due_at(bucket.name, bucket.region, at=time.time())
+
+
+def _apply(stored: Bucket, changes: dict[str, Any]) -> None:
+    """Set the changes; the one of region and endpoint that followed the other goes on doing so."""
+    if "endpoint" in changes and "region" not in changes:
+        follows = stored.region == validators.region_of(stored.endpoint)
+        changes = changes | ({"region": ""} if follows else {})
+    elif "region" in changes and "endpoint" not in changes:
+        follows = stored.endpoint == validators.endpoint_of(stored.region)
+        changes = changes | ({"endpoint": ""} if follows and changes["region"] else {})
+    for field, value in changes.items():
+        setattr(stored, field, value.strip() if isinstance(value, str) else value)
+
+
+def _own_keys(access_key: str, secret_key: str, credential: Credential | None) -> KeyPair | None:
+    if credential is None:
+        return key_pair(access_key, secret_key)
+    if access_key or secret_key:
+        raise ValidationError(
+            {"credential": ["Choose a credential or enter a key pair, not both."]}
+        )
+    return None
+
+
+def _replacement_keys(
+    bucket: Bucket, access_key: str, secret_key: str, changes: dict[str, Any]
+) -> KeyPair | None:
+    if not access_key and not secret_key:
+        return None
+    pair = key_pair(access_key, secret_key)
+    if "credential" in changes:
+        raise ValidationError(
+            {"credential": ["Choose another credential or enter new keys, not both."]}
+        )
+    others = [name for name in selectors.users_of(bucket.credential) if name != bucket.name]
+    if others:
+        problem = (
+            f"Credential {bucket.credential.name} is used by {listed(others)} too: "
+            "replace its keys there, for all of them."
+        )
+        raise ValidationError({"access_key": [problem]})
+    return pair
+
+
+def _client_secret(bucket: Bucket, text: str, *, stored: bool) -> str:
+    """The webhook client's secret if one was given; required with the client's first id."""
+    if text and not bucket.webhook_client_id:
+        raise ValidationError(
+            {"webhook_client_id": ["Enter the client id that the client secret belongs to."]}
+        )
+    if text:
+        try:
+            return validators.secret(text)
+        except ValidationError as exc:
+            raise ValidationError({"webhook_client_secret": exc.messages}) from None
+    if bucket.webhook_client_id and not stored:
+        raise ValidationError({"webhook_client_secret": [validators.ALL_OF_OAUTH2]})
+    return ""
+
+
+def _refuse_taken_names(name: str, *, needs_credential: bool) -> None:
+    if Bucket.objects.filter(name=name).exists():
+        raise BucketExists(name)
+    if needs_credential:
+        refuse_taken_prefix(validators.vault_prefix(name))
+
+
+def _credential_of(bucket_name: str) -> Credential:
+    prefix = validators.vault_prefix(bucket_name)
+    try:
+        with transaction.atomic():
+            return Credential.objects.create(
+                name=bucket_name, vault_prefix=prefix, came_with_bucket=True
+            )
+    except IntegrityError:  # somebody was faster than our look
+        _refuse_taken_names(bucket_name, needs_credential=True)
+        raise
+
+
+def _insert(bucket: Bucket) -> None:
+    try:
+        with transaction.atomic():
+            bucket.save()
+    except IntegrityError:  # as above
+        _refuse_taken_names(bucket.name, needs_credential=False)
+        raise
+
+
+def _store_client_secret(bucket: Bucket, value: str) -> None:
+    name = selectors.webhook_secret_name(bucket)
+    removals.cancel(removals.Kind.SECRET, name)
+    wiring.vault().write_secret(name, value)
+
+
+def _changes(
+    stored: Bucket, before: Bucket, pair: KeyPair | None, client_secret: str
+) -> list[str]:
+    """What the history says of a change: the names of fields and secrets."""
+    secrets = [credentials.KEYS] if pair else []
+    secrets += [CLIENT_SECRET] if client_secret else []
+    return [*audit.fields_changed(stored, before), *secrets]

@@ -1,0 +1,81 @@
+"""What the services refuse, said all at once, and key pairs as they are stored."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ValidationError
+
+from buckets import selectors, validators
+from buckets.models import Credential
+from scanning.core.types import KeyPair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from buckets.models import Bucket
+
+_LISTED = 5
+
+
+class Problems:
+    """Messages by field, of several checks, so that an operator sees all of them at once."""
+
+    def __init__(self) -> None:
+        self._by_field: dict[str, list[str]] = {}
+
+    def check(self, row: Bucket | Credential, *, but_not: str = "credential") -> None:
+        """Validate a row; names that are taken are looked at when it is written."""
+        with self.collected():
+            row.full_clean(exclude={but_not}, validate_unique=isinstance(row, Credential))
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        try:
+            yield
+        except ValidationError as exc:
+            for field, messages in exc.message_dict.items():
+                self._by_field.setdefault(field, []).extend(messages)
+
+    def raise_if_any(self) -> None:
+        if self._by_field:
+            raise ValidationError(dict(self._by_field))
+
+
+def key_pair(access_key: str, secret_key: str) -> KeyPair:
+    errors: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    for field, value in (("access_key", access_key), ("secret_key", secret_key)):
+        try:
+            values[field] = validators.secret(value) if value.strip() else ""
+        except ValidationError as exc:
+            errors[field] = exc.messages
+        if values.get(field) == "":
+            errors[field] = ["Enter both halves of the key pair: access key and secret key."]
+    if errors:
+        raise ValidationError(errors)
+    return KeyPair(values["access_key"], values["secret_key"])
+
+
+def refuse_taken_prefix(prefix: str) -> None:
+    """Raise if the vault entries of this prefix belong to a credential already."""
+    owner = selectors.owner_of_prefix(prefix)
+    if owner is None:
+        return
+    users = selectors.users_of(owner)
+    used_by = f", used by {listed(users)}" if users else ""
+    problem = (
+        f"Its keys would be {prefix}_ACCESS_KEY and {prefix}_SECRET_KEY in the vault, "
+        f"which belong to credential {owner.name}{used_by}: choose that credential, "
+        "or another name."
+    )
+    raise ValidationError({"name": [problem]})
+
+
+def listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_LISTED])
+    more = len(names) - _LISTED
+    return f"{'buckets' if len(names) > 1 else 'bucket'} {shown}" + (
+        f" and {more} more" if more > 0 else ""
+    )

@@ -1,0 +1,119 @@
+"""Key pairs that buckets use: the rows here, the keys in the vault."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from buckets import audit, removals, selectors, validators
+from buckets.models import Credential
+from buckets.services.checking import Problems, key_pair, listed, refuse_taken_prefix
+from scanning import wiring
+
+if TYPE_CHECKING:
+    from buckets.audit import Actor
+    from scanning.core.types import KeyPair
+
+KEYS = "S3 keys"
+
+
+def add_credential(
+    *, name: str, access_key: str, secret_key: str, endpoint: str = "", by: Actor = None
+) -> Credential:
+    """Store a key pair that several buckets may use."""
+    name = name.strip()
+    credential = Credential(
+        name=name, vault_prefix=validators.vault_prefix(name), endpoint=endpoint.strip()
+    )
+    problems = Problems()
+    problems.check(credential, but_not="vault_prefix")
+    with problems.collected():
+        pair = key_pair(access_key, secret_key)
+    problems.raise_if_any()
+    with transaction.atomic():
+        refuse_taken_prefix(credential.vault_prefix)
+        credential.save()
+        store_pair(credential, pair)
+        audit.added([credential], by=by)
+    return credential
+
+
+def update_credential(
+    *,
+    credential: Credential,
+    endpoint: str,
+    access_key: str = "",
+    secret_key: str = "",
+    by: Actor = None,
+) -> Credential:
+    """Change what is said about a credential, and its keys if new ones are given."""
+    problems = Problems()
+    with transaction.atomic():
+        stored = Credential.objects.select_for_update().get(pk=credential.pk)
+        before = Credential.objects.get(pk=credential.pk)
+        stored.endpoint = endpoint.strip()
+        problems.check(stored, but_not="vault_prefix")
+        with problems.collected():
+            pair = key_pair(access_key, secret_key) if access_key or secret_key else None
+        problems.raise_if_any()
+        stored.save(update_fields=["endpoint"])
+        changes = audit.fields_changed(stored, before)
+        if pair:
+            write_keys(stored, pair)
+        audit.changed(stored, [*changes, KEYS] if pair else changes, by=by)
+    return stored
+
+
+def rotate_credential(
+    *, credential: Credential, access_key: str, secret_key: str, by: Actor = None
+) -> Credential:
+    """Give a credential another key pair, for every bucket that uses it.
+
+    Raises Credential.DoesNotExist.
+    """
+    pair = key_pair(access_key, secret_key)
+    with transaction.atomic():
+        stored = Credential.objects.select_for_update().get(pk=credential.pk)
+        write_keys(stored, pair)
+        audit.changed(stored, [KEYS], by=by)
+    return stored
+
+
+def delete_credential(*, credential: Credential, by: Actor = None) -> None:
+    """Remove a credential that no bucket uses from the vault and from here."""
+    with transaction.atomic():
+        if users := selectors.users_of(credential):
+            raise ValidationError(
+                f"Credential {credential.name} is used by {listed(users)}: "
+                "give these buckets another credential first."
+            )
+        remove(credential, by=by)
+
+
+def store_pair(credential: Credential, pair: KeyPair) -> None:
+    """Write a stored credential's keys; a removal that waited for its name is off."""
+    removals.cancel(removals.Kind.PAIR, credential.vault_prefix)
+    wiring.vault().write(credential.vault_prefix, pair)
+
+
+def write_keys(credential: Credential, pair: KeyPair) -> None:
+    """Replace the keys; whether the new ones work is not known yet."""
+    credential.updated_at = timezone.now()
+    credential.last_verified_at, credential.last_verified_error = None, ""
+    credential.save(update_fields=["updated_at", "last_verified_at", "last_verified_error"])
+    store_pair(credential, pair)
+
+
+def remove_if_unused(credential: Credential, *, by: Actor) -> None:
+    """Remove a credential that came with a bucket, unless another bucket uses it still."""
+    if credential.came_with_bucket and not credential.buckets.exists():
+        remove(credential, by=by)
+
+
+def remove(credential: Credential, *, by: Actor) -> None:
+    audit.deleted(credential, by=by)
+    removals.add(removals.Kind.PAIR, credential.vault_prefix)
+    credential.delete()

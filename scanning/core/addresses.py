@@ -1,0 +1,131 @@
+"""Which network addresses buckets, webhooks and token servers may be at.
+
+Somebody who may enter an endpoint could otherwise have this host talk to what only it can reach:
+its own services, its network, or a cloud's metadata service. An address counts by where it leads,
+however it is written: ``0x7f.1``, ``2130706433`` and ``::ffff:127.0.0.1`` are all 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Self
+
+# What to do about a refused address, for the end of a message.
+HOW_TO_ALLOW = (
+    "or allow it with security.allowed_networks (SECURITY_ALLOWED_NETWORKS) "
+    "or security.allow_private_endpoints (SECURITY_ALLOW_PRIVATE_ENDPOINTS)"
+)
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+# Not private by the registries, but nobody's bucket: Azure's host, Alibaba's metadata, AWS's by
+# IPv6 (a private address, which allow_private_endpoints would let through).
+_METADATA = tuple(
+    ip_network(text) for text in ("168.63.129.16", "100.100.100.200", "fd00:ec2::254")
+)
+_METADATA_NAMES = ("metadata", "metadata.google.internal", "instance-data")
+_NAT64 = ip_network("64:ff9b::/96")
+_COMPATIBLE = ip_network("::/96")
+_PART = re.compile(r"0x[0-9a-f]*|0[0-7]*|[1-9][0-9]*")
+_MOST_PARTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRules:
+    """``networks`` are allowed whatever they are; ``allow_private`` allows loopback and private.
+
+    Link-local, unspecified, multicast and metadata addresses are never merely private.
+    """
+
+    allow_private: bool = False
+    networks: tuple[Network, ...] = ()
+
+    @classmethod
+    def of(cls, *, allow_private: bool, networks: str) -> Self:
+        """``networks`` with commas between, as the configuration has them."""
+        named = filter(None, map(str.strip, networks.split(",")))
+        return cls(allow_private, tuple(map(ip_network, named)))
+
+    def problem_with_host(self, host: str) -> str:
+        """Why a host may not be called, "" if it may as far as its text tells."""
+        address = parse(host)
+        if address is not None:
+            return self.problem_with(address)
+        name = host.rstrip(".").lower()
+        if name in _METADATA_NAMES:
+            return "the name of a cloud metadata service"
+        if name == "localhost" or name.endswith(".localhost"):
+            return self.problem_with(IPv4Address("127.0.0.1"))
+        return ""
+
+    def problem_with(self, address: Address) -> str:
+        """What kind of refused address this is, "" if it is allowed."""
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        kinds = (self._kind(one) for one in (address, *_inside(address)))
+        return next(filter(None, kinds), "")
+
+    def _kind(self, address: Address) -> str:
+        if any(address in network for network in self.networks):
+            return ""
+        if any(address in network for network in _METADATA):
+            return "a cloud metadata address"
+        if address.is_unspecified:
+            return "an unspecified address"
+        if address.is_multicast:
+            return "a multicast address"
+        if address.is_link_local:
+            return "a link-local address (cloud metadata services are there)"
+        if address.is_loopback:
+            return "" if self.allow_private else "a loopback address"
+        if isinstance(address, IPv4Address) and address.is_reserved:
+            return "a reserved address"
+        return "" if self.allow_private or address.is_global else "a private address"
+
+
+def parse(host: str) -> Address | None:
+    """The address that a host is, in any form that systems accept; None for a name."""
+    text = host.strip("[]").rstrip(".").lower()
+    try:
+        return ip_address(text.partition("%")[0])
+    except ValueError:
+        return _parse_like_inet_aton(text)
+
+
+def _parse_like_inet_aton(text: str) -> IPv4Address | None:
+    """C's old rules: 1 to 4 parts, decimal, octal or hexadecimal; the last fills what is left."""
+    parts = text.split(".")
+    if len(parts) > _MOST_PARTS or not all(_PART.fullmatch(part) for part in parts):
+        return None
+    numbers = [_number(part) for part in parts]
+    *first, last = numbers
+    if any(number > 255 for number in first) or last >= 256 ** (5 - len(parts)):  # noqa: PLR2004
+        return None
+    head = sum(number << (24 - 8 * place) for place, number in enumerate(first))
+    return IPv4Address(head + last)
+
+
+def _number(part: str) -> int:
+    if part.startswith("0x"):
+        return int(part[2:] or "0", 16)
+    return int(part, 8 if part.startswith("0") else 10)
+
+
+def _inside(address: Address) -> tuple[Address, ...]:
+    """The IPv4 addresses that an IPv6 address leads to through a translation or a tunnel."""
+    if isinstance(address, IPv4Address):
+        return ()
+    found = [address.sixtofour, *(address.teredo or ())]
+    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
+        found.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    return tuple(one for one in found if one is not None)

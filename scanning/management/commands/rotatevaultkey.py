@@ -1,0 +1,37 @@
+"""Encrypt the embedded vault with a new key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from scanning import wiring
+from scanning.core.errors import BucketwatchError
+
+_SET_IT = """\
+The vault has a new key, which is in {key}. Now:
+  1. Set VAULT_KEY to what is in that file, wherever bucketwatch uses this vault.
+  2. Restart bucketwatch. Until then it scans with the S3 keys in its memory, and saves none.
+  3. Keep the new key in a safe place, and delete the file.
+Backups of the vault that were made before need the old key."""
+_FOUND = """\
+The vault has a new key, which is in {key}. Now:
+  1. Restart bucketwatch. Until then it scans with the S3 keys in its memory, and saves none.
+  2. Back up the file, and not together with the vault.
+Backups of the vault that were made before need the old key."""
+
+
+class Command(BaseCommand):
+    help = (
+        "Encrypt the embedded vault with a new key, and say what to do with it. "
+        "The key itself is never printed. May be interrupted at any moment."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+        try:
+            key = wiring.rotate_vault_key()
+        except BucketwatchError as exc:
+            raise CommandError(str(exc)) from exc
+        self.stdout.write((_SET_IT if settings.SITE.vault_key else _FOUND).format(key=key))

@@ -1,0 +1,86 @@
+"""What a client of scope ``read`` may do: every GET, and nothing else."""
+
+import pytest
+from django.core.cache import cache
+
+from buckets import services
+from buckets.models import Bucket, Credential
+from tests import api
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MANAGED = [
+    ("POST", "/api/bucket-notifications/enable?bucket=media-in", None),
+    ("POST", "/api/bucket-notifications/disable?bucket=media-in", None),
+    ("POST", "/api/buckets/add", api.new_bucket_body(name="media-out")),
+    ("POST", "/api/buckets/update", {"name": "media-in", "polling_interval": 5}),
+    ("POST", "/api/v1/buckets/", {"name": "other", "region": "r", "credential": "shared"}),
+    ("PATCH", "/api/v1/buckets/media-in/", {"polling_interval": 5}),
+    ("POST", "/api/v1/buckets/media-in/scan/", None),
+    ("POST", "/api/v1/buckets/media-in/test/", None),
+    ("POST", "/api/v1/buckets/media-in/release/", None),
+    ("DELETE", "/api/v1/buckets/media-in/", None),
+    ("POST", "/api/buckets/delete?bucket=media-in", None),
+    ("POST", "/api/v1/credentials/", {"name": "k", "access_key": "A", "secret_key": "S"}),
+    ("PATCH", "/api/v1/credentials/shared/", {"access_key": "A", "secret_key": "S"}),
+    ("DELETE", "/api/v1/credentials/shared/", None),
+]
+READ = [
+    "/api/bucket-notifications/status",
+    "/api/v1/buckets/",
+    "/api/v1/buckets/media-in/",
+    "/api/v1/credentials/",
+    "/api/v1/credentials/shared/",
+    "/api/v1/events/",
+]
+PUBLIC = ["/health", "/ready", "/metrics", "/api/schema/", "/api/docs/"]
+
+
+@pytest.fixture(autouse=True)
+def _a_bucket_and_a_credential(redis_server) -> None:
+    api.use_fast_hashes()
+    cache.clear()
+    api.add_bucket("media-in")
+    services.add_credential(name="shared", access_key="AK", secret_key="SK")
+
+
+def _caller(scope: str) -> api.Caller:
+    client, _ = api.new_client(f"a program that may {scope}", scope=scope)
+    return api.Caller(client)
+
+
+@pytest.mark.parametrize(("method", "path", "body"), MANAGED)
+def test_changing_needs_the_scope_manage(method, path, body):
+    before = list(Bucket.objects.values()), list(Credential.objects.values())
+    response = _caller("read").send(method, path, body)
+    assert response.status_code == 403
+    assert "'manage'" in api.error_of(response)
+    assert "'read'" in api.error_of(response)
+    assert (list(Bucket.objects.values()), list(Credential.objects.values())) == before
+    assert _caller("manage").send(method, path, body).status_code < 300
+
+
+@pytest.mark.parametrize("path", READ)
+@pytest.mark.parametrize("scope", ["read", "manage"])
+def test_both_scopes_may_read(scope, path):
+    assert _caller(scope).get(path).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path", "body"), [*MANAGED, *(("GET", p, None) for p in READ)])
+def test_without_a_token_nothing_is_shown_or_done(method, path, body):
+    response = api.Caller().send(method, path, body)
+    assert response.status_code == 401
+    assert response["WWW-Authenticate"].startswith("Bearer")
+    assert Bucket.objects.get().name == "media-in"
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+def test_a_few_routes_need_no_token(path):
+    assert api.Caller().get(path).status_code == 200
+
+
+def test_a_scope_that_was_taken_back_counts_at_once():
+    client, _ = api.new_client(scope="manage")
+    caller = api.Caller(client)
+    services.update_api_client(client=client, name=client.name, scope="read", enabled=True)
+    assert caller.send("DELETE", "/api/v1/buckets/media-in/").status_code == 403
