@@ -238,7 +238,7 @@ def first_keys(
     bucket = bucket_config(name, document, notifications=True)
     source = storage(probing_clients(), bucket, pair, conf())
     page = source.page("", most)
-    return tuple(source.rows(page.entries).keys) if page.row_count else ()
+    return tuple(source.rows(page.entries).keys)
 
 
 def address_rules() -> AddressRules:

@@ -280,6 +280,6 @@ def test_the_same_bytes_mean_other_keys_without_url_encoding(cache):
 def test_a_prefix_limits_what_is_listed(moto, put, cache):
     for key in ("a", "logs/1", "logs/2", "z"):
         put(key)
-    limited = S3Storage(cache, replace(moto._bucket, prefix="logs/"), moto._pair, ScanningConf())
+    limited = S3Storage(cache, replace(moto._bucket, prefix="logs/"), moto._pair, LOCAL)
     assert listed(limited, page_size=1).keys == ["logs/1", "logs/2"]
     assert listed(limited, start_after="logs/1").keys == ["logs/2"]
