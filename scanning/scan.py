@@ -218,13 +218,12 @@ class Scan:
     def _appeared(self, states: Mapping[str, ObjectState], now: float) -> list[Change]:
         """What there is to say of keys that were never seen before, by us at least."""
         older = self._older_states(list(states))
-        is_baseline = self._is_baseline
-        changes = []
-        for (key, current), previous in zip(states.items(), older, strict=True):
-            event_type = classify(previous, current, now=now)
-            if event_type and not (previous is None and is_baseline):
-                changes.append(Change(event_type, key, current, previous))
-        return changes
+        says_new = not self._is_baseline
+        return [
+            Change(event_type, key, current, previous)
+            for (key, current), previous in zip(states.items(), older, strict=True)
+            if (previous or says_new) and (event_type := classify(previous, current, now=now))
+        ]
 
     @property
     def _is_baseline(self) -> bool:

@@ -89,6 +89,11 @@ class Crash(TransientError):
     """Somebody pulled the plug."""
 
 
+def crash_if(condition: object) -> None:
+    if condition:
+        raise Crash
+
+
 @dataclass
 class FakeStates:
     """``before_commit`` and ``after_commit`` may raise, as a crash at that moment would."""

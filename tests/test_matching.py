@@ -16,7 +16,7 @@ from scanning.ahead import Lane
 from scanning.comparing import Comparison
 from scanning.core.listing import Columns, UnreadableListing, render_entries
 from scanning.core.matching import Matcher, Page, Unchanged, digest, end_of_rows, raw_last_key
-from scanning.core.rewriting import Rewriter, Rewriting, settled
+from scanning.core.rewriting import Neighbour, Rewriter, Rewriting, settled
 from scanning.core.segments import Entry
 from tests.fakes import Bucket, FakePage, FakeStorage, columns_of
 
@@ -335,21 +335,62 @@ def test_a_digest_has_128_bits_and_differs():
     assert digest(b"") != digest(b"x")
 
 
-def test_a_segment_that_shrank_joins_the_one_before_it_if_there_is_room():
+@pytest.mark.parametrize(
+    ("now", "before", "after", "expected"),
+    [
+        (900.0, 900.0, 100.0, 100.0),  # the oldest must be written again in time
+        (900.0, 100.0, 900.0, 100.0),
+        (900.0, 900.0, 0.0, 0.0),  # some were never written
+        (0.0, 100.0, 0.0, 100.0),  # no longer wanted: some are left to remove
+        (0.0, 0.0, 100.0, 100.0),
+        (0.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_joined_segments_say_when_their_strings_must_be_looked_at(now, before, after, expected):
+    rewriter = Rewriter(most=4, new_id=lambda: "new", strings_at=now)
+    first, second = columns_of({"a": STATE}), columns_of({"b": STATE})
+    neighbour = Neighbour(Entry("0", "a", 1, strings_at=before), first, render_entries(first))
+    changed = columns_of({"b": ("new", 1, 1)})
+    known = Entry("1", "b", 1, strings_at=after)
+    rewriting = rewriter.whole(known, second, changed, render_entries(changed))
+    [piece] = rewriter.join(neighbour, rewriting).pieces
+    assert piece.entry.strings_at == expected
+    assert (piece.entry.id, piece.entry.count, piece.entry.last_key) == ("0", 2, "b")
+
+
+@pytest.fixture
+def shrunk() -> tuple[Known, Bucket]:
+    """Segments of 4, 2 and 8 rows, of which each may have 16; and their bucket."""
     many = dict.fromkeys([f"{number:02d}" for number in range(40)], STATE)
     known = Known([], {}, count())
     known.compare(many, page_size=16, most=16)
-    assert [len(segment) for segment in known.segments.values()] == [16, 16, 8]
     left = {key: state for key, state in many.items() if not "04" <= key <= "29"}
     known.compare(left, page_size=16, most=16)
     for place, entry in enumerate(known.entries):
         piece = settled(entry, known.segments[entry.id]) if entry.missing else None
         if piece is not None and piece.columns is not None:
             known.entries[place], known.segments[entry.id] = piece.entry, piece.columns
-    assert [entry.count for entry in known.entries] == [4, 2, 8]
-    changed = left | {"30": ("new", 1, 1)}
+    assert known.shape == ["00010203", "3031", "3233343536373839"]
+    return known, left
+
+
+def test_a_segment_that_shrank_joins_the_one_before_it_if_there_is_room(shrunk):
+    known, bucket = shrunk
+    changed = bucket | {"30": ("new", 1, 1)}
     [found] = known.compare(changed, page_size=16, most=16)
     assert found.joined
     assert [entry.count for entry in known.entries] == [6, 8]
     assert known.compare(changed, page_size=16, most=16) == []
     assert known.unchanged == 2
+
+
+@pytest.mark.parametrize(
+    ("gone", "shape"),
+    [("03", ["000102[03]", "3031"]), ("31", ["00010203", "30[31]"])],
+)
+def test_segments_with_missing_rows_do_not_join_until_those_are_settled(shrunk, gone, shape):
+    known, bucket = shrunk
+    changed = {key: state for key, state in bucket.items() if key != gone}
+    changed["30"] = ("new", 1, 1)
+    assert not any(found.joined for found in known.compare(changed, page_size=16, most=16))
+    assert known.shape[:2] == shape

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scanning.core.types import EventType
 from scanning.scan import ScanSettings
-from tests.fakes import Bucket, Crash, FakeStorage, Site
+from tests.fakes import Bucket, Crash, FakeStorage, Site, crash_if
 
 OLD, NEW = 1_600_000_000_000, 1_700_000_000_000
 
@@ -69,6 +69,30 @@ def test_events_are_those_of_comparing_plain_dictionaries(history, page_size, la
         else:
             assert end.held is not None
             assert site.states.objects().keys() == known.keys()
+
+
+SPARSE = st.lists(
+    st.dictionaries(st.integers(0, 60), st.sampled_from(["e1", "e2"]), max_size=60)
+    | st.integers(0, 60).map(lambda count: dict.fromkeys(range(count), "e1")),
+    min_size=2,
+    max_size=6,
+)
+
+
+@given(SPARSE, st.sampled_from([8, 12, 20]), st.integers(1, 3), st.lists(st.booleans()))
+def test_segments_that_shrink_and_join_lose_nothing(history, page_size, lanes, crashes):
+    """Larger segments: those of a few rows have nothing to join. Marks stay through crashes."""
+    site = everything(page_size, lanes)
+    crashing = iter(crashes)
+    site.states.after_commit = lambda: crash_if(next(crashing, False))
+    known: Bucket = {}
+    for numbers in history:
+        bucket: Bucket = {f"{number:02d}": (etag, OLD, 1) for number, etag in numbers.items()}
+        site.scan_to_the_end(FakeStorage(bucket))
+        assert sorted(said(site.states.queue), key=str) == sorted(expected(known, bucket), key=str)
+        site.states.queue.clear()
+        known = bucket or known
+        assert site.states.objects().keys() == known.keys()
 
 
 @given(HISTORIES, st.integers(1, 5), st.integers(1, 3), st.data())

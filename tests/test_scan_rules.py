@@ -23,7 +23,9 @@
 """  # noqa: E501 - a table
 
 import json
+import threading
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -36,7 +38,7 @@ from scanning.core.types import Claim, EventType, ObjectMetadata, ObjectState, S
 from scanning.ports import Commit
 from scanning.read_only import ReadOnlyStates
 from scanning.scan import Scan, ScanEnd, ScanSettings
-from tests.fakes import Bucket, Crash, FakePage, FakeStorage, Site
+from tests.fakes import Bucket, Crash, FakePage, FakeStorage, Site, crash_if
 
 OLD, NEW = 1_600_000_000_000, 1_700_000_000_000
 ALL = frozenset(EventType)
@@ -288,6 +290,31 @@ def test_a_pass_that_broke_off_anywhere_ends_as_if_it_had_not(count, lanes, cras
         assert (end.held.missing, end.held.known) == (missing, len(first))
 
 
+class FirstLaneLast(FakeStorage):
+    """The first lane's second page comes only when other lanes have had many of theirs."""
+
+    def page(self, start_after: str, max_keys: int) -> FakePage:
+        page = super().page(start_after, max_keys)
+        with self.asking:
+            self.asking.notify_all()
+            if start_after == "key-00002":
+                assert self.asking.wait_for(lambda: self.requests >= 12, timeout=10)
+        return page
+
+    asking = threading.Condition()
+
+
+def test_objects_are_counted_once_although_lanes_were_ahead_when_the_pass_broke_off():
+    here = site(page_size=3, lanes=4)
+    scanned(here, numbered(90))
+    commits = count(1)
+    here.states.after_commit = lambda: crash_if(next(commits) == 8)
+    with pytest.raises(Crash):
+        here.scan(FirstLaneLast(numbered(90, etag="new")))
+    end = here.scan_to_the_end(FakeStorage(numbered(90, etag="new")))
+    assert end.progress.listed == 90
+
+
 # --- deletions
 
 
@@ -359,11 +386,6 @@ def test_what_came_new_in_the_same_pass_does_not_dilute_a_mass_deletion():
     end = here.scan_to_the_end(FakeStorage({f"new-{n:05d}": ("e", OLD, 1) for n in range(5000)}))
     assert end.held is not None
     assert (end.held.missing, end.held.known) == (1000, 1000)
-
-
-def crash_if(condition: object) -> None:
-    if condition:
-        raise Crash
 
 
 def emptied() -> Site:
@@ -687,8 +709,8 @@ def expiring(here: Site, ttl_s: float) -> dict[str, float]:
 def test_no_documented_string_expires_while_its_object_is_there(history):
     """Whatever comes, goes and is joined: as long as scans are not very rare."""
     here = site(page_size=8, ttl_s=1000.0, mass_minimum=10**9)
-    for count, pause in history:
-        bucket = {"always": ("e", OLD, 1)} | numbered(count, step=1 + count % 3)
+    for objects, pause in history:
+        bucket = {"always": ("e", OLD, 1)} | numbered(objects, step=1 + objects % 3)
         scanned(here, bucket)
         here.states.queue.clear()
         assert here.states.strings.keys() == bucket.keys()
