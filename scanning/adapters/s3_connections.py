@@ -100,40 +100,32 @@ def _sender(session: URLLib3Session) -> Callable[..., Any]:
 
 def _pools(rules: AddressRules) -> dict[str, type[Any]]:
     """urllib3's pools by URL scheme, with connections that keep to the rules."""
+    plain, secure = _guarded(AWSHTTPConnection, rules), _guarded(AWSHTTPSConnection, rules)
+    return {
+        "http": type("Pool", (AWSHTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("SecurePool", (AWSHTTPSConnectionPool,), {"ConnectionCls": secure}),
+    }
 
-    class Guarded:
-        """Comes before botocore's connection; a connection is used by one thread at a time."""
 
-        _dns_host: str
+def _guarded(connection: type[Any], rules: AddressRules) -> type[Any]:
+    """A class of connections that look at where they go; a connection has one thread at a time."""
+    connect: Callable[[Any], socket.socket] = connection._new_conn  # noqa: SLF001
 
-        def _new_conn(self: Any) -> socket.socket:
-            name = self._dns_host
-            try:
-                for address in _addresses(self, rules):
-                    self._dns_host = address
-                    try:
-                        connected: socket.socket = super()._new_conn()
-                    except (NewConnectionError, ConnectTimeoutError) as exc:
-                        failure = exc
-                    else:
-                        return connected
-            finally:
-                self._dns_host = name
-            raise failure
+    def new_conn(self: Any) -> socket.socket:
+        name = self._dns_host
+        failure: Exception | None = None
+        try:
+            for address in _addresses(self, rules):
+                self._dns_host = address
+                try:
+                    return connect(self)
+                except (NewConnectionError, ConnectTimeoutError) as exc:
+                    failure = exc
+        finally:
+            self._dns_host = name
+        raise failure or NewConnectionError(self, "the name server gave no address")
 
-    class Connection(Guarded, AWSHTTPConnection):
-        pass
-
-    class SecureConnection(Guarded, AWSHTTPSConnection):
-        pass
-
-    class Pool(AWSHTTPConnectionPool):
-        ConnectionCls = Connection
-
-    class SecurePool(AWSHTTPSConnectionPool):
-        ConnectionCls = SecureConnection
-
-    return {"http": Pool, "https": SecurePool}
+    return type(f"Guarded{connection.__name__}", (connection,), {"_new_conn": new_conn})
 
 
 def _addresses(connection: Any, rules: AddressRules) -> list[str]:
