@@ -38,6 +38,8 @@ _LONGEST_REPR = 200
 
 def added(rows: Sequence[Model], *, by: Actor) -> None:
     """Log new rows of one model; call it in the transaction that writes them."""
+    if not rows:
+        return
     _record(rows, ADDITION, [{"added": {}}], by)
     _say("added", rows, by)
 
@@ -59,7 +61,7 @@ def did(row: Model, what: str, *, by: Actor) -> None:
 
 def deleted(row: Model, *, by: Actor) -> None:
     """Log a row's end; call it while the row still has its primary key."""
-    _record([row], DELETION, [], by)
+    _record([row], DELETION, [{"deleted": {"name": _kind(row), "object": str(row)}}], by)
     _say("deleted", [row], by)
 
 
@@ -118,6 +120,10 @@ def _stand_in(username: str, shown: str) -> int:
 
 
 def _say(what: str, rows: Sequence[Model], by: Actor) -> None:
-    kind = rows[0]._meta.verbose_name  # noqa: SLF001 - as above
+    kind = _kind(rows[0])
     names = str(rows[0]) if len(rows) == 1 else f"{rows[0]} and {len(rows) - 1} more"
     logger.info("%s: %s %s %s", name_of(by), what, kind, names)
+
+
+def _kind(row: Model) -> str:
+    return str(row._meta.verbose_name)  # noqa: SLF001 - as above

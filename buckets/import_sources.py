@@ -133,7 +133,10 @@ def from_redis(*, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
         if name not in leaving:
             candidate = _from_document(name, found.text, found.notifications, first_scan)
             last = last_scans.get(name)
-            fields = {**candidate.fields, "last_scan_at": last and datetime.fromtimestamp(last, UTC)}
+            fields = {
+                **candidate.fields,
+                "last_scan_at": last and datetime.fromtimestamp(last, UTC),
+            }
             candidates.append(replace(candidate, fields=fields))
     shared = {c.keys.credential for c in candidates if c.keys.credential != c.name}
     return candidates, [Keys(credential) for credential in sorted(shared)]
@@ -187,10 +190,11 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
 
 def _warnings(auth: Mapping[str, Any], secret: str) -> tuple[str, ...]:
     if secret:
-        return (
+        warning = (
             "its webhook client secret stays in Redis, because its consumer may read it there; "
-            "once that reads another place, switch 'client secret in Redis too' off",
+            "once that reads another place, switch 'client secret in Redis too' off"
         )
+        return (warning,)
     return ("its webhook client has no secret in Redis: enter it",) if auth else ()
 
 

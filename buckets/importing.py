@@ -1,4 +1,4 @@
-"""Buckets from elsewhere, many at a time: `import_sources.py` reads them, and here they are written.
+"""Buckets from elsewhere, many at a time: `import_sources.py` reads them, this writes them.
 
 ``plan`` says what is to become of each, and writes nothing; ``carry_out`` writes. A bucket that is
 here already is left alone, so importing again, after a crash for one, imports what is missing.
@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 
 from buckets import audit, mirror, removals, selectors, validators
 from buckets.models import Bucket, Credential, Outbox
-from buckets.services.checking import Problems, key_pair
+from buckets.services.checking import key_pair
 from scanning import wiring
 
 if TYPE_CHECKING:
@@ -136,10 +136,9 @@ def _plan_one(candidate: Candidate, world: _World) -> Planned:
     if candidate.problem:
         return Planned(candidate, problem=candidate.problem)
     bucket = Bucket(name=candidate.name, **candidate.fields)
-    problems = Problems()
     try:
-        problems.check(bucket)
-        problems.raise_if_any()
+        # The constraints say the same again, at a query each; the database checks them anyway.
+        bucket.full_clean(exclude={"credential"}, validate_unique=False, validate_constraints=False)
         bucket.credential = _credential(candidate, world)
     except ValidationError as exc:
         return Planned(candidate, problem=_one_line(exc))
@@ -199,12 +198,12 @@ def _write(
         Credential.objects.bulk_create(new)
         Bucket.objects.bulk_create(buckets)
         Outbox.add(bucket.name for bucket in buckets)
-        for rows in filter(None, (new, buckets)):
-            audit.added(rows, by=by)
-        entries = {
-            **dict(_pair_entries(new, pairs)),
-            **{name: value for row in part for name, value in _secret_entry(row)},
-        }
+        audit.added(new, by=by)
+        audit.added(buckets, by=by)
+        secrets = dict(_secret_entries(part))
+        removals.cancel(removals.Kind.PAIR, *(credential.vault_prefix for credential in new))
+        removals.cancel(removals.Kind.SECRET, *secrets)
+        entries = dict(_pair_entries(new, pairs)) | secrets
         if entries:
             wiring.vault().write_many(entries)
 
@@ -213,17 +212,15 @@ def _pair_entries(
     new: Sequence[Credential], pairs: Mapping[str, KeyPair]
 ) -> Iterator[tuple[str, str]]:
     for credential in new:
-        removals.cancel(removals.Kind.PAIR, credential.vault_prefix)
         if pair := pairs.get(credential.name):
             yield credential.vault_prefix + _ACCESS_KEY, pair.access_key
             yield credential.vault_prefix + _SECRET_KEY, pair.secret_key
 
 
-def _secret_entry(row: Planned) -> Iterator[tuple[str, str]]:
-    if row.bucket and row.candidate.client_secret:
-        name = selectors.webhook_secret_name(row.bucket)
-        removals.cancel(removals.Kind.SECRET, name)
-        yield name, row.candidate.client_secret
+def _secret_entries(part: Sequence[Planned]) -> Iterator[tuple[str, str]]:
+    for row in part:
+        if row.bucket and row.candidate.client_secret:
+            yield selectors.webhook_secret_name(row.bucket), row.candidate.client_secret
 
 
 def _one_line(exc: ValidationError) -> str:

@@ -114,7 +114,7 @@ def document(bucket: Bucket) -> dict[str, Any]:
         "webhook_auth": webhook_auth if bucket.webhook_client_id else None,
         "status": "active" if bucket.monitoring_enabled else "paused",
         "added_at": _iso(bucket.added_at),
-        "updated_at": _iso(bucket.updated_at),
+        "updated_at": _iso(bucket.updated_at or bucket.added_at),  # none before the first save
         "bucketwatch": {
             "region": bucket.region,
             "credential": bucket.credential.vault_prefix if bucket.credential_id else "",
@@ -148,9 +148,7 @@ def _wants_secret(bucket: Bucket) -> bool:
     return bucket.webhook_secret_in_redis and bool(bucket.webhook_client_id)
 
 
-def _write(
-    name: str, bucket: Bucket | None, revision: int, secrets: Mapping[str, str]
-) -> None:
+def _write(name: str, bucket: Bucket | None, revision: int, secrets: Mapping[str, str]) -> None:
     """Put or remove one bucket. That Redis holds something newer is as good."""
     store = wiring.impatient_configuration()
     if bucket is None:

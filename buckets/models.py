@@ -46,9 +46,7 @@ class Credential(models.Model):
     came_with_bucket = models.BooleanField(default=False, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField("keys last entered", default=timezone.now, editable=False)
-    last_verified_at = models.DateTimeField(
-        "last verified", null=True, blank=True, editable=False
-    )
+    last_verified_at = models.DateTimeField("last verified", null=True, blank=True, editable=False)
     last_verified_error = models.TextField(blank=True, default="", editable=False)
 
     class Meta:
@@ -69,6 +67,11 @@ class Credential(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; the signal that follows writes its outbox rows in the same transaction."""
+        with transaction.atomic():
+            super().save(*args, **kwargs)
+
     def clean(self) -> None:
         """Store the endpoint in the form that buckets have it in."""
         if self.endpoint:
@@ -76,11 +79,6 @@ class Credential(models.Model):
                 self.endpoint = validators.endpoint(self.endpoint)
             except ValidationError as exc:
                 raise ValidationError({"endpoint": exc.messages}) from None
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save; the signal that follows writes its outbox rows in the same transaction."""
-        with transaction.atomic():
-            super().save(*args, **kwargs)
 
 
 class Bucket(models.Model):

@@ -35,9 +35,9 @@ def add(kind: VaultRemoval.Kind, name: str) -> None:
     transaction.on_commit(flush, robust=True)
 
 
-def cancel(kind: VaultRemoval.Kind, name: str) -> None:
-    """Keep what is about to be stored under a name; inside the transaction that stores it."""
-    VaultRemoval.objects.filter(kind=kind, name=name).delete()
+def cancel(kind: VaultRemoval.Kind, *names: str) -> None:
+    """Keep what is about to be stored under these names; inside the transaction that stores it."""
+    VaultRemoval.objects.filter(kind=kind, name__in=names).delete()
 
 
 def flush() -> bool:

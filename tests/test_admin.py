@@ -401,7 +401,7 @@ def test_no_page_and_no_log_entry_holds_a_key(operator, redis_server):
         assert ACCESS not in text(page), url
         assert SECRET not in text(page), url
     logged = [f"{entry.object_repr} {entry.change_message}" for entry in LogEntry.objects.all()]
-    assert len(logged) == 2
+    assert len(logged) == 3
     assert not any(ACCESS in line or SECRET in line for line in logged)
 
 
@@ -438,6 +438,36 @@ def test_held_deletions_are_shown_and_confirmed_by_an_action(operator, redis, bu
     assert "1 confirmed" in text(answer)
     assert redis.hget(keys.bucket("media-in"), "released") == "1"
     assert redis.zscore(keys.due("us-iad-1"), "media-in") < 2e9
+
+
+def test_a_scan_is_asked_for_by_an_action(operator, redis, bucket):
+    paused = services.add_bucket(
+        name="paused", region="r", credential=bucket.credential, monitoring_enabled=False
+    )
+    redis.zadd(keys.due("us-iad-1"), {"media-in": 4e9})
+    chosen = [bucket.pk, paused.pk]
+
+    answer = operator.post(LIST, {"action": "scan_now", "_selected_action": chosen}, follow=True)
+
+    assert "1 will be scanned at once; 1 paused" in text(answer)
+    assert redis.zscore(keys.due("us-iad-1"), "media-in") < 3e9
+
+
+def test_asking_for_a_scan_with_redis_down_says_that_none_was_asked_for(operator, bucket):
+    answer = operator.post(LIST, {"action": "scan_now", "_selected_action": bucket.pk}, follow=True)
+    assert "No scan was asked for" in text(answer)
+
+
+def test_the_history_of_a_bucket_shows_who_changed_it_whether_person_or_program(operator, bucket):
+    client, _ = services.create_api_client(name="ingest", client_id="bw-1")
+    services.update_bucket(bucket=bucket, polling_interval=9, by=client)
+    operator.post(change_url(bucket), change(bucket, polling_interval="30"))
+
+    page = text(operator.get(reverse("admin:buckets_bucket_history", args=[bucket.pk])))
+
+    assert "API client bw-1 (ingest)" in page
+    assert "olga" in page
+    assert "Changed polling interval (s)." in page
 
 
 def test_confirming_with_redis_down_says_that_nothing_was_confirmed(operator, bucket):

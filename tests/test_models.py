@@ -8,6 +8,7 @@ from django.db import IntegrityError, transaction
 
 from buckets import validators
 from buckets.models import Bucket, Credential, Outbox, Revision
+from scanning.conf import ScanningConf, Security
 
 pytestmark = pytest.mark.django_db
 
@@ -175,6 +176,8 @@ def test_a_polling_interval_out_of_bounds_is_refused_with_the_bound(make, second
         pytest.param({"endpoint": ""}, id="endpoint"),
         pytest.param({"polling_interval": 0}, id="interval-too-short"),
         pytest.param({"polling_interval": 604_801}, id="interval-too-long"),
+        pytest.param({"lanes": 0}, id="no-lane"),
+        pytest.param({"lanes": 17}, id="too-many-lanes"),
         pytest.param({"webhook_client_id": "me"}, id="half-of-oauth2"),
     ],
 )
@@ -182,6 +185,54 @@ def test_the_database_refuses_what_no_form_would_have_let_through(make, values):
     with pytest.raises(IntegrityError), transaction.atomic():
         make(**values).save()
     assert not Bucket.objects.exists()
+
+
+@pytest.mark.parametrize("lanes", [0, 17])
+def test_lanes_out_of_bounds_are_refused_with_the_bound(make, lanes):
+    with pytest.raises(ValidationError) as refused:
+        make(lanes=lanes).full_clean()
+
+    assert "Enter at" in refused.value.message_dict["lanes"][0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("endpoint", "http://10.1.2.3:9000"),
+        ("endpoint", "0x7f.1"),
+        ("endpoint", "169.254.169.254"),
+        ("webhook_url", "http://localhost/hook"),
+        ("webhook_token_url", "https://[::ffff:192.168.1.1]/token"),
+    ],
+)
+def test_private_addresses_are_refused_with_the_setting_that_allows_them(
+    make, settings, field, value
+):
+    settings.SCANNING = ScanningConf()
+    bucket = make(webhook_url="https://api.example.com", webhook_client_id="me")
+    bucket.webhook_token_url = "https://auth.example.com"
+    setattr(bucket, field, value)
+
+    with pytest.raises(ValidationError) as refused:
+        bucket.full_clean()
+
+    [message] = refused.value.message_dict[field]
+    assert "SECURITY_ALLOWED_NETWORKS" in message
+    settings.SCANNING = ScanningConf(
+        security=Security(allowed_networks="10.0.0.0/8,127.0.0.0/8,169.254.0.0/16,192.168.0.0/16")
+    )
+    bucket.full_clean()
+
+
+def test_a_bucket_at_an_address_that_is_not_allowed_any_more_can_be_changed_otherwise(
+    make, settings
+):
+    bucket = make(endpoint="http://127.0.0.1:9000")
+    bucket.save()
+    settings.SCANNING = ScanningConf()
+
+    bucket.monitoring_enabled = False
+    bucket.full_clean()
 
 
 def test_names_and_vault_prefixes_are_unique_in_the_database(make):

@@ -1,5 +1,6 @@
 """`S3ClientCache`: who gets which client, and what may influence it."""
 
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
@@ -11,7 +12,8 @@ import pytest
 from scanning.adapters import s3_listing
 from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.adapters.s3_clients import signing_region
-from scanning.conf import ScanningConf
+from scanning.conf import ScanningConf, Storage
+from scanning.core.errors import AddressRefused, StorageUnavailable
 from scanning.core.types import BucketConfig, KeyPair
 from tests.canned_http import Answer, CannedServer
 from tests.listing_bodies import Row, rgw
@@ -242,3 +244,52 @@ def test_clients_offer_only_what_is_used_here(cache):
     client = cache.get_client("s3.example", "a", "s")
     assert not hasattr(client, "delete_object")
     assert not hasattr(client, "put_object")
+
+
+def asked(conf: ScanningConf, url: str) -> str:
+    """What a listing fails with."""
+    cache = S3ClientCache(conf)
+    bucket = BucketConfig("photos", url, "r", "C")
+    with pytest.raises(AddressRefused) as refused:
+        S3Storage(cache, bucket, KeyPair("a", "s"), conf).page("", 10)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_address_that_is_not_allowed_is_not_connected_to(host):
+    with CannedServer() as server:
+        url = server.url.replace("127.0.0.1", host)
+
+        message = asked(ScanningConf(), url)
+
+        assert f"bucket photos at {host}" in message
+        assert "a loopback address" in message
+        assert "security.allow_private_endpoints (SECURITY_ALLOW_PRIVATE_ENDPOINTS)" in message
+        assert server.lines == []
+
+
+def test_a_name_that_leads_elsewhere_since_it_was_looked_at_is_refused(monkeypatch):
+    """What a name server answers is the rare thing that has no door."""
+    answers = iter(["93.184.216.34", "169.254.169.254"])
+    resolve = socket.getaddrinfo
+
+    def rebinding(host, *arguments: Any, **options: Any) -> Any:
+        known = next(answers) if host == "rebinding.example" else host
+        return resolve(known, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    monkeypatch.setattr(socket.socket, "connect", refuse_to_connect)
+    conf = LOCAL.model_copy(update={"storage": Storage(connect_timeout=1)})
+    cache = S3ClientCache(conf, attempts=1)
+    storage = S3Storage(
+        cache, BucketConfig("photos", "rebinding.example", "r", "C"), KeyPair("a", "s"), conf
+    )
+
+    with pytest.raises(StorageUnavailable):
+        storage.page("", 10)
+    with pytest.raises(AddressRefused, match=r"is at 169\.254\.169\.254, a link-local address"):
+        storage.page("", 10)
+
+
+def refuse_to_connect(*_: Any) -> None:
+    raise ConnectionRefusedError(111, "Connection refused")

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.hashers import check_password
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from pydantic import SecretStr
@@ -17,7 +19,9 @@ from buckets.models import ApiClient, Bucket, Credential, Outbox
 from buckets.services import buckets as bucket_services
 from scanning import wiring
 from scanning.adapters.vault_local import LocalVault
-from scanning.core.errors import VaultUnavailable
+from scanning.conf import ScanningConf
+from scanning.core import keys
+from scanning.core.errors import RedisUnavailable, VaultUnavailable
 from scanning.core.types import KeyPair
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -26,8 +30,8 @@ ACCESS, SECRET = "AKIAPLAINTOSEE", "wJalrPlainToSee/K7MDENG"
 
 
 def add(name: str = "media-in", **values: Any) -> Bucket:
-    keys = {} if "credential" in values else {"access_key": ACCESS, "secret_key": SECRET}
-    return services.add_bucket(name=name, **{"region": "us-iad-1"} | keys | values)
+    pair = {} if "credential" in values else {"access_key": ACCESS, "secret_key": SECRET}
+    return services.add_bucket(name=name, **{"region": "us-iad-1"} | pair | values)
 
 
 def add_with_client(**values: Any) -> Bucket:
@@ -515,20 +519,157 @@ def test_a_site_lacks_a_webhook_when_no_monitored_bucket_has_one(values, expecte
     assert selectors.lacks_webhook() is expected
 
 
+def test_a_connection_is_tested_with_the_buckets_keys(s3_server):
+    name = s3_server.bucket()
+    for key in ("a", "b"):
+        s3_server.put(name, key)
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    bucket = services.add_bucket(name=name, endpoint=s3_server.url, **pair)
+
+    tested = services.test_connection(bucket=bucket)
+
+    assert (tested.ok, tested.first_keys, tested.error, tested.fix) == (True, ("a", "b"), "", "")
+    assert tested.latency_ms > 0
+    credential = Credential.objects.get()
+    assert credential.last_verified_at is not None
+    assert credential.last_verified_error == ""
+    services.update_bucket(bucket=bucket, **pair)
+    assert Credential.objects.get().last_verified_at is None
+
+
+def test_a_bucket_is_tested_before_it_is_stored(s3_server):
+    name = s3_server.bucket()
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+
+    assert services.test_connection(bucket=Bucket(name=name, endpoint=s3_server.url), **pair).ok
+    refused = refusal(services.test_connection, bucket=Bucket(name="No", endpoint=s3_server.url))
+
+    assert refused.keys() == {"name", "access_key", "secret_key"}
+    assert not Credential.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "fix"),
+    [
+        pytest.param({"name": "no-such-bucket"}, "no such bucket", "bucket's name", id="bucket"),
+        pytest.param({"endpoint": "http://127.0.0.1:1"}, "cannot connect", "reached", id="down"),
+        pytest.param({"endpoint": "http://no-such-host.invalid"}, "bucket", "endpoint", id="host"),
+    ],
+)
+def test_what_is_wrong_with_a_connection_is_said_with_the_fix(s3_server, changes, error, fix):
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    values = {"name": s3_server.bucket(), "endpoint": s3_server.url}
+    bucket = services.add_bucket(**values | changes | pair)
+
+    tested = services.test_connection(bucket=bucket)
+
+    assert not tested.ok
+    assert error in tested.error
+    assert fix in tested.fix
+    assert s3_server.secret_key not in str(tested)
+    assert Credential.objects.get().last_verified_at is None
+
+
+def test_keys_that_are_gone_from_the_vault_are_noted_at_the_credential(s3_server):
+    bucket = add(endpoint=s3_server.url)
+    wiring.vault().delete("MEDIA_IN")
+
+    tested = services.test_connection(bucket=bucket)
+
+    assert tested.fix == "Enter the bucket's access key and secret key again."
+    credential = Credential.objects.get()
+    assert credential.last_verified_error == tested.error
+
+
+def test_an_address_that_is_forbidden_is_not_tested(settings):
+    bucket = add(endpoint="http://127.0.0.1:1")
+    settings.SCANNING = ScanningConf()
+    wiring.reset()
+
+    tested = services.test_connection(bucket=bucket)
+
+    assert "a loopback address" in tested.error
+    assert "allow its network" in tested.fix
+
+
+def test_a_scan_is_asked_for_at_once(redis_server):
+    bucket = add()
+    with redis_server.client() as redis:
+        redis.zadd(keys.due("us-iad-1"), {"media-in": 4e9})
+        services.scan_now(bucket=bucket)
+        assert redis.zscore(keys.due("us-iad-1"), "media-in") < 3e9
+
+    paused = services.set_monitoring(bucket=bucket, enabled=False)
+    assert "resume" in refusal(services.scan_now, bucket=paused)["monitoring_enabled"][0]
+
+
+def test_a_scan_that_cannot_be_asked_for_is_not_logged():
+    bucket = add()
+    entries = LogEntry.objects.count()
+
+    with pytest.raises(RedisUnavailable):
+        services.scan_now(bucket=bucket)
+
+    assert LogEntry.objects.count() == entries
+
+
+def history() -> list[tuple[str, str, str, str]]:
+    return [
+        (
+            str(one.user),
+            ContentType.objects.get_for_id(one.content_type_id or 0).model,
+            one.object_repr,
+            one.get_change_message(),
+        )
+        for one in LogEntry.objects.order_by("pk").select_related("user")
+    ]
+
+
 def test_who_changed_what_is_logged_without_any_secret(caplog):
     caplog.set_level(logging.DEBUG)
     olga = User.objects.create(username="olga")
-    client, secret = services.create_api_client(name="ingest", by=olga)
+    client, secret = services.create_api_client(name="ingest", client_id="bw-1", by=olga)
 
     bucket = add_with_client(by=olga)
-    services.update_bucket(bucket=bucket, access_key="NEWACCESS", secret_key="NEWER", by=client)
+    services.update_bucket(
+        bucket=bucket, access_key="NEWACCESS", secret_key="NEWER", lanes=2, by=client
+    )
+    services.update_bucket(bucket=bucket, lanes=2, by=client)
+    services.rotate_credential(
+        credential=bucket.credential, access_key="NEWACCESS", secret_key="NEWER", by=olga
+    )
+    services.update_api_client(client=client, name="ingest", scope="read", enabled=True, by=olga)
     services.delete_bucket(bucket=bucket)
 
+    assert history() == [
+        ("olga", "apiclient", "ingest", "Added."),
+        ("olga", "bucket", "media-in", "Added."),
+        ("olga", "credential", "media-in", "Added."),
+        ("API client bw-1", "bucket", "media-in", "Changed S3 keys and lanes."),
+        ("olga", "credential", "media-in", "Changed S3 keys."),
+        ("olga", "apiclient", "ingest", "Changed scope."),
+        ("command line", "bucket", "media-in", "Deleted bucket “media-in”."),
+        ("command line", "credential", "media-in", "Deleted credential “media-in”."),
+    ]
     assert "user olga: added bucket media-in" in caplog.text
     assert "API client ingest: changed bucket media-in" in caplog.text
     assert "the command line: deleted bucket media-in" in caplog.text
     for word in (ACCESS, SECRET, "NEWACCESS", "NEWER", "client-secret", secret):
         assert word not in caplog.text
+        assert word not in str(history())
+        assert word not in str(list(LogEntry.objects.values()))
+
+
+def test_nobody_can_log_in_as_a_program_and_its_history_outlives_it():
+    client, secret = services.create_api_client(name="ingest", client_id="bw-1")
+    add(by=client)
+    services.delete_api_client(client=client)
+
+    stand_in = User.objects.get(username="API client bw-1")
+    assert not stand_in.is_active
+    assert not stand_in.has_usable_password()
+    assert not stand_in.check_password(secret)
+    assert LogEntry.objects.filter(user=stand_in).exists()
 
 
 def test_no_secret_is_in_the_database_or_in_redis(redis_server, tmp_path: Path):

@@ -105,6 +105,7 @@ def add_bucket(  # noqa: PLR0913 - one argument for each member that the API doc
         _insert(bucket)
         audit.added([bucket], by=by)
         if pair:
+            audit.added([bucket.credential], by=by)
             credentials.store_pair(bucket.credential, pair)
         if client_secret:
             _store_client_secret(bucket, client_secret)
@@ -159,10 +160,10 @@ def delete_bucket(*, bucket: Bucket, by: Actor = None) -> None:
     """
     with transaction.atomic():
         credential = bucket.credential
+        audit.deleted(bucket, by=by)
+        bucket.delete()  # first: after the commit, scans end before their keys go
         if bucket.webhook_client_id:
             removals.add(removals.Kind.SECRET, selectors.webhook_secret_name(bucket))
-        audit.deleted(bucket, by=by)
-        bucket.delete()
         credentials.remove_if_unused(credential, by=by)
 
 
@@ -291,9 +292,7 @@ def _store_client_secret(bucket: Bucket, value: str) -> None:
     wiring.vault().write_secret(name, value)
 
 
-def _changes(
-    stored: Bucket, before: Bucket, pair: KeyPair | None, client_secret: str
-) -> list[str]:
+def _changes(stored: Bucket, before: Bucket, pair: KeyPair | None, client_secret: str) -> list[str]:
     """What the history says of a change: the names of fields and secrets."""
     secrets = [credentials.KEYS] if pair else []
     secrets += [CLIENT_SECRET] if client_secret else []

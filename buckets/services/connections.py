@@ -63,7 +63,11 @@ class ConnectionTest:
 
 
 def test_connection(
-    *, bucket: Bucket, access_key: str = "", secret_key: str = "", by: Actor = None
+    *,
+    bucket: Bucket,
+    access_key: str = "",  # noqa: PT028 - it is no test of pytest's
+    secret_key: str = "",  # noqa: PT028
+    by: Actor = None,  # noqa: PT028
 ) -> ConnectionTest:
     """List one page of a bucket, stored or not, with its credential's keys or with those given.
 
@@ -74,7 +78,7 @@ def test_connection(
     given = key_pair(access_key, secret_key) if access_key or secret_key else None
     problems = Problems()
     problems.check(bucket)
-    if bucket.credential_id is None and given is None:
+    if given is None and not bucket.credential_id:
         with problems.collected():
             key_pair(access_key, secret_key)
     problems.raise_if_any()

@@ -126,10 +126,8 @@ _RULES: Final[tuple[tuple[Callable[[str, int], bool], type[BucketwatchError], st
 
 def s3_error(exc: Exception, bucket: BucketConfig) -> BucketwatchError:
     """Turn whatever boto3 raised while talking about ``bucket`` into one of our errors."""
-    if isinstance(exc, AddressRefused):
-        return AddressRefused(f"{_at(bucket)}: {exc}")
     if isinstance(exc, BucketwatchError):
-        return exc
+        return AddressRefused(f"{_at(bucket)}: {exc}") if isinstance(exc, AddressRefused) else exc
     if isinstance(exc, ClientError):
         return _answered(exc, bucket)
     if isinstance(exc, EndpointConnectionError):

@@ -17,7 +17,10 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # What to do about a refused address, for the end of a message.
 HOW_TO_ALLOW = (
@@ -78,19 +81,20 @@ class AddressRules:
     def _kind(self, address: Address) -> str:
         if any(address in network for network in self.networks):
             return ""
-        if any(address in network for network in _METADATA):
-            return "a cloud metadata address"
-        if address.is_unspecified:
-            return "an unspecified address"
-        if address.is_multicast:
-            return "a multicast address"
-        if address.is_link_local:
-            return "a link-local address (cloud metadata services are there)"
-        if address.is_loopback:
-            return "" if self.allow_private else "a loopback address"
-        if isinstance(address, IPv4Address) and address.is_reserved:
-            return "a reserved address"
-        return "" if self.allow_private or address.is_global else "a private address"
+        found = next((kind for kind, applies in _NEVER.items() if applies(address)), "")
+        if found or self.allow_private or address.is_global:
+            return found
+        return "a loopback address" if address.is_loopback else "a private address"
+
+
+# What is never merely private.
+_NEVER: dict[str, Callable[[Address], bool]] = {
+    "a cloud metadata address": lambda one: any(one in network for network in _METADATA),
+    "an unspecified address": lambda one: one.is_unspecified,
+    "a multicast address": lambda one: one.is_multicast,
+    "a link-local address (cloud metadata services are there)": lambda one: one.is_link_local,
+    "a reserved address": lambda one: isinstance(one, IPv4Address) and one.is_reserved,
+}
 
 
 def parse(host: str) -> Address | None:

@@ -88,12 +88,12 @@ class Command(BaseCommand):
         self.stderr.write(self.style.WARNING(text))
 
     def _show(self, planned: Plan) -> None:
-        table = [("BUCKET", "ENDPOINT", "CREDENTIAL", "SCANNED", "ANNOUNCED", "OUTCOME")]
-        table += [_row(row) for row in planned.rows]
+        head = ("BUCKET", "ENDPOINT", "CREDENTIAL", "SCANNED", "ANNOUNCED", "OUTCOME")
+        table = [head, *map(_row, planned.rows)]
         widths = [max(len(row[column]) for row in table) for column in range(5)]
-        for row in table:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-            self.stdout.write("  ".join([*cells, row[-1]]))
+        for line in table:
+            cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
+            self.stdout.write("  ".join([*cells, line[-1]]))
         for row in planned.rows:
             for warning in row.candidate.warnings if row.bucket else ():
                 self.stderr.write(self.style.WARNING(f"{row.candidate.name}: {warning}"))
