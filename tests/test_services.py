@@ -537,6 +537,24 @@ def test_a_connection_is_tested_with_the_buckets_keys(s3_server):
     assert Credential.objects.get().last_verified_at is None
 
 
+def test_a_connection_is_tested_with_keys_that_have_just_been_rotated(s3_server, monkeypatch):
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    bucket = services.add_bucket(name=s3_server.bucket(), endpoint=s3_server.url, **pair)
+    assert services.test_connection(bucket=bucket).ok
+    used = []
+
+    def first_keys(_name: str, _document: Any, pair: KeyPair, **_: int) -> tuple[str, ...]:
+        used.append(pair)
+        return ()
+
+    monkeypatch.setattr(wiring, "first_keys", first_keys)
+
+    services.rotate_credential(credential=bucket.credential, access_key="NEW", secret_key="NEWER")
+    services.test_connection(bucket=bucket)
+
+    assert used == [KeyPair("NEW", "NEWER")]
+
+
 def test_a_bucket_is_tested_before_it_is_stored(s3_server):
     name = s3_server.bucket()
     pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}

@@ -26,6 +26,7 @@ from scanning.core.errors import (
     VaultUnavailable,
     WrongEndpoint,
 )
+from scanning.core.types import KeyPair
 
 if TYPE_CHECKING:
     from buckets.audit import Actor
@@ -86,7 +87,7 @@ def test_connection(
     keys: tuple[str, ...] = ()
     failure: BucketwatchError | None = None
     try:
-        pair = given or wiring.credentials().get(bucket.credential.vault_prefix)
+        pair = given or _stored_pair(bucket.credential.vault_prefix)
         keys = wiring.first_keys(bucket.name, mirror.document(bucket), pair, most=_SHOWN_KEYS)
     except BucketwatchError as exc:
         failure = exc
@@ -97,6 +98,15 @@ def test_connection(
         return ConnectionTest(ok=True, latency_ms=latency_ms, first_keys=keys)
     fix = next((text for kind, text in _FIXES.items() if isinstance(failure, kind)), _NO_FIX)
     return ConnectionTest(ok=False, latency_ms=latency_ms, error=str(failure), fix=fix)
+
+
+def _stored_pair(prefix: str) -> KeyPair:
+    """What the vault holds now: the snapshot that scans use may be older than a rotation."""
+    names = [f"{prefix}_ACCESS_KEY", f"{prefix}_SECRET_KEY"]
+    entries = wiring.vault().read_secrets(names)
+    if len(entries) < len(names):
+        raise CredentialMissing(f"the vault does not hold {' and '.join(names)}")
+    return KeyPair(*(entries[name] for name in names))
 
 
 def _note(credential: Credential, failure: BucketwatchError | None) -> None:
