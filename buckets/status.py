@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scanning.core.types import BucketStatus
 
 _CHUNK = 500
-_SCAN = ["last_scan_at", "last_scan_duration_s", "object_count", "last_changes"]
+_SCAN = ["last_scan_at", "last_scan_duration_s", "last_lag_s", "object_count", "last_changes"]
 _ERROR = ["last_error", "last_error_class", "last_error_at"]
 _HELD = ["held_since", "held_missing"]
 
@@ -55,6 +55,7 @@ def _apply(row: Bucket, status: BucketStatus) -> None:
     if status.last_scan_at is not None:
         row.last_scan_at = _moment(status.last_scan_at)
         row.last_scan_duration_s = status.duration_s
+        row.last_lag_s = status.lag_s
         row.object_count = status.objects
         row.last_changes = status.changes
 

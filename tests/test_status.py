@@ -17,6 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SCANNED = {
     "scan_at": "1640995200.5",
     "duration_s": "1.250",
+    "lag_s": "0.125",
     "objects": "4711",
     "changes": "3",
     "error": "",
@@ -54,7 +55,7 @@ def test_a_complete_scan_fills_the_status_columns(redis, bucket):
 
     bucket.refresh_from_db()
     assert bucket.last_scan_at == datetime.fromtimestamp(1640995200.5, UTC)
-    assert bucket.last_scan_duration_s == 1.25
+    assert (bucket.last_scan_duration_s, bucket.last_lag_s) == (1.25, 0.125)
     assert (bucket.object_count, bucket.last_changes) == (4711, 3)
     assert (bucket.last_error, bucket.last_error_at) == ("", None)
     assert selectors.state(bucket) is selectors.State.WATCHED

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils import timezone
 from django.utils.timesince import timesince
 
 from buckets import forms, selectors, services
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 else:  # generic for type checkers only
     ModelAdmin = admin.ModelAdmin
 
+_MINUTE_S = 60
 VAULT_AWAY = (
     "It is deleted; the vault does not answer, and what it holds of it will be removed by itself."
 )
@@ -35,7 +37,11 @@ REFUSALS = (
 
 
 def ago(moment: datetime | None) -> str:
-    return f"{timesince(moment)} ago" if moment else "never"
+    if moment is None:
+        return "never"
+    seconds = (timezone.now() - moment).total_seconds()
+    # Django's smallest unit is the minute, and most buckets were scanned within the last one.
+    return f"{max(0, seconds):.0f} s ago" if seconds < _MINUTE_S else f"{timesince(moment)} ago"
 
 
 def actor(request: HttpRequest) -> services.Actor:

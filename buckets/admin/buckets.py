@@ -64,6 +64,7 @@ class BucketAdmin(ServiceAdmin):
         "state",
         "last_scan",
         "last_scan_duration_s",
+        "last_lag_s",
         "object_count",
         "last_changes",
         "last_error",

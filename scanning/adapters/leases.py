@@ -230,6 +230,7 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
             "duration_s": f"{result.duration_s:.3f}",
             "objects": str(result.listed),
             "changes": str(result.counts.changes),
+            "lag_s": f"{max(0.0, result.started_at - claim.scheduled_at):.3f}",
         }
         | _held_fields(result)
     )
@@ -290,6 +291,7 @@ def _status(name: str, fields: dict[str, str]) -> BucketStatus:
         error=fields.get("error", ""),
         error_class=fields.get("error_class", ""),
         error_at=number("error_at"),
+        lag_s=number("lag_s") or 0.0,
         held_since=number("held_since"),
         held_missing=int(number("held_missing") or 0),
     )

@@ -200,6 +200,7 @@ class BucketStatus:
     """How a bucket's last scan ended, for the status columns of the database.
 
     ``last_scan_at`` is when the last complete scan began; ``error`` is empty after a complete one.
+    ``lag_s`` is how long after its scheduled start the scan began.
     """
 
     bucket: str
@@ -210,5 +211,6 @@ class BucketStatus:
     error: str
     error_class: str
     error_at: float | None
+    lag_s: float = 0.0
     held_since: float | None = None
     held_missing: int = 0

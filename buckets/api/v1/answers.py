@@ -26,6 +26,9 @@ class ScanStatus(_Serializer):
 
     last_scan_at = serializers.DateTimeField(allow_null=True)
     last_scan_duration_s = serializers.FloatField(allow_null=True)
+    last_lag_s = serializers.FloatField(
+        allow_null=True, help_text="How long after its scheduled start the last scan began."
+    )
     objects = serializers.IntegerField(source="object_count", allow_null=True)
     last_changes = serializers.IntegerField(allow_null=True)
     last_error = Shown(help_text="Empty when the last scan succeeded.")

@@ -35,6 +35,7 @@ BUCKET: dict[str, Any] = {
     "status": {
         "last_scan_at": "2025-04-11T09:35:00Z",
         "last_scan_duration_s": 1.4,
+        "last_lag_s": 0.2,
         "objects": 120345,
         "last_changes": 2,
         "last_error": "",

@@ -1,12 +1,9 @@
-"""The control plane's tables: the source of truth for which buckets are watched, and how.
-
-No secret is stored here: S3 keys and webhook secrets live in the vault, API secrets as a hash.
-"""
+"""The buckets that are watched, and how."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -16,69 +13,9 @@ from django.db.models import Q
 from django.utils import timezone
 
 from buckets import validators
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+from buckets.models.credentials import Credential
 
 EVENT_TYPES = ("created", "updated", "detected", "deleted")
-
-
-class Credential(models.Model):
-    """An S3 access key pair, used by one or more buckets. The keys are in the vault.
-
-    One that ``came_with_bucket`` was entered together with a bucket, is named after it, and is
-    removed with the last bucket that uses it.
-    """
-
-    name = models.CharField(
-        max_length=63,
-        unique=True,
-        validators=[validators.credential_name],
-        error_messages={"unique": "There is a credential of this name already: choose another."},
-    )
-    vault_prefix = models.CharField(max_length=63, unique=True, editable=False)
-    endpoint = models.CharField(
-        max_length=255,
-        blank=True,
-        help_text="Where these keys are valid, if you like to note it: buckets name their own.",
-    )
-    came_with_bucket = models.BooleanField(default=False, editable=False)
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-    updated_at = models.DateTimeField("keys last entered", default=timezone.now, editable=False)
-    last_verified_at = models.DateTimeField("last verified", null=True, blank=True, editable=False)
-    last_verified_error = models.TextField(blank=True, default="", editable=False)
-
-    class Meta:
-        ordering = ["name"]
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(vault_prefix__regex=validators.VAULT_PREFIX),
-                name="credential_vault_prefix",
-                violation_error_message="A vault prefix is the name in upper case, - as _.",
-            ),
-            models.CheckConstraint(
-                condition=Q(last_verified_at__isnull=False) | Q(last_verified_error=""),
-                name="credential_verified",
-                violation_error_message="An error of a verification has its time.",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return self.name
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save; the signal that follows writes its outbox rows in the same transaction."""
-        with transaction.atomic():
-            super().save(*args, **kwargs)
-
-    def clean(self) -> None:
-        """Store the endpoint in the form that buckets have it in."""
-        if self.endpoint:
-            try:
-                self.endpoint = validators.endpoint(self.endpoint)
-            except ValidationError as exc:
-                raise ValidationError({"endpoint": exc.messages}) from None
 
 
 class Bucket(models.Model):
@@ -234,6 +171,12 @@ class Bucket(models.Model):
 
     last_scan_at = models.DateTimeField("last scan", null=True, editable=False)
     last_scan_duration_s = models.FloatField("duration (s)", null=True, editable=False)
+    last_lag_s = models.FloatField(
+        "lag (s)",
+        null=True,
+        editable=False,
+        help_text="How long after its scheduled start the last scan began.",
+    )
     object_count = models.BigIntegerField("objects", null=True, editable=False)
     last_changes = models.BigIntegerField("changes", null=True, editable=False)
     last_error = models.TextField(blank=True, default="", editable=False)
@@ -354,118 +297,3 @@ class Bucket(models.Model):
         else:
             now_us = time.time_ns() // 1000
             self.generation = max(now_us, stored[4] + 1 if stored else 0, self.generation)
-
-
-class Revision(models.Model):
-    """The newest revision given out; one row.
-
-    A revision is at least the time in microseconds, so that a database that was replaced, or
-    restored from a backup, gives none that Redis has seen already. Its row stays locked until
-    the transaction ends: revisions are committed in their order.
-    """
-
-    value = models.BigIntegerField()
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-    @classmethod
-    def following(cls, number: int = 1) -> int:
-        """Take the next ones; inside the transaction of the changes that they number.
-
-        Returns the last of ``number`` consecutive revisions.
-        """
-        newest, _ = cls.objects.select_for_update().get_or_create(pk=1, defaults={"value": 0})
-        newest.value = max(newest.value + 1, time.time_ns() // 1000) + number - 1
-        newest.save()
-        return newest.value
-
-
-class Outbox(models.Model):
-    """One row per change that Redis has to learn; its id is the change's revision.
-
-    Written in the change's own transaction, deleted when Redis has it.
-    """
-
-    id = models.BigIntegerField(primary_key=True)
-    bucket = models.CharField(max_length=63, db_index=True)
-    created_at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        ordering = ["id"]
-        verbose_name_plural = "outbox"
-
-    def __str__(self) -> str:
-        return f"{self.id} {self.bucket}"
-
-    @staticmethod
-    def add(buckets: Iterable[str]) -> None:
-        """Have these buckets mirrored; inside the transaction of their change."""
-        names = list(buckets)
-        with transaction.atomic():
-            first = Revision.following(len(names)) - len(names) + 1
-            Outbox.objects.bulk_create(
-                Outbox(id=revision, bucket=name) for revision, name in enumerate(names, first)
-            )
-
-
-class VaultRemoval(models.Model):
-    """A vault entry that nobody needs any more; removed from here once the vault has forgotten it.
-
-    Written in the transaction that deletes the last user of the entry (`removals.py`).
-    """
-
-    class Kind(models.TextChoices):
-        PAIR = "pair", "a key pair, by vault prefix"
-        SECRET = "secret", "another entry, by name"
-
-    kind = models.CharField(max_length=10, choices=Kind)
-    name = models.CharField(max_length=100)
-    created_at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        ordering = ["id"]
-        constraints = [
-            models.UniqueConstraint(fields=["kind", "name"], name="vault_removal_name"),
-            models.CheckConstraint(
-                condition=Q(kind__in=["pair", "secret"]), name="vault_removal_kind"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
-
-
-class ApiClient(models.Model):
-    """A program that may use the REST API. Its secret is shown once and kept as a hash."""
-
-    class Scope(models.TextChoices):
-        MANAGE = "manage", "read and change"
-        READ = "read", "read only"
-
-    name = models.CharField(
-        max_length=100,
-        unique=True,
-        help_text="What the program is, for people.",
-        error_messages={"unique": "There is an API client of this name already: choose another."},
-    )
-    client_id = models.CharField(max_length=100, unique=True, editable=False)
-    secret_hash = models.CharField(max_length=255, editable=False)
-    scope = models.CharField(max_length=10, choices=Scope, default=Scope.MANAGE)
-    enabled = models.BooleanField(
-        default=True, help_text="Off: it gets no new token, and those it has are refused."
-    )
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-    last_used_at = models.DateTimeField(null=True, editable=False)
-
-    class Meta:
-        ordering = ["name"]
-        verbose_name = "API client"
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(scope__in=["manage", "read"]), name="api_client_scope"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return self.name
