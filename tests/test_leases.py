@@ -236,7 +236,9 @@ def test_a_failed_scan_is_no_last_scan_and_leaves_what_the_last_one_said(here, s
     stats = store.hgetall(keys.STATS)
     assert (stats["total_scans"], stats["failed_scans"], stats["errors"]) == ("2", "1", "1")
     assert statuses().drain() == [
-        BucketStatus("bucket", 1000.0, 2.0, 10, 3, "no answer", "StorageUnavailable", 2002.0)
+        BucketStatus(
+            "bucket", 1000.0, 2.0, 10, 3, "no answer", "StorageUnavailable", 2002.0, lag_s=999.0
+        )
     ]
 
 
@@ -291,7 +293,9 @@ def scanned(leases: RedisLeases, store: redis.Redis, *buckets: str) -> None:
 def test_each_changed_status_is_given_once(here, store):
     scanned(here, store, "a", "b")
     drained = sorted(statuses().drain(), key=lambda status: status.bucket)
-    assert drained == [BucketStatus(name, 1000.0, 2.0, 10, 3, "", "", None) for name in ("a", "b")]
+    assert drained == [
+        BucketStatus(name, 1000.0, 2.0, 10, 3, "", "", None, lag_s=999.0) for name in ("a", "b")
+    ]
     assert statuses().drain() == []
 
 
