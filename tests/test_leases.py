@@ -294,7 +294,8 @@ def test_each_changed_status_is_given_once(here, store):
     scanned(here, store, "a", "b")
     drained = sorted(statuses().drain(), key=lambda status: status.bucket)
     assert drained == [
-        BucketStatus(name, 1000.0, 2.0, 10, 3, "", "", None, lag_s=999.0) for name in ("a", "b")
+        BucketStatus(name, 1000.0, 2.0, 10, 3, "", "", None, lag_s=lag_s)
+        for name, lag_s in {"a": 999.0, "b": 998.0}.items()
     ]
     assert statuses().drain() == []
 
