@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import http.client
 import json
+import time
+from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -60,38 +62,50 @@ def obstore_arrow(url: str) -> int:
 
 def http_floor(url: str) -> int:
     """Reading the same bytes with http.client, and of them only where to go on."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     asked = f"/{BUCKET}?list-type=2&max-keys=1000&encoding-type=url"
     objects, position = 0, ""
-    while True:
-        connection.request("GET", asked + position)
-        body = connection.getresponse().read()
-        envelope = body[:1024]
-        start = envelope.index(b"<KeyCount>") + len(b"<KeyCount>")
-        objects += int(body[start : body.index(b"<", start)])
-        if b"<IsTruncated>false" in envelope:
-            return objects
-        start = body.rindex(b"<Key>") + len(b"<Key>")
-        last_key = unquote(body[start : body.index(b"<", start)].decode())
-        position = "&start-after=" + quote(last_key, safe="")
+    with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)) as connection:
+        while True:
+            connection.request("GET", asked + position)
+            body = connection.getresponse().read()
+            envelope = body[:1024]
+            start = envelope.index(b"<KeyCount>") + len(b"<KeyCount>")
+            objects += int(body[start : body.index(b"<", start)])
+            if b"<IsTruncated>false" in envelope:
+                return objects
+            start = body.rindex(b"<Key>") + len(b"<Key>")
+            last_key = unquote(body[start : body.index(b"<", start)].decode())
+            position = "&start-after=" + quote(last_key, safe="")
 
 
 def per_object_loop(url: str, client: redis.Redis, most: int) -> int:
-    """A monitor that asks and tells Redis about every object, as it comes out of the paginator."""
+    """A monitor that asks and tells Redis about every object, as it comes out of the paginator.
+
+    It writes what we write: the documented state and notification of each object.
+    """
     queue = "bench:queue"
     objects = 0
     for page in _stock_pages(url, most):
         for listed in page:
             key = f"bench:state:{BUCKET}:{listed['Key']}"
-            state = {
-                "etag": listed["ETag"].strip('"'),
-                "last_modified": listed["LastModified"].timestamp(),
-                "size": listed["Size"],
-            }
+            etag, modified = listed["ETag"].strip('"'), listed["LastModified"].timestamp()
             stored = client.get(key)
-            if stored is None or json.loads(str(stored))["etag"] != state["etag"]:
-                client.setex(key, 2_592_000, json.dumps(state))
-                event = {"bucket": BUCKET, "key": listed["Key"], "event_type": "created"} | state
+            if stored is None or json.loads(str(stored))["etag"] != etag:
+                now = time.time()
+                state = {"etag": etag, "last_modified": modified, "size": listed["Size"]}
+                client.set(key, json.dumps(state | {"last_processed": now}), ex=2_592_000)
+                event = {
+                    "bucket": BUCKET,
+                    "key": listed["Key"],
+                    "region": url,
+                    **state,
+                    "event_type": "detected",
+                    "content_type": "application/octet-stream",
+                    "metadata": {},
+                    "detection_time": now,
+                    "is_recent": now - modified <= 24 * 3600,
+                    "retry_count": 0,
+                }
                 client.rpush(queue, json.dumps(event))
                 client.expire(queue, 604_800)
             objects += 1

@@ -1,0 +1,86 @@
+"""Write `docs/performance.md` from what `make bench` printed.
+
+make bench > figures.txt; .venv/bin/python -m bench.report figures.txt
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bench.targets import TARGETS
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+
+WHAT = {
+    "unchanged_vs_boto3": "scan of an unchanged bucket / boto3's paginator, listing only",
+    "unchanged_vs_obstore": "the same / obstore (Rust), listing only, into Arrow",
+    "unchanged_vs_floor": "the same / reading the same bytes with http.client",
+    "scattered_1pct_vs_boto3": "scan with 1 % overwritten anywhere / boto3's paginator",
+    "clustered_1pct_vs_boto3": "scan with 1 % overwritten in 4 runs / boto3's paginator",
+    "first_scan_vs_per_object": "first scan, events and documented strings / a loop over objects",
+    "first_scan_compact_vs_per_object": "first scan without the strings / the same loop",
+    "redis_bytes_per_object": "bytes in Redis for each known object",
+    "redis_bytes_per_object_with_strings": "the same with the documented strings",
+    "rss_growth_mb_10k_to_2m": "MiB more at the peak for 2 million objects than for 10 thousand",
+    "lanes_10_speedup_at_100ms": "ten lanes / one, by the clock, at 100 ms a page",
+}
+
+HEAD = """# Performance
+
+What `make bench` says on one machine ({machine}). It starts a Redis server and an S3 server that
+sends listing pages rendered before, so that what is measured is the scanner; the numbers to compare
+are ratios, measured in turns within one run, the median of several rounds each.
+
+A rate is objects per CPU second of the measured process, all its threads together: what one core
+can do. Ours is the whole scan as a worker does it: lease, listing, comparing, commits. HEAD
+requests are off. Pages have the elements that Ceph RGW sends to ListObjectsV2, without Owner.
+
+| figure | what | value | target |
+|---|---|---|---|
+"""
+
+MIDDLE = """
+The loop asks and tells Redis about each object that boto3's paginator lists (GET, SETEX, RPUSH,
+EXPIRE) and writes the same documented JSON as we do.
+
+## The rates behind the ratios
+
+| figure | value |
+|---|---|
+"""
+
+
+def main() -> None:
+    printed = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+    PAGE.write_text(page(printed), encoding="utf-8")
+
+
+def page(printed: list[str]) -> str:
+    """The whole page. Raises ValueError for figures of a quick run, which say nothing."""
+    machine = printed[0].removeprefix("# ")
+    if "QUICK" in machine:
+        raise ValueError("a quick run's figures are not worth writing down")
+    figures = dict(line.split()[:2] for line in printed[1:] if line.strip())
+    ratios = "".join(
+        f"| `{name}` | {what} | {_shown(figures[name])}{_missed(name, figures[name])} "
+        f"| {TARGETS[name]} |\n"
+        for name, what in WHAT.items()
+    )
+    rates = "".join(
+        f"| `{name}` | {_shown(value)} |\n" for name, value in figures.items() if name not in WHAT
+    )
+    return HEAD.format(machine=machine) + ratios + MIDDLE + rates
+
+
+def _missed(name: str, value: str) -> str:
+    return "" if TARGETS[name].met_by(float(value)) else " (missed)"
+
+
+def _shown(value: str) -> str:
+    number = float(value)
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"  # noqa: PLR2004
+
+
+if __name__ == "__main__":
+    main()
