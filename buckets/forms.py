@@ -69,28 +69,7 @@ class BucketForm(ServiceForm[Bucket]):
 
     class Meta:
         model = Bucket
-        fields = [
-            "name",
-            "region",
-            "endpoint",
-            "credential",
-            "polling_interval",
-            "monitoring_enabled",
-            "notifications_enabled",
-            "fetch_metadata",
-            "prefix",
-            "suffix",
-            "announce_created",
-            "announce_updated",
-            "announce_detected",
-            "announce_deleted",
-            "first_scan",
-            "lanes",
-            "webhook_url",
-            "webhook_client_id",
-            "webhook_token_url",
-            "webhook_secret_in_redis",
-        ]
+        fields = ["name", *Bucket.CHANGEABLE]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -707,3 +707,13 @@ def test_no_secret_is_in_the_database_or_in_redis(redis_server, tmp_path: Path):
         assert word not in dump.read_text()
         assert word not in redis_content
         assert word not in document
+
+
+def test_blanks_in_prefix_and_suffix_are_kept():
+    bucket = add()
+    services.update_bucket(
+        bucket=bucket, prefix=" a", suffix="b ", webhook_url=" https://a.example"
+    )
+    bucket.refresh_from_db()
+    assert (bucket.prefix, bucket.suffix) == (" a", "b ")
+    assert bucket.webhook_url == "https://a.example"

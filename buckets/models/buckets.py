@@ -33,8 +33,8 @@ class Bucket(models.Model):
         ANNOUNCE = "announce", "announce them"
         BASELINE = "baseline", "only remember them"
 
-    CONFIGURATION = (
-        "name",
+    # What may be changed of a bucket; the services and the form go by it.
+    CHANGEABLE = (
         "endpoint",
         "region",
         "credential",
@@ -54,11 +54,8 @@ class Bucket(models.Model):
         "webhook_client_id",
         "webhook_token_url",
         "webhook_secret_in_redis",
-        "taken_over",
-        "generation",
-        "added_at",
-        "updated_at",
     )
+    CONFIGURATION = ("name", *CHANGEABLE, "taken_over", "generation", "added_at", "updated_at")
 
     name = models.CharField(
         max_length=63,

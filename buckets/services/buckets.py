@@ -20,29 +20,9 @@ if TYPE_CHECKING:
 
 CLIENT_SECRET = "webhook OAuth2 client secret"  # noqa: S105 - what the history calls it
 
-CHANGEABLE = frozenset(
-    {
-        "endpoint",
-        "region",
-        "credential",
-        "polling_interval",
-        "monitoring_enabled",
-        "notifications_enabled",
-        "fetch_metadata",
-        "prefix",
-        "suffix",
-        "announce_created",
-        "announce_updated",
-        "announce_detected",
-        "announce_deleted",
-        "first_scan",
-        "lanes",
-        "webhook_url",
-        "webhook_client_id",
-        "webhook_token_url",
-        "webhook_secret_in_redis",
-    }
-)
+CHANGEABLE = frozenset(Bucket.CHANGEABLE)
+# Keys may begin and end with blanks.
+_PARTS_OF_KEYS = frozenset({"prefix", "suffix"})
 
 
 class BucketExists(Exception):
@@ -209,7 +189,8 @@ def _apply(stored: Bucket, changes: dict[str, Any]) -> None:
         follows = stored.endpoint == validators.endpoint_of(stored.region)
         changes = changes | ({"endpoint": ""} if follows and changes["region"] else {})
     for field, value in changes.items():
-        setattr(stored, field, value.strip() if isinstance(value, str) else value)
+        is_typed = isinstance(value, str) and field not in _PARTS_OF_KEYS
+        setattr(stored, field, value.strip() if is_typed else value)
 
 
 def _own_keys(access_key: str, secret_key: str, credential: Credential | None) -> KeyPair | None:
