@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from scanning.core.matching import Page
     from scanning.ports import Storage
 
+SLOW_S = 0.005
 PAGES_AHEAD = 3  # for each lane; a page of 1000 objects is about 300 KiB
 
 
@@ -25,51 +27,72 @@ class Lane:
     until: str | None
 
 
-def list_pages(
-    storage: Storage, lane: Lane, *, page_size: int, first: Page | None = None
-) -> Iterator[Page]:
-    """All pages of a lane; the last may reach beyond it. ``first`` is one that was asked before."""
-    page = first or storage.page(lane.after, page_size)
-    if first is None:
+def list_pages(storage: Storage, lane: Lane, *, page_size: int) -> Iterator[Page]:
+    """All pages of a lane; the last may reach beyond it."""
+    left: Lane | None = lane
+    while left is not None:
+        page = storage.page(left.after, page_size)
         yield page
-    while page.is_truncated and (lane.until is None or page.last_key < lane.until):
-        page = storage.page(page.last_key, page_size)
-        yield page
+        left = _left(left, page)
+
+
+def _left(lane: Lane, page: Page) -> Lane | None:
+    """What is left of a lane after one of its pages."""
+    covered = lane.until is not None and page.last_key >= lane.until
+    return Lane(page.last_key, lane.until) if page.is_truncated and not covered else None
 
 
 @contextlib.contextmanager
 def listed_ahead(
-    storage: Storage, lanes: Sequence[Lane], *, page_size: int
+    storage: Storage, lanes: Sequence[Lane], *, page_size: int, slow_s: float = SLOW_S
 ) -> Iterator[Iterator[tuple[int, Page]]]:
     """The pages of all lanes as they arrive, each with its lane's number; in order in each lane.
 
-    Raises what listing raises. No thread is started for a bucket of one page.
+    Threads start with the first page that took ``slow_s`` of waiting, if more are to come. Until
+    then, lane by lane, a page is asked for when it is wanted: there is nothing to gain by running
+    ahead of a server that answers at once, and threads cost a fifth of a scan in waking each other.
+    Raises what listing raises.
     """
-    if len(lanes) == 1:
-        first = storage.page(lanes[0].after, page_size)
-        if not first.is_truncated:
-            yield iter([(0, first)])
+    with contextlib.ExitStack() as stack:
+        yield _pages(storage, lanes, page_size, slow_s, stack)
+
+
+def _pages(
+    storage: Storage,
+    lanes: Sequence[Lane],
+    page_size: int,
+    slow_s: float,
+    stack: contextlib.ExitStack,
+) -> Iterator[tuple[int, Page]]:
+    for number, lane in enumerate(lanes):
+        left: Lane | None = lane
+        while left is not None:
+            page, waited_s = _timed_page(storage, left.after, page_size)
+            left = _left(left, page)
+            if waited_s < slow_s:
+                yield number, page
+                continue
+            first = number if left else number + 1
+            others = _Ahead(storage, [*filter(None, [left]), *lanes[number + 1 :]], page_size)
+            pages = stack.enter_context(others)
+            yield number, page
+            for other, later in pages:
+                yield first + other, later
             return
-        with _Ahead(storage, lanes, page_size, first) as pages:
-            yield _after_first(first, pages)
-        return
-    with _Ahead(storage, lanes, page_size, None) as pages:
-        yield pages
 
 
-def _after_first(first: Page, others: Iterator[tuple[int, Page]]) -> Iterator[tuple[int, Page]]:
-    yield 0, first
-    yield from others
+def _timed_page(storage: Storage, after: str, page_size: int) -> tuple[Page, float]:
+    """A page, and the seconds that this thread waited for it instead of working."""
+    began, busy = time.perf_counter(), time.thread_time()
+    page = storage.page(after, page_size)
+    return page, time.perf_counter() - began - (time.thread_time() - busy)
 
 
 class _Ahead:
     """One thread a lane, all putting their pages into one bounded queue."""
 
-    def __init__(
-        self, storage: Storage, lanes: Sequence[Lane], page_size: int, first: Page | None
-    ) -> None:
-        self._storage, self._lanes = storage, lanes
-        self._page_size, self._first = page_size, first
+    def __init__(self, storage: Storage, lanes: Sequence[Lane], page_size: int) -> None:
+        self._storage, self._lanes, self._page_size = storage, lanes, page_size
         # What a lane puts: a page, its error, or None when it is done.
         self._pages: queue.Queue[tuple[int, Page | BaseException | None]] = queue.Queue(
             PAGES_AHEAD * len(lanes)
@@ -106,10 +129,8 @@ class _Ahead:
 
     def _list(self, number: int) -> None:
         try:
-            pages = list_pages(
-                self._storage, self._lanes[number], page_size=self._page_size, first=self._first
-            )
-            for page in pages:
+            lane = self._lanes[number]
+            for page in list_pages(self._storage, lane, page_size=self._page_size):
                 if self._closed.is_set():
                     return
                 self._pages.put((number, page))

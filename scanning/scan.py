@@ -18,7 +18,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from scanning.ahead import Lane, listed_ahead
+from scanning.ahead import SLOW_S, Lane, listed_ahead
 from scanning.announcing import Announcer, recent
 from scanning.comparing import Comparison
 from scanning.core import events
@@ -50,6 +50,7 @@ class ScanSettings:
     ``strings``: the documented JSON strings are written, and live ``ttl_s``. A listing that shows
     nothing, or lacks more than ``mass_share`` of at least ``mass_minimum`` known objects, is a
     mass deletion: held, until somebody confirms it or ``second_look_s`` (0: never) have passed.
+    Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
     """
 
     page_size: int = 1000
@@ -60,6 +61,7 @@ class ScanSettings:
     mass_share: float = 0.5
     mass_minimum: int = 1000
     second_look_s: float = 0.0
+    slow_page_s: float = SLOW_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,10 @@ class Scan:
         ahead = entries[start:]
         lanes = list(self._lanes(ahead))
         comparisons = [self._comparison(lane, ahead) for lane in lanes]
-        with listed_ahead(self._storage, lanes, page_size=self._settings.page_size) as pages:
+        settings = self._settings
+        with listed_ahead(
+            self._storage, lanes, page_size=settings.page_size, slow_s=settings.slow_page_s
+        ) as pages:
             for number, page in pages:
                 self._keep_going()
                 self._counts.pages += 1

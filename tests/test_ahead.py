@@ -1,17 +1,22 @@
 """Listing ahead: in order in each lane, errors reach the taker, no thread outlives the block."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import pytest
 
-from scanning.ahead import PAGES_AHEAD, Lane, list_pages, listed_ahead
+from scanning import ahead
+from scanning.ahead import PAGES_AHEAD, Lane, list_pages
 from scanning.core.errors import StorageUnavailable
 from scanning.core.matching import Page
 from tests.fakes import Bucket, FakePage, FakeStorage
 from tests.waiting import eventually
 
 BUCKET: Bucket = {f"{number:03d}": ("e", 1, 1) for number in range(100)}
+# For these every page is slow enough to start threads; what is listed at once is tested below.
+listed_ahead = partial(ahead.listed_ahead, slow_s=-1.0)
 LANES = [Lane("", "029"), Lane("029", "059"), Lane("059", None)]
 
 
@@ -118,9 +123,9 @@ def test_an_error_on_the_first_page_of_a_single_lane_reaches_the_taker():
 
     with (
         pytest.raises(StorageUnavailable),
-        listed_ahead(Watched(fail), [Lane("", None)], page_size=7),
+        listed_ahead(Watched(fail), [Lane("", None)], page_size=7) as pages,
     ):
-        pass
+        next(pages)
 
 
 def test_what_is_no_error_of_ours_reaches_the_taker_too():
@@ -173,3 +178,37 @@ def test_leaving_waits_for_a_request_under_way_and_asks_for_nothing_more():
         assert asked.wait(10)
         answer.set()
     assert storage.requests <= len(LANES)
+
+
+@pytest.mark.parametrize("lanes", [LANES, [Lane("", None)], [Lane("050", None)]])
+def test_a_server_that_answers_at_once_is_listed_lane_by_lane_without_threads(lanes):
+    asking = set()
+    storage = Watched(lambda _: asking.add(threading.current_thread()))
+    with ahead.listed_ahead(storage, lanes, page_size=7, slow_s=60.0) as pages:
+        taken = [(number, page.last_key) for number, page in pages]
+    assert taken == [
+        (number, last)
+        for number, lane in enumerate(lanes)
+        for last in last_keys(list_pages(FakeStorage(BUCKET), lane, page_size=7))
+    ]
+    assert asking == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("slow_at", ["", "013", "027", "029", "059", "094"])
+def test_from_the_first_slow_page_on_lanes_are_listed_ahead(slow_at, monkeypatch):
+    now = 0.0
+
+    def wait(start_after: str) -> None:
+        nonlocal now
+        now += start_after == slow_at
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)
+    taken: dict[int, list[str]] = {}
+    with ahead.listed_ahead(Watched(wait), LANES, page_size=7, slow_s=1.0) as pages:
+        for number, page in pages:
+            taken.setdefault(number, []).append(page.last_key)
+    assert taken == {
+        number: last_keys(list_pages(FakeStorage(BUCKET), lane, page_size=7))
+        for number, lane in enumerate(LANES)
+    }

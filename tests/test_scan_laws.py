@@ -17,6 +17,8 @@ OLD, NEW = 1_600_000_000_000, 1_700_000_000_000
 Said = tuple[str, str, str | None, str]
 """Event type, key, ETag before, ETag."""
 
+# Lanes really run at once, although the bucket in memory answers at once.
+EVERY_PAGE_IS_SLOW = -1.0
 KEYS = st.text("ab/ %+&<é\n\U0001f600", min_size=1, max_size=3)
 OBJECTS = st.tuples(st.sampled_from(["e1", "e2", ""]), st.sampled_from([OLD, NEW]), st.just(1))
 BUCKETS = st.dictionaries(KEYS, OBJECTS, max_size=40)
@@ -24,9 +26,12 @@ HISTORIES = st.lists(BUCKETS, min_size=1, max_size=5)
 SHORT = st.lists(st.integers(0, 3), max_size=20)
 
 
-def everything(page_size: int, lanes: int = 1) -> Site:
+def everything(page_size: int, lanes: int = 1, slow_page_s: float = EVERY_PAGE_IS_SLOW) -> Site:
     """A site that announces deletions too, and holds none."""
-    site = Site(settings=ScanSettings(page_size=page_size, lanes=lanes, mass_minimum=10**9))
+    settings = ScanSettings(
+        page_size=page_size, lanes=lanes, mass_minimum=10**9, slow_page_s=slow_page_s
+    )
+    site = Site(settings=settings)
     return site.wanting(events=frozenset(EventType))
 
 
@@ -156,11 +161,14 @@ def test_segments_stay_sorted_disjoint_and_within_their_size(history, page_size,
 
 @given(HISTORIES, st.integers(1, 5))
 def test_lanes_find_what_one_listing_finds(history, page_size):
-    one, many = everything(page_size), everything(page_size, lanes=4)
+    one, at_once = everything(page_size), everything(page_size, lanes=4)
+    one_by_one = everything(page_size, lanes=4, slow_page_s=60.0)
     for bucket in history:
-        one.scan(FakeStorage(bucket))
-        many.scan(FakeStorage(bucket))
-    assert sorted(said(one.states.queue), key=str) == sorted(said(many.states.queue), key=str)
+        for site in (one, at_once, one_by_one):
+            site.scan(FakeStorage(bucket))
+    expected = sorted(said(one.states.queue), key=str)
+    assert sorted(said(at_once.states.queue), key=str) == expected
+    assert sorted(said(one_by_one.states.queue), key=str) == expected
 
 
 @given(HISTORIES, st.integers(1, 5), st.integers(1, 3))
