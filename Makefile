@@ -5,11 +5,13 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format bench screenshots requirements chromium
+.PHONY: help demo run test lint format docs chaos bench screenshots requirements audit licences chromium
 
 # Call programs as modules: the scripts in .venv/bin break when the directory is moved.
 PY := .venv/bin/python
-PIP_INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --require-hashes
+# The files in requirements/ name everything, so nothing is left to resolve: older versions of pip, asked to,
+# take the newest release for an extra (coverage[toml]) and then refuse it, as its hash is not listed.
+PIP_INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --no-deps
 
 # Settings for checks that read no data: nobody's .env, database or secrets.
 THROW_AWAY = export ENV_FILE=/dev/null CONFIG_PATH= SECRET_KEY="$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(50))')"; \
@@ -30,10 +32,11 @@ run: .venv/.base ## web, scheduler and workers with the settings in .env
 	exec $(PY) manage.py runmonitor
 
 test: .venv/.dev chromium ## every test (ARGS='-k word' passes options to pytest)
-	@exec $(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+	@exec $(PY) -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: .venv/.dev ## ruff, mypy, import contracts, migrations, Django's checks
 	@$(THROW_AWAY)
+	$(PY) -m pip check --disable-pip-version-check
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy --no-error-summary
@@ -45,8 +48,15 @@ format: .venv/.dev ## let ruff put imports and layout right
 	@$(PY) -m ruff check --fix-only --quiet
 	$(PY) -m ruff format --quiet
 
+chaos: .venv/.dev ## kill and fail everything beside a model that knows the truth (SECONDS=120 SEED=)
+	@exec $(PY) -m tests.chaos --with-parent --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED))
+
 bench: .venv/.bench ## how fast scanning is, against peers on this machine (QUICK=1 to try it)
 	@exec $(PY) -m bench
+
+docs: .venv/.docs ## the documentation as a site: site/index.html
+	@$(PY) -m mkdocs build --quiet
+	@echo "Open site/index.html"
 
 screenshots: .venv/.dev chromium ## make the pictures of the documentation anew
 	@exec $(PY) -m docs.screenshots
@@ -56,10 +66,16 @@ requirements: .venv/.created ## pin the newest versions that requirements/*.in a
 	export UV_CUSTOM_COMPILE_COMMAND="make requirements"
 	COMPILE="$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate"
 	$$COMPILE --upgrade requirements/dev.in --output-file requirements/dev.txt
-	for set in demo base bench; do # the same versions everywhere
+	for set in demo base bench docs; do # the same versions everywhere
 		rm -f requirements/$$set.txt
 		$$COMPILE requirements/$$set.in --constraint requirements/dev.txt --output-file requirements/$$set.txt
 	done
+
+audit: .venv/.dev ## ask pypi.org for known vulnerabilities of what is pinned
+	@$(PY) -m pip_audit --strict --disable-pip --require-hashes --requirement requirements/dev.txt --requirement requirements/bench.txt
+
+licences: .venv/.dev ## write docs/licences.md: the licence of everything that is deployed
+	@$(PY) -m docs.licences
 
 # One chromium for the browser tests. Without it they are skipped, and say so.
 chromium:
@@ -82,12 +98,17 @@ chromium:
 .venv/.dev: requirements/dev.txt .venv/.created
 	@echo "Installing requirements/dev.txt into .venv …"
 	$(PIP_INSTALL) -r requirements/dev.txt
-	touch .venv/.base .venv/.demo .venv/.dev
+	touch .venv/.base .venv/.demo .venv/.dev .venv/.docs
 
 .venv/.bench: requirements/bench.txt .venv/.created
 	@echo "Installing requirements/bench.txt into .venv …"
 	$(PIP_INSTALL) -r requirements/bench.txt
 	touch .venv/.base .venv/.bench
+
+.venv/.docs: requirements/docs.txt .venv/.created
+	@echo "Installing requirements/docs.txt into .venv …"
+	$(PIP_INSTALL) -r requirements/docs.txt
+	touch .venv/.docs
 
 # A python on PATH may be a version manager's shim that only prints an error, so try each.
 RIGHT_PYTHON := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
