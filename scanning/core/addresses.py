@@ -22,25 +22,39 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What to do about a refused address, for the end of a message.
-HOW_TO_ALLOW = (
-    "or allow it with security.allowed_networks (SECURITY_ALLOWED_NETWORKS) "
-    "or security.allow_private_endpoints (SECURITY_ALLOW_PRIVATE_ENDPOINTS)"
-)
-
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# Not private by the registries, but nobody's bucket: Azure's host, Alibaba's metadata, AWS's by
-# IPv6 (a private address, which allow_private_endpoints would let through).
+# Nobody's bucket: Azure's host, Alibaba's metadata, Oracle's, AWS's and Google's by IPv6. None is
+# link-local, and allow_private_endpoints would let some of them through.
 _METADATA = tuple(
-    ip_network(text) for text in ("168.63.129.16", "100.100.100.200", "fd00:ec2::254")
+    ip_network(text)
+    for text in (
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+    )
 )
-_METADATA_NAMES = ("metadata", "metadata.google.internal", "instance-data")
-_NAT64 = ip_network("64:ff9b::/96")
+_METADATA_NAMES = (
+    "metadata",
+    "metadata.google.internal",
+    "metadata.goog",
+    "instance-data",
+    "instance-data.ec2.internal",
+)
+# Not global by IANA's registries or RFC 3879, and global to some of the Pythons that we run on:
+# IETF's own, site-local, NAT64 of a site.
+_PRIVATE = tuple(ip_network(text) for text in ("192.0.0.0/24", "fec0::/10", "64:ff9b:1::/48"))
+# NAT64, and the translation of RFC 2765: an IPv4 address is in the last four bytes.
+_TRANSLATED = tuple(ip_network(text) for text in ("64:ff9b::/96", "::ffff:0:0:0/96"))
 _COMPATIBLE = ip_network("::/96")
 _PART = re.compile(r"0x[0-9a-f]*|0[0-7]*|[1-9][0-9]*")
 _MOST_PARTS = 4
+
+
+LOOPBACK, PRIVATE = "a loopback address", "a private address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +69,8 @@ class AddressRules:
 
     @classmethod
     def of(cls, *, allow_private: bool, networks: str) -> Self:
-        """``networks`` with commas between, as the configuration has them."""
-        named = filter(None, map(str.strip, networks.split(",")))
-        return cls(allow_private, tuple(map(ip_network, named)))
+        """``networks`` as the configuration has them."""
+        return cls(allow_private, networks_in(networks))
 
     def problem_with_host(self, host: str) -> str:
         """Why a host may not be called, "" if it may as far as its text tells."""
@@ -82,9 +95,10 @@ class AddressRules:
         if any(address in network for network in self.networks):
             return ""
         found = next((kind for kind, applies in _NEVER.items() if applies(address)), "")
-        if found or self.allow_private or address.is_global:
+        is_private = not address.is_global or any(address in network for network in _PRIVATE)
+        if found or self.allow_private or not is_private:
             return found
-        return "a loopback address" if address.is_loopback else "a private address"
+        return LOOPBACK if address.is_loopback else PRIVATE
 
 
 # What is never merely private.
@@ -95,6 +109,19 @@ _NEVER: dict[str, Callable[[Address], bool]] = {
     "a link-local address (cloud metadata services are there)": lambda one: one.is_link_local,
     "a reserved address": lambda one: isinstance(one, IPv4Address) and one.is_reserved,
 }
+
+
+def how_to_allow(problem: str) -> str:
+    """What to do about a refused address, for the end of a message."""
+    allow = "or allow it with security.allowed_networks (SECURITY_ALLOWED_NETWORKS)"
+    if problem in {LOOPBACK, PRIVATE}:
+        allow += " or security.allow_private_endpoints (SECURITY_ALLOW_PRIVATE_ENDPOINTS)"
+    return allow
+
+
+def networks_in(text: str) -> tuple[Network, ...]:
+    """Networks with commas between. Raises ValueError if one is none."""
+    return tuple(map(ip_network, filter(None, map(str.strip, text.split(",")))))
 
 
 def parse(host: str) -> Address | None:
@@ -130,6 +157,7 @@ def _inside(address: Address) -> tuple[Address, ...]:
     if isinstance(address, IPv4Address):
         return ()
     found = [address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
+    is_compatible = address in _COMPATIBLE and int(address) > 1
+    if is_compatible or any(address in network for network in _TRANSLATED):
         found.append(IPv4Address(int(address) & 0xFFFFFFFF))
     return tuple(one for one in found if one is not None)

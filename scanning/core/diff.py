@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from scanning.core.types import EventType
 
 if TYPE_CHECKING:
-    from scanning.core.types import ObjectState
+    from scanning.core.types import BucketConfig, ObjectState
 
 RECENT_S = 24 * 3600
 
@@ -26,3 +27,19 @@ def classify(previous: ObjectState | None, current: ObjectState, *, now: float) 
 def is_recent(last_modified: float, now: float) -> bool:
     """At most 24 hours before ``now``; a clock that runs ahead of ours counts as recent."""
     return now - last_modified <= RECENT_S
+
+
+def news_after(
+    bucket: BucketConfig, *, is_first: bool, began: float, older_scan_at: float | None
+) -> float:
+    """After which last_modified an object of an unknown key is to be announced.
+
+    A baseline remembers what was there when it ``began``: it may take hours. And what was uploaded
+    since the older monitor's last scan nobody has announced. An upload's time is that of its start,
+    so hours before count as since.
+    """
+    if not is_first or bucket.first_scan != "baseline":
+        return -math.inf
+    if not bucket.taken_over or older_scan_at is None:
+        return began
+    return min(began, older_scan_at - RECENT_S)

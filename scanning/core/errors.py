@@ -2,6 +2,7 @@
 
     BucketwatchError
     ├── ConfigurationError        a setting is wrong; the message names it and the fix
+    ├── UnknownBucket             Redis holds no configuration of a bucket of that name
     ├── TransientError            goes away by itself: back off and try again
     │   ├── StorageUnavailable    S3: time-out, refused, reset, 5xx, unreadable answer
     │   ├── Throttled             S3: SlowDown, 429
@@ -15,6 +16,7 @@
     │   ├── WrongEndpoint         S3: redirect, or a host name that does not resolve
     │   ├── AddressRefused        the endpoint's address is one that configuration does not allow
     │   ├── StateDamaged          a part of the bucket's state is missing in Redis
+    │   ├── StateLost             Redis was emptied or set back; nobody has said how to go on yet
     │   ├── ClockSkewed           S3: RequestTimeTooSkewed
     │   ├── CredentialMissing     the vault does not hold the bucket's keys
     │   └── VaultRefused          the vault does not let us in, or refuses what we ask
@@ -28,6 +30,8 @@ Adapters turn every error of their vendor library into one of these (``raise …
 Messages are for operators: they name the bucket, endpoint or setting, never a secret.
 """
 
+from __future__ import annotations
+
 
 class BucketwatchError(Exception):
     """Base of everything that bucketwatch raises on purpose."""
@@ -35,6 +39,10 @@ class BucketwatchError(Exception):
 
 class ConfigurationError(BucketwatchError):
     """A setting is wrong; the message names it and the fix."""
+
+
+class UnknownBucket(BucketwatchError):
+    """Redis holds no configuration of a bucket of that name."""
 
 
 class TransientError(BucketwatchError):
@@ -100,6 +108,17 @@ class VaultRefused(PermanentError):
 class StateDamaged(PermanentError):
     """A part of a bucket's state is missing in Redis; nothing is announced from what is left."""
 
+    @classmethod
+    def of(cls, bucket: str) -> StateDamaged:
+        return cls(
+            f"{bucket}: a part of its state in Redis is missing or broken (was a key evicted, "
+            f"deleted or written over?); manage.py runscan --full --repair {bucket} builds it again"
+        )
+
+
+class StateLost(PermanentError):
+    """Redis knows less of a bucket than the database saw; an operator says how to go on."""
+
 
 class ScanAborted(BucketwatchError):
     """This scan may not go on; another one may."""
@@ -107,6 +126,10 @@ class ScanAborted(BucketwatchError):
 
 class LeaseLost(ScanAborted):
     """The lease expired or went to another worker."""
+
+    @classmethod
+    def not_to_be_had(cls, bucket: str) -> LeaseLost:
+        return cls(f"{bucket} is being scanned, or its region has no free slot")
 
 
 class CommitOutOfStep(ScanAborted):

@@ -76,12 +76,8 @@ def sequencer(fence: int, commit: int) -> str:
     return f"{fence:016x}{commit:012x}"
 
 
-def event_id(bucket: str, change: Change) -> str:
-    """The same change found twice has the same id, whoever found it and when."""
-    return _event_id(quoted_ascii(bucket), change, repr(change.current.last_modified))
-
-
 def _event_id(bucket: str, change: Change, stamp: str) -> str:
+    """The same change found twice has the same id, whoever found it and when."""
     kind, key, current, previous = change
     now = "null" if kind is EventType.DELETED else f"[{quoted_ascii(current.etag)}, {stamp}]"
     before = "null"

@@ -1,4 +1,4 @@
-"""Every Redis key that bucketwatch knows. The documented ones keep their names (`wire-contract`).
+"""Every Redis key that bucketwatch knows. The documented ones keep their names.
 
 Ours begin with ``linode:objstore:bw:``. Redis Cluster is not supported, so scripts may build
 names of bucket hashes from the bucket names that they read.
@@ -12,19 +12,23 @@ CONFIG_PREFIX = "linode:objstore:config:bucket:"
 LAST_SCAN_PREFIX = "linode:objstore:last_scan:"
 
 REVISIONS = f"{OURS}revisions"  # hash: bucket -> revision the mirror wrote
-REMOVED = (
-    f"{OURS}removed"  # hash: bucket -> revision that removed it, so that nothing older returns
-)
+REMOVED = f"{OURS}removed"  # hash: bucket -> revision that removed it: nothing older returns
 CONFIG_VERSION = f"{OURS}config_version"  # counter: moves with every change of configuration
 GARBAGE = f"{OURS}garbage"  # set: "{generation} {bucket}" whose segments are to be deleted
 EVENTS = f"{OURS}events"  # stream: recent events, for people
 CLEARING = f"{OURS}clearing"  # set: removed buckets whose object states are still being deleted
 REGIONS = f"{OURS}regions"  # set: regions that have active buckets
+TRUSTED = f"{OURS}trusted"  # string with expiry: Redis is the one that was written to
+COMPARING = f"{OURS}comparing"  # string with expiry: somebody is finding out whether it is
 LEADER = f"{OURS}leader"  # string with expiry: which monitor schedules
 CHANGED_STATUS = f"{OURS}changed_status"  # set: buckets whose status SQL has not seen
 STATS = f"{OURS}stats"  # hash: counters of all processes
 CLIENTS = f"{OURS}clients"  # hash: process -> "cached S3 clients:when said:when the vault was read"
+PACE_PREFIX = f"{OURS}pace:"
+PACES = f"{OURS}paces"  # sorted set with expiry: endpoint -> when it was asked last
 BUCKET_PREFIX = f"{OURS}bucket:"
+MINUTE_PREFIX = f"{OURS}minute:"
+DAY_PREFIX = f"{OURS}events_of_day:"
 
 
 def config(bucket: str) -> str:
@@ -59,9 +63,49 @@ def segment(bucket: str, generation: int, id_: str) -> str:
     return f"{OURS}{bucket}:{generation}:seg:{id_}"
 
 
+def minute(minute: int) -> str:
+    """Hash with expiry: what all processes counted in one minute, by minutes since the epoch."""
+    return f"{MINUTE_PREFIX}{minute}"
+
+
+def events_of_day(day: int) -> str:
+    """Hash with expiry: bucket -> events announced that day (UTC), by days since the epoch."""
+    return f"{DAY_PREFIX}{day}"
+
+
+def history(bucket: str) -> str:
+    """List: the bucket's last scans, the newest last."""
+    return f"{OURS}history:{bucket}"
+
+
+def pace(endpoint: str) -> str:
+    """String with expiry, JSON: how an endpoint answers (`core/pacing.py`)."""
+    return f"{PACE_PREFIX}{endpoint}"
+
+
+def pace_use(endpoint: str) -> str:
+    """Hash with expiry: process -> "until when:connections it may have:requests a second"."""
+    return f"{pace(endpoint)}:use"
+
+
+def pace_slots(endpoint: str, bucket: str) -> str:
+    """String with expiry: up to when moments to ask are reserved; an endpoint's without bucket."""
+    return f"{pace(endpoint)}:slots:{bucket}"
+
+
+def pace_waiting(endpoint: str) -> str:
+    """Sorted set with expiry: "bucket region" that waits for the endpoint -> when it was due."""
+    return f"{pace(endpoint)}:waiting"
+
+
 def due(region: str) -> str:
     """Sorted set: bucket -> when it is due."""
     return f"{OURS}region:{region}:due"
+
+
+def endpoints(region: str) -> str:
+    """Set with expiry: the endpoints of a region that has several."""
+    return f"{OURS}region:{region}:endpoints"
 
 
 def running(region: str) -> str:

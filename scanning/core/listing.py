@@ -37,10 +37,12 @@ _KEY_COUNT = re.compile(rb"<KeyCount>\s*(\d+)\s*</KeyCount>")
 _NEXT_TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _URL_ENCODED: Final = b"<EncodingType>url</EncodingType>"
 # Where any of these stands outside the entries, the entries are not all there is.
-_FOREIGN = re.compile(rb"<!|<Contents|<CommonPrefixes")
+_FOREIGN = re.compile(rb"<!|<(?:[\w.-]+:)?(?:Contents|CommonPrefixes)")
 _ECHOED = re.compile(
+    rb"(?<!<CommonPrefixes>)"
     rb"<(StartAfter|Prefix|Delimiter|ContinuationToken|NextContinuationToken)>[^<]*</\1>"
 )
+_LAST = re.compile(rb">\s*false\s*</(?:[\w.-]+:)?IsTruncated>")
 
 _ENTRY = re.compile(rb"<Contents>[^<]*+(?:<(?!/?Contents>)[^<]*+)*+</Contents>")
 # A key that does not come first may be another element's: a real parser must tell.
@@ -156,14 +158,15 @@ def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
 
     Raises UnreadableListing if a key is not UTF-8.
     """
-    first = _ROW.search(entries)
-    rows = rows_like(first, entries) if first else []
+    count = entries.count(_CLOSE)
+    if count == 0:
+        return Columns([], [], [], [])
+    first = _ROW.match(entries)
+    rows = rows_like(first, entries, count) if first else None
     if rows is None:
         rows = _ROW.findall(entries)
-    if len(rows) != entries.count(_CLOSE):
-        return None
-    if not rows:
-        return Columns([], [], [], [])
+        if len(rows) != count:
+            return None
     keys, stamps, etags, sizes = zip(*rows, strict=True)
     try:
         return Columns(
@@ -202,6 +205,14 @@ def next_token(envelope: bytes) -> str:
         return _unescape(found[1]).decode() if found else ""
     except ValueError:
         return ""
+
+
+def says_last(body: bytes) -> bool:
+    """Whether an answer that is not of a known shape says that nothing follows it.
+
+    To botocore whatever does not say ``true`` does: an empty element, or ``True``.
+    """
+    return _LAST.search(body) is not None
 
 
 def without_echoes(body: bytes) -> bytes:
@@ -291,10 +302,13 @@ def _referred(reference: re.Match[bytes]) -> bytes:
     name = reference[1]
     if not reference[0].endswith(b";"):
         raise ValueError("an entity without its end")
-    if name[:2] == b"#x":
-        return chr(int(name.removeprefix(b"#x"), base=16)).encode()
-    if name[:1] == b"#":
-        return chr(int(name[1:])).encode()
+    try:
+        if name[:2] == b"#x":
+            return chr(int(name.removeprefix(b"#x"), base=16)).encode()
+        if name[:1] == b"#":
+            return chr(int(name[1:])).encode()
+    except OverflowError as exc:
+        raise ValueError("a character that there is not") from exc
     if name not in _NAMED:
         raise ValueError("an unknown entity")
     return _NAMED[name]

@@ -8,6 +8,7 @@ is always enough: no LIST call is spent on alignment, however fragmented the man
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _KEY = b"<Key>%b</Key>"
 _CLOSE = b"</Contents>"
+# Written as it is, a key with one of these would be another key, or none.
+_ALWAYS_ENCODED = re.compile(r"[%+&<\r]")
 
 
 class Page(Protocol):
@@ -173,10 +176,12 @@ class Matcher:
         """Where the rows of ``entry``'s range end in the buffer."""
         if self._last_key <= entry.last_key:
             return len(self._buffer)
-        raw_key = _KEY % (entry.raw_key or entry.last_key.encode())
-        found = self._buffer.find(raw_key, self._at)
-        if found >= 0:
-            return self._buffer.index(_CLOSE, found) + len(_CLOSE)
+        # How it is written is not known of a key that was last only since others were deleted.
+        if entry.raw_key or not _ALWAYS_ENCODED.search(entry.last_key):
+            raw_key = _KEY % (entry.raw_key or entry.last_key.encode())
+            found = self._buffer.find(raw_key, self._at)
+            if found >= 0:
+                return self._buffer.index(_CLOSE, found) + len(_CLOSE)
         # Its last key is gone, or is written otherwise than before.
         keys = self._parse(self._buffer[self._at :]).keys
         return end_of_rows(self._buffer, self._at, bisect_right(keys, entry.last_key))

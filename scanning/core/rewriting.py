@@ -182,17 +182,16 @@ def settled(entry: Entry, columns: Columns) -> Piece | None:
 
     Its digest stays: it was always that of the other rows.
     """
-    gone = set(entry.missing)
-    kept = [number for number in range(entry.count) if number not in gone]
+    kept = entry.listed_rows(columns)
     if not kept:
         return None
-    rows = columns_of(columns, kept)
+    rows = _some_of(columns, kept)
     raw_key = entry.raw_key if entry.ends_listed else b""
     left = replace(entry, last_key=rows.keys[-1], count=len(rows), missing=(), raw_key=raw_key)
     return Piece(left, rows)
 
 
-def columns_of(columns: Columns, numbers: Sequence[int]) -> Columns:
+def _some_of(columns: Columns, numbers: Sequence[int]) -> Columns:
     """Some rows, in the order of ``numbers``."""
     return type(columns)(
         [columns.keys[n] for n in numbers],

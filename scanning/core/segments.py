@@ -11,14 +11,16 @@ rows are missing. Only a complete listing makes deletions of them (`scan.py`).
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from scanning.core.listing import Columns
+from scanning.core.types import ObjectState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 NOTHING = Columns([], [], [], [])
 
@@ -47,13 +49,15 @@ class Entry:
         """Whether the last row was listed: only then do its bytes end the segment for sure."""
         return not self.missing or self.missing[-1] != self.count - 1
 
+    @property
+    def listed(self) -> int:
+        """How many of its rows were listed the last time."""
+        return self.count - len(self.missing)
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Rows as they were listed: ``raw`` holds the bytes of exactly these rows."""
-
-    columns: Columns
-    raw: bytes
+    def listed_rows(self, columns: Columns) -> list[int]:
+        """Which of the segment's rows those are."""
+        gone = set(self.missing)
+        return [row for row in range(len(columns)) if row not in gone]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,33 @@ def joined(first: Columns, second: Columns) -> Columns:
         first.last_modified + second.last_modified,
         first.sizes + second.sizes,
     )
+
+
+def states_of(columns: Columns, rows: Sequence[int], now: float) -> dict[str, ObjectState]:
+    """The states of some rows by key, in the order of ``rows``."""
+    keys, etags = columns.keys, columns.etags
+    modified, sizes = columns.last_modified, columns.sizes
+    return {keys[n]: ObjectState(etags[n], modified[n] / 1000, sizes[n], now) for n in rows}
+
+
+def columns_of(states: Mapping[str, ObjectState]) -> Columns:
+    """Rows of these states, which are in key order."""
+    return Columns(
+        keys=list(states),
+        etags=[state.etag for state in states.values()],
+        last_modified=[round(state.last_modified * 1000) for state in states.values()],
+        sizes=[state.size for state in states.values()],
+    )
+
+
+def wears_out(entry: Entry, now: float, ttl_s: float) -> bool:
+    """Whether a segment's strings must be written again, so that they do not expire.
+
+    Between half and three quarters of their life, by segment, so that what was written together
+    is not all written again together.
+    """
+    share = 0.5 + zlib.crc32(entry.id.encode()) / 2**34
+    return now - entry.strings_at >= ttl_s * share
 
 
 def even_cuts(count: int, *, most: int) -> Iterator[tuple[int, int]]:

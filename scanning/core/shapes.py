@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 
 Row = tuple[bytes, bytes, bytes, bytes]
 
-_CLOSE: Final = b"</Contents>"
 # What `listing.py` takes for a key, an ETag and a size; times are looked at afterwards.
 _GROUPS: Final = (rb"([^<]++)", rb"([\d:.T-]++)", rb"([^<&\"\n]*+)", rb"(\d{1,18}+)")
 _USUAL_STAMP: Final = b"0000-00-00T00:00:00.000"
 _DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
 
 
-def rows_like(first: re.Match[bytes], entries: bytes) -> Sequence[Row] | None:
-    """The rows of all ``entries`` if they look like ``first``, a match of one of them; else None.
+def rows_like(first: re.Match[bytes], entries: bytes, count: int) -> Sequence[Row] | None:
+    """The rows of all ``count`` entries if they look like ``first``, one of them; else None.
 
     The groups of ``first`` are key, time, ETag and size, as those of each row.
     """
@@ -38,7 +37,7 @@ def rows_like(first: re.Match[bytes], entries: bytes) -> Sequence[Row] | None:
     if b"<Size>" in between[4]:
         return None
     rows: list[Row] = _pattern(between).findall(entries)
-    return rows if len(rows) == entries.count(_CLOSE) and _usual(rows) else None
+    return rows if len(rows) == count and _usual(rows) else None
 
 
 def _usual(rows: Sequence[Row]) -> bool:

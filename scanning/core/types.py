@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
+
+from scanning.core.endpoints import endpoint_host
 
 
 class EventType(StrEnum):
@@ -14,7 +16,10 @@ class EventType(StrEnum):
     DELETED = "deleted"
 
 
-WANTED_BY_DEFAULT = frozenset({EventType.CREATED, EventType.UPDATED, EventType.DETECTED})
+# Of one bucket: seconds between two scans, and listings at once.
+LONGEST_INTERVAL_S: Final = 604_800
+MOST_LANES: Final = 16
+WANTED_BY_DEFAULT: Final = frozenset({EventType.CREATED, EventType.UPDATED, EventType.DETECTED})
 
 
 class ObjectState(NamedTuple):
@@ -70,6 +75,7 @@ class BucketConfig:
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``lanes``: most listings at once in this bucket; None means the configured default.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
+    ``wants`` stands for what decides which events are announced; commits compare it.
     """
 
     name: str
@@ -88,24 +94,24 @@ class BucketConfig:
     first_scan: Literal["announce", "baseline"] = "announce"
     taken_over: bool = False
     lanes: int | None = None
-
-    @property
-    def endpoint_url(self) -> str:
-        return self.endpoint if "://" in self.endpoint else f"https://{self.endpoint}"
+    wants: str = ""
 
     @property
     def endpoint_host(self) -> str:
         """What notifications carry as ``region``: host, and port where there is one."""
-        return self.endpoint.split("://", 1)[-1].rstrip("/")
+        return endpoint_host(self.endpoint)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The right to scan one bucket until ``expires_at``; every commit proves it by ``fence``.
 
-    ``scheduled_at`` is the start that the schedule asked for (lateness
-    is counted from it); ``offset_s`` is the bucket's place in its polling interval, None before
-    the schedule knows it. ``commit`` is the number of the bucket's last commit.
+    ``scheduled_at`` is the start that the schedule asked for (lateness is counted from it);
+    ``taken_at`` is when it was claimed, by Redis's clock like the other two, and ``arrived_s``
+    when that was known here, by this process's monotonic clock.
+    ``offset_s`` is the bucket's place in its polling interval, None before the schedule knows it.
+    ``commit`` is the number of the bucket's last commit, ``failures`` how many of its last scans
+    failed in a row.
     """
 
     bucket: str
@@ -116,6 +122,9 @@ class Claim:
     offset_s: float | None
     expires_at: float
     commit: int
+    failures: int = 0
+    taken_at: float = 0.0
+    arrived_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -157,6 +166,7 @@ class ScanResult:
 
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
     is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
+    ``commit`` is the last commit's number; None of a scan that broke off.
     """
 
     bucket: str
@@ -171,10 +181,15 @@ class ScanResult:
     error: str = ""
     error_class: str = ""
     permanent: bool = False
+    commit: int | None = None
 
     @property
     def ok(self) -> bool:
         return not self.error_class
+
+    @property
+    def was_interrupted(self) -> bool:
+        return self.error_class == "Interrupted"
 
     def as_json(self) -> dict[str, Any]:
         """For ``runscan --json`` and logs."""
@@ -200,7 +215,9 @@ class BucketStatus:
     """How a bucket's last scan ended, for the status columns of the database.
 
     ``last_scan_at`` is when the last complete scan began; ``error`` is empty after a complete one.
-    ``lag_s`` is how long after its scheduled start the scan began.
+    ``lag_s`` is how long after its scheduled start the scan began, ``next_scan_at`` when it is due
+    again. ``commit_at`` is when the last commit was, in ``generation``; ``lost_since`` is set
+    while the bucket is not scanned because Redis forgot it.
     """
 
     bucket: str
@@ -214,3 +231,19 @@ class BucketStatus:
     lag_s: float = 0.0
     held_since: float | None = None
     held_missing: int = 0
+    next_scan_at: float | None = None
+    generation: int = 0
+    commit_at: float | None = None
+    lost_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What Redis has to remember of a bucket: a commit at ``oldest_commit`` or later.
+
+    None if nothing was committed yet in this ``generation``, or an operator gave it up.
+    """
+
+    bucket: str
+    generation: int
+    oldest_commit: float | None

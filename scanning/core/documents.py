@@ -1,0 +1,87 @@
+"""One bucket's configuration as JSON: the documented object, and our members in ``bucketwatch``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from scanning.core.endpoints import endpoint_host
+from scanning.core.types import MOST_LANES, WANTED_BY_DEFAULT, BucketConfig, EventType
+from scanning.core.vault_names import prefix_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What makes no sense in a document shows as one of these.
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+
+
+def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> BucketConfig:
+    """The engine's view of a bucket. Raises one of ``UNREADABLE``."""
+    ours: Mapping[str, Any] = document.get("bucketwatch") or {}
+    endpoint = str(document["endpoint"])
+    interval = int(ours.get("polling_interval") or 0)
+    if interval < 0:
+        raise ValueError("a polling interval cannot be negative")
+    return BucketConfig(
+        name=name,
+        endpoint=endpoint,
+        region=str(ours.get("region") or document.get("region") or endpoint_host(endpoint)),
+        credential=str(ours.get("credential") or prefix_of(name)),
+        generation=int(ours.get("generation") or 0),
+        polling_interval_s=interval or None,
+        active=document.get("status", "active") == "active",
+        notifications=notifications,
+        fetch_metadata=bool(ours.get("fetch_metadata", True)),
+        webhook_url=str(document.get("webhook_url") or ""),
+        prefix=str(ours.get("prefix") or ""),
+        suffix=str(ours.get("suffix") or ""),
+        events=frozenset(map(EventType, ours["events"])) if "events" in ours else WANTED_BY_DEFAULT,
+        first_scan="baseline" if ours.get("first_scan") == "baseline" else "announce",
+        taken_over=bool(ours.get("taken_over")),
+        lanes=_lanes(ours.get("lanes")),
+    )
+
+
+def merge(stored: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """What to store instead of ``stored``: the document, with the members that only that has.
+
+    Those are an older program's or an operator's; they survive in ``bucketwatch`` too. A member
+    given as None is removed.
+    """
+    try:
+        old = _object(json.loads(stored)) if stored else {}
+    except (ValueError, RecursionError):
+        old = {}
+    merged = _over(old, document)
+    merged["bucketwatch"] = _object(old.get("bucketwatch")) | document["bucketwatch"]
+    # What an old consumer has in webhook_auth is kept unless it is given, or given as None.
+    if isinstance(auth := document.get("webhook_auth"), dict):
+        merged["webhook_auth"] = _over(_object(old.get("webhook_auth")), auth)
+    elif "webhook_auth" in old and names_no_client(old["webhook_auth"]):
+        # Its way of saying that there is none; a consumer may ask for the member.
+        merged["webhook_auth"] = old["webhook_auth"]
+    return merged
+
+
+def names_no_client(auth: Any) -> bool:
+    """Whether a ``webhook_auth`` says that its webhook wants no OAuth2 client."""
+    if not isinstance(auth, dict):
+        return not auth
+    members = ("client_id", "client_secret", "token_url")
+    is_oauth2 = auth.get("type") in {None, "", "oauth2"}
+    return not auth or (is_oauth2 and not any(map(auth.get, members)))
+
+
+def _over(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, the given ones over the old ones; what is given as None goes."""
+    both = {**old, **given}
+    return {k: v for k, v in both.items() if v is not None or k not in given}
+
+
+def _object(found: Any) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
+
+
+def _lanes(value: Any) -> int | None:
+    return max(1, min(int(value), MOST_LANES)) if value else None

@@ -1,0 +1,255 @@
+"""How fast S3 endpoints are asked, and when what failed is tried again.
+
+    Limits     what an endpoint allows: LIST requests a second in one bucket, requests at once
+    Slots      moments to send at, reserved in small batches so that all processes keep a rate
+    Pace       how an endpoint answers: held back once it throttled us (additive increase,
+               multiplicative decrease), dead once nothing answered several buckets in a row
+    back-off   when a bucket whose scan failed is scanned again
+
+``jitter`` is a random number from 0 to 1. Times are epoch seconds by one clock: Redis's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# --- limits
+
+_MOST_PARTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """0: no limit."""
+
+    list_per_s: float = 0.0
+    connections: int = 0
+
+
+def parse_limits(text: str) -> tuple[tuple[str, Limits], ...]:
+    """Read ``host=LIST/connections, …``. Raises ValueError, saying what it takes."""
+    return tuple(_limit(part) for part in map(str.strip, text.split(",")) if part)
+
+
+def _limit(part: str) -> tuple[str, Limits]:
+    pattern, _, numbers = part.rpartition("=")
+    values = numbers.split("/")
+    if not pattern or len(values) != _MOST_PARTS or not all(v.strip().isdecimal() for v in values):
+        raise ValueError(
+            "must be host=N/M with commas between: N LIST requests a second in one bucket, "
+            "M requests at once, 0 for no limit, and * in the host for anything"
+        )
+    return pattern.strip().lower(), Limits(float(values[0]), int(values[1]))
+
+
+def limits_of(endpoint: str, rules: Sequence[tuple[str, Limits]]) -> Limits:
+    """The limits of the first rule that names the endpoint, with its port or without."""
+    host = endpoint.rpartition(":")[0] or endpoint
+    for pattern, limits in rules:
+        if fnmatchcase(endpoint, pattern) or fnmatchcase(host, pattern):
+            return limits
+    return Limits()
+
+
+# --- keeping a rate together
+
+# How late a reserved slot may be used. Slots are so much further apart than the rate says, and
+# therefore no second holds more requests than the rate, however late they were.
+LATE_S = 0.1
+
+
+def spacing_s(per_s: float) -> float:
+    """How far slots are apart at this rate."""
+    return (1 + LATE_S) / per_s
+
+
+def batch_size(per_s: float) -> int:
+    """How many slots to reserve at once: as many as can be used before they are too late."""
+    return max(1, math.floor(LATE_S / spacing_s(per_s)))
+
+
+class Slots:
+    """A reserved batch of moments to send at, each for one request. Not safe for threads."""
+
+    def __init__(self, first: float = 0.0, spacing: float = 0.0, count: int = 0) -> None:
+        self._next, self._spacing, self._left = first, spacing, count
+
+    def take(self, now: float) -> float | None:
+        """When the next request may go; None once another batch is needed."""
+        while self._left:
+            at = self._next
+            self._next += self._spacing
+            self._left -= 1
+            if at >= now - LATE_S:
+                return max(at, now)
+        return None
+
+
+# --- how an endpoint answers
+
+# Throttled: half the rate, at most once in this time (one jam is told of by many answers).
+DECREASE, HOLD_S = 0.5, 1.0
+SLOWEST_PER_S = 1.0
+# The rate grows in RECOVERY_S by what was sent before it was throttled, or by this if that was
+# little, and is held back no more at twice as much.
+LEAST_FULL_PER_S, RECOVERY_S, FREE_AT = 10.0, 60.0, 2.0
+
+# So many failures in a row, of so many buckets, make an endpoint dead.
+DEAD_FAILURES, DEAD_BUCKETS = 3, 2
+# Between probes: this, twice as long after each in vain, up to the longest. Short, because all
+# its buckets wait for the one that succeeds.
+FIRST_PROBE_S, LONGEST_PROBE_S = 1.0, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """``rate`` is what all processes together may send a second as of ``since``; 0: any number.
+
+    ``full`` was sent when it was throttled first. ``failures`` in a row, of ``buckets`` (the first
+    few). A dead endpoint may be asked by ``probe`` alone, until ``wait_until``; by the next bucket
+    that comes after that. ``why`` is the last failure, for people.
+    """
+
+    rate: float = 0.0
+    since: float = 0.0
+    full: float = 0.0
+    failures: int = 0
+    buckets: tuple[str, ...] = ()
+    probes: int = 0
+    dead_since: float = 0.0
+    wait_until: float = 0.0
+    probe: str = ""
+    why: str = ""
+
+    @property
+    def is_dead(self) -> bool:
+        return self.dead_since > 0
+
+    @property
+    def is_failing(self) -> bool:
+        return self.failures > 0
+
+
+FREE = Pace()
+
+
+def allowed(pace: Pace, *, now: float) -> float:
+    """Requests a second that the endpoint may be sent by all processes together."""
+    if not pace.rate or pace.since > now + RECOVERY_S:  # the clock went back
+        return math.inf
+    rate = pace.rate + pace.full * max(0.0, now - pace.since) / RECOVERY_S
+    return math.inf if rate >= pace.full * FREE_AT else rate
+
+
+def state_of(pace: Pace, *, now: float) -> Literal["normal", "slowed", "dead"]:
+    if pace.is_dead:
+        return "dead"
+    return "normal" if allowed(pace, now=now) == math.inf else "slowed"
+
+
+def throttled(pace: Pace, *, now: float, sent_per_s: float, jitter: float) -> Pace:
+    """It asked for fewer requests, or let one time out: half of what was sent, or allowed."""
+    if pace.is_dead or (pace.rate and 0 <= now - pace.since < HOLD_S):
+        return pace
+    before = allowed(pace, now=now)
+    share = DECREASE * (0.9 + 0.2 * jitter)
+    return replace(
+        pace,
+        rate=max(SLOWEST_PER_S, min(before, sent_per_s) * share),
+        since=now,
+        full=max(sent_per_s, LEAST_FULL_PER_S) if before == math.inf else pace.full,
+    )
+
+
+def failed(pace: Pace, bucket: str, *, now: float, why: str, jitter: float) -> Pace:
+    """There was no answer at all."""
+    if pace.is_dead and bucket != pace.probe:
+        return pace  # it was asked before the endpoint was found dead
+    if pace.is_dead:
+        probes = pace.probes + 1
+        pause_s = min(FIRST_PROBE_S * 2**probes, LONGEST_PROBE_S) * (0.8 + 0.2 * jitter)
+        return replace(pace, probes=probes, probe="", wait_until=now + pause_s, why=why)
+    several = tuple(dict.fromkeys([*pace.buckets, bucket]))[:DEAD_BUCKETS]
+    pace = replace(pace, failures=pace.failures + 1, buckets=several, why=why)
+    if pace.failures < DEAD_FAILURES or len(several) < DEAD_BUCKETS:
+        return pace
+    # No rate: when it answers again, its buckets come spread anyway.
+    return Pace(
+        failures=pace.failures,
+        buckets=several,
+        dead_since=now,
+        wait_until=now + FIRST_PROBE_S * (0.8 + 0.2 * jitter),
+        why=why,
+    )
+
+
+def answered(pace: Pace) -> Pace:
+    """It answered, whatever: neither dead nor failing. What it throttled recovers with time."""
+    return Pace(rate=pace.rate, since=pace.since, full=pace.full) if pace.is_failing else pace
+
+
+def probed(pace: Pace, bucket: str, *, now: float, for_s: float) -> Pace:
+    """Let ``bucket`` ask a dead endpoint for so long, if it is time and nobody else does."""
+    longest_s = max(for_s, LONGEST_PROBE_S)  # it is more if the clock went back
+    if not pace.is_dead or 0 < pace.wait_until - now <= longest_s:
+        return pace
+    return probed_now(pace, bucket, now=now, for_s=for_s)
+
+
+def probed_now(pace: Pace, bucket: str, *, now: float, for_s: float) -> Pace:
+    """Let ``bucket`` ask a dead endpoint at once: somebody wants to know."""
+    return replace(pace, probe=bucket, wait_until=now + for_s) if pace.is_dead else pace
+
+
+def hurried(pace: Pace, *, now: float) -> Pace:
+    """Let the next bucket that comes try a dead endpoint, unless one is trying it."""
+    return replace(pace, wait_until=now) if pace.is_dead and not pace.probe else pace
+
+
+def settled(pace: Pace, *, now: float) -> Pace:
+    """The same, without a rate that has recovered."""
+    if pace.rate and allowed(pace, now=now) == math.inf:
+        return replace(pace, rate=0.0, since=0.0, full=0.0)
+    return pace
+
+
+# --- sharing a region's slots
+
+
+def most_scans(slots: int, *, idle_endpoints: int, endpoints: int) -> int:
+    """How many of a region's slots one of its ``endpoints`` may take: a stalled one not all.
+
+    A quarter stays for the others, and a slot for each of those that run nothing now.
+    """
+    if endpoints < 2:  # noqa: PLR2004
+        return slots
+    return max(1, slots - max(slots // 4, idle_endpoints))
+
+
+# --- when a failed bucket is tried again
+
+FIRST_BACK_OFF_S, FIRST_SLOW_S = 5.0, 60.0
+
+
+def back_off_s(failures: int, *, longest_s: float, jitter: float) -> float:
+    """Seconds to wait after so many failed scans in a row, for what goes away by itself."""
+    return min(_doubled(FIRST_BACK_OFF_S, failures), longest_s) * (0.5 + 0.5 * jitter)
+
+
+def slow_poll_s(failures: int, *, interval_s: float, longest_s: float, jitter: float) -> float:
+    """The same for what stays until somebody changes something.
+
+    Not the longest time at once: keys that were half rotated are whole a moment later.
+    """
+    pause_s = min(_doubled(FIRST_SLOW_S, failures), longest_s) * (0.9 + 0.1 * jitter)
+    return max(interval_s, pause_s)
+
+
+def _doubled(first: float, times: int) -> float:
+    return first * 2.0 ** min(max(times - 1, 0), 30)
