@@ -8,12 +8,12 @@ Internal keys carry the generation, so clearing an old incarnation cannot touch 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scanning.core import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from scanning.adapters.redis_connection import RedisConnection
     from scanning.conf import Redis
@@ -33,8 +33,9 @@ class Clearing:
             generation, _, bucket = incarnation.partition(" ")
             cleared += self._clear_segments(bucket, int(generation))
             self._forget(keys.GARBAGE, incarnation)
-        for bucket in self._members(keys.CLEARING):
-            cleared += sum(map(self._unlink, self._strings(bucket)))
+        if removed := self._members(keys.CLEARING):
+            cleared += self._clear_strings(removed)
+        for bucket in removed:
             self._forget(keys.CLEARING, bucket)
         return cleared
 
@@ -51,30 +52,17 @@ class Clearing:
         batches = (names[at : at + AT_ONCE] for at in range(0, len(names), AT_ONCE))
         return sum(map(self._unlink, batches)) + self._unlink([manifest])
 
-    def _strings(self, bucket: str) -> Iterator[list[str]]:
-        """The bucket's documented strings, batch by batch; looks through the whole keyspace."""
-        match = _glob_escape(keys.state(self._settings.state_prefix, bucket, "")) + "*"
-        cursor = 0
-        while True:
-            cursor, names = self._connection.run(_KeysFrom(cursor, match))
-            yield names
-            if cursor == 0:
-                return
+    def _clear_strings(self, buckets: Sequence[str]) -> int:
+        """In one pass over the keyspace, however many buckets were removed together."""
+        common = self._settings.state_prefix
+        gone = {keys.state(common, bucket, "") for bucket in buckets}
+        beginning = common if len(buckets) > 1 else keys.state(common, buckets[0], "")
+        return sum(
+            self._unlink(
+                [name for name in names if name[: name.find(":", len(common)) + 1] in gone]
+            )
+            for names in self._connection.keys_beginning(beginning)
+        )
 
     def _unlink(self, names: Sequence[str]) -> int:
         return self._connection.run(lambda r: int(r.unlink(*names))) if names else 0
-
-
-class _KeysFrom:
-    """One step of SCAN."""
-
-    def __init__(self, cursor: int, match: str) -> None:
-        self._cursor, self._match = cursor, match
-
-    def __call__(self, r: Any) -> tuple[int, list[str]]:
-        cursor, names = r.scan(self._cursor, match=self._match, count=AT_ONCE)
-        return int(cursor), list(names)
-
-
-def _glob_escape(text: str) -> str:
-    return "".join(f"\\{c}" if c in r"*?[]^\\" else c for c in text)

@@ -13,26 +13,29 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scanning.core import keys
-from scanning.core.types import WANTED_BY_DEFAULT, BucketConfig, EventType
+from scanning.adapters.losses import oldest_text, with_losses
+from scanning.core import documents, keys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from scanning.adapters.redis_connection import RedisConnection
+    from scanning.core.types import BucketConfig
 
 logger = logging.getLogger(__name__)
 
-MOST_LANES = 16
 _AT_ONCE = 1000
 
-# KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, garbage.
-# ARGV: bucket, revision, expected old JSON or '', new JSON, notifications '1'/'0', generation.
+# KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, garbage, regions,
+#       last_scan.
+# ARGV: bucket, revision, expected old JSON or '', new JSON, notifications '1'/'0', generation,
+#       oldest commit that Redis has to remember or '', what decides which events are announced.
 # Returns 1 written, 0 Redis is newer, -1 the JSON changed under us (read again).
-_PUT = """
+_PUT = with_losses("""
 local revision = tonumber(ARGV[2])
 local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
                         tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or 0))
@@ -43,18 +46,31 @@ if ARGV[5] == '1' then redis.call('DEL', KEYS[2]) else redis.call('SET', KEYS[2]
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 redis.call('HDEL', KEYS[4], ARGV[1])
 local before = redis.call('HGET', KEYS[6], 'generation')
+-- A bucket whose scans failed is put off: what was saved may have mended that.
+local due_now = redis.call('HDEL', KEYS[6], 'failures', 'parked') > 0
 if before and before ~= ARGV[6] then
   -- What was known is of another bucket now; its hold and its progress go with it.
   redis.call('SADD', KEYS[7], before .. ' ' .. ARGV[1])
-  redis.call('HDEL', KEYS[6], 'progress', 'held_since', 'held_missing', 'held_known', 'released')
+  redis.call('HDEL', KEYS[6], 'progress', 'held_since', 'held_missing', 'held_known', 'released',
+             'commit_at', 'segments')
+  redis.call('DEL', KEYS[9])
+  due_now = true
 end
-redis.call('HSET', KEYS[6], 'generation', ARGV[6])
+redis.call('HSET', KEYS[6], 'generation', ARGV[6], 'wants', ARGV[8])
+compare(ARGV[1], tonumber(ARGV[7]))
+if due_now then
+  redis.call('HSET', KEYS[6], 'again', '1')
+  for _, region in ipairs(redis.call('SMEMBERS', KEYS[8])) do
+    local due = 'OURSregion:' .. region .. ':due'
+    redis.call('ZADD', due, 'XX', 'LT', redis.call('TIME')[1], ARGV[1])
+  end
+end
 redis.call('INCR', KEYS[5])
 return 1
-"""
+""").replace("OURS", keys.OURS)
 
 # KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, last_scan, clearing,
-#       changed_status, regions, garbage.
+#       changed_status, regions, garbage, history.
 # ARGV: bucket, revision.  Returns 1 removed, 0 Redis is newer.
 _REMOVE = """
 local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
@@ -63,7 +79,7 @@ if tonumber(ARGV[2]) < newest then return 0 end
 redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
 if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
   redis.call('SADD', KEYS[11], (redis.call('HGET', KEYS[6], 'generation') or '0') .. ' ' .. ARGV[1])
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[6], KEYS[7])
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[6], KEYS[7], KEYS[12])
   redis.call('SREM', KEYS[9], ARGV[1])
   redis.call('SADD', KEYS[8], ARGV[1])
   -- Added again at once, it must neither keep its old due time nor wait for its old lease.
@@ -104,13 +120,18 @@ class ConfigurationStore:
         self._remove = connection.script(_REMOVE)
 
     def put(
-        self, name: str, document: Mapping[str, Any], *, notifications: bool, revision: int
+        self,
+        name: str,
+        document: Mapping[str, Any],
+        *,
+        notifications: bool,
+        revision: int,
+        oldest_commit: float | None = None,
     ) -> bool:
         """Write one bucket's configuration; False if Redis already holds a newer revision.
 
-        Members of ``document`` replace those stored; members that only the stored JSON has (an
-        older program's, an operator's) survive, in the ``bucketwatch`` object too. A documented
-        member given as None is removed.
+        Members that only the stored JSON has survive (`documents.merge`). A bucket whose last
+        commit, in this generation, is older than ``oldest_commit`` is not scanned (`losses.py`).
         """
         names = [
             keys.config(name),
@@ -120,15 +141,19 @@ class ConfigurationStore:
             keys.CONFIG_VERSION,
             keys.bucket(name),
             keys.GARBAGE,
+            keys.REGIONS,
+            keys.last_scan(name),
         ]
-        generation = document["bucketwatch"]["generation"]
-
-        flag = "1" if notifications else "0"
+        ours = document["bucketwatch"]
+        generation = ours["generation"]
+        wants = json.dumps([notifications, ours.get("events"), ours.get("suffix")])
+        flag, oldest = "1" if notifications else "0", oldest_text(oldest_commit)
         while True:
             stored = str(self._connection.run(lambda r: r.get(names[0])) or "")
-            merged = json.dumps(_merge(stored, document))
+            merged = json.dumps(documents.merge(stored, document))
             expected = stored.encode(errors="surrogateescape")
-            answer = int(self._put(names, [name, revision, expected, merged, flag, generation]))
+            args = [name, revision, expected, merged, flag, generation, oldest, wants]
+            answer = int(self._put(names, args))
             if answer >= 0:
                 return answer == 1
 
@@ -146,6 +171,7 @@ class ConfigurationStore:
             keys.CHANGED_STATUS,
             keys.REGIONS,
             keys.GARBAGE,
+            keys.history(name),
         ]
         args = [name, revision]
         return bool(self._remove(names, args))
@@ -160,26 +186,22 @@ class ConfigurationStore:
 
         Looks through the whole keyspace: for commands that somebody runs now and then.
         """
-        revisions = self.revisions()
-        found = [n.removeprefix(keys.CONFIG_PREFIX) for n in self._keys(keys.CONFIG_PREFIX)]
-        names = sorted({*found, *revisions})
+        batches = self._connection.keys_beginning(keys.CONFIG_PREFIX, kind="string")
+        # The flag of a bucket that is called "bucket" looks like a configuration.
+        found = {name for batch in batches for name in batch}
+        found.discard(keys.notifications_disabled("bucket"))
+        names = {name.removeprefix(keys.CONFIG_PREFIX) for name in found}
+        return self.stored_of(names | self.revisions().keys())
+
+    def stored_of(self, buckets: Iterable[str]) -> dict[str, Stored]:
+        """The configurations of some buckets; each is in the answer."""
+        revisions, names = self.revisions(), sorted(buckets)
         stored: dict[str, Stored] = {}
         for at in range(0, len(names), _AT_ONCE):
             part = names[at : at + _AT_ONCE]
-            texts, disabled = self._connection.run(_Read(part))
-            for name, text, off in zip(part, texts, disabled, strict=True):
-                stored[name] = Stored(str(text or ""), not off, revisions.get(name))
+            for row in self._connection.run(partial(_rows, names=part)):
+                stored[row.name] = Stored(row.text or "", row.is_on, revisions.get(row.name))
         return stored
-
-    def _keys(self, prefix: str) -> set[str]:
-        """All names of strings that begin so."""
-        found: set[str] = set()
-        cursor = 0
-        while True:
-            cursor, names = self._connection.run(_Scan(cursor, prefix))
-            found.update(map(str, names))
-            if cursor == 0:
-                return found
 
     def version(self) -> int:
         return int(self._connection.run(lambda r: r.get(keys.CONFIG_VERSION)) or 0)
@@ -187,117 +209,91 @@ class ConfigurationStore:
     def load(self) -> Configuration:
         """All managed buckets; one whose JSON cannot be read is left out and logged."""
 
-        def read(r: Any) -> tuple[int, list[str], list[str | None], list[int]]:
+        def read(r: Any) -> tuple[int, list[_Row]]:
             version = int(r.get(keys.CONFIG_VERSION) or 0)
-            names = sorted(str(name) for name in r.hkeys(keys.REVISIONS))
-            if not names:
-                return version, [], [], []
-            pipe = r.pipeline(transaction=False)
-            pipe.mget([keys.config(name) for name in names])
-            for name in names:
-                pipe.exists(keys.notifications_disabled(name))
-            texts, *disabled = pipe.execute()
-            return version, names, texts, disabled
+            return version, _rows(r, sorted(str(name) for name in r.hkeys(keys.REVISIONS)))
 
-        version, names, texts, disabled = self._connection.run(read)
-        rows = zip(names, texts, disabled, strict=True)
-        parsed = [parse_bucket(name, text, notifications=not off) for name, text, off in rows]
-        return Configuration(version, {bucket.name: bucket for bucket in parsed if bucket})
+        version, rows = self._connection.run(read)
+        return Configuration(version, _parsed(rows))
+
+    def some(self, names: Sequence[str]) -> tuple[int, dict[str, BucketConfig]]:
+        """The configuration's version, and those of ``names`` that are managed and readable."""
+
+        def read(r: Any) -> tuple[int, list[_Row]]:
+            # In this order: what changes in between is read again, not missed.
+            version = int(r.get(keys.CONFIG_VERSION) or 0)
+            revisions = r.hmget(keys.REVISIONS, names)
+            managed = [name for name, revision in zip(names, revisions, strict=True) if revision]
+            return version, _rows(r, managed)
+
+        version, rows = self._connection.run(read)
+        return version, _parsed(rows)
 
     def get(self, name: str) -> BucketConfig | None:
         """One bucket, managed or not; None if there is no readable configuration."""
-
-        def read(r: Any) -> tuple[str | None, int]:
-            text = r.get(keys.config(name))
-            return text, r.exists(keys.notifications_disabled(name))
-
-        text, disabled = self._connection.run(read)
-        return parse_bucket(name, text, notifications=not disabled)
+        rows = self._connection.run(partial(_rows, names=[name]))
+        return _parsed(row for row in rows if row.text is not None).get(name)
 
 
-class _Scan:
-    """One step through the keyspace."""
+class BucketCache:
+    """Buckets as they are asked for; all are forgotten when any configuration changes.
 
-    def __init__(self, cursor: int, prefix: str) -> None:
-        self._cursor, self._prefix = cursor, prefix
+    A worker scans one region: it need not hold, nor read again and again, those of all others.
+    """
 
-    def __call__(self, r: Any) -> tuple[int, list[str]]:
-        cursor, names = r.scan(
-            self._cursor, match=f"{self._prefix}*", count=_AT_ONCE, _type="string"
-        )
-        return int(cursor), list(names)
+    def __init__(self, store: ConfigurationStore) -> None:
+        self._store = store
+        self._version = -1
+        self._known: dict[str, BucketConfig] = {}
+
+    def get(self, names: Sequence[str]) -> dict[str, BucketConfig]:
+        """Those of ``names`` that are managed, as they are configured now."""
+        if (version := self._store.version()) != self._version:
+            self._known, self._version = {}, version
+        if missing := [name for name in names if name not in self._known]:
+            version, found = self._store.some(missing)
+            if version != self._version:  # something changed meanwhile
+                self._version, found = self._store.some(names)
+                self._known = {}
+            self._known |= found
+        return {name: self._known[name] for name in names if name in self._known}
 
 
-class _Read:
-    """Texts and disabled flags of some buckets."""
+class _Row(NamedTuple):
+    """What is stored of one bucket: its JSON, None without any."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
+    name: str
+    text: str | None
+    is_on: bool
+    wants: str
 
-    def __call__(self, r: Any) -> tuple[list[str | None], list[int]]:
-        pipe = r.pipeline(transaction=False)
-        pipe.mget([keys.config(name) for name in self._names])
-        for name in self._names:
-            pipe.exists(keys.notifications_disabled(name))
-        texts, *disabled = pipe.execute()
-        return texts, disabled
+
+def _rows(r: Any, names: Sequence[str]) -> list[_Row]:
+    if not names:
+        return []
+    pipe = r.pipeline(transaction=False)
+    # First: a commit compares it, to find out that the rest was older.
+    for name in names:
+        pipe.hget(keys.bucket(name), "wants")
+    for name in names:
+        pipe.exists(keys.notifications_disabled(name))
+    pipe.mget([keys.config(name) for name in names])
+    *answers, texts = pipe.execute()
+    wants, disabled = answers[: len(names)], answers[len(names) :]
+    rows = zip(names, texts, disabled, wants, strict=True)
+    return [_Row(name, text, not off, wanted or "") for name, text, off, wanted in rows]
+
+
+def _parsed(rows: Iterable[_Row]) -> dict[str, BucketConfig]:
+    """Those that can be read, by name."""
+    parsed = ((row, parse_bucket(row.name, row.text, notifications=row.is_on)) for row in rows)
+    return {row.name: replace(bucket, wants=row.wants) for row, bucket in parsed if bucket}
 
 
 def parse_bucket(name: str, text: str | None, *, notifications: bool) -> BucketConfig | None:
     """The engine's view of one configuration JSON; None, and a log line, if it makes no sense."""
     try:
-        return parse_document(name, json.loads(text or ""), notifications=notifications)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        return documents.parse(name, json.loads(text or ""), notifications=notifications)
+    except documents.UNREADABLE:
         logger.warning("%s: its configuration in Redis cannot be read", name)
         return None
-
-
-def parse_document(name: str, document: Mapping[str, Any], *, notifications: bool) -> BucketConfig:
-    """Read the documented JSON object. What makes no sense raises one of several errors."""
-    ours: Mapping[str, Any] = document.get("bucketwatch") or {}
-    endpoint = str(document["endpoint"])
-    interval = int(ours.get("polling_interval") or 0)
-    if interval < 0:
-        raise ValueError("a polling interval cannot be negative")
-    return BucketConfig(
-        name=name,
-        endpoint=endpoint,
-        region=str(
-            ours.get("region") or document.get("region") or endpoint.rsplit("://", maxsplit=1)[-1]
-        ),
-        credential=str(ours.get("credential") or name.upper().replace("-", "_")),
-        generation=int(ours.get("generation") or 0),
-        polling_interval_s=interval or None,
-        active=document.get("status", "active") == "active",
-        notifications=notifications,
-        fetch_metadata=bool(ours.get("fetch_metadata", True)),
-        webhook_url=str(document.get("webhook_url") or ""),
-        prefix=str(ours.get("prefix") or ""),
-        suffix=str(ours.get("suffix") or ""),
-        events=frozenset(map(EventType, ours["events"])) if "events" in ours else WANTED_BY_DEFAULT,
-        first_scan="baseline" if ours.get("first_scan") == "baseline" else "announce",
-        taken_over=bool(ours.get("taken_over")),
-        lanes=_lanes(ours.get("lanes")),
-    )
-
-
-def _lanes(value: Any) -> int | None:
-    return max(1, min(int(value), MOST_LANES)) if value else None
-
-
-def _merge(stored: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        old = json.loads(stored) if stored else {}
-    except ValueError:
-        old = {}
-    if not isinstance(old, dict):
-        old = {}
-    merged = old | {k: v for k, v in document.items() if k != "bucketwatch"}
-    ours = old.get("bucketwatch")
-    merged["bucketwatch"] = (ours if isinstance(ours, dict) else {}) | document["bucketwatch"]
-    # What an old consumer has in webhook_auth is kept unless it is given, or given as None.
-    auth, new_auth = old.get("webhook_auth"), document.get("webhook_auth")
-    if isinstance(new_auth, dict):
-        both = (auth if isinstance(auth, dict) else {}) | new_auth
-        merged["webhook_auth"] = {k: v for k, v in both.items() if v is not None}
-    return {k: v for k, v in merged.items() if v is not None}

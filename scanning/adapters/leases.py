@@ -4,6 +4,7 @@
     region:{region}:run   sorted set  bucket -> when its lease expires: the region's slots and the
                                       bucket locks in one, so that they cannot disagree
     bucket:{name}         hash        fence, commit, generation, offset, status of the last scan
+    history:{name}        list        the last scans (`telemetry.py`)
 
 The fence of a claim is larger than any before it, also after a failover that forgot some claims,
 because it follows the server's clock. Every commit checks it (`state.py`).
@@ -11,11 +12,13 @@ because it follows the server's clock. Every commit checks it (`state.py`).
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from scanning.adapters.schedule_store import server_time
-from scanning.core import keys
-from scanning.core.types import BucketStatus, Claim
+from scanning.adapters.telemetry import history_entry, with_telemetry
+from scanning.core import counters, keys
+from scanning.core.types import Claim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,28 +28,39 @@ if TYPE_CHECKING:
 
 LEASE_S = 15.0
 
-# What both claims do for one bucket: bump the fence, take the slot.
+# What both claims do: see which leases hold; for one bucket, bump the fence and take the slot.
 _TAKE = """
 local t = redis.call('TIME')
 local now = t[1] + t[2] / 1000000
+-- Take away the leases that have expired. One that lasts longer than any is from before the clock
+-- went back, as it may in a failover: it begins now.
+local function expire(run, lease)
+  redis.call('ZREMRANGEBYSCORE', run, '-inf', now)
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', run, now + lease + 1, '+inf')) do
+    redis.call('ZADD', run, string.format('%.6f', now + lease), name)
+  end
+end
 local function take(name, run, scheduled, lease)
   local hash = BUCKETS .. name
   local fence = math.max(tonumber(redis.call('HGET', hash, 'fence') or 0) + 1,
                          math.floor(now * 1000))
   redis.call('HSET', hash, 'fence', string.format('%.0f', fence))
+  redis.call('HDEL', hash, 'again')
   redis.call('ZADD', run, string.format('%.6f', now + lease), name)
   return {name, string.format('%.0f', fence), redis.call('HGET', hash, 'generation') or '0',
           redis.call('HGET', hash, 'commit') or '0', string.format('%.6f', scheduled),
-          redis.call('HGET', hash, 'offset') or '', string.format('%.6f', now + lease)}
+          redis.call('HGET', hash, 'offset') or '', string.format('%.6f', now + lease),
+          redis.call('HGET', hash, 'failures') or '0', string.format('%.6f', now)}
 end
 """.replace("BUCKETS", f"'{keys.BUCKET_PREFIX}'")
 
-# KEYS: due, run, clearing.  ARGV: most, slots, lease seconds.
-# Returns a list of {bucket, fence, generation, commit, scheduled, offset, expiry}.
+# KEYS: due, run, clearing, trusted.  ARGV: most, slots, lease seconds.
+# Returns a list of {bucket, fence, generation, commit, scheduled, offset, expiry, failures, now}.
 _CLAIM_DUE = (
     _TAKE
     + """
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+if redis.call('EXISTS', KEYS[4]) == 0 then return {} end
+expire(KEYS[2], tonumber(ARGV[3]))
 local taken, busy = {}, redis.call('ZCARD', KEYS[2])
 local free = math.min(tonumber(ARGV[1]), tonumber(ARGV[2]) - busy)
 if free <= 0 then return taken end
@@ -68,7 +82,7 @@ return taken
 _CLAIM_ONE = (
     _TAKE
     + """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+expire(KEYS[1], tonumber(ARGV[3]))
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) or redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 1
    or redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return {} end
 return {take(ARGV[1], KEYS[1], now, tonumber(ARGV[3]))}
@@ -93,17 +107,32 @@ if redis.call('HGET', KEYS[2], 'fence') == ARGV[2] then redis.call('ZREM', KEYS[
 return 1
 """
 
-# KEYS: run, bucket hash, due, changed_status, last_scan, stats.
-# ARGV: bucket, fence, next due or '', start of a complete pass or '', number of counters,
-#       then counter, n, …, then field, value, … of the bucket hash ('' removes a field).
-# Returns 1, or 0 if another claim came after ours.  Repeating it changes nothing: the bucket has
-# left the running set by then.
-_FINISH = """
+# KEYS: run, bucket hash, due, changed_status, last_scan, stats, history.
+# ARGV: bucket, fence, next due or '', start of a complete pass or '', entry of the history or '',
+#       generation, number of the last commit or '', number of counters, then counter, n, …, then
+#       field, value, … of the bucket hash ('' removes a field).
+# Returns 1, or 0 if another claim came after ours, the bucket is another one since, or a failover
+# forgot the last commit: it stays due then.  It also stays due if another scan is wanted since the
+# claim.  Repeating it changes nothing: the bucket has left the running set by then.
+_FINISH = with_telemetry("""
 if redis.call('HGET', KEYS[2], 'fence') ~= ARGV[2] then return 0 end
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
-if ARGV[3] ~= '' then redis.call('ZADD', KEYS[3], 'XX', ARGV[3], ARGV[1]) end
-local fields = 6 + 2 * tonumber(ARGV[5])
-for i = 6, fields - 1, 2 do redis.call('HINCRBY', KEYS[6], ARGV[i], ARGV[i + 1]) end
+if (redis.call('HGET', KEYS[2], 'generation') or '0') ~= ARGV[6] then return 0 end
+if ARGV[7] ~= '' and (redis.call('HGET', KEYS[2], 'commit') or '0') ~= ARGV[7] then return 0 end
+if ARGV[3] ~= '' and redis.call('HEXISTS', KEYS[2], 'again') == 0 then
+  redis.call('ZADD', KEYS[3], 'XX', ARGV[3], ARGV[1])
+end
+local fields = 9 + 2 * tonumber(ARGV[8])
+local minute = 'MINUTE' .. math.floor(redis.call('TIME')[1] / 60)
+for i = 9, fields - 1, 2 do
+  redis.call('HINCRBY', KEYS[6], ARGV[i], ARGV[i + 1])
+  redis.pcall('HINCRBY', minute, ARGV[i], ARGV[i + 1])
+end
+redis.pcall('EXPIRE', minute, KEEP_MINUTES)
+if ARGV[5] ~= '' then
+  redis.pcall('RPUSH', KEYS[7], ARGV[5])
+  redis.pcall('LTRIM', KEYS[7], -KEEP_SCANS, -1)
+end
 if ARGV[4] ~= '' then
   redis.call('SET', KEYS[5], ARGV[4])
   redis.call('HSET', KEYS[6], 'last_scan_time', ARGV[4])
@@ -112,9 +141,18 @@ for i = fields, #ARGV, 2 do
   if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[i])
   else redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 end
+-- What was confirmed before this scan did not suffice, or is done.
+if ARGV[4] ~= '' and redis.call('HEXISTS', KEYS[2], 'again') == 0 then
+  redis.call('HDEL', KEYS[2], 'released')
+end
+-- Even if there was nothing to commit: that the bucket is empty is known from now on.
+if ARGV[4] ~= '' then
+  local t = redis.call('TIME')
+  redis.call('HSETNX', KEYS[2], 'commit_at', t[1] .. '.' .. string.format('%06d', t[2]))
+end
 redis.call('SADD', KEYS[4], ARGV[1])
 return 1
-"""
+""")
 
 
 class RedisLeases:
@@ -128,7 +166,7 @@ class RedisLeases:
         self._release = register(_RELEASE)
 
     def claim_due(self, region: str, *, most: int, slots: int) -> list[Claim]:
-        names = [keys.due(region), keys.running(region), keys.CLEARING]
+        names = [keys.due(region), keys.running(region), keys.CLEARING, keys.TRUSTED]
         rows = self._claim_due(names, [most, slots, LEASE_S])
         return [_claim(region, row) for row in rows]
 
@@ -142,7 +180,9 @@ class RedisLeases:
         args = [claim.bucket, claim.fence, LEASE_S]
         return bool(self._renew(names, args))
 
-    def finish(self, claim: Claim, result: ScanResult, *, next_due: float | None) -> None:
+    def finish(
+        self, claim: Claim, result: ScanResult, *, next_due: float | None, failures: int = 0
+    ) -> None:
         names = [
             keys.running(claim.region),
             keys.bucket(claim.bucket),
@@ -150,16 +190,21 @@ class RedisLeases:
             keys.CHANGED_STATUS,
             keys.last_scan(claim.bucket),
             keys.STATS,
+            keys.history(claim.bucket),
         ]
-        counters = _counters(result)
+        late_s = max(0.0, result.started_at - claim.scheduled_at)
+        counted = counters.of_scan(result, late_s=late_s)
         args = [
             claim.bucket,
             claim.fence,
             "" if next_due is None else f"{next_due:.6f}",
             repr(result.began) if result.ok and result.complete else "",
-            len(counters),
-            *_flat(counters),
-            *_flat(_status_fields(claim, result)),
+            history_entry(result),
+            claim.generation,
+            "" if result.commit is None else result.commit,
+            len(counted),
+            *_flat(counted),
+            *_flat(_status_fields(claim, result) | _next_try(next_due, failures)),
         ]
         self._finish(names, args)
 
@@ -169,22 +214,32 @@ class RedisLeases:
         args = [claim.bucket, claim.fence]
         self._release(names, args)
 
-    def next_due(self, region: str) -> float | None:
+    def running(self, region: str) -> list[str]:
+        def ask(r: Any) -> list[str]:
+            return list(r.zrangebyscore(keys.running(region), server_time(r), "+inf"))
+
+        return self._connection.run(ask)
+
+    def next_due_in_s(self, region: str) -> float | None:
         def ask(r: Any) -> float | None:
+            now = server_time(r)
             pipe = r.pipeline(transaction=False)
-            pipe.zrangebyscore(keys.running(region), server_time(r), "+inf")
+            pipe.zrangebyscore(keys.running(region), now, "+inf")
             pipe.zrange(keys.due(region), 0, 0, withscores=True)
-            running, head = pipe.execute()
+            pipe.exists(keys.TRUSTED)
+            running, head, is_trusted = pipe.execute()
+            if not is_trusted:
+                return None
             if head and head[0][0] in running:
                 head = r.zrange(keys.due(region), 0, len(running), withscores=True)
             waiting = [score for name, score in head if name not in running]
-            return float(waiting[0]) if waiting else None
+            return float(waiting[0]) - now if waiting else None
 
         return self._connection.run(ask)
 
 
 def _claim(region: str, row: list[str]) -> Claim:
-    bucket, fence, generation, commit, scheduled, offset, expires = row
+    bucket, fence, generation, commit, scheduled, offset, expires, failures, now = row
     return Claim(
         bucket=bucket,
         region=region,
@@ -194,20 +249,10 @@ def _claim(region: str, row: list[str]) -> Claim:
         offset_s=float(offset) if offset else None,
         expires_at=float(expires),
         commit=int(commit),
+        failures=int(failures),
+        taken_at=float(now),
+        arrived_s=time.monotonic(),
     )
-
-
-def _counters(result: ScanResult) -> dict[str, int]:
-    counts = result.counts
-    return {
-        "total_scans": int(result.complete or not result.ok),
-        "failed_scans": int(not result.ok),
-        "errors": int(not result.ok),
-        "total_objects_scanned": counts.objects,
-        "list_calls": counts.pages,
-        "segments_unchanged": counts.unchanged,
-        "segments_compared": counts.compared,
-    }
 
 
 def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
@@ -236,6 +281,13 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
     )
 
 
+def _next_try(next_due: float | None, failures: int) -> dict[str, str]:
+    return {
+        "next_scan_at": "" if next_due is None else f"{next_due:.3f}",
+        "failures": str(failures or ""),
+    }
+
+
 def _held_fields(result: ScanResult) -> dict[str, str]:
     held = result.held
     if held is None:
@@ -244,54 +296,9 @@ def _held_fields(result: ScanResult) -> dict[str, str]:
         "held_since": repr(held.since),
         "held_missing": str(held.missing),
         "held_known": str(held.known),
-        "released": "",
+        # "released" stays if the deletion was confirmed after this scan began.
     }
 
 
 def _flat(pairs: Mapping[str, object]) -> list[object]:
     return [item for pair in pairs.items() for item in pair]
-
-
-class RedisStatuses:
-    """How the last scans ended, for whoever shows it; what has changed is remembered until read."""
-
-    def __init__(self, connection: RedisConnection) -> None:
-        self._connection = connection
-
-    def drain(self, most: int = 1000) -> list[BucketStatus]:
-        """Up to ``most`` statuses that changed since the last drain; each is given once."""
-
-        def read(r: Any) -> list[BucketStatus]:
-            names = [str(name) for name in r.spop(keys.CHANGED_STATUS, most) or []]
-            pipe = r.pipeline(transaction=False)
-            for name in names:
-                pipe.hgetall(keys.bucket(name))
-            return [
-                _status(name, fields) for name, fields in zip(names, pipe.execute(), strict=True)
-            ]
-
-        return self._connection.run(read)
-
-    def give_back(self, names: list[str]) -> None:
-        """Make ``names`` part of the next drain again: whoever took them could not keep them."""
-        if names:
-            self._connection.run(lambda r: r.sadd(keys.CHANGED_STATUS, *names))
-
-
-def _status(name: str, fields: dict[str, str]) -> BucketStatus:
-    def number(field: str) -> float | None:
-        return float(fields[field]) if fields.get(field) else None
-
-    return BucketStatus(
-        bucket=name,
-        last_scan_at=number("scan_at"),
-        duration_s=number("duration_s") or 0.0,
-        objects=int(number("objects") or 0),
-        changes=int(number("changes") or 0),
-        error=fields.get("error", ""),
-        error_class=fields.get("error_class", ""),
-        error_at=number("error_at"),
-        lag_s=number("lag_s") or 0.0,
-        held_since=number("held_since"),
-        held_missing=int(number("held_missing") or 0),
-    )

@@ -1,7 +1,7 @@
 """Segments and manifest entries as bytes: columns, then zstd.
 
 Numbers are stored as planes (all lowest bytes, then all next ones, …), where zstd finds what
-neighbouring objects have in common; MD5 ETags as their 16 bytes. About 45 bytes an object.
+neighbouring objects have in common; MD5 ETags as their 16 bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scanning.core.listing import Columns
 from scanning.core.segments import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _WIDTH: Final = 8
 _ALL_MD5: Final = re.compile(r"[0-9a-f]*")
@@ -56,6 +56,12 @@ def unpack_rows(value: bytes) -> Columns:
     if len(lengths) != 1:
         raise ValueError("not a segment")
     return columns
+
+
+def pack_texts(texts: Iterable[str]) -> bytes:
+    """Many texts as one argument of a script, encoded as the connection would encode them."""
+    packed: bytes = msgpack.packb(list(texts), unicode_errors="surrogateescape")
+    return packed
 
 
 def pack_entry(entry: Entry) -> bytes:

@@ -2,6 +2,7 @@
 
 …:bw:events   stream   an entry a commit, capped; field ``commit`` holds JSON:
                        {"bucket", "at", "count", "events": [[type, key, size], … the first 100]}
+                       and "replay", the id of a replay, if the events were announced again
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from scanning.core import keys
 from scanning.core.types import EventType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from scanning.adapters.redis_connection import RedisConnection
 
+BEFORE_ALL = "0-0"
 _COMMITS_AT_ONCE = 100
 
 
@@ -44,10 +46,15 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class _Commit:
+class RecentCommit:
+    """One entry of the stream: ``count`` events, of which ``events`` are the first ones."""
+
+    id: str
     bucket: str
+    at: datetime
     count: int
     events: list[RecentEvent]
+    replay: str
 
 
 class RecentEvents:
@@ -63,7 +70,7 @@ class RecentEvents:
         """
         found: list[RecentEvent] = []
         not_listed = 0
-        for commit in self._newest_first():
+        for commit in self.newest_first():
             if bucket not in {"", commit.bucket}:
                 continue
             not_listed += max(commit.count - len(commit.events), 0)
@@ -76,8 +83,9 @@ class RecentEvents:
                 break
         return Window(found[:most], self._since(), not_listed)
 
-    def _newest_first(self) -> Iterator[_Commit]:
-        last = "+"
+    def newest_first(self, *, up_to: str = "+") -> Iterator[RecentCommit]:
+        """All commits that the stream still holds, back from the one with the id ``up_to``."""
+        last = up_to
 
         def read(r: Any) -> list[tuple[str, dict[str, str]]]:
             rows: list[Any] = r.xrevrange(keys.EVENTS, max=last, count=_COMMITS_AT_ONCE)
@@ -85,17 +93,45 @@ class RecentEvents:
 
         while True:
             entries = self._connection.run(read)
-            yield from filter(None, (_commit(fields) for _, fields in entries))
+            yield from _commits(entries)
             if len(entries) < _COMMITS_AT_ONCE:
                 return
             last = f"({entries[-1][0]}"
 
+    def after(self, id_: str, *, wait_s: float) -> tuple[list[RecentCommit], str]:
+        """The next commits after one, and the id to go on after.
+
+        Waits up to ``wait_s`` for the first of them.
+        """
+        streams = {keys.EVENTS: id_}
+        answer = self._connection.run(
+            lambda r: r.xread(streams, count=_COMMITS_AT_ONCE, block=round(wait_s * 1000))
+        )
+        if not answer:
+            return [], id_
+        [(_, entries)] = answer
+        return list(_commits(entries)), str(entries[-1][0])
+
+    def newest_id(self) -> str:
+        """The id of the last commit; smaller than any if there is none."""
+        entries = self._connection.run(lambda r: r.xrevrange(keys.EVENTS, count=1))
+        return str(entries[0][0]) if entries else BEFORE_ALL
+
+    def oldest_id(self) -> str:
+        """The id of the first commit that the stream still holds; BEFORE_ALL without any."""
+        entries = self._connection.run(lambda r: r.xrange(keys.EVENTS, count=1))
+        return str(entries[0][0]) if entries else BEFORE_ALL
+
     def _since(self) -> datetime | None:
-        oldest = self._connection.run(lambda r: r.xrange(keys.EVENTS, count=1))
-        return _time(int(oldest[0][0].split("-")[0]) / 1000) if oldest else None
+        oldest = self.oldest_id()
+        return None if oldest == BEFORE_ALL else _time(int(oldest.split("-")[0]) / 1000)
 
 
-def _commit(fields: dict[str, str]) -> _Commit | None:
+def _commits(entries: Iterable[tuple[str, dict[str, str]]]) -> Iterator[RecentCommit]:
+    return filter(None, (_commit(id_, fields) for id_, fields in entries))
+
+
+def _commit(id_: str, fields: dict[str, str]) -> RecentCommit | None:
     """An entry's commit; None for what is none of ours."""
     try:
         stored: dict[str, Any] = json.loads(fields["commit"])
@@ -104,7 +140,8 @@ def _commit(fields: dict[str, str]) -> _Commit | None:
             RecentEvent(bucket, EventType(kind), _showable(str(key)), int(size), at)
             for kind, key, size in stored["events"]
         ]
-        return _Commit(bucket, int(stored["count"]), events)
+        replay = str(stored.get("replay", ""))
+        return RecentCommit(id_, bucket, at, int(stored["count"]), events, replay)
     except (ValueError, TypeError, KeyError, OverflowError, OSError):
         return None
 

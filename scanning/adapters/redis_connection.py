@@ -1,16 +1,16 @@
-"""The connection to Redis: direct, or to the master that Sentinel names.
+"""The connection to Redis: direct, or to the master that Sentinel names (`sentinel.py`).
 
-Retries stand around whole operations here, not inside redis-py: its own retry goes back to the
-same dead address and never asks Sentinel again (redis-py issue 3874). An operation may therefore
-run twice, so every operation given to ``RedisConnection.run`` must be safe to repeat.
+Retries stand around whole operations here, not inside redis-py, whose own would go back to the
+same dead address. An operation may therefore run twice, so every operation given to
+``RedisConnection.run`` must be safe to repeat.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -18,12 +18,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
-    AuthenticationError,
-    AuthorizationError,
     BusyLoadingError,
     ClusterCrossSlotError,
     MasterDownError,
-    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -36,14 +33,23 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from scanning.core.errors import RedisUnavailable
+from scanning.adapters.redis_warnings import NO_CLUSTER, warnings_of
+from scanning.adapters.sentinel import (
+    REFUSED,
+    MasterConnection,
+    MasterTlsConnection,
+    NoSentinelAnswers,
+    SentinelRefuses,
+    Sentinels,
+    secret,
+    tls_options,
+)
+from scanning.core.errors import ConfigurationError, RedisUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from scanning import conf
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -54,21 +60,29 @@ _AWAY = (
     ReadOnlyError,
     MasterDownError,
 )
-# Of redis-py's connection errors these two do not go away by asking again.
-_REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
 # Answers without a class of their own from a server that cannot serve now but will: a master that
-# waits for its replicas, a script that runs too long. A pipeline puts its own words before them.
-_AWAY_TEXT = re.compile(r"\b(NOREPLICAS|BUSY) ")
+# waits for its replicas, one that became a replica while we waited for an answer, a script that
+# runs too long. A pipeline puts its own words before them.
+_AWAY_TEXT = re.compile(r"\b(NOREPLICAS|UNBLOCKED|BUSY) ")
 _CONNECT_S = 2.0
 _ANSWER_S = 5.0
+_WARNINGS_LAST_S = 10.0
+KEYS_AT_ONCE = 1000  # in one step through the keyspace
 
 
 @dataclass(frozen=True, slots=True)
 class RedisHealth:
-    """For ``/ready``: whether Redis answers, and whether a sentinel named the master."""
+    """For ``/ready``: whether Redis answers, and whether a sentinel named the master.
+
+    ``warnings`` are sentences for operators: what may be lost, and which setting changes that.
+    ``problem`` and ``sentinel_problem`` say what an error is, "" without one.
+    """
 
     redis: Literal["ok", "error"]
     sentinel: Literal["ok", "error", "disabled"]
+    warnings: tuple[str, ...] = ()
+    problem: str = ""
+    sentinel_problem: str = ""
 
 
 class RedisConnection:
@@ -87,8 +101,11 @@ class RedisConnection:
     ) -> None:
         self._settings = settings
         self._patience_s = patience_s
-        self.client = client or _client(settings, answer_s)
+        self._sentinels = Sentinels(settings)
+        self.client = client or _client(settings, self._sentinels, answer_s)
         self._bytes_client: redis.Redis | None = None
+        self._warnings: tuple[str, ...] = ()
+        self._warnings_until = float("-inf")
 
     @classmethod
     def over(cls, client: redis.Redis, settings: conf.Redis) -> RedisConnection:
@@ -124,6 +141,28 @@ class RedisConnection:
             self._bytes_client = redis.Redis(connection_pool=own)
         return self._run(operation, self._bytes_client)
 
+    def keys_beginning(self, prefix: str, *, kind: str | None = None) -> Iterator[list[str]]:
+        """The names of all keys (of one type) that begin so, batch by batch; some may come twice.
+
+        Looks through the whole keyspace.
+        """
+        match, cursor = _glob_escape(prefix) + "*", 0
+
+        def step(r: Any) -> tuple[int, list[str]]:
+            after, names = r.scan(cursor, match=match, count=KEYS_AT_ONCE, _type=kind)
+            return int(after), list(names)
+
+        while True:
+            cursor, names = self.run(step)
+            yield names
+            if cursor == 0:
+                return
+
+    def reconnect(self) -> None:
+        """Leave the server that idle connections lead to: it may be master no more."""
+        for client in filter(None, (self.client, self._bytes_client)):
+            client.connection_pool.disconnect(inuse_connections=False)
+
     def _run(self, operation: Callable[[Any], T], client: redis.Redis) -> T:
         give_up_at = time.monotonic() + self._patience_s
         pause_s = 0.05
@@ -132,45 +171,63 @@ class RedisConnection:
                 return operation(client)
             except RedisError as exc:
                 if not _goes_away(exc):
-                    raise RedisUnavailable(_refusal(exc)) from exc
+                    raise RedisUnavailable(_said(exc)) from exc
                 problem = exc
             if isinstance(problem, ReadOnlyError | MasterDownError):
                 # The master has become a replica: the next connection asks who is master now.
                 client.connection_pool.disconnect(inuse_connections=False)
             if time.monotonic() + pause_s > give_up_at:
-                raise RedisUnavailable(f"Redis does not answer: {short(problem)}") from problem
+                raise RedisUnavailable(_said(problem)) from problem
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
             pause_s = min(pause_s * 2, 1.0)
+
+    def refuse_cluster(self) -> None:
+        """Raise ConfigurationError if what answers is a Redis Cluster; nothing need answer yet."""
+        with suppress(RedisUnavailable):
+            if self.run(lambda r: r.info("cluster")).get("cluster_enabled"):
+                raise ConfigurationError(f"{NO_CLUSTER}; correct REDIS_URL or REDIS_HOST")
 
     def health(self) -> RedisHealth:
         """Ask once, without patience; never raises."""
         try:
             self.client.ping()
-            answer: Literal["ok", "error"] = "ok"
-        except RedisError:
-            answer = "error"
-        if not self._settings.sentinel_host or self._settings.url:
-            return RedisHealth(answer, "disabled")
+            problem = ""
+        except RedisError as exc:
+            problem = _said(exc)
+        sentinel, sentinel_problem = self._sentinel_health()
+        warnings = () if problem else self._known_warnings(sentinel)
+        answer: Literal["ok", "error"] = "error" if problem else "ok"
+        return RedisHealth(answer, sentinel, warnings, problem, sentinel_problem)
+
+    def _sentinel_health(self) -> tuple[Literal["ok", "error", "disabled"], str]:
+        if not self._sentinels:
+            return "disabled", ""
         try:
-            named = ask_sentinel(self._settings) is not None
+            if self._sentinels.find() is not None:
+                return "ok", ""
         except NoSentinelAnswers:
-            named = False
-        return RedisHealth(answer, "ok" if named else "error")
+            return "error", "No sentinel answers: start them, or correct REDIS_SENTINEL_HOST"
+        except SentinelRefuses as exc:
+            return "error", _said(exc)
+        name = self._settings.master_name
+        return "error", f"No sentinel knows a master named {name}: correct REDIS_MASTER_NAME"
+
+    def _known_warnings(self, sentinel: str) -> tuple[str, ...]:
+        now = time.monotonic()
+        if now >= self._warnings_until:
+            self._warnings = warnings_of(self.client, has_sentinel=sentinel != "disabled")
+            self._warnings_until = now + _WARNINGS_LAST_S
+        return self._warnings if sentinel != "error" else (_DIRECT, *self._warnings)
 
     def sentinel_view(self) -> dict[str, Any]:
         """For ``/metrics``: the master and the replicas as a sentinel sees them; never raises."""
-        settings = self._settings
-        if not settings.sentinel_host or settings.url:
-            return {"status": "disabled", "master": None, "slaves": [], "slave_count": 0}
-        for sentinel in _sentinels(settings):
-            try:
-                host, port = sentinel.sentinel_get_master_addr_by_name(settings.master_name)
-                slaves = [s["name"] for s in sentinel.sentinel_slaves(settings.master_name)]
-            except (RedisError, TypeError):
-                continue
-            master = f"{host}:{port}"
-            return {"status": "ok", "master": master, "slaves": slaves, "slave_count": len(slaves)}
-        return {"status": "error", "master": None, "slaves": [], "slave_count": 0}
+        return self._sentinels.view()
+
+
+_DIRECT = (
+    "No sentinel answers: Redis is reached directly at REDIS_HOST, and when it fails no replica "
+    "takes its place; start the sentinels, or correct REDIS_SENTINEL_HOST"
+)
 
 
 def short(problem: RedisError) -> str:
@@ -179,19 +236,40 @@ def short(problem: RedisError) -> str:
     return lines[0][:200]
 
 
+def _glob_escape(text: str) -> str:
+    return "".join(f"\\{c}" if c in r"*?[]^\\" else c for c in text)
+
+
 def _goes_away(exc: RedisError) -> bool:
     is_away = isinstance(exc, _AWAY) or _AWAY_TEXT.search(str(exc)) is not None
-    return is_away and not isinstance(exc, _REFUSED)
+    return is_away and not isinstance(exc, REFUSED)
 
 
-def _refusal(exc: RedisError) -> str:
+_REPLICA = (
+    "Redis is a replica and takes no writes; unless it is failing over, name the master in "
+    "REDIS_URL or REDIS_HOST"
+)
+_MEANINGS: tuple[tuple[type[RedisError] | tuple[type[RedisError], ...], str], ...] = (
+    (ReadOnlyError, _REPLICA),
+    (OutOfMemoryError, "Redis is out of memory (maxmemory): nothing was written"),
+    ((AskError, ClusterCrossSlotError), NO_CLUSTER),  # MOVED is an AskError
+)
+
+
+def _said(exc: RedisError) -> str:
+    """What an error means, and where there is one, the setting to look at."""
+    for kinds, meaning in _MEANINGS:
+        if isinstance(exc, kinds):
+            return meaning
+    if _goes_away(exc):
+        return f"Redis does not answer: {short(exc)}"
     match exc:
-        case AuthenticationError() | AuthorizationError() | NoPermissionError():
-            return f"Redis refuses us: {short(exc)}; check REDIS_PASSWORD or REDIS_URL"
-        case AskError() | ClusterCrossSlotError():  # MOVED is an AskError
-            return "Redis Cluster is not supported: a commit needs one keyspace"
-        case OutOfMemoryError():
-            return "Redis is out of memory (maxmemory): nothing was written"
+        case SentinelRefuses():
+            advice = "check REDIS_SENTINEL_USERNAME and REDIS_SENTINEL_PASSWORD"
+            return f"Sentinel refuses us: {short(exc)}; {advice}"
+        case _ if isinstance(exc, REFUSED):
+            advice = "check REDIS_USERNAME and REDIS_PASSWORD, or REDIS_URL"
+            return f"Redis refuses us: {short(exc)}; {advice}"
     return f"Redis answered with an error: {short(exc)}"
 
 
@@ -199,7 +277,7 @@ def _refusal(exc: RedisError) -> str:
 _TEXT = {"decode_responses": True, "encoding_errors": "surrogateescape"}
 
 
-def _client(settings: conf.Redis, answer_s: float) -> redis.Redis:
+def _client(settings: conf.Redis, sentinels: Sentinels, answer_s: float) -> redis.Redis:
     options: dict[str, Any] = {
         **_TEXT,
         "socket_connect_timeout": min(_CONNECT_S, answer_s),
@@ -209,79 +287,19 @@ def _client(settings: conf.Redis, answer_s: float) -> redis.Redis:
         "client_name": "bucketwatch",
     }
     if settings.url:
-        return redis.Redis.from_url(settings.url.get_secret_value(), **options)
-    options |= {"db": settings.db, "password": _secret(settings)}
-    if settings.sentinel_host:
-        pool = redis.ConnectionPool(connection_class=MasterConnection, settings=settings, **options)
-        return redis.Redis(connection_pool=pool)
-    return redis.Redis(host=settings.host, port=settings.port, **options)
-
-
-def _secret(settings: conf.Redis) -> str | None:
-    return settings.password.get_secret_value() if settings.password else None
-
-
-class NoSentinelAnswers(Exception):
-    """Not one of the configured sentinels could be asked."""
-
-
-def _sentinels(settings: conf.Redis) -> Iterator[Any]:
-    """A client for each configured sentinel, closed after use."""
-    for host in filter(None, map(str.strip, settings.sentinel_host.split(","))):
-        name, _, port = host.partition(":")
-        with redis.Redis(
-            host=name,
-            port=int(port or settings.sentinel_port),
-            decode_responses=True,
-            socket_connect_timeout=0.5,
-            socket_timeout=0.5,
-            retry=Retry(NoBackoff(), 0),
-        ) as sentinel:
-            yield sentinel
-
-
-def ask_sentinel(settings: conf.Redis) -> tuple[str, int] | None:
-    """The master's address; None if sentinels answer but know no master now."""
-    answered = False
-    for sentinel in _sentinels(settings):
-        try:
-            address = sentinel.sentinel_get_master_addr_by_name(settings.master_name)
-        except RedisError:
-            continue
-        answered = True
-        if address:
-            return str(address[0]), int(address[1])
-    if answered:
-        return None
-    raise NoSentinelAnswers
-
-
-class MasterConnection(redis.Connection):
-    """Asks Sentinel at every connect, so that a reconnect after a failover finds the new master.
-
-    When no sentinel answers it goes to the configured host, and takes it only if that node says
-    that it is the master. A sentinel that answers "no master now" wins over the direct address.
-    """
-
-    def __init__(self, *, settings: conf.Redis, **options: Any) -> None:
-        super().__init__(**options)  # type: ignore[no-untyped-call]
-        self._redis_settings = settings
-
-    def _connect(self) -> Any:
-        settings = self._redis_settings
-        try:
-            address = ask_sentinel(settings)
-        except NoSentinelAnswers:
-            address = (settings.host, settings.port)
-        if address is None:
-            raise RedisConnectionError(f"Sentinel knows no master named {settings.master_name} now")
-        self.host, self.port = address
-        return super()._connect()  # type: ignore[no-untyped-call]
-
-    def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
-        super().on_connect_check_health(check_health=check_health)
-        self.send_command("ROLE", check_health=False)  # type: ignore[no-untyped-call]
-        role = self.read_response()
-        if not isinstance(role, list) or role[0] not in {"master", b"master"}:
-            self.disconnect()  # type: ignore[no-untyped-call]
-            raise RedisConnectionError(f"{self.host}:{self.port} is not a master")
+        url = settings.url.get_secret_value()
+        checks = tls_options(settings) if url.startswith("rediss://") else {}
+        return redis.Redis.from_url(url, **options, **checks)
+    options |= {
+        "db": settings.db,
+        "username": settings.username or None,
+        "password": secret(settings.password),
+        **(tls_options(settings) if settings.tls else {}),
+    }
+    if sentinels:
+        options |= {"sentinels": sentinels, "direct": (settings.host, settings.port)}
+        kind: type[redis.Connection] = MasterTlsConnection if settings.tls else MasterConnection
+    else:
+        options |= {"host": settings.host, "port": settings.port}
+        kind = redis.SSLConnection if settings.tls else redis.Connection
+    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))

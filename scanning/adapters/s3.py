@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import random
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from scanning.adapters.s3_clients import S3ClientCache
-from scanning.adapters.s3_errors import is_missing, s3_error, unreadable, wrong_endpoint
+from scanning.adapters.s3_errors import (
+    is_missing,
+    s3_error,
+    silence,
+    throttles,
+    timed_out,
+    unreadable,
+    wrong_endpoint,
+)
 from scanning.adapters.s3_listing import ListedPage, read_page
-from scanning.core.errors import AddressRefused
+from scanning.core.errors import AddressRefused, StorageUnavailable, Throttled
 from scanning.core.listing import Columns, UnreadableListing
 from scanning.core.types import ObjectMetadata
+from scanning.gates import OPEN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from botocore.model import Shape
     from mypy_boto3_s3 import S3Client
 
-    from scanning.conf import ScanningConf
     from scanning.core.types import BucketConfig, KeyPair
+    from scanning.gate import Gate
+    from scanning.gates import OpenGate
 
 __all__ = ["S3ClientCache", "S3Storage"]
 
 MOST_KEYS: Final = 1000
-# Servers that filter after reading send empty pages, but not for ever.
-MOST_EMPTY_PAGES: Final = 8
+# Servers that filter after reading send empty pages where they read nothing but delete markers or
+# unfinished uploads: many, but not for ever, and they go on with each.
+MOST_EMPTY_PAGES: Final = 5000
+MOST_AT_ONE_PLACE: Final = 8
+# A request that failed for now is sent again after this and up to twice as much, then after twice
+# of it; but not one that took so long already: a lease and a slot are waiting.
+AGAIN_S: Final = 0.5
+LONGEST_S: Final = 20.0
+
+T = TypeVar("T")
 
 # ValueError: what botocore's parser lets through of numbers and times.
 _VENDOR_ERRORS: Final = (
@@ -39,15 +62,20 @@ _VENDOR_ERRORS: Final = (
 
 
 class S3Storage:
-    """Implements ``ports.Storage``."""
+    """Implements ``ports.Storage``. Requests wait their turn at ``gate``."""
 
     def __init__(
-        self, cache: S3ClientCache, bucket: BucketConfig, pair: KeyPair, conf: ScanningConf
+        self,
+        cache: S3ClientCache,
+        bucket: BucketConfig,
+        pair: KeyPair,
+        *,
+        gate: Gate | OpenGate = OPEN,
     ) -> None:
         self._cache = cache
         self._bucket = bucket
         self._pair = pair
-        self._conf = conf
+        self._gate = gate
 
     def page(self, start_after: str, max_keys: int) -> ListedPage:
         """Ask for the next keys after ``start_after``: one request, at most 1000 keys.
@@ -58,7 +86,8 @@ class S3Storage:
             # RGW answers -1 and 2^31 with what looks like an empty bucket.
             raise ValueError(f"max_keys must be 1 to {MOST_KEYS}, not {max_keys}")
         position = {"StartAfter": start_after} if start_after else {}
-        for _ in range(1 + MOST_EMPTY_PAGES):
+        at_one_place = 0
+        for _ in range(MOST_EMPTY_PAGES):
             page = self._ask(MaxKeys=max_keys, **position)
             if page.entries and page.last_key <= start_after:
                 raise unreadable(self._bucket, "it does not go on after the key that was asked for")
@@ -69,8 +98,12 @@ class S3Storage:
                     self._bucket,
                     "an empty page says neither that it is the last nor where to go on",
                 )
+            is_same = position.get("ContinuationToken") == page.next_token
+            at_one_place = at_one_place + 1 if is_same else 0
+            if at_one_place == MOST_AT_ONE_PLACE:
+                break
             position = {"ContinuationToken": page.next_token}
-        raise unreadable(self._bucket, f"{MOST_EMPTY_PAGES} empty pages in a row")
+        raise unreadable(self._bucket, "it goes on and on with empty pages")
 
     def rows(self, entries: bytes) -> Columns:
         """The rows in a page's ``entries``, or in some of them."""
@@ -82,14 +115,18 @@ class S3Storage:
     def head(self, key: str) -> ObjectMetadata | None:
         """Content type and user metadata of one object; None if it is gone."""
         client = self._client()
-        try:
-            answer = client.head_object(Bucket=self._bucket.name, Key=key)
-        except ClientError as exc:
-            if is_missing(exc):
-                return None
-            raise s3_error(exc, self._bucket) from exc
-        except _VENDOR_ERRORS as exc:
-            raise s3_error(exc, self._bucket) from exc
+
+        def ask() -> Any:
+            try:
+                return client.head_object(Bucket=self._bucket.name, Key=key)
+            except ClientError as exc:
+                if is_missing(exc):
+                    return None
+                raise
+
+        answer = self._patiently(ask, lists=False)
+        if answer is None:
+            return None
         return ObjectMetadata(
             etag=answer.get("ETag", "").strip('"'),
             content_type=answer.get("ContentType", "application/octet-stream"),
@@ -100,13 +137,51 @@ class S3Storage:
         client = self._client()
         if self._bucket.prefix:
             asked["Prefix"] = self._bucket.prefix
-        try:
+
+        def ask() -> ListedPage:
             answer = client.list_objects_v2(Bucket=self._bucket.name, **asked)
             return read_page(answer, _shape(client))
+
+        return self._patiently(ask, lists=True)
+
+    def _patiently(self, ask: Callable[[], T], *, lists: bool) -> T:
+        """The answer to one request, sent again if it failed for now."""
+        began = time.monotonic()
+        for attempt in count(1):
+            with self._gate.turn(self._bucket.name, lists=lists):
+                try:
+                    return self._once(ask)
+                except (StorageUnavailable, Throttled) as exc:
+                    problem = exc
+            pause_s = AGAIN_S * attempt * (1 + random.random())  # noqa: S311 - not all together
+            is_late = time.monotonic() + pause_s - began > LONGEST_S
+            if is_late or attempt == self._cache.attempts or self._gate.refuses(self._bucket.name):
+                self._gate.wait(0)
+                raise problem
+            self._gate.wait(pause_s)
+        raise AssertionError("it counts for ever")
+
+    def _once(self, ask: Callable[[], T]) -> T:
+        try:
+            answer = ask()
         except UnreadableListing as exc:
             raise unreadable(self._bucket, str(exc)) from exc
         except _VENDOR_ERRORS as exc:
-            raise s3_error(exc, self._bucket) from exc
+            error = s3_error(exc, self._bucket)
+            self._tell(exc, error)
+            raise error from exc
+        self._gate.answered()
+        return answer
+
+    def _tell(self, exc: Exception, error: Exception) -> None:
+        """Tell the gate what an error says of the endpoint, and not of the bucket."""
+        why = silence(exc)
+        if why and isinstance(error, StorageUnavailable):
+            self._gate.unanswered(self._bucket.name, why, timed_out=timed_out(exc))
+        elif isinstance(exc, ClientError | ResponseParserError):
+            self._gate.answered()
+        if throttles(exc):
+            self._gate.throttled()
 
     def _client(self) -> S3Client:
         endpoint, pair = self._bucket.endpoint, self._pair

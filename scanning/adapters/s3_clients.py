@@ -15,24 +15,43 @@ import boto3
 import botocore.configprovider
 import botocore.loaders
 import botocore.session
+from botocore import handlers
 from botocore.config import Config
 
 from scanning.adapters.s3_connections import Connections
 from scanning.adapters.s3_listing import ListingParser
 from scanning.conf import ScanningConf
+from scanning.core.endpoints import endpoint_url
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 USED: Final = frozenset({"list_objects_v2", "head_object", "_PY_TO_OP_NAME"})
 DEFAULT_REGION: Final = "us-east-1"
+# What botocore does for other services, for uploads and for retries of its own, with each
+# request: six in a hundred of what listing a page costs.
+_NOT_FOR_US: Final = (
+    ("before-parameter-build", handlers.generate_idempotent_uuid),
+    ("before-call", handlers.add_recursion_detection_header),
+    ("before-call", handlers.inject_api_version_header_if_needed),
+    ("before-call.s3", handlers.add_expect_header),
+    ("before-sign.s3", handlers.remove_arn_from_signing_path),
+    ("request-created", handlers.add_retry_headers),
+)
+_RETRIES: Final = (
+    ("request-created.s3", "seed-max-attempts-s3"),
+    ("needs-retry.s3", "retry-config-s3"),
+)
+# botocore's sessions are not safe for threads; making a client takes milliseconds.
+_MAKING: Final = threading.Lock()
 
 
 class S3ClientCache:
     """S3 clients by endpoint and key pair; the least recently used go when there are too many.
 
     Safe to share between threads, not across a fork: a forked child makes its own. ``attempts``
-    counts botocore's tries of one request, the first included.
+    counts the tries of one request, the first included; they are `S3Storage`'s, botocore itself
+    sends each request once.
 
     The first client costs 15 MiB, most of it botocore's description of S3, which all caches of
     a process share; each further one 230 KiB and 5 ms (`bench/s3_clients.py`).
@@ -42,25 +61,18 @@ class S3ClientCache:
         self, conf: ScanningConf | None = None, *, most: int = 500, attempts: int = 3
     ) -> None:
         conf = conf or ScanningConf()
-        self._config = _config(conf, attempts)
+        self.attempts = attempts
+        self._config = _config(conf)
         self._connections = Connections(conf)
         self._most = most
         self._clients: OrderedDict[str, S3Client] = OrderedDict()
         self._lock = threading.Lock()
-        # botocore's sessions are not safe for threads; making a client takes milliseconds.
-        self._making = threading.Lock()
-        self._session = _session()
         self.parser = ListingParser()
         self._hits = self._misses = self._evictions = 0
 
-    @property
-    def unrecognised_bodies(self) -> int:
-        """Listing answers that were left to botocore's own (slow) parser."""
-        return self.parser.unrecognised
-
     def get_client_key(self, endpoint: str, access_key: str, secret_key: str) -> str:
         """A key that is the same for the same client, and tells nobody the secret."""
-        parts = json.dumps([_url(endpoint), access_key, secret_key]).encode()
+        parts = json.dumps([endpoint_url(endpoint), access_key, secret_key]).encode()
         return hashlib.blake2b(parts, digest_size=16).hexdigest()
 
     def get_client(self, endpoint: str, access_key: str, secret_key: str) -> S3Client:
@@ -69,11 +81,11 @@ class S3ClientCache:
         client = self._known(key)
         if client is not None:
             return client
-        with self._making:
+        with _MAKING:
             client = self._known(key)
             if client is not None:
                 return client
-            client = self._make(_url(endpoint), access_key, secret_key)
+            client = self._make(endpoint_url(endpoint), access_key, secret_key)
             self._keep(key, client)
             return client
 
@@ -82,6 +94,18 @@ class S3ClientCache:
         with self._lock:
             self._clients.clear()
         self._connections.close()
+
+    def break_off(self) -> None:
+        """End the requests that are under way: this process is stopping."""
+        self._connections.break_off()
+
+    def end_overdue(self) -> None:
+        """End the requests whose answers take too long."""
+        self._connections.end_overdue()
+
+    def trim(self, endpoint: str, most: int) -> None:
+        """Close idle connections to an endpoint (`endpoint_name`) until there are so many."""
+        self._connections.trim(endpoint, most)
 
     def get_stats(self) -> dict[str, int]:
         with self._lock:
@@ -110,7 +134,7 @@ class S3ClientCache:
                 self._evictions += 1
 
     def _make(self, url: str, access_key: str, secret_key: str) -> S3Client:
-        client: S3Client = self._session.client(
+        client: S3Client = _session().client(
             "s3",
             region_name=signing_region(url),
             endpoint_url=url,
@@ -119,6 +143,10 @@ class S3ClientCache:
             aws_secret_access_key=secret_key,
             config=self._config,
         )
+        for event, handler in _NOT_FOR_US:
+            client.meta.events.unregister(event, handler)
+        for event, unique_id in _RETRIES:
+            client.meta.events.unregister(event, unique_id=unique_id)
         self.parser.attach(client)
         self._connections.attach(client, url)
         client.meta.events.register("before-call.s3", _stay_here)
@@ -138,19 +166,16 @@ def signing_region(url: str) -> str:
     return DEFAULT_REGION
 
 
-def _url(endpoint: str) -> str:
-    return (endpoint if "://" in endpoint else f"https://{endpoint}").rstrip("/")
-
-
-def _config(conf: ScanningConf, attempts: int) -> Config:
+def _config(conf: ScanningConf) -> Config:
     return Config(
         user_agent="bucketwatch",
+        parameter_validation=False,  # ours are of the right types; it takes time on each page
         signature_version="s3v4",
-        # For the time to live that retries announce; connections have theirs already.
         connect_timeout=conf.storage.connect_timeout,
         read_timeout=conf.storage.read_timeout,
         proxies={},
-        retries={"mode": "standard", "total_max_attempts": attempts},
+        # Ours wait their turn, and end when the endpoint is found dead.
+        retries={"mode": "standard", "total_max_attempts": 1},
         # Path style works everywhere, on IP addresses, hosts without wildcard names and for
         # buckets with dots too; and all buckets of an endpoint share its connections.
         s3={"addressing_style": "path"},
@@ -167,8 +192,12 @@ def _stay_here(context: dict[str, Any], **_: Any) -> None:
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
+@functools.cache
 def _session() -> boto3.session.Session:
-    """A session that knows nothing of AWS_* variables, ~/.aws and instance metadata."""
+    """A session that knows nothing of AWS_* variables, ~/.aws and instance metadata.
+
+    With S3's description it is read once per process: before a fork, if a client is made before it.
+    """
     session = botocore.session.Session()
     store = session.get_component("config_store")
     variables = botocore.configprovider.BOTOCORE_DEFAUT_SESSION_VARIABLES
@@ -177,7 +206,11 @@ def _session() -> boto3.session.Session:
     for name in ("config_file", "credentials_file"):
         store.set_config_variable(name, os.devnull)
     store.set_config_variable("profile", None)
-    session.register_component("data_loader", _loader())
+    loader = botocore.loaders.Loader(
+        extra_search_paths=[botocore.loaders.Loader.BUILTIN_DATA_PATH],
+        include_default_search_paths=False,
+    )
+    session.register_component("data_loader", loader)
     session.register_component("credential_provider", _Nothing())
     session.register_component("token_provider", _Nothing())
     session.get_component("event_emitter").register_last(
@@ -190,15 +223,6 @@ def _drop_unused_operations(class_attributes: dict[str, Any], **_: Any) -> None:
     """Each client has a class of its own; the methods we never call are half of its memory."""
     for name in set(class_attributes) - USED:
         del class_attributes[name]
-
-
-@functools.cache
-def _loader() -> botocore.loaders.Loader:
-    """S3's description, read once per process (before a fork, if a cache is made before it)."""
-    return botocore.loaders.Loader(
-        extra_search_paths=[botocore.loaders.Loader.BUILTIN_DATA_PATH],
-        include_default_search_paths=False,
-    )
 
 
 class _Nothing:

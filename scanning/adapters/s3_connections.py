@@ -15,15 +15,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
+import math
 import select
 import socket
 import ssl
 import threading
+import time
 import weakref
 from collections import deque
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import (
@@ -35,7 +37,8 @@ from botocore.exceptions import (
 )
 from botocore.httpsession import get_cert_path
 
-from scanning.core.addresses import HOW_TO_ALLOW
+from scanning.core.addresses import how_to_allow
+from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import AddressRefused
 
 if TYPE_CHECKING:
@@ -47,6 +50,10 @@ if TYPE_CHECKING:
     from scanning.conf import ScanningConf
 
 LEAST_IDLE: Final = 10
+# A page of a thousand of the longest keys is a few megabytes; what is longer is cut off.
+MOST_BYTES: Final = 32 * 1024 * 1024
+# An answer that is still coming so long after the read time-out may do so for ever, byte by byte.
+LONGEST_ANSWER_S: Final = 120.0
 
 
 class Connections:
@@ -72,6 +79,27 @@ class Connections:
         for endpoint in endpoints:
             endpoint.close()
 
+    def break_off(self) -> None:
+        """End the requests that are under way: nobody waits for their answers any more."""
+        with self._lock:
+            endpoints = list(self._by_url.values())
+        for endpoint in endpoints:
+            endpoint.break_off()
+
+    def end_overdue(self) -> None:
+        """End the requests whose answers take too long; call it now and then."""
+        now = time.monotonic()
+        with self._lock:
+            endpoints = list(self._by_url.values())
+        for endpoint in endpoints:
+            endpoint.break_off(now)
+
+    def trim(self, endpoint: str, most: int) -> None:
+        with self._lock:
+            endpoints = [e for url, e in self._by_url.items() if endpoint_name(url) == endpoint]
+        for idle in endpoints:
+            idle.trim(most)
+
 
 def _sender(endpoint: _Endpoint) -> Callable[..., Any]:
     """Make a before-send handler: botocore takes its answers and errors as its own."""
@@ -91,23 +119,37 @@ class _Endpoint:
         self._rules = conf.address_rules
         most = max(LEAST_IDLE, conf.parallel.max_workers)
         self._idle: deque[http.client.HTTPConnection] = deque(maxlen=most)
+        # Requests under way, and until when (monotonic).
+        self._busy: dict[http.client.HTTPConnection, float] = {}
         weakref.finalize(self, _close_all, self._idle)
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
         """Send one request and read the whole answer. Raises botocore's errors."""
         connection = self._take() or self._connected()
+        self._busy[connection] = time.monotonic() + self._conf.read_timeout + LONGEST_ANSWER_S
         try:
             with self._botocore_errors(request):
                 answer = _exchange(connection, request)
         except BaseException:
             connection.close()
             raise
+        finally:
+            del self._busy[connection]
         if connection.sock is not None:  # the server keeps it open
             self._give_back(connection)
         return answer
 
     def close(self) -> None:
-        _close_all(self._idle)
+        self.trim(0)
+
+    def break_off(self, now: float = math.inf) -> None:
+        """End the requests whose time is over ``now``."""
+        for connection in [c for c, until in list(self._busy.items()) if until < now]:
+            with contextlib.suppress(OSError, AttributeError):  # it has just ended by itself
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def trim(self, most: int) -> None:
+        _close_all(self._idle, but=most)
 
     def _take(self) -> http.client.HTTPConnection | None:
         while True:
@@ -166,7 +208,7 @@ class _Endpoint:
             if problem := self._rules.problem_with(ip_address(text.partition("%")[0])):
                 raise AddressRefused(
                     f"the endpoint {host} is at {text}, {problem}: correct the endpoint, "
-                    + HOW_TO_ALLOW
+                    + how_to_allow(problem)
                 )
         failure: OSError = OSError("it has no address")
         for text in texts:
@@ -199,21 +241,48 @@ class _Body:
 
 
 def _exchange(connection: http.client.HTTPConnection, request: AWSPreparedRequest) -> AWSResponse:
-    parts = urlsplit(request.url)
-    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-    sent: dict[str, Any] = dict(request.headers.items())
-    connection.request(request.method, target, None, sent)  # listings and HEAD have no body
-    response = connection.getresponse()
+    connection.send(_written(request))
+    response = http.client.HTTPResponse(connection.sock, method=request.method)
     try:
-        body = response.read()
-    except http.client.IncompleteRead as exc:
-        # What to make of half a body is decided where bodies are read, and botocore asks again.
-        body = exc.partial
+        response.begin()
+        body, is_whole = _read(response)
+    finally:
+        response.close()
+    if response.will_close or not is_whole:
         connection.close()
     headers: Any = {}
     for name, value in response.getheaders():
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return AWSResponse(request.url, response.status, headers, _Body(body))
+
+
+def _read(response: http.client.HTTPResponse) -> tuple[bytes, bool]:
+    """The body, and whether that is all: what to make of half of it is decided where it is read."""
+    try:
+        body = response.read(MOST_BYTES)
+    except http.client.IncompleteRead as exc:
+        return exc.partial, False
+    return body, len(body) < MOST_BYTES and not response.length
+
+
+def _written(request: AWSPreparedRequest) -> bytes:
+    """A request without a body, as listings and HEAD are; http.client takes longer to write it."""
+    parts = urlsplit(request.url)
+    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    lines = [f"{request.method} {target} HTTP/1.1", f"Host: {_host(parts)}"]
+    lines.append("Accept-Encoding: identity")
+    for name, value in request.headers.items():
+        text: Any = value
+        lines.append(f"{name}: {text.decode('latin-1') if isinstance(text, bytes) else text}")
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a request's header holds a line break")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def _host(parts: SplitResult) -> str:
+    """The host as botocore signed it: with its port only where that is not the usual one."""
+    usual = {"http": ":80", "https": ":443"}[parts.scheme]
+    return parts.netloc.removesuffix(usual)
 
 
 def _is_dropped(connection: http.client.HTTPConnection) -> bool:
@@ -225,10 +294,10 @@ def _is_dropped(connection: http.client.HTTPConnection) -> bool:
     return bool(poll.poll(0))
 
 
-def _close_all(idle: deque[http.client.HTTPConnection]) -> None:
-    while True:
+def _close_all(idle: deque[http.client.HTTPConnection], *, but: int = 0) -> None:
+    while len(idle) > but:
         try:
-            idle.pop().close()
+            idle.popleft().close()  # the longest idle first
         except IndexError:
             return
 

@@ -77,6 +77,11 @@ _REDIRECTS: Final = range(300, 400)
 _FAILURES: Final = range(500, 600)
 _TRANSIENT: Final = {"InternalError", "RequestTimeout", "RequestTimeoutException"}
 
+
+def _is_throttled(code: str, status: int) -> bool:
+    return bool({code, str(status)} & _THROTTLED) or code.startswith("Throttl")
+
+
 # Which error an answer with this code and status is, and what to tell the operator: the first
 # rule that applies.
 _RULES: Final[tuple[tuple[Callable[[str, int], bool], type[BucketwatchError], str], ...]] = (
@@ -96,7 +101,7 @@ _RULES: Final[tuple[tuple[Callable[[str, int], bool], type[BucketwatchError], st
         "there is no such bucket; check its name and endpoint",
     ),
     (
-        lambda code, status: bool({code, str(status)} & _THROTTLED) or code.startswith("Throttl"),
+        _is_throttled,
         Throttled,
         "the endpoint asks for fewer requests",
     ),
@@ -148,6 +153,25 @@ def wrong_endpoint(bucket: BucketConfig) -> WrongEndpoint:
 
 def unreadable(bucket: BucketConfig, reason: str) -> StorageUnavailable:
     return StorageUnavailable(f"{_at(bucket)}: the listing cannot be used: {reason}")
+
+
+def throttles(exc: Exception) -> bool:
+    """Whether the endpoint asks for fewer requests; some say no more than "unavailable"."""
+    if not isinstance(exc, ClientError):
+        return False
+    code, status = _code(exc), _status(exc)
+    return status == 503 or _is_throttled(code, status)  # noqa: PLR2004
+
+
+def timed_out(exc: Exception) -> bool:
+    return isinstance(exc, ConnectTimeoutError | ReadTimeoutError)
+
+
+def silence(exc: Exception) -> str:
+    """Why the endpoint gave no answer, for people; "" for every other error."""
+    if isinstance(exc, EndpointConnectionError):
+        return f"cannot connect{_os_reason(exc)}"
+    return _transport(exc) if isinstance(exc, HTTPClientError | OSError) else ""
 
 
 def is_missing(exc: ClientError) -> bool:

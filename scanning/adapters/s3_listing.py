@@ -27,6 +27,7 @@ from scanning.core.listing import (
     read_listing,
     read_rows,
     render_entries,
+    says_last,
     without_echoes,
 )
 
@@ -42,6 +43,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
 BODY: Final = "bucketwatch.body"
 TOKEN: Final = "bucketwatch.token"  # noqa: S105 - a continuation token
+LAST: Final = "bucketwatch.last"
 # Not the body without its entries: RGW's raw echoes may not be valid XML.
 ENVELOPE: Final = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
 
@@ -95,6 +97,7 @@ class ListingParser:
             return
         self._count()
         customized_response_dict[TOKEN] = next_token(body)
+        customized_response_dict[LAST] = says_last(body)
         response_dict["body"] = without_echoes(body)
 
     def rows(self, entries: bytes, shape: Shape) -> Columns:
@@ -125,10 +128,6 @@ class ListedPage:
     is_truncated: bool
     next_token: str
 
-    @property
-    def row_count(self) -> int:
-        return self.entries.count(b"</Contents>")
-
 
 def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
     """What one call of ``list_objects_v2`` answered. Raises UnreadableListing.
@@ -146,6 +145,8 @@ def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
         # botocore has undone the URL encoding already
         columns = columns_of(answer.get("Contents", []), url_encoded=False)
         truncated, token = answer["IsTruncated"], answer.get(TOKEN, "")
+        if not truncated and not answer.get(LAST):
+            raise UnreadableListing("it does not say whether more follows")
     else:
         raise UnreadableListing("it is not a listing")
     in_order(columns)

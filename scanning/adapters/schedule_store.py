@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import keys
+from scanning.core.telemetry import LATE_S, NextScan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from scanning.adapters.redis_connection import RedisConnection
 
+_KEEP_ENDPOINTS_S = 300
+
 # KEYS: leader.  ARGV: who, milliseconds.  Returns 1 if the caller leads now.
 _LEAD = """
 local leader = redis.call('GET', KEYS[1])
-if leader and leader ~= ARGV[1] then return 0 end
+-- A lease that lasts longer than any is from before the clock went back.
+local holds = leader and redis.call('PTTL', KEYS[1]) <= 2 * tonumber(ARGV[2])
+if holds and leader ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
@@ -39,9 +45,9 @@ for i = 1, #ARGV, 4 do
   elseif what == 'gone' then
     redis.call('ZREM', 'OURSregion:' .. region .. ':due', name)
   elseif redis.call('HEXISTS', KEYS[2], name) == 1 then
-    if what == 'due' then
+    if what == 'due' and redis.call('HEXISTS', 'BUCKETS' .. name, 'lost_since') == 0 then
       redis.call('ZADD', 'OURSregion:' .. region .. ':due', number, name)
-    else
+    elseif what == 'offset' then
       redis.call('HSET', 'BUCKETS' .. name, 'offset', number)
     end
   end
@@ -53,13 +59,24 @@ return 1
 """.replace("OURS", keys.OURS).replace("BUCKETS", keys.BUCKET_PREFIX)
 
 
-# KEYS: bucket hash, due.  ARGV: bucket.  Returns 1 if there was a hold to release.
-_RELEASE_HOLD = """
-if not redis.call('HGET', KEYS[1], 'held_since') then return 0 end
-redis.call('HSET', KEYS[1], 'released', '1')
-redis.call('ZADD', KEYS[2], 'XX', redis.call('TIME')[1], ARGV[1])
+# KEYS: bucket hash, due.  ARGV: bucket.  A bucket that is not scheduled stays so.
+_DUE_NOW = """
+if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+  redis.call('ZADD', KEYS[2], redis.call('TIME')[1], ARGV[1])
+  -- A scan that is running began too early.
+  redis.call('HSET', KEYS[1], 'again', '1')
+end
 return 1
 """
+
+# The same.  Returns 1 if there was a hold to release.
+_RELEASE_HOLD = (
+    """
+if not redis.call('HGET', KEYS[1], 'held_since') then return 0 end
+redis.call('HSET', KEYS[1], 'released', redis.call('HGET', KEYS[1], 'held_missing') or '1')
+"""
+    + _DUE_NOW
+)
 
 
 class ScheduleStore:
@@ -68,6 +85,7 @@ class ScheduleStore:
         self._lead = connection.script(_LEAD)
         self._step_down = connection.script(_STEP_DOWN)
         self._release_hold = connection.script(_RELEASE_HOLD)
+        self._due_now = connection.script(_DUE_NOW)
         self._write = connection.script(_WRITE)
 
     def lead(self, who: str, *, lease_s: float) -> bool:
@@ -78,13 +96,17 @@ class ScheduleStore:
     def step_down(self, who: str) -> None:
         self._step_down([keys.LEADER], [who])
 
+    def now(self) -> float:
+        """The time that the schedule goes by: Redis's. This host's may be another one."""
+        return self._connection.run(server_time)
+
     def last_scans(self, buckets: Iterable[str]) -> dict[str, float]:
         """When each bucket's last complete scan began; buckets never scanned are left out."""
         names = list(buckets)
         if not names:
             return {}
         texts = self._connection.run(lambda r: r.mget([keys.last_scan(name) for name in names]))
-        times = {name: _epoch_s(text) for name, text in zip(names, texts, strict=True)}
+        times = {name: epoch_s(text) for name, text in zip(names, texts, strict=True)}
         return {name: at for name, at in times.items() if at is not None}
 
     def regions(self) -> set[str]:
@@ -106,15 +128,18 @@ class ScheduleStore:
 
         return self._connection.run(read)
 
-    def due_counts(self, regions: Iterable[str]) -> dict[str, int]:
-        """How many buckets of each region are due and not being scanned, by the server's clock."""
+    def due_counts(self, regions: Iterable[str], *, within_s: float = 0.0) -> dict[str, int]:
+        """How many buckets of each region are due and not being scanned, by the server's clock.
+
+        Those that will be due ``within_s`` count too.
+        """
         asked = sorted(regions)
 
         def read(r: Any) -> dict[str, int]:
             now = server_time(r)
             pipe = r.pipeline(transaction=False)
             for region in asked:
-                pipe.zrangebyscore(keys.due(region), "-inf", now)
+                pipe.zrangebyscore(keys.due(region), "-inf", now + within_s)
                 # Only a claim takes expired leases away, and it needs a wake-up: look past them.
                 pipe.zrangebyscore(keys.running(region), now, "+inf")
             answers = pipe.execute()
@@ -122,6 +147,51 @@ class ScheduleStore:
                 region: len(set(answers[2 * i]) - set(answers[2 * i + 1]))
                 for i, region in enumerate(asked)
             }
+
+        return self._connection.run(read)
+
+    def put_off(self, buckets: Iterable[str]) -> set[str]:
+        """Those of ``buckets`` that wait because they failed, or because their endpoint did."""
+        names = list(buckets)
+
+        def read(r: Any) -> set[str]:
+            pipe = r.pipeline(transaction=False)
+            for name in names:
+                pipe.hmget(keys.bucket(name), "failures", "parked")
+            return {n for n, marks in zip(names, pipe.execute(), strict=True) if any(marks)}
+
+        return self._connection.run(read) if names else set()
+
+    def next_scans(self, buckets: Mapping[str, str]) -> dict[str, NextScan]:
+        """When each bucket is due, and whether it is being scanned; ``buckets``: name -> region."""
+        rows = list(buckets.items())
+
+        def read(r: Any) -> dict[str, NextScan]:
+            now = server_time(r)
+            pipe = r.pipeline(transaction=False)
+            for name, region in rows:
+                pipe.zscore(keys.due(region), name)
+                pipe.zscore(keys.running(region), name)
+            answers = pipe.execute()
+            return {
+                name: NextScan(due, running=(lease or 0.0) > now)
+                for (name, _), due, lease in zip(rows, answers[::2], answers[1::2], strict=True)
+            }
+
+        return self._connection.run(read)
+
+    def late(self) -> frozenset[str]:
+        """The buckets of all regions that are due for ``LATE_S`` and not being scanned."""
+
+        def read(r: Any) -> frozenset[str]:
+            now, regions = server_time(r), sorted(r.smembers(keys.REGIONS))
+            pipe = r.pipeline(transaction=False)
+            for region in regions:
+                pipe.zrangebyscore(keys.due(region), "-inf", now - LATE_S)
+                pipe.zrangebyscore(keys.running(region), now, "+inf")
+            answers = pipe.execute()
+            due, running = answers[::2], answers[1::2]
+            return frozenset(map(str, chain(*due))) - frozenset(map(str, chain(*running)))
 
         return self._connection.run(read)
 
@@ -145,9 +215,32 @@ class ScheduleStore:
         ]
         self._write([keys.REGIONS, keys.REVISIONS], [field for row in rows for field in row])
 
+    def write_endpoints(self, by_region: Mapping[str, Iterable[str]]) -> None:
+        """Note the endpoints of regions that have several; said again before they expire."""
+
+        def write(r: Any) -> None:
+            pipe = r.pipeline()
+            for region, endpoints in by_region.items():
+                pipe.delete(keys.endpoints(region))
+                pipe.sadd(keys.endpoints(region), *endpoints)
+                pipe.expire(keys.endpoints(region), _KEEP_ENDPOINTS_S)
+            pipe.execute()
+
+        if by_region:
+            self._connection.run(write)
+
+    def endpoints(self, region: str) -> set[str]:
+        """The region's endpoints, if it has several."""
+        found = self._connection.run(lambda r: r.smembers(keys.endpoints(region)))
+        return {str(endpoint) for endpoint in found}
+
     def release_hold(self, bucket: str, region: str) -> bool:
         """Let the next scan make deletions of what is held, and have it due now."""
         return bool(self._release_hold([keys.bucket(bucket), keys.due(region)], [bucket]))
+
+    def due_now(self, bucket: str, region: str) -> None:
+        """Have a scheduled bucket scanned now; once more, if it is being scanned."""
+        self._due_now([keys.bucket(bucket), keys.due(region)], [bucket])
 
     def due_at(self, bucket: str, region: str, *, at: float) -> None:
         """Move a bucket's next scan; a bucket that is not scheduled stays so."""
@@ -160,7 +253,7 @@ def server_time(r: Any) -> float:
     return float(seconds) + float(micros) / 1e6
 
 
-def _epoch_s(text: str | None) -> float | None:
+def epoch_s(text: str | bytes | None) -> float | None:
     """A documented key that other programs write too: what is no time counts as not there."""
     try:
         at = float(text or "")

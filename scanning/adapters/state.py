@@ -4,7 +4,9 @@
 …:bw:{bucket}:{generation}:seg:{id}   string   the segment's rows (`packing.py`)
 …:bw:bucket:{name}                    hash     fence, generation, commit, progress, complete, …
 …:bw:events                           stream   recent events, one entry a commit, capped
-…:bw:stats                            hash     counters of all processes
+…:bw:stats                            hash     counters of all processes (`core/counters.py`)
+…:bw:minute:{minute}                  hash     the same of one minute
+…:bw:events_of_day:{day}              hash     bucket -> notifications of the day
 linode:notifications:queue            list     one JSON notification an element
 {state_prefix}{bucket}:{key}          string   the documented JSON of one object, a view
 """
@@ -13,11 +15,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
 from scanning.adapters import packing
-from scanning.core import keys
+from scanning.adapters.schedule_store import epoch_s
+from scanning.adapters.telemetry import with_telemetry
+from scanning.core import counters, keys, object_states
 from scanning.core.errors import (
     CommitOutOfStep,
     ConfigurationChanged,
@@ -25,17 +28,17 @@ from scanning.core.errors import (
     QueueFull,
     RedisUnavailable,
     StateDamaged,
+    StateLost,
 )
-from scanning.core.types import EventType, ObjectState
-from scanning.ports import KnownState, Progress
+from scanning.ports import KnownState, Position, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from scanning.adapters.redis_connection import RedisConnection
     from scanning.conf import ScanningConf
     from scanning.core.listing import Columns
-    from scanning.core.types import BucketConfig, Claim
+    from scanning.core.types import BucketConfig, Claim, ObjectState
     from scanning.ports import Commit
 
 RECENT_COMMITS = 1000
@@ -44,15 +47,19 @@ RECENT_COMMITS = 1000
 # KEYS: bucket hash, run set, queue, stats, stream, manifest, then the segments and strings that
 #       are written, then those that are deleted.
 # ARGV: bucket, fence, generation, commit number, progress JSON, high-water mark, string seconds,
-#       stream entry or '', stream length, then how many of each follow: counters, entries,
-#       entries deleted, segments, strings; then counter, n, …; id, entry, …; ids; values of the
-#       segments; values of the strings; notifications.
-# Returns 'ok', 'lost', 'changed', 'out of step', 'full', or 'wrong type KEY'.
-_COMMIT = """
+#       stream entry or '', stream length, what the bucket wants to have announced or '', then how
+#       many of each follow: counters, entries, entries deleted, segments, strings; then counter, n,
+#       …; id, entry, …; ids; values of the segments; in msgpack the values of the strings, and the
+#       notifications: thousands of arguments cost both sides more than one.
+# Returns 'ok', 'lost', 'changed', 'out of step', 'full', 'wrong type KEY', or 'may not COMMAND'.
+_COMMIT = with_telemetry("""
 local hash, run, queue, stats, stream, manifest = unpack(KEYS, 1, 6)
 local bucket, fence, generation, number = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if redis.call('HGET', hash, 'fence') ~= fence then return 'lost' end
 if (redis.call('HGET', hash, 'generation') or '0') ~= generation then return 'changed' end
+-- What is switched on counts for all that is found from then on.
+local wants = ARGV[10]
+if wants ~= '' and redis.call('HGET', hash, 'wants') ~= wants then return 'changed' end
 local expires, t = redis.call('ZSCORE', run, bucket), redis.call('TIME')
 if not expires or tonumber(expires) < t[1] + t[2] / 1000000 then return 'lost' end
 local last = tonumber(redis.call('HGET', hash, 'commit') or '0')
@@ -64,9 +71,9 @@ for key, wanted in pairs(types) do
   local kind = redis.call('TYPE', key).ok
   if kind ~= wanted and kind ~= 'none' then return 'wrong type ' .. key end
 end
-local counters, entries, gone, segments, strings = unpack(ARGV, 10, 14)
-local at = 15
-local after = at + 2 * counters + 2 * entries + gone + segments + strings
+local counters, entries, gone, segments, strings = unpack(ARGV, 11, 15)
+local at = 16
+local values, notifications = cmsgpack.unpack(ARGV[#ARGV - 1]), cmsgpack.unpack(ARGV[#ARGV])
 for i = at, at + 2 * counters - 1, 2 do
   local stored = redis.call('HGET', stats, ARGV[i])
   -- What HINCRBY would refuse: no number, 007, or one near the end of 64 bits.
@@ -74,10 +81,20 @@ for i = at, at + 2 * counters - 1, 2 do
     return 'wrong type ' .. stats
   end
 end
-if #ARGV >= after and redis.call('LLEN', queue) >= tonumber(ARGV[6]) then return 'full' end
+if #notifications > 0 and redis.call('LLEN', queue) >= tonumber(ARGV[6]) then return 'full' end
+-- Rights are checked with each command, so too late; Redis 6 cannot tell before.
+for command, args in pairs({RPUSH = {queue, ''}, PERSIST = {queue}, XADD = {stream, '*', 'f', ''},
+                            HINCRBY = {stats, 'f', 1}, HSET = {hash, 'f', ''},
+                            HDEL = {manifest, 'f'}, SET = {hash, ''}, UNLINK = {hash}}) do
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, unpack(args)) then
+    return 'may not ' .. command
+  end
+end
+-- Of what is only shown nothing may break a commit: pcall.
+local minute = 'MINUTE' .. math.floor(t[1] / 60)
 
-for i = after, #ARGV, 1000 do
-  redis.call('RPUSH', queue, unpack(ARGV, i, math.min(i + 999, #ARGV)))
+for i = 1, #notifications, 1000 do
+  redis.call('RPUSH', queue, unpack(notifications, i, math.min(i + 999, #notifications)))
 end
 -- The older monitor left a 7-day expiry on the queue; nothing may drop events silently.
 redis.call('PERSIST', queue)
@@ -86,7 +103,14 @@ if ARGV[8] ~= '' then
 end
 for _ = 1, counters do
   redis.call('HINCRBY', stats, ARGV[at], ARGV[at + 1])
+  redis.pcall('HINCRBY', minute, ARGV[at], ARGV[at + 1])
   at = at + 2
+end
+if counters ~= '0' then redis.pcall('EXPIRE', minute, KEEP_MINUTES) end
+if #notifications > 0 then
+  local day = 'DAY' .. math.floor(t[1] / 86400)
+  redis.pcall('HINCRBY', day, bucket, #notifications)
+  redis.pcall('EXPIRE', day, KEEP_DAYS)
 end
 for _ = 1, entries do
   redis.call('HSET', manifest, ARGV[at], ARGV[at + 1])
@@ -101,23 +125,18 @@ for _ = 1, segments do
   redis.call('SET', KEYS[key], ARGV[at])
   key, at = key + 1, at + 1
 end
-for _ = 1, strings do
-  redis.call('SET', KEYS[key], ARGV[at], 'EX', ARGV[7])
-  key, at = key + 1, at + 1
+for i = 1, strings do
+  redis.call('SET', KEYS[key], values[i], 'EX', ARGV[7])
+  key = key + 1
 end
 for i = key, #KEYS, 1000 do
   redis.call('UNLINK', unpack(KEYS, i, math.min(i + 999, #KEYS)))
 end
-redis.call('HSET', hash, 'commit', ARGV[4], 'progress', ARGV[5])
+redis.call('HSET', hash, 'commit', ARGV[4], 'progress', ARGV[5],
+           'commit_at', t[1] .. '.' .. string.format('%06d', t[2]),
+           'segments', redis.call('HLEN', manifest))
 return 'ok'
-"""
-
-_COUNTERS = {
-    EventType.CREATED: "total_new_objects",
-    EventType.UPDATED: "total_updated_objects",
-    EventType.DETECTED: "total_detected_objects",
-    EventType.DELETED: "total_deleted_objects",
-}
+""")
 
 
 class RedisStates:
@@ -128,46 +147,69 @@ class RedisStates:
         self._conf = conf
         self._commit = connection.script(_COMMIT)
 
-    def open(self, bucket: BucketConfig) -> KnownState:
+    def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = keys.manifest(bucket.name, bucket.generation)
-        wanted = ["complete", "progress", "held_since", "released", "commit"]
+        wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
+        wanted += ["held_known", "fence", "commit"]
 
-        def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None]]:
-            pipe = r.pipeline(transaction=False)
+        def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
+            pipe = r.pipeline()
             pipe.hgetall(manifest)
             pipe.hmget(keys.bucket(bucket.name), wanted)
-            stored, fields = pipe.execute()
-            return stored, fields
+            pipe.get(keys.last_scan(bucket.name))
+            stored, fields, last_scan = pipe.execute()
+            return stored, fields, last_scan
 
-        stored, fields = self._connection.run_bytes(read)
-        complete, progress, held_since, released, commit = fields
+        stored, fields, last_scan = self._connection.run_bytes(read)
+        complete, progress, held_since, released, segments, lost_since, held_known = fields[:-2]
+        found = _position(*fields[-2:])
+        if claim is not None:
+            self._check(bucket.name, found, Position(claim.fence, found.commit))
+        if lost_since:
+            raise _lost(bucket.name)
         try:
             entries = [packing.unpack_entry(id_, value) for id_, value in stored.items()]
         except ValueError as exc:
-            raise _damaged(bucket.name) from exc
+            raise StateDamaged.of(bucket.name) from exc
         entries.sort(key=lambda entry: entry.last_key)
+        is_first = complete != str(bucket.generation).encode()
         return KnownState(
             entries=entries,
             progress=_progress(progress),
-            is_first=complete != str(bucket.generation).encode(),
+            is_first=is_first,
             held_since=float(held_since) if held_since else None,
-            released=bool(released),
-            commit=int(commit or 0),
+            released=int(released or 0),
+            commit=found.commit,
+            is_whole=segments is None or int(segments) == len(stored),
+            older_scan_at=epoch_s(last_scan) if is_first and bucket.taken_over else None,
+            held_known=int(held_known or 0),
         )
 
-    def load(self, bucket: BucketConfig, segments: Sequence[str]) -> list[Columns]:
+    def load(
+        self, bucket: BucketConfig, segments: Sequence[str], at: Position | None = None
+    ) -> list[Columns]:
         names = [keys.segment(bucket.name, bucket.generation, id_) for id_ in segments]
-        values = self._connection.run_bytes(lambda r: r.mget(names))
+
+        def read(r: Any) -> tuple[list[Any], list[bytes | None]]:
+            pipe = r.pipeline()
+            pipe.mget(names)
+            pipe.hmget(keys.bucket(bucket.name), ["fence", "commit"])
+            values, position = pipe.execute()
+            return values, position
+
+        values, position = self._connection.run_bytes(read)
+        if at is not None:
+            self._check(bucket.name, _position(*position), at)
         try:
             return [packing.unpack_rows(value) for value in values]
         except ValueError as exc:
-            raise _damaged(bucket.name) from exc
+            raise StateDamaged.of(bucket.name) from exc
 
     def older_states(self, bucket: BucketConfig, keys_: Sequence[str]) -> list[ObjectState | None]:
         if not keys_:
             return []
         names = [keys.state(self._conf.redis.state_prefix, bucket.name, key) for key in keys_]
-        return [_parse(text) for text in self._connection.run(lambda r: r.mget(names))]
+        return [object_states.parse(text) for text in self._connection.run(lambda r: r.mget(names))]
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         redis = self._conf.redis
@@ -184,6 +226,7 @@ class RedisStates:
             *(self._segment(claim, id_) for id_ in commit.removed),
             *(keys.state(redis.state_prefix, claim.bucket, key) for key in commit.no_strings),
         ]
+        counted = counters.of_commit(commit.counted, commit.announced, commit.lags_s)
         args: list[Any] = [
             claim.bucket,
             claim.fence,
@@ -194,32 +237,47 @@ class RedisStates:
             redis.ttl,
             commit.recent,
             RECENT_COMMITS,
-            len(commit.counted),
+            commit.wants,
+            len(counted),
             len(commit.pieces),
             len(commit.removed),
             len(written),
             len(commit.strings),
         ]
-        for kind, number in commit.counted.items():
-            args += [_COUNTERS[kind], number]
+        for field, number in counted.items():
+            args += [field, number]
         for piece in commit.pieces:
             args += [piece.entry.id, packing.pack_entry(piece.entry)]
         args += commit.removed
         args += [packing.pack_rows(piece.columns) for piece in written if piece.columns]
-        args += _formatted(commit.strings.values())
-        args += commit.notifications
+        args.append(packing.pack_texts(object_states.formatted(commit.strings.values())))
+        args.append(packing.pack_texts(commit.notifications))
         answer = self._commit(names, args)
         if answer != "ok":
             raise _not_committed(claim.bucket, str(answer))
+
+    def _check(self, bucket: str, found: Position, at: Position) -> None:
+        """Refuse an answer that is not of the state that the scan goes on from."""
+        if found == at:
+            return
+        if found.fence > at.fence:
+            raise _not_committed(bucket, "lost")
+        # What answers is a master that a failover has replaced: ask who is master now.
+        self._connection.reconnect()
+        raise CommitOutOfStep(f"{bucket}: Redis answers from before a failover; scanning again")
 
     def _segment(self, claim: Claim, id_: str) -> str:
         return keys.segment(claim.bucket, claim.generation, id_)
 
 
-def _damaged(bucket: str) -> StateDamaged:
-    return StateDamaged(
-        f"{bucket}: a part of its state in Redis is missing or broken (was a key evicted, deleted "
-        "or written over?); restore it, or remove the bucket and add it again"
+def _position(fence: bytes | None, commit: bytes | None) -> Position:
+    return Position(int(fence or 0), int(commit or 0))
+
+
+def _lost(bucket: str) -> StateLost:
+    return StateLost(
+        f"{bucket}: Redis forgot what was known of it; choose in the admin whether to announce its "
+        "objects or only to remember them"
     )
 
 
@@ -235,38 +293,14 @@ def _not_committed(bucket: str, answer: str) -> Exception:
             f"{bucket}: the notification queue is above its high-water mark; scanning goes on "
             "when consumers have read from it"
         )
+    if answer.startswith("may not "):
+        command = answer.removeprefix("may not ")
+        return RedisUnavailable(
+            f"{bucket}: Redis does not let this user run {command}; docs/redis.md has the rights"
+        )
     key = answer.removeprefix("wrong type ")
     return RedisUnavailable(f"{bucket}: the Redis key {key} has another type; rename or delete it")
 
 
 def _progress(stored: bytes | None) -> Progress | None:
     return Progress(**json.loads(stored)) if stored else None
-
-
-def _parse(text: str | None) -> ObjectState | None:
-    """A stored state; one that cannot be read counts as not there, so the object is announced."""
-    if text is None:
-        return None
-    try:
-        stored: dict[str, Any] = json.loads(text)
-        return ObjectState(
-            etag=str(stored["etag"]),
-            last_modified=float(stored["last_modified"]),
-            size=int(stored["size"]),
-            last_processed=float(stored.get("last_processed") or 0.0),
-        )
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _formatted(states: Iterable[ObjectState]) -> Iterator[str]:
-    """Documented states as json.dumps would write them, which takes many times as long.
-
-    Those of one commit were all processed at the same time.
-    """
-    written, end = None, ""
-    for etag, modified, size, processed in states:
-        if processed != written:
-            written, end = processed, f', "last_processed": {processed!r}}}'
-        quoted = encode_basestring_ascii(etag)
-        yield f'{{"etag": {quoted}, "last_modified": {modified!r}, "size": {size}{end}'

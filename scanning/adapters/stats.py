@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import keys
+from scanning.processes import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +26,7 @@ _COUNTERS = (
     "list_calls",
     "segments_unchanged",
     "segments_compared",
+    "wakeups",
 )
 _OF_CLIENTS = ("cache_hits", "cache_misses", "evictions", "unrecognised_bodies")
 # A process that has said nothing for so long is gone, and its S3 clients with it.
@@ -39,7 +39,7 @@ class ClientCacheReport:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._said = dict.fromkeys(_OF_CLIENTS, 0)
-        self._process = f"{socket.gethostname()}:{os.getpid()}"
+        self._process = this_process()
 
     def send(self, cache: Mapping[str, int], *, vault_age_s: float | None = None) -> None:
         """``vault_age_s``: how long ago this process read the vault; None if it never did."""
@@ -92,6 +92,12 @@ def read(connection: RedisConnection, conf: ScanningConf) -> dict[str, Any]:
         "sentinel": connection.sentinel_view(),
         "buckets": {"total": total, "scanned": scanned},
     }
+
+
+def counted(connection: RedisConnection) -> dict[str, int]:
+    """Every counter (`core/counters.py`) since ever. Raises RedisUnavailable."""
+    stored = connection.run(lambda r: r.hgetall(keys.STATS))
+    return {field: int(number) for field, number in stored.items() if field != "last_scan_time"}
 
 
 def _scan_stats(stored: Mapping[str, str]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The vault of a site that runs Infisical. Each call is a child process (`infisical_child.py`).
 
-Entries lie in the root folder of one environment, under the names that vaults of the older
-monitor have: ``{PREFIX}_ACCESS_KEY`` and ``{PREFIX}_SECRET_KEY``. One call lists them all.
+Entries (`core/vault_names.py`) lie in the root folder of one environment. One call lists them all.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from scanning.adapters import infisical_errors
 from scanning.core.errors import VaultRefused, VaultUnavailable
-from scanning.core.types import KeyPair
+from scanning.core.vault_names import entries_of, pairs_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from pydantic import SecretStr
 
+    from scanning.core.types import KeyPair
+
 logger = logging.getLogger(__name__)
 
-ACCESS_KEY = "_ACCESS_KEY"
-SECRET_KEY = "_SECRET_KEY"  # noqa: S105 - the ending of a name
 # A call takes about 0.15 s; a save in the admin waits for three requests.
 TIMEOUT_S = 10.0
 # Two requests each, within that time.
-_WRITTEN_AT_ONCE = 20
+_AT_ONCE = 20
 _READING = {"read some", "names"}
 # Servers lock an identity out after a few bad log-ins, and each further one prolongs that.
 AFTER_BAD_LOGIN_S = 900.0
@@ -136,31 +135,20 @@ class InfisicalVault:
         answer = self._ask("read")
         entries: dict[str, str] = answer["entries"]
         self._say_hidden(frozenset(answer["hidden"]), nothing_else=not entries)
-        prefixes = [n.removesuffix(ACCESS_KEY) for n in entries if n.endswith(ACCESS_KEY)]
-        return {
-            prefix: KeyPair(entries[prefix + ACCESS_KEY], entries[prefix + SECRET_KEY])
-            for prefix in prefixes
-            if prefix + SECRET_KEY in entries
-        }
+        return pairs_in(entries)
 
     def write(self, prefix: str, pair: KeyPair) -> None:
         """Create or replace one key pair, and see that both halves read back.
 
         Infisical has no transaction: readers may meet half of a rotation. Writing again heals it.
         """
-        self._put({prefix + ACCESS_KEY: pair.access_key, prefix + SECRET_KEY: pair.secret_key})
+        self._put(entries_of(prefix, pair))
 
-    def delete(self, prefix: str) -> None:
-        """Forget one key pair; nothing happens if there is none."""
-        self._ask("delete", names=[prefix + ACCESS_KEY, prefix + SECRET_KEY])
-
-    def write_secret(self, name: str, value: str) -> None:
-        """Create or replace one entry, and see that it reads back."""
-        self._put({name: value})
-
-    def delete_secret(self, name: str) -> None:
-        """Forget one entry; nothing happens if there is none."""
-        self._ask("delete", names=[name])
+    def delete_many(self, names: Collection[str]) -> None:
+        """Forget these entries; those that are not there are as good."""
+        waiting = sorted(names)
+        for at in range(0, len(waiting), _AT_ONCE):
+            self._ask("delete", names=waiting[at : at + _AT_ONCE])
 
     def names(self) -> frozenset[str]:
         """The names of all entries, halves of key pairs and hidden ones included."""
@@ -174,8 +162,8 @@ class InfisicalVault:
     def write_many(self, entries: Mapping[str, str]) -> None:
         """Create or replace entries by name, some in each child process."""
         waiting = list(entries.items())
-        for at in range(0, len(waiting), _WRITTEN_AT_ONCE):
-            self._put(dict(waiting[at : at + _WRITTEN_AT_ONCE]))
+        for at in range(0, len(waiting), _AT_ONCE):
+            self._put(dict(waiting[at : at + _AT_ONCE]))
 
     def _put(self, entries: Mapping[str, str]) -> None:
         for name, value in entries.items():

@@ -1,13 +1,12 @@
 """The embedded vault: one encrypted file beside the database.
 
-    vault.enc    line 1: ``bucketwatch-vault 1 <key id>``; line 2: Fernet token of a JSON object,
-                 entry name -> value.  Replaced as a whole, mode 0600.
-    vault.key    the Fernet key, if VAULT_KEY is not set; made once, mode 0600.
+    vault.enc       line 1: ``bucketwatch-vault 1 <key id>``; line 2: Fernet token of a JSON object,
+                    entry name (`core/vault_names.py`) -> value.  Replaced as a whole, mode 0600.
+    vault.key       the Fernet key, if VAULT_KEY is not set; made once, mode 0600.
     vault.key.next  the new key while `rotate_key` works, and afterwards if VAULT_KEY is set.
-    vault.lock   held (flock) while the file is read, changed and replaced.
+    vault.lock      held (flock) while the file is read, changed and replaced.
 
-Entries have the names that vaults of the older monitor have: ``{PREFIX}_ACCESS_KEY`` and
-``{PREFIX}_SECRET_KEY``. A file that cannot be opened is never written over.
+A file that cannot be opened is never written over.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from scanning.adapters.private_files import locked, move, reason, write_atomically
 from scanning.core.errors import ConfigurationError, VaultUnavailable
-from scanning.core.types import KeyPair
+from scanning.core.vault_names import entries_of, pairs_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
+    from scanning.core.types import KeyPair
+
 logger = logging.getLogger(__name__)
 
-ACCESS_KEY = "_ACCESS_KEY"
-SECRET_KEY = "_SECRET_KEY"  # noqa: S105 - the ending of a name
 _MAGIC = "bucketwatch-vault 1"
 _NEXT_KEY = "vault.key.next"
 _NEW_KEY = (
@@ -75,29 +74,15 @@ class LocalVault:
 
         Raises VaultUnavailable for a file that cannot be read, ConfigurationError for a wrong key.
         """
-        entries = self._entries()
-        prefixes = [n.removesuffix(ACCESS_KEY) for n in entries if n.endswith(ACCESS_KEY)]
-        return {
-            prefix: KeyPair(entries[prefix + ACCESS_KEY], entries[prefix + SECRET_KEY])
-            for prefix in prefixes
-            if prefix + SECRET_KEY in entries
-        }
+        return pairs_in(self._entries())
 
     def write(self, prefix: str, pair: KeyPair) -> None:
         """Create or replace one key pair; both halves change at once."""
-        self._put({prefix + ACCESS_KEY: pair.access_key, prefix + SECRET_KEY: pair.secret_key})
+        self._put(entries_of(prefix, pair))
 
-    def delete(self, prefix: str) -> None:
-        """Forget one key pair; nothing happens if there is none."""
-        self._drop({prefix + ACCESS_KEY, prefix + SECRET_KEY})
-
-    def write_secret(self, name: str, value: str) -> None:
-        """Create or replace one entry."""
-        self._put({name: value})
-
-    def delete_secret(self, name: str) -> None:
-        """Forget one entry; nothing happens if there is none."""
-        self._drop({name})
+    def delete_many(self, names: Collection[str]) -> None:
+        """Forget these entries, all at once; those that are not there are as good."""
+        self._drop(set(names))
 
     def names(self) -> frozenset[str]:
         """The names of all entries, halves of key pairs included."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from scanning.core.errors import BucketwatchError, CredentialMissing, VaultUnavailable
+from scanning.core.vault_names import halves_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -191,7 +192,7 @@ class CredentialSnapshot:
         if self._problem is not None:
             # A new one for each thread: they collect tracebacks.
             return type(self._problem)(str(self._problem))
-        text = f"the vault holds no {prefix}_ACCESS_KEY and {prefix}_SECRET_KEY"
+        text = f"the vault holds no {' and '.join(halves_of(prefix))}"
         if not self._known:
             text += " (nor any other: is it the right vault?)"
         return CredentialMissing(f"{text}: enter the bucket's keys again")
