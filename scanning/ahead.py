@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import queue
 import threading
 import time
@@ -99,7 +100,13 @@ class _Ahead:
         )
         self._closed = threading.Event()
         self._threads = [
-            threading.Thread(target=self._list, args=(n,), name=f"list-{n}", daemon=True)
+            threading.Thread(
+                # Its log lines are about this scan too.
+                target=contextvars.copy_context().run,
+                args=(self._list, n),
+                name=f"list-{n}",
+                daemon=True,
+            )
             for n in range(len(lanes))
         ]
 
@@ -110,11 +117,11 @@ class _Ahead:
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        while any(thread.is_alive() for thread in self._threads):
-            with contextlib.suppress(queue.Empty):  # a thread may wait for a place in the queue
-                self._pages.get(timeout=0.05)
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive():
+                with contextlib.suppress(queue.Empty):  # it may wait for a place in the queue
+                    self._pages.get_nowait()
+                thread.join(0.01)
 
     def _arriving(self) -> Iterator[tuple[int, Page]]:
         left = len(self._lanes)

@@ -1,39 +1,47 @@
 """django-q2, and its only importer: a queue and a cluster of processes for each region.
 
-One parent forks a *guard* for each region; the guard (django-q2's sentinel) forks a worker, a
-pusher that takes tasks from the queue, and a monitor that takes results. `docs/adr/0002` says why
-the clusters are not started by ``manage.py qcluster``.
+One parent forks a *guard* for each region; the guard (django-q2's sentinel) forks a worker, and
+takes tasks from the queue and results from the worker in threads. `docs/adr/0002` says why the
+clusters are not started by ``manage.py qcluster``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
+from django_q import monitor as results
+from django_q import pusher
 from django_q.brokers.redis_broker import Redis as RedisBroker
 from django_q.cluster import Sentinel
 from django_q.conf import Conf
 from django_q.tasks import async_task
+from django_q.worker import worker
 
 from scanning import tasks, wiring
+from scanning.core import keys
 from scanning.core.errors import BucketwatchError
-from scanning.processes import StopSignal, die_with_parent
+from scanning.processes import StopSignal, die_with_parent, share_heaps
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
+    from contextlib import AbstractContextManager
     from multiprocessing.context import ForkProcess
 
 logger = logging.getLogger(__name__)
 
 _fork = multiprocessing.get_context("fork")
 _RESTART_AFTER_S = 1.0
+_NO_PROCESS_S = 10.0
 _LOOK_S = 0.25
 _TOGETHER_S = 1.0
 STOP_S = 12.0
@@ -47,7 +55,13 @@ class RegionBroker(RedisBroker):  # type: ignore[misc]  # django-q2 has no types
         return wiring.connection().client
 
     def enqueue(self, task: str) -> Any:
-        return wiring.connection().run(lambda r: r.rpush(self.list_key, task))
+        def push(r: Any) -> Any:
+            pipe = r.pipeline(transaction=False)
+            pipe.rpush(self.list_key, task)
+            pipe.hincrby(keys.STATS, "wakeups", 1)
+            return pipe.execute()[0]
+
+        return wiring.connection().run(push)
 
     def dequeue(self) -> Any:
         try:
@@ -93,11 +107,19 @@ class Clusters:
         self._asked_at = 0.0
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT; returns when every child has ended."""
+        """Run until SIGTERM or SIGINT; returns when every child has ended.
+
+        Raises ConfigurationError if Redis is a cluster.
+        """
+        wiring.impatient_connection().refuse_cluster()
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGINT, self._ask_to_stop)
-        gc.collect()
-        gc.freeze()  # forked children share what has been imported
+        share_heaps()
+        wiring.preload()
+        # Forked children share what is there now, but for pages that they write to. Nothing is
+        # collected before: in the holes children would make their own objects, page after page.
+        gc.freeze()
+        logger.info("workers scan %s", ", ".join(sorted(self._only)) or "all regions")
         while not self._stop.is_set():
             self._keep_guards()
             self._stop.wait(_LOOK_S)
@@ -145,7 +167,12 @@ class Clusters:
         guard = _fork.Process(
             target=_guard, args=(region, stop, os.getpid()), name=f"guard-{region}", daemon=False
         )
-        guard.start()
+        try:
+            guard.start()
+        except OSError as exc:  # there is no memory, or no process left: the others go on
+            logger.error("%s: its workers cannot be started: %s", region, exc)  # noqa: TRY400
+            self._started_at[region] = time.monotonic() + _NO_PROCESS_S
+            return
         self._guards[region] = (guard, stop)
 
     def _end(self) -> None:
@@ -164,6 +191,8 @@ def _guard(region: str, stop: StopSignal, parent: int) -> None:
     os.register_at_fork(before=forks.before, after_in_child=forks.after_in_child)
     wiring.reset()
     tasks.stop_signal = stop
+    # They would name this process, whose threads they are here, after themselves.
+    pusher.setproctitle = results.setproctitle = None
     # `Conf` was read when django_q was imported, in the parent: point it at this region.
     Conf.CLUSTER_NAME = region
     sentinel = _Guard(
@@ -186,7 +215,58 @@ class _Forks:
         wiring.reset()
 
 
+class _Thread(threading.Thread):
+    """Has what django-q2 wants to know of a process."""
+
+    pid = property(lambda self: os.getpid())  # noqa: ARG005
+
+
+def _until_closed(target: Callable[..., Any], *args: Any) -> None:
+    """Run what reads results: when a guard stops it closes that queue, also while it is read."""
+    with contextlib.suppress(OSError, TypeError):
+        target(*args)
+
+
+class _Timer:
+    """The seconds left to a worker's task, for worker and guard: a shared value without a lock.
+
+    Whoever is killed holds a lock for ever, and the guard that waits for it replaces no worker.
+    Without one, the guard may take a second from a worker that has just become idle: the next task
+    begins with a value of its own.
+    """
+
+    def __init__(self) -> None:
+        self._shared = _fork.RawValue("f", -1)
+
+    @property
+    def value(self) -> float:
+        return float(self._shared.value)
+
+    @value.setter
+    def value(self, seconds: float) -> None:
+        self._shared.value = seconds
+
+    def get_lock(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
 class _Guard(Sentinel):  # type: ignore[misc]  # django-q2 has no types
+    def spawn_worker(self) -> None:
+        self.spawn_process(worker, self.task_queue, self.result_queue, _Timer(), self.timeout)
+
+    def spawn_process(self, target: Callable[..., Any], *args: Any) -> Any:
+        """Start a worker; what takes tasks and results, and mostly waits, is a thread of ours.
+
+        As processes of their own they took 10 MiB a region.
+        """
+        if target is worker:
+            return super().spawn_process(target, *args)
+        if target is results.monitor:
+            target, args = _until_closed, (target, *args)
+        thread = _Thread(target=target, args=args, name=target.__name__, daemon=True)
+        thread.start()
+        return thread
+
     def reincarnate(self, process: Any) -> None:
         """End the whole guard when a child died abnormally; the parent starts a new one.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from scanning.core.matching import Matcher, Unchanged
 from scanning.core.rewriting import Neighbour, Rewriter, Rewriting
+from scanning.core.segments import NOTHING, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from scanning.core.listing import Columns
     from scanning.core.matching import Listed, Page
     from scanning.core.segments import Entry, Piece
+
+
+# Of a segment of which nothing was listed before either: while a deletion of millions is held, no
+# pass reads their rows again.
+STILL_GONE = Rewriting(merge(NOTHING, NOTHING), NOTHING, (), b"")
 
 
 class Comparison:
@@ -65,6 +71,8 @@ class Comparison:
     def _rewrite(self, found: Listed) -> Rewriting:
         if found.entry is None:
             return self._joined(self._rewriter.after(found.columns, found.raw), shrunk=False)
+        if not found.entry.listed and not len(found.columns):
+            return STILL_GONE
         known = self._known_rows(found.entry)
         if found.up_to is not None:
             return self._rewriter.first_part(

@@ -5,15 +5,24 @@ Pure declarations: ``bucketwatch/env.py`` reads the file and the environment int
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from scanning.core.addresses import AddressRules
+from scanning.core import pacing
+from scanning.core.addresses import AddressRules, networks_in
+from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES
 
-_LAST_PORT = 65535
+
+def checked_networks(networks: str) -> str:
+    """Networks with commas between, as they are. Raises ValueError if one is none."""
+    try:
+        networks_in(networks)
+    except ValueError:
+        raise ValueError("must be networks such as 10.0.0.0/8, with commas") from None
+    return networks
 
 
 class Section(BaseModel):
@@ -34,7 +43,7 @@ class Parallel(Section):
 
 class Defaults(Section):
     polling_interval: int = Field(
-        60, ge=1, le=604800, description="seconds between two scans of a bucket"
+        60, ge=1, le=LONGEST_INTERVAL_S, description="seconds between two scans of a bucket"
     )
     max_objects_per_batch: int = Field(
         1000,
@@ -61,11 +70,30 @@ class Redis(Section):
     host: str = Field("localhost", min_length=1)
     port: int = Field(6379, ge=1, le=65535)
     db: int = Field(0, ge=0, le=65535)
+    username: str = ""
     password: SecretStr | None = None
+    sentinel_username: str = ""
+    sentinel_password: SecretStr | None = None
+    tls: bool = False
+    sentinel_tls: bool | None = Field(None, description="as ``tls`` if not given")
+    tls_ca: str = Field("", description="file of the authorities that servers are checked against")
+    tls_cert: str = Field("", description="file of our own certificate, for servers that want one")
+    tls_key: str = ""
+    tls_check_hostname: bool = Field(
+        default=True, description="the certificate must name the host, or address, that we ask for"
+    )
     queue_name: str = Field("linode:notifications:queue", min_length=1)
     state_prefix: str = Field("linode:objstore:state:", min_length=1)
     ttl: int = Field(
-        2_592_000, ge=60, description="seconds that the state of an unlisted object is kept"
+        2_592_000,
+        ge=60,
+        description="seconds that such a string lives; renewed while its object is there",
+    )
+    failover_window: int = Field(
+        600,
+        ge=60,
+        le=86400,
+        description="a bucket of which Redis lost more than so many seconds waits for an operator",
     )
     object_states: bool = Field(
         default=True, description="write the documented JSON string of each object"
@@ -88,16 +116,75 @@ class Redis(Section):
     @classmethod
     def _names_hosts(cls, hosts: str) -> str:
         for host in hosts.split(","):
-            name, colon, port = host.strip().partition(":")
-            if colon and not (name and port.isdecimal() and 1 <= int(port) <= _LAST_PORT):
+            if host.strip() and _address(host, 1) is None:
                 raise ValueError("must be host or host:port, with commas between several")
         return hosts
 
+    @field_validator("tls_ca", "tls_cert", "tls_key")
+    @classmethod
+    def _is_a_file(cls, path: str) -> str:
+        if path and not Path(path).is_file():
+            raise ValueError("there is no such file")
+        return path
+
+    @model_validator(mode="after")
+    def _has_both_halves(self) -> Self:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("REDIS_TLS_CERT and REDIS_TLS_KEY: set both, or neither")
+        return self
+
+    @property
+    def sentinels(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each sentinel; none where Redis is reached directly."""
+        hosts = "" if self.url else self.sentinel_host
+        found = (_address(host, self.sentinel_port) for host in hosts.split(","))
+        return tuple(address for address in found if address is not None)
+
+
+def _address(text: str, port: int) -> tuple[str, int] | None:
+    """Host and port of ``host``, ``host:port``, ``[IPv6]`` or ``[IPv6]:port``."""
+    try:
+        parts = urlsplit(f"//{text.strip()}")
+        given = parts.port
+    except ValueError:
+        return None
+    odd = parts.username is not None or parts.netloc.endswith(":") or parts.netloc != text.strip()
+    if not parts.hostname or given == 0 or odd:
+        return None
+    return parts.hostname, given or port
+
 
 class Scan(Section):
-    lanes: int = Field(4, ge=1, le=16, description="most listings at once in one large bucket")
+    lanes: int = Field(
+        4, ge=1, le=MOST_LANES, description="most listings at once in one large bucket"
+    )
     time_slice: float = Field(
         20.0, ge=1, le=60, description="seconds after which a long scan lets other buckets go first"
+    )
+
+
+class Limits(Section):
+    endpoints: str = Field(
+        "*.linodeobjects.com=100/750",
+        description="host=LIST requests a second in one bucket/requests at once; 0: no limit",
+    )
+
+    @field_validator("endpoints")
+    @classmethod
+    def _can_be_read(cls, text: str) -> str:
+        pacing.parse_limits(text)
+        return text
+
+
+class Retry(Section):
+    longest: float = Field(
+        300.0, ge=5, le=3600, description="most seconds until a failed scan is tried again"
+    )
+    permanent: float = Field(
+        600.0,
+        ge=5,
+        le=86400,
+        description="seconds until one is that fails until somebody changes something",
     )
 
 
@@ -146,12 +233,7 @@ class Security(Section):
     @field_validator("allowed_networks")
     @classmethod
     def _names_networks(cls, networks: str) -> str:
-        for network in filter(None, map(str.strip, networks.split(","))):
-            try:
-                ip_network(network)
-            except ValueError:
-                raise ValueError("must be networks such as 10.0.0.0/8, with commas") from None
-        return networks
+        return checked_networks(networks)
 
 
 class ScanningConf(Section):
@@ -161,6 +243,8 @@ class ScanningConf(Section):
     defaults: Defaults = Defaults()
     redis: Redis = Redis()
     scan: Scan = Scan()
+    limits: Limits = Limits()
+    retry: Retry = Retry()
     deletions: Deletions = Deletions()
     queue: Queue = Queue()
     ready: Ready = Ready()
@@ -173,6 +257,10 @@ class ScanningConf(Section):
             allow_private=self.security.allow_private_endpoints,
             networks=self.security.allowed_networks,
         )
+
+    @property
+    def endpoint_limits(self) -> tuple[tuple[str, pacing.Limits], ...]:
+        return pacing.parse_limits(self.limits.endpoints)
 
     @property
     def page_size(self) -> int:

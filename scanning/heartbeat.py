@@ -1,4 +1,4 @@
-"""Keeps the leases of running scans alive: one thread a process, however many scans it runs."""
+"""Keeps the leases of running scans alive: one thread, however many scans run, and none without."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from scanning import logs
 from scanning.core.errors import BucketwatchError
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ class LeaseHeartbeat:
     def keeping(self, claim: Claim) -> Iterator[None]:
         """Renew ``claim`` until the block ends. A lost lease shows at the next commit."""
         with self._lock:
-            self._held.add(claim)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._beat, name="leases", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._beat, name="leases", daemon=True)
+                thread.start()  # may fail: then the next scan tries again
+                self._thread = thread
+            self._held.add(claim)
         try:
             yield
         finally:
@@ -47,8 +49,12 @@ class LeaseHeartbeat:
         while not pause.wait(self._every_s):
             with self._lock:
                 held = list(self._held)
+                if not held:
+                    self._thread = None
+                    return
             for claim in held:
-                self._renew(claim)
+                with logs.about(claim):
+                    self._renew(claim)
 
     def _renew(self, claim: Claim) -> None:
         try:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
-import threading
 import time
 from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from scanning import wiring
+from scanning import facade, wiring
 
 wiring.ensure_django()  # django-q2 reads Django's settings when it is imported
 
 from django.conf import settings  # noqa: E402
-from django.db import DatabaseError, close_old_connections  # noqa: E402
+from django.db import close_old_connections  # noqa: E402
 from django.utils.module_loading import import_string  # noqa: E402
 
 from scanning import clusters, processes  # noqa: E402
-from scanning.core import schedule  # noqa: E402
+from scanning.core import counters, schedule  # noqa: E402
+from scanning.core.endpoints import endpoint_name  # noqa: E402
 from scanning.core.errors import BucketwatchError  # noqa: E402
-from scanning.scanner import BucketScanner  # noqa: E402
+from scanning.housekeeping import RedisWarnings, keep_house  # noqa: E402
+from scanning.scanner import BucketScanner, bucket_of  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -36,10 +36,11 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
 LEADER_LEASE_S = 8.0
-HOUSEKEEPING_S = 2.0
 # The schedule is written again now and then, in case Redis was emptied or restored.
 RESCHEDULE_S = 15.0
 LOG_STATS_S = 300.0
+# How long scanning waits, with a Redis that nobody vouches for, for the database to be asked.
+UNCHECKED_AFTER_S = 60.0
 
 
 class MultiRegionMonitor:
@@ -53,34 +54,40 @@ class MultiRegionMonitor:
         self, *, web: bool = True, workers: bool = True, regions: Collection[str] = ()
     ) -> None:
         self.conf = wiring.conf()
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.name = processes.this_process()
         self.buckets: dict[str, BucketConfig] = {}
         self.last_scan_times: dict[str, float] = {}
-        self.due_times: dict[str, float] = {}
         self.offsets: dict[str, float] = {}
         self.region_pools: dict[str, ThreadPoolExecutor] = {}
-        self.scan_stats: dict[str, int] = defaultdict(int)
+        self.scan_stats: dict[str, float] = defaultdict(float)
         self._with_web, self._with_workers, self._regions = web, workers, tuple(regions)
         self._children: list[processes.Child] = []
         self._version = -1
         self._scheduled_at = float("-inf")
         self._logged_at = time.monotonic()
         self._redis_away = False
-        self._leads = False
+        self._leads: bool | None = None  # not known yet
+        self._distrusts_since: float | None = None
         self._stopping = processes.StopSignal()
         self._stop_by = float("inf")
 
     # --- running
 
     def run(self) -> None:
-        """Schedule until SIGTERM or SIGINT; then stop the children and give the lead back."""
+        """Schedule until SIGTERM or SIGINT; then stop the children and give the lead back.
+
+        Raises ConfigurationError if Redis is a cluster.
+        """
+        wiring.impatient_connection().refuse_cluster()
+        processes.share_heaps()
         signal.signal(signal.SIGTERM, self.handle_signal)
         signal.signal(signal.SIGINT, self.handle_signal)
         if self._with_workers:
             self._children.append(processes.workers(self._regions))
         if self._with_web:
             self.start_health_server()
-        self._keep_house_with("housekeeping", [import_string(p) for p in settings.HOUSEKEEPING])
+        jobs = [import_string(path) for path in settings.HOUSEKEEPING]
+        self._keep_house_with("housekeeping", [RedisWarnings().look, *jobs])
         # Clearing after a bucket of millions takes minutes: the operator's pages do not wait.
         self._keep_house_with("clearing", [wiring.clearing().run])
         try:
@@ -128,11 +135,37 @@ class MultiRegionMonitor:
 
     def _schedule(self) -> None:
         # Impatient: the next tick asks again, and a stop is not kept waiting.
-        self._leads = wiring.impatient_schedule().lead(self.name, lease_s=LEADER_LEASE_S)
-        if self._leads:
+        leads = wiring.impatient_schedule().lead(self.name, lease_s=LEADER_LEASE_S)
+        if leads != self._leads:
+            logger.info("this monitor %s", "schedules" if leads else "stands by for another")
+        self._leads = leads
+        if leads:
             self.refresh_config_from_redis()
-            self.process_due_buckets()
+            if self._keep_trust():
+                self.process_due_buckets()
+            wiring.telemetry_store().sample_queue()
         self._log_stats()
+
+    def _keep_trust(self) -> bool:
+        """Whether Redis is known to be the one that was written to (`adapters/losses.py`).
+
+        Housekeeping compares it with the database when it is not. Scanning goes on without that
+        when the database cannot be asked.
+        """
+        losses, now = wiring.impatient_losses(), time.monotonic()
+        if losses.keep_trust():
+            self._distrusts_since = None
+            return True
+        if self._distrusts_since is None:
+            self._distrusts_since = now
+        if now - self._distrusts_since < UNCHECKED_AFTER_S:
+            return False
+        logger.warning(
+            "the database could not be asked whether Redis still holds what was known of buckets; "
+            "scanning goes on, and it is asked later"
+        )
+        losses.trust_unchecked()
+        return True
 
     def _shut_down(self) -> None:
         if not self._stopping.is_set():
@@ -146,21 +179,7 @@ class MultiRegionMonitor:
         processes.stop(self._children, deadline=self._stop_by)
 
     def _keep_house_with(self, name: str, jobs: Sequence[Callable[[], object]]) -> None:
-        threading.Thread(target=self._keep_house, args=(jobs,), name=name, daemon=True).start()
-
-    def _keep_house(self, jobs: Sequence[Callable[[], object]]) -> None:
-        """Run some recurring work every few seconds, while this monitor leads."""
-        while not self._stopping.wait(HOUSEKEEPING_S):
-            if not self._leads:
-                continue
-            close_old_connections()
-            for job in jobs:
-                try:
-                    job()
-                except (BucketwatchError, DatabaseError) as exc:
-                    logger.debug("housekeeping waits: %s", exc)
-                except Exception:
-                    logger.exception("housekeeping: a job broke; it runs again")
+        keep_house(name, jobs, leads=lambda: self._leads is True, stopping=self._stopping)
 
     # --- configuration and schedule
 
@@ -169,57 +188,84 @@ class MultiRegionMonitor:
 
         Credentials are not merged in here: only the workers that scan hold any.
         """
-        store = wiring.configuration()
-        now = time.monotonic()
-        if store.version() == self._version and now - self._scheduled_at < RESCHEDULE_S:
+        store, now = wiring.configuration(), time.monotonic()
+        has_changed = store.version() != self._version
+        if not has_changed and now - self._scheduled_at < RESCHEDULE_S:
             return
-        configuration = store.load()
-        self.buckets = {n: b for n, b in configuration.buckets.items() if b.active}
-        self.load_last_scan_times()
-        self.initialize_staggered_schedule()
-        if configuration.version != self._version:
+        if has_changed:
+            configuration = store.load()
+            self.buckets = {n: b for n, b in configuration.buckets.items() if b.active}
             logger.info(
                 "watching %d buckets in %d regions", len(self.buckets), len(self.get_all_regions())
             )
-        self._version, self._scheduled_at = configuration.version, now
+            self._version = configuration.version
+            self._scheduled_at = float("-inf")  # should Redis go away before it is written
+        self.load_last_scan_times()
+        self.initialize_staggered_schedule()
+        self._scheduled_at = now
+        processes.give_back_memory()
 
     def load_last_scan_times(self) -> None:
         self.last_scan_times = wiring.schedule().last_scans(self.buckets)
 
     def initialize_staggered_schedule(self) -> None:
         """Give each new bucket its due time, take away those that are gone."""
-        store, now = wiring.schedule(), time.time()
+        store = wiring.schedule()
         intervals = {name: self._interval_s(bucket) for name, bucket in self.buckets.items()}
-        method = self.conf.parallel.stagger_method
-        if method != "random" or self.offsets.keys() != intervals.keys():
-            kept = self.offsets if method == "random" else {}
-            self.offsets = schedule.stagger_offsets(intervals, method=method) | {
-                name: offset for name, offset in kept.items() if name in intervals
-            }
+        self._draw_offsets(intervals)
         regions = set(self.get_all_regions())
         stored = store.due_times(regions | store.regions())
+        store.write(
+            added=self._to_schedule(stored, intervals),
+            removed=self._to_take_away(stored),
+            offsets=self.offsets,
+            regions=regions,
+        )
+        store.write_endpoints(self._endpoints_of_mixed_regions())
+
+    def _draw_offsets(self, intervals: Mapping[str, float]) -> None:
+        method = self.conf.parallel.stagger_method
+        drawn = schedule.stagger_offsets(intervals, method=method)
+        if method == "random":  # whoever has one keeps it
+            drawn |= {name: at for name, at in self.offsets.items() if name in intervals}
+        self.offsets = drawn
+
+    def _to_schedule(
+        self, stored: Mapping[str, Mapping[str, float]], intervals: Mapping[str, float]
+    ) -> dict[str, dict[str, float]]:
+        """Due times, by region and bucket, of buckets that have none, or one that is too far."""
+        now = wiring.schedule().now()
+        due = {n: stored.get(b.region, {}).get(n) for n, b in self.buckets.items()}
+        far = {n for n, at in due.items() if at is not None and at > now + intervals[n]}
+        # A bucket whose interval was shortened comes forward, one that failed waits on purpose.
+        far -= wiring.schedule().put_off(far)
         added: dict[str, dict[str, float]] = defaultdict(dict)
-        for name, bucket in self.buckets.items():
-            due = stored.get(bucket.region, {}).get(name)
-            first = schedule.first_due(
+        for name in {n for n, at in due.items() if at is None} | far:
+            added[self.buckets[name].region][name] = schedule.first_due(
                 self.offsets[name],
                 intervals[name],
                 now=now,
                 last_scan=self.last_scan_times.get(name),
             )
-            # Also a bucket whose interval was shortened comes forward.
-            if due is None or due > now + intervals[name]:
-                added[bucket.region][name] = first
-        removed = {
-            region: gone
+        return added
+
+    def _to_take_away(self, stored: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
+        """By region, the scheduled buckets that are not of that region, or not watched any more."""
+        gone = {
+            region: [name for name in due if self._region_of(name) != region]
             for region, due in stored.items()
-            if (gone := [n for n in due if self._region_of(n) != region])
         }
-        store.write(added=added, removed=removed, offsets=self.offsets, regions=regions)
+        return {region: names for region, names in gone.items() if names}
 
     def _region_of(self, name: str) -> str | None:
         bucket = self.buckets.get(name)
         return bucket.region if bucket else None
+
+    def _endpoints_of_mixed_regions(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        for bucket in self.buckets.values():
+            found[bucket.region].add(endpoint_name(bucket.endpoint))
+        return {region: endpoints for region, endpoints in found.items() if len(endpoints) > 1}
 
     def _interval_s(self, bucket: BucketConfig) -> float:
         return bucket.polling_interval_s or self.conf.defaults.polling_interval
@@ -229,29 +275,32 @@ class MultiRegionMonitor:
 
     # --- who is due
 
-    def is_bucket_due_for_scan(self, bucket_config: BucketConfig) -> bool:
+    def is_bucket_due_for_scan(self, bucket_config: BucketConfig | Mapping[str, Any]) -> bool:
         """Whether the schedule in Redis has the bucket due now."""
-        due = wiring.schedule().due_times([bucket_config.region]).get(bucket_config.region, {})
-        at = due.get(bucket_config.name)
-        return at is not None and schedule.is_due(at, now=time.time())
+        bucket = bucket_of(bucket_config, self.conf)
+        at = wiring.schedule().due_times([bucket.region]).get(bucket.region, {}).get(bucket.name)
+        return at is not None and schedule.is_due(at, now=wiring.schedule().now())
 
     def get_buckets_due_for_scan(self) -> list[BucketConfig]:
         """The buckets that are due, the latest first."""
         times = wiring.schedule().due_times(self.get_all_regions())
         due = {name: at for region in times.values() for name, at in region.items()}
-        names = schedule.overdue(due, now=time.time())
+        names = schedule.overdue(due, now=wiring.schedule().now())
         return [self.buckets[name] for name in names if name in self.buckets]
 
     def process_due_buckets(self) -> dict[str, int]:
-        """Wake the workers of every region with due buckets; due buckets by region woken."""
+        """Wake the workers of every region with due buckets; due buckets by region woken.
+
+        Buckets that will be due by the next tick count: their worker then waits for them.
+        """
         regions = self.get_all_regions()
-        due = wiring.schedule().due_counts(regions)
+        due = wiring.schedule().due_counts(regions, within_s=TICK_S)
         woken = {region: number for region, number in due.items() if number}
         for region in woken:
             clusters.wake(region)
         return woken
 
-    # --- scanning in this process (`manage.py runscan`)
+    # --- scanning in this process, for programs that embed the monitor
 
     def init_thread_pools(self) -> None:
         """One pool a region, as large as the region's limit."""
@@ -263,11 +312,11 @@ class MultiRegionMonitor:
                 )
 
     def scan_bucket_with_region_pool(
-        self, bucket_config: BucketConfig, region_pool: ThreadPoolExecutor
+        self, bucket_config: BucketConfig | Mapping[str, Any], region_pool: ThreadPoolExecutor
     ) -> Future[ScanResult]:
         return region_pool.submit(self.scan_bucket, bucket_config)
 
-    def scan_bucket(self, bucket_config: BucketConfig) -> ScanResult:
+    def scan_bucket(self, bucket_config: BucketConfig | Mapping[str, Any]) -> ScanResult:
         """Scan one bucket now, due or not, in this thread."""
         scanner = BucketScanner(
             bucket_config, wiring.connection().client, self.conf, None, wiring.client_cache()
@@ -279,23 +328,31 @@ class MultiRegionMonitor:
 
     def update_scan_stats(self, results: Iterable[ScanResult]) -> None:
         """Add up what was scanned in this process; `/metrics` counts all processes by itself."""
+        stats = self.scan_stats
         for result in results:
-            self.scan_stats["total_scans"] += 1
-            self.scan_stats["failed_scans"] += not result.ok
-            self.scan_stats["total_objects_scanned"] += result.counts.objects
+            stats["total_scans"] += 1
+            stats["failed_scans"] += not result.ok
+            stats["errors"] += not result.ok
+            stats["total_objects_scanned"] += result.counts.objects
+            for kind, field in counters.CHANGES.items():
+                stats[field] += getattr(result.counts, kind)
+            if result.complete:
+                stats["last_scan_time"] = result.began
+            stats["success_rate"] = 1 - stats["failed_scans"] / stats["total_scans"]
 
     def _log_stats(self) -> None:
         if time.monotonic() - self._logged_at < LOG_STATS_S:
             return
         self._logged_at = time.monotonic()
-        said = wiring.metrics()
+        said = facade.metrics()
         logger.info("statistics: %s; clients: %s", said["scan_stats"], said["client_cache"])
 
-    # --- changes of configuration, for programs that embed the monitor
+    # --- changes of configuration, for the same
 
     def add_bucket_to_active_config(self, bucket_info: Mapping[str, Any]) -> None:
         """Add a bucket as ``POST /api/buckets/add`` does (same members, same errors)."""
         self._control("add", bucket_info)
+        self.init_thread_pools()
 
     def update_bucket_config(self, bucket_info: Mapping[str, Any]) -> None:
         """Change a bucket as ``POST /api/buckets/update`` does."""

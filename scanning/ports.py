@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from scanning.core.listing import Columns
     from scanning.core.matching import Page
+    from scanning.core.pacing import Pace
     from scanning.core.segments import Entry, Piece
     from scanning.core.types import (
         BucketConfig,
@@ -58,20 +59,34 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where a scan stands: under the claim of this fence, after this commit."""
+
+    fence: int
+    commit: int
+
+
+@dataclass(frozen=True, slots=True)
 class KnownState:
     """What is remembered of a bucket when a scan begins; ``entries`` in key order.
 
     ``commit`` is the number of the commit that wrote it last.
     ``is_first`` until the first pass over the bucket is complete. ``held_since`` is set while a
-    mass deletion waits to be confirmed, ``released`` once somebody confirmed it.
+    mass deletion waits to be confirmed, of ``held_known`` objects; of how many somebody confirmed
+    it says ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
+    taken over, until its first pass is complete. ``is_whole``: there are as many segments as the
+    last commit left.
     """
 
     entries: Sequence[Entry]
     progress: Progress | None
     is_first: bool
     held_since: float | None
-    released: bool
+    released: int
     commit: int
+    older_scan_at: float | None = None
+    is_whole: bool = True
+    held_known: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,9 @@ class Commit:
     ``pieces`` are new or changed segments, ``removed`` the ids of those that are no more.
     ``notifications`` are JSON texts in key order; ``recent`` one JSON text for the stream of
     recent events, or "". ``strings`` are documented states to write, ``no_strings`` keys whose
-    documented state must go.
+    documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
+    how long before them the objects of some were modified. ``wants`` is the bucket's, by which
+    they were chosen; "" where that does not matter.
     """
 
     number: int
@@ -92,16 +109,26 @@ class Commit:
     strings: Mapping[str, ObjectState] = field(default_factory=dict)
     no_strings: Sequence[str] = ()
     counted: Mapping[EventType, int] = field(default_factory=dict)
+    announced: Mapping[EventType, int] = field(default_factory=dict)
+    lags_s: Sequence[float] = ()
     progress: Progress | None = None
+    wants: str = ""
 
 
 class StateStore(Protocol):
-    """What is remembered of a bucket's objects, and the queue that is written with it."""
+    """What is remembered of a bucket's objects, and the queue that is written with it.
 
-    def open(self, bucket: BucketConfig) -> KnownState:
-        """Everything but the rows; one round trip."""
+    A server that was master before a failover may answer for a while, from before it. Whoever reads
+    in order to commit says what the answer has to know: the claim, and the last commit under it.
+    Such reads raise LeaseLost or CommitOutOfStep.
+    """
 
-    def load(self, bucket: BucketConfig, segments: Sequence[str]) -> list[Columns]:
+    def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
+        """Everything but the rows; one round trip. Raises StateLost and StateDamaged."""
+
+    def load(
+        self, bucket: BucketConfig, segments: Sequence[str], at: Position | None = None
+    ) -> list[Columns]:
         """The rows of some segments, in the order asked; one round trip."""
 
     def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
@@ -119,7 +146,10 @@ class Leases(Protocol):
     """Who scans what, and when it is due. A claim is a region's slot and a bucket's lock in one."""
 
     def claim_due(self, region: str, *, most: int, slots: int) -> list[Claim]:
-        """Take up to ``most`` due buckets of a region while it runs fewer than ``slots`` scans."""
+        """Take up to ``most`` due buckets of a region while it runs fewer than ``slots`` scans.
+
+        None while it is not known whether Redis still is the one that was written to.
+        """
 
     def claim(self, bucket: BucketConfig, *, slots: int) -> Claim | None:
         """Take one bucket now, due or not; None while it is being scanned or its region is full."""
@@ -127,14 +157,84 @@ class Leases(Protocol):
     def renew(self, claim: Claim) -> bool:
         """Keep the claim for another lease time; False if it is no longer ours."""
 
-    def finish(self, claim: Claim, result: ScanResult, *, next_due: float | None) -> None:
-        """Give the claim back, record how the scan ended and when the bucket is due again."""
+    def finish(
+        self, claim: Claim, result: ScanResult, *, next_due: float | None, failures: int = 0
+    ) -> None:
+        """Give the claim back, record how the scan ended and when the bucket is due again.
+
+        ``failures`` is how many scans failed in a row, this one included: the bucket is put off
+        until ``next_due``, whatever its polling interval. Of a bucket that was removed or pointed
+        elsewhere meanwhile nothing is recorded, and it stays due.
+        """
 
     def release(self, claim: Claim) -> None:
         """Give a claim back unused: the bucket stays due, and nothing is recorded."""
 
-    def next_due(self, region: str) -> float | None:
-        """When the next bucket of a region that nobody is scanning is due; None without any."""
+    def running(self, region: str) -> list[str]:
+        """The buckets of a region that are being scanned, on all hosts."""
+
+    def next_due_in_s(self, region: str) -> float | None:
+        """In how many seconds the next bucket of a region that nobody is scanning is due.
+
+        Less than 0 if it is late, None without any.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What one process tells of its use of an endpoint, and the connections that it wants.
+
+    ``limit`` is the most that all processes may have; 0: any number. ``throttled`` and
+    ``unanswered`` requests are those since it told last.
+    """
+
+    endpoint: str
+    sent_per_s: float = 0.0
+    connections: int = 0
+    limit: int = 0
+    throttled: int = 0
+    unanswered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an endpoint stands at ``now``, the time of the server that everybody goes by.
+
+    ``connections`` are granted to who asked; ``others_per_s`` is what the other processes send.
+    """
+
+    pace: Pace
+    now: float
+    connections: int = 0
+    others_per_s: float = 0.0
+
+
+class Paces(Protocol):
+    """How fast endpoints are asked, shared by all processes; endpoints by `endpoint_name`."""
+
+    def use(self, use: Use) -> Standing:
+        """Tell of a second's use, and learn how the endpoint stands."""
+
+    def change(self, endpoint: str, change: Callable[[Pace, float], Pace]) -> Standing:
+        """Replace a pace by what ``change`` makes of it and the time; it may be called again."""
+
+    def reserve(
+        self, endpoint: str, bucket: str, *, count: int, spacing_s: float, ahead_s: float
+    ) -> float | None:
+        """Reserve moments to ask at; seconds from now to the first, None if that is too far ahead.
+
+        Those of an endpoint have no ``bucket``.
+        """
+
+    def park(self, claims: Sequence[Claim], endpoint: str, *, until: float) -> None:
+        """Give claims back; their buckets wait until the endpoint answers again.
+
+        The first few are due at ``until`` to try it, and all of them when somebody found that it
+        answers.
+        """
+
+    def defer(self, claims: Sequence[Claim], *, until: float) -> None:
+        """Give claims back; their buckets are due at ``until``."""
 
 
 class Vault(Protocol):
@@ -146,14 +246,8 @@ class Vault(Protocol):
     def write(self, prefix: str, pair: KeyPair) -> None:
         """Create or replace one key pair and verify that it can be read back."""
 
-    def delete(self, prefix: str) -> None:
-        """Forget one key pair; nothing happens if there is none."""
-
-    def write_secret(self, name: str, value: str) -> None:
-        """Create or replace one entry that is not half of a key pair, and verify it."""
-
-    def delete_secret(self, name: str) -> None:
-        """Forget one entry; nothing happens if there is none."""
+    def delete_many(self, names: Collection[str]) -> None:
+        """Forget these entries; those that are not there are as good."""
 
     def names(self) -> frozenset[str]:
         """The names of all entries, halves of key pairs included."""

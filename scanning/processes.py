@@ -7,9 +7,11 @@ import logging
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -22,7 +24,13 @@ logger = logging.getLogger(__name__)
 STOP_S = 14.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _PR_SET_PDEATHSIG = 1
+_M_ARENA_MAX = -8
 _libc = ctypes.CDLL(None)
+
+
+def this_process() -> str:
+    """A name that no other running process has, on any host."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
@@ -33,6 +41,22 @@ def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, how)
     if os.getppid() != parent:  # it died before we asked
         os._exit(1)
+
+
+def share_heaps() -> None:
+    """Have all threads of this process, and of its forks, allocate from two heaps (glibc).
+
+    Else each thread gets one of its own, which keeps what one scan or page once needed. They wait
+    for the same interpreter lock anyway, so this costs no time.
+    """
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_ARENA_MAX, 2)
+
+
+def give_back_memory() -> None:
+    """Return to the system what was freed: a few megabytes after many scans (glibc)."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
 
 
 class StopSignal:
@@ -86,14 +110,21 @@ class Child:
             self._process, self._start_at = None, now + self._pause_s
         if self._process is None and now >= self._start_at:
             self._started_at, self._asked = now, False
-            parent = os.getpid()
-            # Its own session: Ctrl-C reaches the monitor alone, which stops its children in order.
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=settings.BASE_DIR,
-                start_new_session=True,
-                preexec_fn=lambda: die_with_parent(parent, signal.SIGTERM),  # noqa: PLW1509 - no lock
-            )
+            try:
+                self._process = self._start()
+            except OSError as exc:  # there is no memory, or no process left
+                self._start_at = now + _LONGEST_PAUSE_S
+                logger.error("%s cannot be started: %s", self._name, exc)  # noqa: TRY400 - says it all
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        parent = os.getpid()
+        # Its own session: Ctrl-C reaches the monitor alone, which stops its children in order.
+        return subprocess.Popen(
+            self._command,
+            cwd=settings.BASE_DIR,
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(parent, signal.SIGTERM),  # noqa: PLW1509 - no lock
+        )
 
     def _ended(self, code: int, *, ran_s: float) -> None:
         ran_well = ran_s > _LONGEST_PAUSE_S
@@ -117,11 +148,16 @@ class Child:
         except subprocess.TimeoutExpired:
             logger.warning("%s did not stop in time; killing it", self._name)
             self.kill()
+            self._process.wait()
 
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        """End it at once. A signal handler may call this: it does not wait.
+
+        ``Popen.wait`` takes a lock, which the code that the handler interrupts may hold.
+        """
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
 
 def workers(regions: Collection[str] = ()) -> Child:
@@ -132,7 +168,11 @@ def workers(regions: Collection[str] = ()) -> Child:
 
 
 def web() -> Child:
-    """Gunicorn with threads: one process serves hundreds of open pages in 90 MiB."""
+    return Child("web", web_command())
+
+
+def web_command() -> list[str]:
+    """Gunicorn with threads: one process serves hundreds of open pages in some 100 MiB."""
     command = [
         sys.executable,
         "-m",
@@ -143,11 +183,14 @@ def web() -> Child:
         "--workers=1",
         "--threads=64",
         "--graceful-timeout=5",
+        "--no-control-socket",  # nobody uses it, and there may be no home to put it into
         "--log-level=warning",
     ]
+    if settings.SITE.log_format == "json":
+        command.append("--logger-class=scanning.gunicorn_logs.JsonLogger")
     if os.access("/dev/shm", os.W_OK):  # noqa: S108 - a heartbeat file: a stalled disk must not kill it
         command.append("--worker-tmp-dir=/dev/shm")
-    return Child("web", command)
+    return command
 
 
 def stop(children: Sequence[Child], *, deadline: float) -> None:

@@ -10,99 +10,80 @@ are only marked as missing in the manifest.
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from scanning.ahead import SLOW_S, Lane, listed_ahead
+from scanning.ahead import Lane, listed_ahead
 from scanning.announcing import Announcer, recent
 from scanning.comparing import Comparison
 from scanning.core import events
-from scanning.core.diff import classify
-from scanning.core.errors import StorageUnavailable
+from scanning.core.deletions import had_second_look, is_mass
+from scanning.core.diff import classify, news_after
+from scanning.core.errors import StateDamaged, StorageUnavailable
 from scanning.core.listing import UnreadableListing
 from scanning.core.matching import Unchanged
 from scanning.core.rewriting import Rewriter, Rewriting, entries_after, settled
-from scanning.core.segments import Entry, Piece
-from scanning.core.types import BucketConfig, Change, EventType, Held, ObjectState, ScanCounts
-from scanning.ports import Commit, Progress
+from scanning.core.segments import Entry, Piece, states_of, wears_out
+from scanning.core.types import BucketConfig, Change, EventType, Held, ObjectState
+from scanning.ports import Commit, Position, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from scanning.core.listing import Columns
     from scanning.core.matching import Page
     from scanning.core.types import Claim
-    from scanning.ports import StateStore, Storage
+    from scanning.means import Means
 
 # A lane is worth its thread and connection from this many segments on.
 SEGMENTS_A_LANE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ScanSettings:
-    """``page_size`` is also the most rows of a segment; ``slice_s`` is when a scan pauses.
-
-    ``strings``: the documented JSON strings are written, and live ``ttl_s``. A listing that shows
-    nothing, or lacks more than ``mass_share`` of at least ``mass_minimum`` known objects, is a
-    mass deletion: held, until somebody confirms it or ``second_look_s`` (0: never) have passed.
-    Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
-    """
-
-    page_size: int = 1000
-    lanes: int = 4
-    slice_s: float = 20.0
-    strings: bool = True
-    ttl_s: float = 2_592_000.0
-    mass_share: float = 0.5
-    mass_minimum: int = 1000
-    second_look_s: float = 0.0
-    slow_page_s: float = SLOW_S
+# So many segments a lane lists before all of them go on to the next stretch.
+STRETCH = 25
+# An object that is detected was modified long ago; when one was deleted, nobody knows.
+_HAPPENED_NOW = frozenset({EventType.CREATED, EventType.UPDATED})
 
 
 @dataclass(frozen=True, slots=True)
 class ScanEnd:
-    """``progress`` is what to go on with where the pass is not ``complete``."""
+    """``progress`` is what to go on with where the pass is not ``complete``.
+
+    ``commit`` is the number of the last commit.
+    """
 
     complete: bool
     progress: Progress
+    commit: int
     held: Held | None = None
 
 
 class Scan:
-    """A bucket, the right to scan it, and what is needed to do so.
+    """A bucket, the right to scan it, and what is needed to do so."""
 
-    ``keep_going`` is called at every page and commit, and raises to end the scan early. ``counts``
-    grows as the scan goes on.
-    """
-
-    def __init__(
-        self,
-        bucket: BucketConfig,
-        claim: Claim,
-        *,
-        storage: Storage,
-        states: StateStore,
-        clock: Callable[[], float],
-        keep_going: Callable[[], None],
-        settings: ScanSettings,
-        counts: ScanCounts,
-    ) -> None:
+    def __init__(self, bucket: BucketConfig, claim: Claim, means: Means) -> None:
         self._bucket, self._claim = bucket, claim
-        self._storage, self._states = storage, states
-        self._clock, self._keep_going = clock, keep_going
-        self._settings, self._counts = settings, counts
-        self._announcer = Announcer(bucket, storage)
+        self._storage, self._states = means.storage, means.states
+        self._clock, self._keep_going = means.clock, means.keep_going
+        self._settings, self._counts = means.settings, means.counts
+        self._announcer = Announcer(bucket, means.storage)
         self._new_ids = count()
-        self._pause_at = clock() + settings.slice_s
-        self._known = states.open(bucket)
+        self._pause_at = self._clock() + means.settings.slice_s
+        self._known = means.states.open(bucket, claim)
+        if not self._known.is_whole:
+            raise StateDamaged.of(bucket.name)
         # Not the claim's: a scan under the same claim may have committed before this one began.
         self._number = self._known.commit
-        self._progress = self._known.progress or Progress(began=clock())
+        self._progress = self._known.progress or Progress(began=self._clock())
+        self._news_after = news_after(
+            bucket,
+            is_first=self._known.is_first,
+            began=self._progress.began,
+            older_scan_at=self._known.older_scan_at,
+        )
 
     def run(self) -> ScanEnd:
         """Go on with the bucket's pass until it is complete or the time slice is over."""
@@ -111,7 +92,7 @@ class Scan:
             if not self._progress.is_listed:
                 entries = self._list(entries)
                 if not self._progress.is_listed:
-                    return ScanEnd(complete=False, progress=self._progress)
+                    return self._end(complete=False)
             return self._settle(entries)
 
     # --- listing and comparing
@@ -120,9 +101,25 @@ class Scan:
         """List what the pass has not covered yet, and bring the segments in step with it."""
         began_after = self._progress.after
         start = entries_after(entries, began_after)
-        ahead = entries[start:]
-        lanes = list(self._lanes(ahead))
-        comparisons = [self._comparison(lane, ahead) for lane in lanes]
+        listed = list(entries[:start])
+        for stretch, end in self._stretches(entries[start:]):
+            lanes = list(self._lanes(stretch, end))
+            comparisons = [self._comparison(lane, stretch) for lane in lanes]
+            with closing(self._listing(lanes, comparisons)) as pages:
+                for _ in pages:
+                    # One that has covered nothing yet would pause at the same place for ever.
+                    if self._time_is_over() and self._progress.after != began_after:
+                        return ()
+            listed += (entry for lane in comparisons for entry in lane.entries)
+        # What was added up on the way counts twice what a lane listed ahead of a break.
+        objects = sum(entry.listed for entry in listed)
+        self._progress = replace(self._progress, is_listed=True, listed=objects)
+        return listed
+
+    def _listing(
+        self, lanes: Sequence[Lane], comparisons: Sequence[Comparison]
+    ) -> Generator[None, None, None]:
+        """List and compare a stretch; after every page but its last, there may be a pause."""
         settings = self._settings
         with listed_ahead(
             self._storage, lanes, page_size=settings.page_size, slow_s=settings.slow_page_s
@@ -131,18 +128,22 @@ class Scan:
                 self._keep_going()
                 self._counts.pages += 1
                 self._take(comparisons, number, page)
-                if all(lane.done for lane in comparisons):
-                    continue
-                # A scan that has covered nothing yet would pause at the same place for ever.
-                if self._time_is_over() and self._progress.after != began_after:
-                    return ()
-        listed = [*entries[:start], *(entry for lane in comparisons for entry in lane.entries)]
-        # What was added up on the way counts twice what a lane listed ahead of a break.
-        objects = sum(entry.count - len(entry.missing) for entry in listed)
-        self._progress = replace(self._progress, is_listed=True, listed=objects)
-        return listed
+                if not all(lane.done for lane in comparisons):
+                    yield
 
-    def _lanes(self, entries: Sequence[Entry]) -> Iterator[Lane]:
+    def _stretches(self, entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Entry], str | None]]:
+        """What lanes list one after the other, and up to which key (None: to the end).
+
+        What all lanes but the first have listed is lost in a pause: they shall not be far ahead.
+        """
+        at, lanes = 0, self._settings.lanes
+        most = lanes * STRETCH if lanes > 1 else len(entries)
+        while len(entries) - at > most:
+            yield entries[at : at + most], entries[at + most - 1].last_key
+            at += most
+        yield entries[at:], None
+
+    def _lanes(self, entries: Sequence[Entry], end: str | None) -> Iterator[Lane]:
         """Ranges of keys with about the same number of segments in each."""
         number = max(1, min(self._settings.lanes, len(entries) // SEGMENTS_A_LANE))
         after = self._progress.after
@@ -150,7 +151,7 @@ class Scan:
             until = entries[len(entries) * lane // number - 1].last_key
             yield Lane(after, until)
             after = until
-        yield Lane(after, None)
+        yield Lane(after, end)
 
     def _comparison(self, lane: Lane, entries: Sequence[Entry]) -> Comparison:
         first = entries_after(entries, lane.after)
@@ -174,12 +175,12 @@ class Scan:
                 self._progress = replace(self._progress, after=_covered(lanes))
                 if isinstance(found, Unchanged):
                     self._counts.unchanged += 1
-                    self._saw(found.entry.count - len(found.entry.missing))
-                    lane.replace_last(self._kept_up(found.entry))
+                    self._saw(found.entry.listed)
                 else:
                     self._counts.compared += 1
                     self._saw(found.listed, appeared=len(found.merged.appeared))
                     self._write(found)
+                lane.replace_last(self._kept_up(lane.entries[-1]))
         except UnreadableListing as exc:
             raise StorageUnavailable(
                 f"{self._bucket.name}: {self._bucket.endpoint_host} sent a listing that makes no "
@@ -198,7 +199,8 @@ class Scan:
         return self._clock() >= self._pause_at
 
     def _load(self, segment: str) -> Columns:
-        [columns] = self._states.load(self._bucket, [segment])
+        at = Position(self._claim.fence, self._number)
+        [columns] = self._states.load(self._bucket, [segment], at)
         return columns
 
     def _new_id(self) -> str:
@@ -223,16 +225,13 @@ class Scan:
     def _appeared(self, states: Mapping[str, ObjectState], now: float) -> list[Change]:
         """What there is to say of keys that were never seen before, by us at least."""
         older = self._older_states(list(states))
-        says_new = not self._is_baseline
+        news_after = self._news_after
         return [
             Change(event_type, key, current, previous)
             for (key, current), previous in zip(states.items(), older, strict=True)
-            if (previous or says_new) and (event_type := classify(previous, current, now=now))
+            if (previous or current.last_modified > news_after)
+            and (event_type := classify(previous, current, now=now))
         ]
-
-    @property
-    def _is_baseline(self) -> bool:
-        return self._known.is_first and self._bucket.first_scan == "baseline"
 
     def _older_states(self, keys: Sequence[str]) -> Sequence[ObjectState | None]:
         if keys and self._known.is_first and self._bucket.taken_over:
@@ -251,6 +250,7 @@ class Scan:
     ) -> None:
         self._keep_going()
         number = self._number + 1
+        counted = _by_type(changes)
         wanted = self._announcer.wanted(changes)
         order = events.sequencer(self._claim.fence, number)
         commit = Commit(
@@ -261,29 +261,40 @@ class Scan:
             recent=recent(self._bucket.name, wanted, now=now),
             strings=strings,
             no_strings=no_strings,
-            counted=Counter(change.event_type for change in changes),
+            counted=counted,
+            announced=counted if len(wanted) == len(changes) else _by_type(wanted),
+            lags_s=self._lags_s(wanted, now),
             progress=self._progress,
+            wants=self._bucket.wants if changes else "",
         )
         self._states.commit(self._claim, commit)
         self._number = number
         for event_type, times in commit.counted.items():
             self._counts.add(event_type, times)
 
+    def _lags_s(self, announced: Sequence[Change], now: float) -> list[float]:
+        """How long it took to see what was created or updated while the bucket was watched."""
+        if self._known.is_first:
+            return []
+        return [now - c.current.last_modified for c in announced if c.event_type in _HAPPENED_NOW]
+
     def _kept_up(self, entry: Entry) -> Entry:
-        """Write, renew or remove an unchanged segment's documented strings, if that is due."""
+        """Write, renew or remove a segment's documented strings, if that is due.
+
+        Those of missing rows too: they may be back before they are deletions. And of a segment
+        that was written just now too: it may be at every scan, for a few of its rows.
+        """
         now = self._clock()
         wanted = self._settings.strings
         if not (wears_out(entry, now, self._settings.ttl_s) if wanted else entry.strings_at):
             return entry
         columns = self._load(entry.id)
         kept = replace(entry, strings_at=now if wanted else 0.0)
-        gone = set(entry.missing)
-        rows = [row for row in range(len(columns)) if row not in gone]
         self._commit(
             (),
             now,
             pieces=[Piece(kept, None)],
-            strings=states_of(columns, rows, now) if wanted else {},
+            strings=states_of(columns, range(len(columns)), now) if wanted else {},
             no_strings=() if wanted else columns.keys,
         )
         return kept
@@ -294,25 +305,40 @@ class Scan:
         """Make deletions of the missing keys, unless they are so many that somebody must look."""
         held = self._held(entries)
         if held is not None:
-            return ScanEnd(complete=True, progress=self._progress, held=held)
+            return self._end(complete=True, held=held)
         for entry in entries:
             if entry.missing:
                 self._delete_missing(entry)
                 if self._time_is_over():
-                    return ScanEnd(complete=False, progress=self._progress)
-        return ScanEnd(complete=True, progress=self._progress)
+                    return self._end(complete=False)
+        return self._end(complete=True)
+
+    def _end(self, *, complete: bool, held: Held | None = None) -> ScanEnd:
+        return ScanEnd(complete, self._progress, self._number, held)
 
     def _held(self, entries: Sequence[Entry]) -> Held | None:
         missing = sum(len(entry.missing) for entry in entries)
         known = sum(entry.count for entry in entries) - self._progress.appeared
-        settings, since = self._settings, self._known.held_since
-        if not missing or self._known.released:
+        listed = self._progress.listed
+        settings, since, now = self._settings, self._known.held_since, self._clock()
+        if since and self._known.held_known:
+            # What came new since then confirms nothing.
+            known = min(known, self._known.held_known)
+            listed = max(0, known - missing)
+        # What somebody confirmed is as good as gone; the rest may be a mass deletion of its own.
+        confirmed = self._known.released
+        if missing <= confirmed:
             return None
-        if since and 0 < settings.second_look_s <= self._clock() - since:
+        if since and had_second_look(since, now=now, second_look_s=settings.second_look_s):
             return None
-        all_gone = self._progress.listed == 0
-        most_gone = known >= settings.mass_minimum and missing > known * settings.mass_share
-        return Held(missing, known, since or self._clock()) if all_gone or most_gone else None
+        is_held = is_mass(
+            missing=missing - confirmed,
+            known=known - confirmed,
+            listed=listed,
+            share=settings.mass_share,
+            minimum=settings.mass_minimum,
+        )
+        return Held(missing, known, since or now) if is_held else None
 
     def _delete_missing(self, entry: Entry) -> None:
         columns = self._load(entry.id)
@@ -337,23 +363,10 @@ def _covered(lanes: Sequence[Comparison]) -> str:
     return lanes[-1].covered
 
 
-def states_of(columns: Columns, rows: Sequence[int], now: float) -> dict[str, ObjectState]:
-    """The states of some rows by key, in the order of ``rows``."""
-    keys, etags = columns.keys, columns.etags
-    modified, sizes = columns.last_modified, columns.sizes
-    return {keys[n]: ObjectState(etags[n], modified[n] / 1000, sizes[n], now) for n in rows}
+def _by_type(changes: Sequence[Change]) -> Counter[EventType]:
+    return Counter(change.event_type for change in changes)
 
 
 def _updated(now: tuple[str, ObjectState], before: ObjectState) -> Change:
     key, current = now
     return Change(EventType.UPDATED, key, current, before)
-
-
-def wears_out(entry: Entry, now: float, ttl_s: float) -> bool:
-    """Whether a segment's strings must be written again, so that they do not expire.
-
-    Between half and three quarters of their life, by segment, so that what was written together
-    is not all written again together.
-    """
-    share = 0.5 + zlib.crc32(entry.id.encode()) / 2**34
-    return now - entry.strings_at >= ttl_s * share

@@ -5,26 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import math
+import random
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from scanning import wiring
-from scanning.adapters.configuration import parse_document
+from scanning import logs, wiring
 from scanning.conf import ScanningConf
-from scanning.core import schedule
+from scanning.core import documents, pacing, schedule
 from scanning.core.errors import (
     BucketwatchError,
     ConfigurationChanged,
-    CredentialsRejected,
     LeaseLost,
     PermanentError,
+    QueueFull,
     ScanAborted,
+    StateLost,
+    StorageUnavailable,
 )
 from scanning.core.types import BucketConfig, Claim, KeyPair, ScanCounts, ScanResult
-from scanning.read_only import ReadOnlyStates
-from scanning.scan import Scan, ScanEnd, ScanSettings
+from scanning.means import Means, ScanSettings
+from scanning.scan import Scan, ScanEnd
 
 if TYPE_CHECKING:
     import queue
@@ -47,7 +50,7 @@ class BucketScanner(threading.Thread):
     ``bucket_config`` is a ``BucketConfig`` or the documented JSON object; where that holds
     ``access_key`` and ``secret_key`` they are used, else the vault is asked. ``global_config`` is
     a ``ScanningConf`` or the documented YAML as a mapping. Without ``claim`` the scanner claims
-    the bucket itself, and fails if somebody else is scanning it.
+    the bucket itself, and fails if somebody else is scanning it. ``counts`` grow as it goes on.
 
     Call ``run()`` to scan in this thread, ``start()`` to scan in another.
     """
@@ -63,36 +66,47 @@ class BucketScanner(threading.Thread):
         claim: Claim | None = None,
         keep_going: Callable[[], None] = _never_stop,
         settings: ScanSettings | None = None,
+        counts: ScanCounts | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.bucket, self._given_pair = _bucket_and_pair(bucket_config)
-        super().__init__(name=f"scan-{self.bucket.name}", daemon=True)
+        wiring.ensure_django()
         self.conf = (
             global_config
             if isinstance(global_config, ScanningConf)
             else ScanningConf.model_validate(dict(global_config))
         )
+        self.bucket = bucket_of(bucket_config, self.conf)
+        self._given_pair = _pair_of(bucket_config)
+        super().__init__(name=f"scan-{self.bucket.name}", daemon=True)
         self._engine = wiring.engine_over(redis_client, self.conf)
         self._results = result_queue
         self._clients = client_cache
         self._claim = claim
         self._keep_going = keep_going
-        self._settings = _of(self.bucket, settings or _in_one_go(self.conf))
+        self._settings = (
+            _of(self.bucket, settings) if settings else in_one_go(self.bucket, self.conf)
+        )
+        self._counts = counts or ScanCounts()
         self._clock = clock
         self.result: ScanResult | None = None
 
     def run(self) -> None:
-        outcome = _Outcome(self.bucket.name, self._clock)
+        outcome = Outcome(self.bucket.name, self._clock, self._counts)
         claim = self._claim
-        with outcome:
-            claim = claim or self._take_claim()
-            with self._engine.heartbeat.keeping(claim):
-                outcome.end = _scan_with_credentials(
-                    self._scan(claim, outcome.counts), self.bucket, self._given_pair
-                )
-        self.result = outcome.result()
-        if claim is not None:
-            self._give_back(claim, self.result, outcome.error)
+        with ExitStack() as log_lines:
+            with outcome:
+                claim = claim or self._take_claim()
+                log_lines.enter_context(logs.about(claim))
+                with self._engine.heartbeat.keeping(claim):
+                    outcome.end = _scan_with_credentials(
+                        self._scan(claim, outcome.counts), self.bucket, self._given_pair
+                    )
+            self.result = outcome.result()
+            _log_what_came_of(self.result)
+            if claim is not None:
+                self.result = self._give_back(claim, self.result, outcome.error)
+        if self._engine is not wiring.engine():
+            self._engine.gates.close()
         if self._results is not None:
             self._results.put(self.result)
 
@@ -100,69 +114,81 @@ class BucketScanner(threading.Thread):
         slots = self.conf.parallel.rate_limit_per_region
         claim = self._engine.leases.claim(self.bucket, slots=slots)
         if claim is None:
-            raise LeaseLost(f"{self.bucket.name} is being scanned, or its region has no free slot")
+            raise LeaseLost.not_to_be_had(self.bucket.name)
         # A documented JSON object of the older monitor's knows no generation.
         if self.bucket.generation not in {0, claim.generation}:
             self._engine.leases.release(claim)
             raise ConfigurationChanged(f"{self.bucket.name}: changed since it was read")
         self.bucket = replace(self.bucket, generation=claim.generation)
+        self._engine.gates.at(self.bucket.endpoint).probe_now(self.bucket.name)
         return claim
 
     def _scan(self, claim: Claim, counts: ScanCounts) -> Callable[[KeyPair], Scan]:
         return lambda pair: Scan(
             self.bucket,
             claim,
-            storage=wiring.storage(self._clients, self.bucket, pair, self.conf),
-            states=self._engine.states,
-            clock=self._clock,
-            keep_going=self._keep_going,
-            settings=self._settings,
-            counts=counts,
+            Means(
+                storage=wiring.storage(self._clients, self.bucket, pair, self._engine.gates),
+                states=self._engine.states,
+                clock=self._clock,
+                keep_going=self._keep_going,
+                settings=self._settings,
+                counts=counts,
+            ),
         )
 
-    def _give_back(self, claim: Claim, result: ScanResult, error: Exception | None) -> None:
+    def _give_back(self, claim: Claim, result: ScanResult, error: Exception | None) -> ScanResult:
+        """Give the claim back; returns the result, with when it is tried again if that is slow."""
         try:
-            if isinstance(error, ScanAborted):
+            # That Redis forgot the bucket is kept apart from how its last scan ended.
+            if isinstance(error, ScanAborted | StateLost):
                 self._engine.leases.release(claim)
-            else:
-                paused = result.ok and not result.complete
-                due = self._clock() if paused else self._next_due(claim)
-                self._engine.leases.finish(claim, result, next_due=due)
+                return result
+            due = self._next_due(claim, result, error)
+            if due and result.permanent:
+                again = _again(due - self._schedules_time(claim))
+                result = replace(result, error=f"{result.error}; {again}")
+            failures = 0 if result.ok else claim.failures + 1
+            self._engine.leases.finish(claim, result, next_due=due, failures=failures)
         except BucketwatchError as exc:
             # The lease expires by itself; what was committed stays committed.
             logger.warning("%s: could not record the end of the scan: %s", self.bucket.name, exc)
+        return result
 
-    def _next_due(self, claim: Claim) -> float | None:
+    def _next_due(self, claim: Claim, result: ScanResult, error: Exception | None) -> float | None:
         if claim.offset_s is None:
             return None  # the schedule does not know this bucket (yet)
+        now = self._schedules_time(claim)
+        jitter = random.random()  # noqa: S311 - spreads what failed together
         interval_s = self.bucket.polling_interval_s or self.conf.defaults.polling_interval
-        return schedule.next_due(claim.offset_s, interval_s, now=self._clock())
+        failures, retry = claim.failures + 1, self.conf.retry
+        gate = self._engine.gates.at(self.bucket.endpoint)
+        match error:
+            case StorageUnavailable() if gate.refuses(self.bucket.name):
+                return gate.look().wait_until  # to try it then, or to wait with the others
+            case None if not result.complete:
+                return now  # it only let others go first
+            case None | QueueFull():  # consumers may make room at any moment
+                return schedule.next_due(claim.offset_s, interval_s, now=now)
+            case PermanentError():
+                return now + pacing.slow_poll_s(
+                    failures, interval_s=interval_s, longest_s=retry.permanent, jitter=jitter
+                )
+        return now + pacing.back_off_s(failures, longest_s=retry.longest, jitter=jitter)
+
+    @staticmethod
+    def _schedules_time(claim: Claim) -> float:
+        """Now by Redis's clock, which says what is due.
+
+        By a clock that is behind it a scan ends before its own scheduled start: that would come
+        next, over and over again.
+        """
+        return claim.taken_at + time.monotonic() - claim.arrived_s
 
 
-def dry_run(bucket: BucketConfig, conf: ScanningConf, clients: S3ClientCache) -> ScanResult:
-    """Say what a scan would find; claims nothing, writes nothing, asks for no object's metadata."""
-    outcome = _Outcome(bucket.name, time.time)
-    with outcome:
-        outcome.end = _scan_with_credentials(
-            lambda pair: Scan(
-                replace(bucket, fetch_metadata=False),
-                Claim(bucket.name, bucket.region, 0, bucket.generation, 0.0, None, 0.0, 0),
-                storage=wiring.storage(clients, bucket, pair, conf),
-                states=ReadOnlyStates(wiring.engine().states),
-                clock=time.time,
-                keep_going=_never_stop,
-                settings=replace(_of(bucket, _in_one_go(conf)), lanes=1),
-                counts=outcome.counts,
-            ),
-            bucket,
-            None,
-        )
-    return outcome.result()
-
-
-def _in_one_go(conf: ScanningConf) -> ScanSettings:
+def in_one_go(bucket: BucketConfig, conf: ScanningConf) -> ScanSettings:
     """Somebody waits for this scan: it does not pause for other buckets."""
-    return replace(wiring.scan_settings(conf), slice_s=math.inf)
+    return _of(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
 
 
 def _of(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
@@ -172,24 +198,18 @@ def _of(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
 def _scan_with_credentials(
     scan: Callable[[KeyPair], Scan], bucket: BucketConfig, given: KeyPair | None
 ) -> ScanEnd:
-    pair = given or wiring.credentials().get(bucket.credential)
-    try:
-        return scan(pair).run()
-    except CredentialsRejected:
-        # The keys may have been rotated since our snapshot: look once more, try once more.
-        fresh = given or wiring.credentials().reload().get(bucket.credential)
-        if fresh == pair:
-            raise
-        return scan(fresh).run()
+    if given is not None:
+        return scan(given).run()
+    return wiring.with_keys(bucket, lambda pair: scan(pair).run())
 
 
-class _Outcome:
+class Outcome:
     """Takes the errors of a block of scanning, and says how it ended."""
 
-    def __init__(self, bucket: str, clock: Callable[[], float]) -> None:
+    def __init__(self, bucket: str, clock: Callable[[], float], counts: ScanCounts) -> None:
         self._bucket, self._clock = bucket, clock
         self._started_at = clock()
-        self.counts = ScanCounts()
+        self.counts = counts
         self.end: ScanEnd | None = None
         self.error: Exception | None = None
 
@@ -210,7 +230,7 @@ class _Outcome:
 
     def result(self) -> ScanResult:
         error, end = self.error, self.end
-        result = ScanResult(
+        return ScanResult(
             bucket=self._bucket,
             started_at=self._started_at,
             duration_s=self._clock() - self._started_at,
@@ -223,41 +243,48 @@ class _Outcome:
             error=str(error) if error else "",
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
+            commit=end.commit if end else None,
         )
-        if error is None and self.counts.changes:
-            _log_changes(result)
-        if result.held is not None:
-            logger.warning(
-                "%s: %d of %d known objects are gone; held until somebody confirms the deletion",
-                self._bucket,
-                result.held.missing,
-                result.held.known,
-            )
-        return result
 
 
-def _log_changes(result: ScanResult) -> None:
+def _again(seconds: float) -> str:
+    pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004
+    return f"tried again after {pause}, or once the bucket or its credential is saved"
+
+
+def _log_what_came_of(result: ScanResult) -> None:
     counts = result.counts
-    logger.info(
-        "%s: %d objects, %d created, %d updated, %d detected, %d deleted in %.3f s",
-        result.bucket,
-        counts.objects,
-        counts.created,
-        counts.updated,
-        counts.detected,
-        counts.deleted,
-        result.duration_s,
-    )
+    if result.ok and counts.changes:
+        logger.info(
+            "%s: %d objects, %d created, %d updated, %d detected, %d deleted in %.3f s",
+            result.bucket,
+            counts.objects,
+            counts.created,
+            counts.updated,
+            counts.detected,
+            counts.deleted,
+            result.duration_s,
+        )
+    if result.held is not None:
+        logger.warning(
+            "%s: %d of %d known objects are gone; held until somebody confirms the deletion",
+            result.bucket,
+            result.held.missing,
+            result.held.known,
+        )
 
 
-def _bucket_and_pair(
-    given: BucketConfig | Mapping[str, Any],
-) -> tuple[BucketConfig, KeyPair | None]:
+def bucket_of(given: BucketConfig | Mapping[str, Any], conf: ScanningConf) -> BucketConfig:
+    """A bucket as we know it, of one or of the documented JSON object."""
     if isinstance(given, BucketConfig):
-        return given, None
-    bucket = parse_document(str(given["name"]), given, notifications=True)
-    if "bucketwatch" not in given:  # written by or for an older monitor: what it knew counts
-        bucket = replace(bucket, taken_over=True)
-    if given.get("access_key") and given.get("secret_key"):
-        return bucket, KeyPair(str(given["access_key"]), str(given["secret_key"]))
-    return bucket, None
+        return given
+    document = {"endpoint": conf.defaults.endpoint} | dict(given)
+    bucket = documents.parse(str(given["name"]), document, notifications=True)
+    # Written by or for an older monitor: what it knew counts.
+    return bucket if "bucketwatch" in given else replace(bucket, taken_over=True)
+
+
+def _pair_of(given: BucketConfig | Mapping[str, Any]) -> KeyPair | None:
+    if isinstance(given, BucketConfig) or not (given.get("access_key") and given.get("secret_key")):
+        return None
+    return KeyPair(str(given["access_key"]), str(given["secret_key"]))

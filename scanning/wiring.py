@@ -1,4 +1,7 @@
-"""The one place that builds adapters; each once per process, anew in a forked child."""
+"""The one place that builds adapters; each once per process, anew in a forked child.
+
+What is *impatient* is for somebody who waits in front of a page: it gives up at once.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,43 @@ import os
 import threading
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import django
 from django.apps import apps
 from django.conf import settings
 
-from scanning.adapters import stats, vault_infisical, vault_local
+from scanning.adapters import vault_infisical, vault_local
 from scanning.adapters.clearing import Clearing
-from scanning.adapters.configuration import ConfigurationStore, parse_document
-from scanning.adapters.leases import RedisLeases, RedisStatuses
+from scanning.adapters.configuration import BucketCache, ConfigurationStore
+from scanning.adapters.leases import RedisLeases
+from scanning.adapters.losses import Losses
+from scanning.adapters.pace import RedisPaces
 from scanning.adapters.recent_events import RecentEvents
-from scanning.adapters.redis_connection import RedisConnection, RedisHealth
+from scanning.adapters.redis_connection import RedisConnection
 from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.adapters.schedule_store import ScheduleStore
 from scanning.adapters.state import RedisStates
+from scanning.adapters.statuses import RedisStatuses
+from scanning.adapters.telemetry import TelemetryStore
 from scanning.adapters.vault_snapshot import CredentialSnapshot
-from scanning.core.errors import BucketwatchError, ConfigurationError
+from scanning.core.errors import (
+    BucketwatchError,
+    CredentialsRejected,
+)
+from scanning.gates import Gates
 from scanning.heartbeat import LeaseHeartbeat
-from scanning.scan import ScanSettings
+from scanning.means import ScanSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable
 
     import redis
 
     from scanning.conf import ScanningConf
-    from scanning.core.addresses import AddressRules
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.ports import Storage, Vault
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 PROBE_S = 5.0
@@ -56,7 +64,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def ensure_django() -> None:
-    """Make `MultiRegionMonitor` usable from a plain Python shell, as its documentation shows."""
+    """Make the documented classes usable from a plain Python shell, as the documentation shows."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bucketwatch.settings")
     if not apps.ready:
         django.setup()
@@ -79,7 +87,10 @@ def _once(build: Callable[[], T]) -> Callable[[], T]:
 
 def reset() -> None:
     """Forget what was built, so that changed settings count (tests; after a fork)."""
+    of_this_process: Engine | None = _built.get((os.getpid(), "engine"))
     _built.clear()
+    if of_this_process is not None:
+        of_this_process.gates.close()
 
 
 def conf() -> ScanningConf:
@@ -95,6 +106,7 @@ class Engine:
     leases: RedisLeases
     states: RedisStates
     heartbeat: LeaseHeartbeat
+    gates: Gates
 
 
 def engine_over(client: redis.Redis, scanning: ScanningConf) -> Engine:
@@ -126,12 +138,25 @@ def engine() -> Engine:
 
 def _engine(link: RedisConnection, scanning: ScanningConf) -> Engine:
     leases = RedisLeases(link)
-    return Engine(link, leases, RedisStates(link, scanning), LeaseHeartbeat(leases))
+    # A probe is one request that may time out, and a scan around it.
+    probe_s = scanning.storage.connect_timeout + scanning.storage.read_timeout + PROBE_S
+    return Engine(
+        connection=link,
+        leases=leases,
+        states=RedisStates(link, scanning),
+        heartbeat=LeaseHeartbeat(leases),
+        gates=Gates(RedisPaces(link), scanning.endpoint_limits, probe_s=probe_s),
+    )
 
 
 @_once
 def configuration() -> ConfigurationStore:
     return ConfigurationStore(connection())
+
+
+@_once
+def bucket_cache() -> BucketCache:
+    return BucketCache(configuration())
 
 
 @_once
@@ -151,6 +176,16 @@ def impatient_schedule() -> ScheduleStore:
 
 
 @_once
+def losses() -> Losses:
+    return Losses(connection())
+
+
+@_once
+def impatient_losses() -> Losses:
+    return Losses(impatient_connection())
+
+
+@_once
 def clearing() -> Clearing:
     return Clearing(connection(), conf().redis)
 
@@ -166,8 +201,40 @@ def recent_events() -> RecentEvents:
 
 
 @_once
+def impatient_states() -> RedisStates:
+    """For looking at what is known, in front of a page."""
+    return RedisStates(impatient_connection(), conf())
+
+
+@_once
+def replay_states() -> RedisStates:
+    """For replays: half of the queue stays free for what happens meanwhile."""
+    scanning = conf()
+    half = scanning.queue.model_copy(update={"high_water": max(1, scanning.queue.high_water // 2)})
+    return RedisStates(connection(), scanning.model_copy(update={"queue": half}))
+
+
+@_once
+def impatient_paces() -> RedisPaces:
+    return RedisPaces(impatient_connection())
+
+
+@_once
+def followed_events() -> RecentEvents:
+    """For somebody who follows them, and waits for those to come."""
+    return RecentEvents(RedisConnection(conf().redis, patience_s=1.0))
+
+
+@_once
 def client_cache() -> S3ClientCache:
     return S3ClientCache(conf())
+
+
+def preload() -> None:
+    """Load what every worker needs, S3's description above all: children forked later share it."""
+    S3ClientCache(conf()).get_client("s3.invalid", "none", "none")
+    impatient_connection().health()
+    reset()
 
 
 @_once
@@ -188,25 +255,37 @@ def vault() -> Vault:
     site = settings.SITE
     if site.uses_infisical:
         return vault_infisical.open_infisical_vault(site)
-    key = site.vault_key.get_secret_value() if site.vault_key else None
-    return vault_local.open_local_vault(settings.DATA_DIR, key)
+    return embedded_vault()
 
 
-def rotate_vault_key() -> Path:
-    """Give the embedded vault a new key; returns the file that holds it."""
-    site = settings.SITE
-    if site.uses_infisical:
-        raise ConfigurationError(
-            "The keys are in Infisical, as the INFISICAL_ variables say: the embedded vault is "
-            "not in use"
-        )
-    key = site.vault_key.get_secret_value() if site.vault_key else None
-    return vault_local.rotate_key(settings.DATA_DIR, key)
+def embedded_vault() -> Vault:
+    return vault_local.open_local_vault(settings.DATA_DIR, vault_key())
+
+
+def vault_key() -> str | None:
+    """The key of the embedded vault, if one is configured."""
+    key = settings.SITE.vault_key
+    return key.get_secret_value() if key else None
 
 
 @_once
 def credentials() -> CredentialSnapshot:
     return CredentialSnapshot(vault())
+
+
+def with_keys(bucket: BucketConfig, use: Callable[[KeyPair], T]) -> T:
+    """What ``use`` makes of the bucket's key pair.
+
+    Where S3 refuses it, it may have been rotated since our snapshot: look once more, try once more.
+    """
+    pair = credentials().get(bucket.credential)
+    try:
+        return use(pair)
+    except CredentialsRejected:
+        fresh = credentials().reload().get(bucket.credential)
+        if fresh == pair:
+            raise
+        return use(fresh)
 
 
 def vault_age_s() -> float | None:
@@ -217,42 +296,20 @@ def vault_age_s() -> float | None:
         return None
 
 
-def storage(
-    clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, scanning: ScanningConf
-) -> Storage:
-    return S3Storage(clients, bucket, pair, scanning)
+def storage(clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, gates: Gates) -> Storage:
+    """A bucket whose requests wait their turn."""
+    gates.keeps_connections(clients)
+    return S3Storage(clients, bucket, pair, gate=gates.at(bucket.endpoint))
 
 
-def bucket_config(name: str, document: Mapping[str, Any], *, notifications: bool) -> BucketConfig:
-    """The engine's view of a configuration document; what makes no sense raises."""
-    return parse_document(name, document, notifications=notifications)
+def impatient_storage(bucket: BucketConfig, pair: KeyPair) -> Storage:
+    """The same for somebody who waits in front of a page: at once, and short time-outs."""
+    return S3Storage(probing_clients(), bucket, pair)
 
 
-def first_keys(
-    name: str, document: Mapping[str, Any], pair: KeyPair, *, most: int
-) -> tuple[str, ...]:
-    """The first keys of the bucket that a configuration document describes: one request.
-
-    Raises the errors of S3.
-    """
-    bucket = bucket_config(name, document, notifications=True)
-    source = storage(probing_clients(), bucket, pair, conf())
-    page = source.page("", most)
-    return tuple(source.rows(page.entries).keys)
-
-
-def address_rules() -> AddressRules:
-    """Which addresses buckets and webhooks may be at."""
-    return conf().address_rules
-
-
-def redis_health() -> RedisHealth:
-    return impatient_connection().health()
-
-
-def metrics() -> dict[str, Any]:
-    """The documented `/metrics` object. Raises RedisUnavailable."""
-    return stats.read(impatient_connection(), conf())
+@_once
+def telemetry_store() -> TelemetryStore:
+    return TelemetryStore(impatient_connection(), conf())
 
 
 def scan_settings(scanning: ScanningConf) -> ScanSettings:
