@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
 
-from scanning import wiring
-from scanning.core.errors import BucketwatchError
+from scanning import facade
+from scanning.management.engine_command import EngineCommand
 
 _SET_IT = """\
 The vault has a new key, which is in {key}. Now:
@@ -23,15 +22,12 @@ The vault has a new key, which is in {key}. Now:
 Backups of the vault that were made before need the old key."""
 
 
-class Command(BaseCommand):
+class Command(EngineCommand):
     help = (
         "Encrypt the embedded vault with a new key, and say what to do with it. "
         "The key itself is never printed. May be interrupted at any moment."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        try:
-            key = wiring.rotate_vault_key()
-        except BucketwatchError as exc:
-            raise CommandError(str(exc)) from exc
+        key = facade.rotate_vault_key()
         self.stdout.write((_SET_IT if settings.SITE.vault_key else _FOUND).format(key=key))

@@ -14,6 +14,7 @@ def region_list(text: str) -> list[str]:
 
 class Command(BaseCommand):
     help = "Run the scheduler, the workers and the web server until SIGTERM or Ctrl-C."
+    requires_system_checks = ("configuration",)  # others load every page: 20 MiB
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--no-web", action="store_true", help="do not serve HTTP here")

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.conf import settings
+from django.core.management.base import CommandError
+from django.db import DatabaseError
+from django.utils.module_loading import import_string
 
-from scanning import wiring
-from scanning.core.errors import BucketwatchError
-from scanning.scanner import BucketScanner, dry_run
+from scanning import facade, wiring
+from scanning.by_hand import (
+    Announced,
+    Result,
+    Said,
+    ScansByHand,
+    Verified,
+    dry_run,
+    repair,
+    scan_now,
+    verify,
+)
+from scanning.core.types import ScanResult
+from scanning.management.engine_command import FAILED, INTERRUPTED, UNKNOWN, EngineCommand
+from scanning.management.printing import event_line
+from scanning.management.progress import ProgressBar
+from scanning.management.scan_lines import line_of
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Iterable
+    from collections.abc import Callable, Sequence
 
-    from scanning.core.types import BucketConfig, Claim, ScanResult
+    from scanning.by_hand import Arrival, Watched
+    from scanning.core.types import BucketConfig
 
-_TRY_AGAIN_S = 0.25
-FAILED, UNKNOWN = 1, 2
+_DRAW_S = 0.2
 
 
-class Command(BaseCommand):
+class Command(EngineCommand):
     help = (
         "Scan buckets now, due or not, and print a line for each. "
-        "Exit status: 0 all scanned, 1 a scan failed, 2 an unknown name."
+        "Exit status: 0 all scanned, and nothing is left that --full found wrong; 1 otherwise; "
+        "2 an unknown name; 130 interrupted."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -37,7 +54,20 @@ class Command(BaseCommand):
         parser.add_argument("--region", metavar="R", help="every active bucket of one region")
         parser.add_argument("--json", action="store_true", help="one JSON object a bucket")
         parser.add_argument(
-            "--dry-run", action="store_true", help="list and compare only; write nothing anywhere"
+            "--dry-run",
+            action="store_true",
+            help="list and compare only, print what would be announced; write nothing anywhere",
+        )
+        parser.add_argument(
+            "--full",
+            action="store_true",
+            help="trust no digest: compare all that is stored with the listing, row by row, and "
+            "say what is wrong; writes nothing",
+        )
+        parser.add_argument(
+            "--repair",
+            action="store_true",
+            help="with --full: mend what is wrong, scan, and announce what that finds",
         )
         parser.add_argument(
             "--wait",
@@ -49,92 +79,90 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
         self._json: bool = options["json"]
-        self._dry_run: bool = options["dry_run"]
-        self._wait_s: float = options["wait"]
-        self._output = threading.Lock()
-        try:
-            chosen = self._choose(options["names"], options["all"], options["region"])
-            failed = self._scan_all(chosen)
-        except BucketwatchError as exc:
-            raise CommandError(str(exc), returncode=FAILED) from exc
+        scan = _kind_of_scan(options)
+        if not options["dry_run"]:
+            _compare_with_the_database()
+        buckets = _choose(options["names"], options["all"], options["region"])
+        with ProgressBar(expected=facade.expected_objects(buckets)) as self._bar:
+            failed = self._scan_all(buckets, scan)
         if failed:
             sys.exit(FAILED)
 
-    def _choose(self, names: list[str], every: bool, region: str | None) -> list[BucketConfig]:  # noqa: FBT001
-        if sum([bool(names), every, bool(region)]) != 1:
-            raise CommandError(
-                "say what to scan: bucket names, or --all, or --region R", returncode=UNKNOWN
-            )
-        known = wiring.configuration().load().buckets
-        if unknown := [name for name in names if name not in known]:
-            raise CommandError(
-                f"unknown bucket{'s' * (len(unknown) > 1)}: {', '.join(unknown)}",
-                returncode=UNKNOWN,
-            )
-        if names:
-            return [known[name] for name in dict.fromkeys(names)]
-        active = [bucket for bucket in known.values() if bucket.active]
-        chosen = [bucket for bucket in active if every or bucket.region == region]
-        if region and not chosen:
-            raise CommandError(f"no active bucket in region {region}", returncode=UNKNOWN)
-        return chosen
-
-    def _scan_all(self, buckets: Iterable[BucketConfig]) -> bool:
-        """Scan all, as many at once as a region's limit; True if any failed."""
-        failed = False
+    def _scan_all(self, buckets: Sequence[BucketConfig], scan: Callable[[Watched], Result]) -> int:
+        """Scan all, as many at once as a region's limit; how many failed."""
         parallel = wiring.conf().parallel
         most = min(parallel.rate_limit_per_region, parallel.max_workers)
-        with ThreadPoolExecutor(most, thread_name_prefix="scan") as pool:
-            for done in as_completed([pool.submit(self._scan, bucket) for bucket in buckets]):
-                result = done.result()
-                failed |= not result.ok
-                self._print(result)
+        done = failed = 0
+        with ScansByHand(buckets, scan, at_once=most) as scans:
+            try:
+                for arrival in scans.arrivals(every_s=_DRAW_S):
+                    if arrival is not None:
+                        self._print(arrival)
+                    if isinstance(arrival, Result):
+                        done += 1
+                        failed += not arrival.ok
+                    self._show(scans.watched, done)
+            except KeyboardInterrupt:
+                self._print(Said("Stopping …"))
+                for result in scans.stop():
+                    done += 1
+                    self._print(result)
+                self._print(Said(f"Interrupted: {done} of {len(buckets)} buckets were scanned"))
+                sys.exit(INTERRUPTED)
         return failed
 
-    def _scan(self, bucket: BucketConfig) -> ScanResult:
-        conf, clients = wiring.conf(), wiring.client_cache()
-        if self._dry_run:
-            return dry_run(bucket, conf, clients)
-        # Without a claim after the wait, the scanner tries once more and says what is in the way.
-        scanner = BucketScanner(
-            bucket, wiring.connection().client, conf, None, clients, claim=self._claim(bucket)
+    def _show(self, watched: Sequence[Watched], done: int) -> None:
+        counts = [scan.counts for scan in watched]
+        pages, events = sum(c.pages for c in counts), sum(c.changes for c in counts)
+        self._bar.show(
+            sum(c.objects for c in counts),
+            f"{pages} pages, {events} events, {done}/{len(watched)} buckets",
         )
-        scanner.run()
-        assert scanner.result is not None  # noqa: S101 - run() always sets it
-        return scanner.result
 
-    def _claim(self, bucket: BucketConfig) -> Claim | None:
-        leases, slots = wiring.engine().leases, wiring.conf().parallel.rate_limit_per_region
-        until = time.monotonic() + self._wait_s
-        said = False
-        while (claim := leases.claim(bucket, slots=slots)) is None and time.monotonic() < until:
-            if not said:
-                said = True
-                self._say(
-                    f"{bucket.name}: a worker is scanning it, or its region has no free slot; "
-                    f"waiting up to {self._wait_s:g} s"
-                )
-            time.sleep(_TRY_AGAIN_S)
-        return claim
-
-    def _say(self, line: str) -> None:
-        with self._output:
-            self.stderr.write(line)
-
-    def _print(self, result: ScanResult) -> None:
-        with self._output:
-            self.stdout.write(json.dumps(result.as_json()) if self._json else _line(result))
+    def _print(self, arrival: Arrival) -> None:
+        with self._bar.above():
+            match arrival:
+                case Said():
+                    self.stderr.write(arrival.line)
+                case Announced():
+                    for text in arrival.notifications:
+                        self.stdout.write(text if self._json else event_line(json.loads(text)))
+                case ScanResult() | Verified():
+                    shown = json.dumps(arrival.as_json()) if self._json else line_of(arrival)
+                    self.stdout.write(shown)
 
 
-def _line(result: ScanResult) -> str:
-    if not result.ok:
-        return f"{result.bucket}: FAILED after {result.duration_s:.2f} s: {result.error}"
-    counts = result.counts
-    line = (
-        f"{result.bucket}: {counts.objects} objects, {counts.created} created, "
-        f"{counts.updated} updated, {counts.detected} detected, {counts.deleted} deleted, "
-        f"{result.duration_s:.2f} s"
-    )
-    if result.held is None:
-        return line
-    return f"{line}; {result.held.missing} missing, held until somebody confirms the deletion"
+def _kind_of_scan(options: dict[str, Any]) -> Callable[[Watched], Result]:
+    if options["repair"] and not options["full"]:
+        raise CommandError("--repair goes with --full", returncode=UNKNOWN)
+    if options["full"] and options["dry_run"]:
+        raise CommandError("--full writes nothing: leave --dry-run away", returncode=UNKNOWN)
+    if options["full"]:
+        return partial(repair if options["repair"] else verify, wait_s=options["wait"])
+    return dry_run if options["dry_run"] else partial(scan_now, wait_s=options["wait"])
+
+
+def _compare_with_the_database() -> None:
+    """Find out what Redis forgot if no monitor has; without the database, scan all the same."""
+    if not wiring.losses().trusted():
+        with contextlib.suppress(DatabaseError):
+            import_string(settings.LOOK_FOR_LOSSES)()
+
+
+def _choose(names: list[str], every: bool, region: str | None) -> list[BucketConfig]:  # noqa: FBT001
+    if sum([bool(names), every, bool(region)]) != 1:
+        raise CommandError(
+            "say what to scan: bucket names, or --all, or --region R", returncode=UNKNOWN
+        )
+    known = wiring.configuration().load().buckets
+    if unknown := [name for name in names if name not in known]:
+        raise CommandError(
+            f"unknown bucket{'s' * (len(unknown) > 1)}: {', '.join(unknown)}", returncode=UNKNOWN
+        )
+    if names:
+        return [known[name] for name in dict.fromkeys(names)]
+    active = [bucket for bucket in known.values() if bucket.active]
+    chosen = [bucket for bucket in active if every or bucket.region == region]
+    if region and not chosen:
+        raise CommandError(f"no active bucket in region {region}", returncode=UNKNOWN)
+    return chosen

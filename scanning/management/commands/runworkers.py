@@ -11,6 +11,7 @@ from scanning.management.commands.runmonitor import region_list
 
 class Command(BaseCommand):
     help = "Run the workers of all regions, or of some, until SIGTERM or Ctrl-C."
+    requires_system_checks = ("configuration",)  # others load every page: 20 MiB
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
