@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from buckets import validators
 from buckets.models.credentials import Credential
+from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, EventType
 
-EVENT_TYPES = ("created", "updated", "detected", "deleted")
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from django.db.models import QuerySet
+
+EVENT_TYPES = tuple(kind.value for kind in EventType)
 
 
 class Bucket(models.Model):
@@ -55,7 +62,17 @@ class Bucket(models.Model):
         "webhook_token_url",
         "webhook_secret_in_redis",
     )
-    CONFIGURATION = ("name", *CHANGEABLE, "taken_over", "generation", "added_at", "updated_at")
+    CONFIGURATION = (
+        "name",
+        *CHANGEABLE,
+        "taken_over",
+        "generation",
+        "resumed_at",
+        "added_at",
+        "updated_at",
+    )
+    # What `remembered_commit_at` goes by.
+    EXPECTATION = ("generation", "resumed_at", "last_commit_at", "last_commit_generation")
 
     name = models.CharField(
         max_length=63,
@@ -86,8 +103,8 @@ class Bucket(models.Model):
         validators=[
             MinValueValidator(1, "Enter at least 1 second, or leave it empty for the default."),
             MaxValueValidator(
-                validators.LONGEST_INTERVAL_S,
-                f"Enter at most {validators.LONGEST_INTERVAL_S} seconds (7 days).",
+                LONGEST_INTERVAL_S,
+                f"Enter at most {LONGEST_INTERVAL_S} seconds (7 days).",
             ),
         ],
         help_text="Seconds between two scans; left empty, the configured default.",
@@ -135,7 +152,7 @@ class Bucket(models.Model):
         blank=True,
         validators=[
             MinValueValidator(1, "Enter at least 1 lane, or leave it empty for the default."),
-            MaxValueValidator(validators.MOST_LANES, f"Enter at most {validators.MOST_LANES}."),
+            MaxValueValidator(MOST_LANES, f"Enter at most {MOST_LANES}."),
         ],
         help_text="Most listings at once in this bucket, if it is large; "
         "left empty, the configured default.",
@@ -163,6 +180,11 @@ class Bucket(models.Model):
         help_text="Imported from the older monitor: what it knew of objects counts as known.",
     )
     generation = models.BigIntegerField(default=0, editable=False)
+    resumed_at = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="When somebody last said how to go on after Redis forgot the bucket.",
+    )
     added_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -181,6 +203,15 @@ class Bucket(models.Model):
     last_error_at = models.DateTimeField(null=True, editable=False)
     held_since = models.DateTimeField(null=True, editable=False)
     held_missing = models.BigIntegerField("objects missing", default=0, editable=False)
+    next_scan_at = models.DateTimeField(
+        "next scan",
+        null=True,
+        editable=False,
+        help_text="As the last scan left it; saving the bucket brings a failing one forward.",
+    )
+    last_commit_at = models.DateTimeField(null=True, editable=False)
+    last_commit_generation = models.BigIntegerField(null=True, editable=False)
+    lost_since = models.DateTimeField("forgotten by Redis since", null=True, editable=False)
 
     class Meta:
         ordering = ["name"]
@@ -197,9 +228,11 @@ class Bucket(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(polling_interval__isnull=True)
-                | Q(polling_interval__range=(1, validators.LONGEST_INTERVAL_S)),
+                | Q(polling_interval__range=(1, LONGEST_INTERVAL_S)),
                 name="bucket_polling_interval",
-                violation_error_message="Enter a polling interval from 1 to 604800 seconds.",
+                violation_error_message=(
+                    f"Enter a polling interval from 1 to {LONGEST_INTERVAL_S} seconds."
+                ),
             ),
             models.CheckConstraint(
                 condition=Q(webhook_client_id="", webhook_token_url="")
@@ -208,9 +241,9 @@ class Bucket(models.Model):
                 violation_error_message="Webhook OAuth2 needs client id and token URL, or neither.",
             ),
             models.CheckConstraint(
-                condition=Q(lanes__isnull=True) | Q(lanes__range=(1, validators.MOST_LANES)),
+                condition=Q(lanes__isnull=True) | Q(lanes__range=(1, MOST_LANES)),
                 name="bucket_lanes",
-                violation_error_message=f"Enter 1 to {validators.MOST_LANES} lanes.",
+                violation_error_message=f"Enter 1 to {MOST_LANES} lanes.",
             ),
             models.CheckConstraint(
                 condition=Q(first_scan__in=["announce", "baseline"]), name="bucket_first_scan"
@@ -231,7 +264,7 @@ class Bucket(models.Model):
                 fields = self.CONFIGURATION
             if fields is None or set(fields) & set(self.CONFIGURATION):
                 self._notice_a_move()
-                fields = fields and {*fields, "generation", "updated_at"}
+                fields = fields and {*fields, "generation", "taken_over", "updated_at"}
             super().save(*args, **kwargs | {"update_fields": fields})
 
     def clean(self) -> None:
@@ -260,6 +293,23 @@ class Bucket(models.Model):
         if errors:
             raise ValidationError(errors)
 
+    @staticmethod
+    def start_over(chosen: QuerySet[Bucket]) -> None:
+        """Begin a new generation of each, as `save` does of those that moved; mirror them then."""
+        chosen.update(
+            generation=Greatest(F("generation") + 1, Value(time.time_ns() // 1000)),
+            taken_over=Case(When(object_count=None, then=F("taken_over")), default=False),
+            updated_at=timezone.now(),
+        )
+
+    @property
+    def remembered_commit_at(self) -> datetime | None:
+        """The last commit that Redis has to know of; None if there was none that counts."""
+        at = self.last_commit_at
+        if at is None or self.last_commit_generation != self.generation:
+            return None
+        return at if self.resumed_at is None or self.resumed_at < at else None
+
     @property
     def wanted_events(self) -> list[str]:
         """The event types that are announced, as the wire contract names them."""
@@ -285,12 +335,15 @@ class Bucket(models.Model):
         stored = (
             Bucket.objects.select_for_update()
             .filter(pk=self.pk)
-            .values_list("name", "endpoint", "region", "prefix", "generation")
+            .values_list("name", "endpoint", "prefix", "generation", "object_count")
             .first()
         )
         self.renamed_from = stored[0] if stored and stored[0] != self.name else ""
-        if stored and stored[:4] == (self.name, self.endpoint, self.region, self.prefix):
-            self.generation = stored[4]
-        else:
-            now_us = time.time_ns() // 1000
-            self.generation = max(now_us, stored[4] + 1 if stored else 0, self.generation)
+        is_same = stored and stored[:3] == (self.name, self.endpoint, self.prefix)
+        if stored and is_same:
+            self.generation = stored[3]
+            return
+        now_us = time.time_ns() // 1000
+        self.generation = max(now_us, stored[3] + 1 if stored else 0, self.generation)
+        # An older monitor's states were for before the first complete scan, and for that bucket.
+        self.taken_over = self.taken_over and (stored is None or stored[4] is None)

@@ -32,19 +32,34 @@ from buckets.services.buckets import (
     CHANGEABLE,
     BucketExists,
     add_bucket,
-    delete_bucket,
-    release_hold,
-    scan_now,
     set_monitoring,
     set_notifications,
     update_bucket,
 )
-from buckets.services.connections import ConnectionTest, test_connection
+from buckets.services.connections import ConnectionTest, test_connection, test_settings
 from buckets.services.credentials import (
     add_credential,
     delete_credential,
     rotate_credential,
     update_credential,
+)
+from buckets.services.losses import resume_after_loss
+from buckets.services.operations import (
+    delete_bucket,
+    delete_buckets,
+    rebaseline,
+    rebaseline_all,
+    release_hold,
+    release_holds,
+    scan_all_now,
+    scan_now,
+    switch_buckets,
+)
+from buckets.services.replaying import replay
+from buckets.services.second_factors import (
+    remove_second_factor,
+    set_up_second_factor,
+    verify_second_factor,
 )
 
 __all__ = [
@@ -57,15 +72,27 @@ __all__ = [
     "create_api_client",
     "delete_api_client",
     "delete_bucket",
+    "delete_buckets",
     "delete_credential",
     "ensure_bootstrap_client",
+    "rebaseline",
+    "rebaseline_all",
     "release_hold",
+    "release_holds",
+    "remove_second_factor",
+    "replay",
+    "resume_after_loss",
     "rotate_credential",
+    "scan_all_now",
     "scan_now",
     "set_monitoring",
     "set_notifications",
+    "set_up_second_factor",
+    "switch_buckets",
     "test_connection",
+    "test_settings",
     "update_api_client",
     "update_bucket",
     "update_credential",
+    "verify_second_factor",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -13,6 +12,7 @@ from buckets.models import Bucket, Credential
 from buckets.services import credentials
 from buckets.services.checking import Problems, key_pair, listed, refuse_taken_prefix
 from scanning import wiring
+from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
     from buckets.audit import Actor
@@ -112,7 +112,7 @@ def update_bucket(
         stored = Bucket.objects.select_for_update(of=("self",)).get(pk=bucket.pk)
         before = Bucket.objects.select_related("credential").get(pk=bucket.pk)
         had_client = bool(before.webhook_client_id)
-        _apply(stored, changes)
+        apply_changes(stored, changes)
         problems = Problems()
         problems.check(stored)
         with problems.collected():
@@ -123,7 +123,7 @@ def update_bucket(
         stored.save()
         audit.changed(stored, _changes(stored, before, pair, client_secret), by=by)
         if before.credential != stored.credential:
-            credentials.remove_if_unused(before.credential, by=by)
+            credentials.remove_unused([before.credential], by=by)
         if had_client and not stored.webhook_client_id:
             removals.add(removals.Kind.SECRET, selectors.webhook_secret_name(stored))
         if pair:
@@ -131,30 +131,6 @@ def update_bucket(
         if client_secret:
             _store_client_secret(stored, client_secret)
     return stored
-
-
-def delete_bucket(*, bucket: Bucket, by: Actor = None) -> None:
-    """Stop watching a bucket and forget it; its objects in S3 are not touched.
-
-    The credential that came with it goes too, unless another bucket uses it.
-    """
-    with transaction.atomic():
-        credential = bucket.credential
-        audit.deleted(bucket, by=by)
-        bucket.delete()  # first: after the commit, scans end before their keys go
-        if bucket.webhook_client_id:
-            removals.add(removals.Kind.SECRET, selectors.webhook_secret_name(bucket))
-        credentials.remove_if_unused(credential, by=by)
-
-
-def release_hold(*, bucket: Bucket, by: Actor = None) -> None:
-    """Confirm a held mass deletion: the next scan, which is due now, makes deletions of it.
-
-    Nothing happens to a bucket that holds none. Raises RedisUnavailable.
-    """
-    with transaction.atomic():
-        audit.did(bucket, "Confirmed held deletions", by=by)
-        wiring.impatient_schedule().release_hold(bucket.name, bucket.region)
 
 
 def set_notifications(*, bucket: Bucket, enabled: bool, by: Actor = None) -> Bucket:
@@ -167,20 +143,7 @@ def set_monitoring(*, bucket: Bucket, enabled: bool, by: Actor = None) -> Bucket
     return update_bucket(bucket=bucket, by=by, monitoring_enabled=enabled)
 
 
-def scan_now(*, bucket: Bucket, by: Actor = None) -> None:
-    """Have a bucket scanned as soon as a worker of its region is free.
-
-    Raises RedisUnavailable, and ValidationError if the bucket is paused.
-    """
-    if not bucket.monitoring_enabled:
-        problem = f"Bucket {bucket.name} is paused: resume its monitoring first."
-        raise ValidationError({"monitoring_enabled": [problem]})
-    with transaction.atomic():
-        audit.did(bucket, "Asked for a scan", by=by)
-        wiring.impatient_schedule().due_at(bucket.name, bucket.region, at=time.time())
-
-
-def _apply(stored: Bucket, changes: dict[str, Any]) -> None:
+def apply_changes(stored: Bucket, changes: dict[str, Any]) -> None:
     """Set the changes; the one of region and endpoint that followed the other goes on doing so."""
     if "endpoint" in changes and "region" not in changes:
         follows = stored.region == validators.region_of(stored.endpoint)
@@ -243,11 +206,11 @@ def _refuse_taken_names(name: str, *, needs_credential: bool) -> None:
     if Bucket.objects.filter(name=name).exists():
         raise BucketExists(name)
     if needs_credential:
-        refuse_taken_prefix(validators.vault_prefix(name))
+        refuse_taken_prefix(prefix_of(name))
 
 
 def _credential_of(bucket_name: str) -> Credential:
-    prefix = validators.vault_prefix(bucket_name)
+    prefix = prefix_of(bucket_name)
     try:
         with transaction.atomic():
             return Credential.objects.create(
@@ -270,7 +233,7 @@ def _insert(bucket: Bucket) -> None:
 def _store_client_secret(bucket: Bucket, value: str) -> None:
     name = selectors.webhook_secret_name(bucket)
     removals.cancel(removals.Kind.SECRET, name)
-    wiring.vault().write_secret(name, value)
+    wiring.vault().write_many({name: value})
 
 
 def _changes(stored: Bucket, before: Bucket, pair: KeyPair | None, client_secret: str) -> list[str]:

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from buckets import selectors, validators
 from buckets.models import Credential
 from scanning.core.types import KeyPair
+from scanning.core.vault_names import halves_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def refuse_taken_prefix(prefix: str) -> None:
     users = selectors.users_of(owner)
     used_by = f", used by {listed(users)}" if users else ""
     problem = (
-        f"Its keys would be {prefix}_ACCESS_KEY and {prefix}_SECRET_KEY in the vault, "
+        f"Its keys would be {' and '.join(halves_of(prefix))} in the vault, "
         f"which belong to credential {owner.name}{used_by}: choose that credential, "
         "or another name."
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 
 from buckets import mirror
 from buckets.models import Credential
+from buckets.services.buckets import apply_changes
 from buckets.services.checking import Problems, key_pair
-from scanning import wiring
+from scanning import facade, wiring
 from scanning.core.errors import (
     AccessDenied,
     AddressRefused,
@@ -26,11 +28,14 @@ from scanning.core.errors import (
     VaultUnavailable,
     WrongEndpoint,
 )
-from scanning.core.types import KeyPair
+from scanning.core.vault_names import halves_of, pairs_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from buckets.audit import Actor
     from buckets.models import Bucket
+    from scanning.core.types import KeyPair
 
 _SHOWN_KEYS = 5
 _FIXES: dict[type[BucketwatchError], str] = {
@@ -62,6 +67,11 @@ class ConnectionTest:
     error: str = ""
     fix: str = ""
 
+    @classmethod
+    def impossible(cls, problems: Iterable[str]) -> ConnectionTest:
+        """There was nothing to ask S3: ``problems`` say what is wrong with the bucket itself."""
+        return cls(ok=False, latency_ms=0.0, error=" ".join(problems))
+
 
 def test_connection(
     *,
@@ -88,7 +98,7 @@ def test_connection(
     failure: BucketwatchError | None = None
     try:
         pair = given or _stored_pair(bucket.credential.vault_prefix)
-        keys = wiring.first_keys(bucket.name, mirror.document(bucket), pair, most=_SHOWN_KEYS)
+        keys = facade.first_keys(bucket.name, mirror.document(bucket), pair, most=_SHOWN_KEYS)
     except BucketwatchError as exc:
         failure = exc
     latency_ms = round((time.perf_counter() - began) * 1000, 1)
@@ -100,13 +110,27 @@ def test_connection(
     return ConnectionTest(ok=False, latency_ms=latency_ms, error=str(failure), fix=fix)
 
 
+def test_settings(
+    *,
+    bucket: Bucket,
+    access_key: str = "",  # noqa: PT028
+    secret_key: str = "",  # noqa: PT028
+    by: Actor = None,  # noqa: PT028
+    **changes: Any,
+) -> ConnectionTest:
+    """Test a bucket as it would be with these changes, which are not stored."""
+    changed = copy(bucket)
+    apply_changes(changed, changes)
+    return test_connection(bucket=changed, access_key=access_key, secret_key=secret_key, by=by)
+
+
 def _stored_pair(prefix: str) -> KeyPair:
     """What the vault holds now: the snapshot that scans use may be older than a rotation."""
-    names = [f"{prefix}_ACCESS_KEY", f"{prefix}_SECRET_KEY"]
-    entries = wiring.vault().read_secrets(names)
-    if len(entries) < len(names):
+    names = halves_of(prefix)
+    pair = pairs_in(wiring.vault().read_secrets(names)).get(prefix)
+    if pair is None:
         raise CredentialMissing(f"the vault does not hold {' and '.join(names)}")
-    return KeyPair(*(entries[name] for name in names))
+    return pair
 
 
 def _note(credential: Credential, failure: BucketwatchError | None) -> None:

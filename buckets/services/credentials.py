@@ -8,12 +8,16 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from buckets import audit, removals, selectors, validators
+from buckets import audit, mirror, removals, selectors
 from buckets.models import Credential
+from buckets.parts import in_parts
 from buckets.services.checking import Problems, key_pair, listed, refuse_taken_prefix
 from scanning import wiring
+from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from buckets.audit import Actor
     from scanning.core.types import KeyPair
 
@@ -25,9 +29,7 @@ def add_credential(
 ) -> Credential:
     """Store a key pair that several buckets may use."""
     name = name.strip()
-    credential = Credential(
-        name=name, vault_prefix=validators.vault_prefix(name), endpoint=endpoint.strip()
-    )
+    credential = Credential(name=name, vault_prefix=prefix_of(name), endpoint=endpoint.strip())
     problems = Problems()
     problems.check(credential, but_not="vault_prefix")
     with problems.collected():
@@ -90,7 +92,7 @@ def delete_credential(*, credential: Credential, by: Actor = None) -> None:
                 f"Credential {credential.name} is used by {listed(users)}: "
                 "give these buckets another credential first."
             )
-        remove(credential, by=by)
+        remove([credential], by=by)
 
 
 def store_pair(credential: Credential, pair: KeyPair) -> None:
@@ -105,15 +107,21 @@ def write_keys(credential: Credential, pair: KeyPair) -> None:
     credential.last_verified_at, credential.last_verified_error = None, ""
     credential.save(update_fields=["updated_at", "last_verified_at", "last_verified_error"])
     store_pair(credential, pair)
+    mirror.enqueue(selectors.users_of(credential))  # those that failed are due now
 
 
-def remove_if_unused(credential: Credential, *, by: Actor) -> None:
-    """Remove a credential that came with a bucket, unless another bucket uses it still."""
-    if credential.came_with_bucket and not credential.buckets.exists():
-        remove(credential, by=by)
+def remove_unused(credentials: Iterable[Credential], *, by: Actor) -> None:
+    """Remove those that came with a bucket, unless another bucket uses them still."""
+    unused = [
+        row
+        for part in in_parts({c.pk for c in credentials if c.came_with_bucket})
+        for row in Credential.objects.filter(pk__in=part, buckets__isnull=True)
+    ]
+    remove(unused, by=by)
 
 
-def remove(credential: Credential, *, by: Actor) -> None:
-    audit.deleted(credential, by=by)
-    removals.add(removals.Kind.PAIR, credential.vault_prefix)
-    credential.delete()
+def remove(unused: Sequence[Credential], *, by: Actor) -> None:
+    audit.deleted_alike(unused, by=by)
+    removals.add(removals.Kind.PAIR, *(credential.vault_prefix for credential in unused))
+    for part in in_parts(credential.pk for credential in unused):
+        Credential.objects.filter(pk__in=part).delete()
