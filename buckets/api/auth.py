@@ -15,7 +15,7 @@ from django.conf import settings
 from django.contrib.auth.hashers import check_password
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import TokenError
@@ -79,6 +79,12 @@ class ApiClientAuthentication(JWTAuthentication):
 
     www_authenticate_realm = REALM
 
+    def get_raw_token(self, header: bytes) -> bytes | None:
+        try:
+            return super().get_raw_token(header)
+        except AuthenticationFailed:  # simplejwt's names no fix
+            raise NotAuthenticated from None
+
     def get_validated_token(self, raw_token: bytes) -> Token:
         try:
             return AccessToken(cast("Any", raw_token))
@@ -86,7 +92,10 @@ class ApiClientAuthentication(JWTAuthentication):
             raise AuthenticationFailed(BAD_TOKEN) from None
 
     def get_user(self, validated_token: Token) -> Any:
-        client = ApiClient.objects.filter(pk=validated_token.get(_CLIENT), enabled=True).first()
+        pk = validated_token.get(_CLIENT)
+        if not isinstance(pk, int):  # another program signs its tokens with the same key
+            raise AuthenticationFailed(REFUSED_TOKEN)
+        client = ApiClient.objects.filter(pk=pk, enabled=True).first()
         given = str(validated_token.get(_FINGERPRINT))
         if client is None or not constant_time_compare(given, _fingerprint(client)):
             raise AuthenticationFailed(REFUSED_TOKEN)

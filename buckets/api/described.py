@@ -7,7 +7,8 @@ from typing import Any
 from rest_framework import serializers
 
 from buckets import members
-from buckets.api.describing import FORM, JSON, query_bucket, route
+from buckets.api.describing import JSON, query_bucket, route
+from buckets.api.negotiation import FORM
 from buckets.api.serializers import Login
 
 _Serializer = serializers.Serializer[Any]

@@ -14,6 +14,7 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from buckets.api.errors import error_body
+from buckets.members import REQUIRED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 JSON = "application/json"
-FORM = "application/x-www-form-urlencoded"
 
 
 class Error(serializers.Serializer[Any]):
@@ -38,11 +38,10 @@ class Error(serializers.Serializer[Any]):
     )
 
 
-_REQUIRED = "This member is required."
 _ERRORS = {
     400: (
         "The request is wrong; `fields` says where.",
-        error_body(f"name: {_REQUIRED}", {"name": [_REQUIRED]}),
+        error_body(f"name: {REQUIRED}", {"name": [REQUIRED]}),
     ),
     401: (
         "No token, or one that is no longer good.",

@@ -20,6 +20,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from buckets import services
+from buckets.login import brake
 from scanning.core.errors import BucketwatchError
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 DATABASE_AWAY = "The database does not answer; try again."
 INTERNAL = "Something went wrong here; the server's log says what."
 NO_TOKEN = "Send the header 'Authorization: Bearer TOKEN', with a token from POST /api/auth/token."  # noqa: S105
-NO_ROUTE = "There is no such route; docs/api.md lists them."
+TOO_MANY_FAILURES = "Too many failed log-ins."
+NO_ROUTE = "There is no such route; /api/docs/ lists them."
 
 _ABOUT_THE_WHOLE = {"__all__", "non_field_errors"}
 
@@ -79,6 +81,8 @@ def _known(exc: Exception) -> exceptions.APIException | None:
             known = exc
         case ValidationError():
             known = InvalidBody(_fields(exc))
+        case brake.TooManyFailures():
+            known = exceptions.Throttled(wait=brake.WINDOW_S, detail=TOO_MANY_FAILURES)
         case services.BucketExists():
             known = Conflict(str(exc))
         case ObjectDoesNotExist():  # deleted by somebody else meanwhile

@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from csp.constants import SELF
+from csp.decorators import csp_update
+from django.utils.decorators import method_decorator
 from django.views.generic import TemplateView
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
@@ -72,6 +75,8 @@ class Schema(APIView):
         return Response(document())
 
 
+# Swagger UI's style sheet holds its icons itself.
+@method_decorator(csp_update({"img-src": [SELF, "data:"]}), name="dispatch")
 class Page(TemplateView):
     """Swagger UI from our own static files: no CDN, no inline script."""
 

@@ -30,17 +30,39 @@ def _one_of(*values: str) -> _Schema:
 _ERROR = {"$ref": "#/components/schemas/Error"}
 _ANY_OBJECT: _Schema = {"type": "object", "additionalProperties": True}
 
+_TEXT: _Schema = {"type": "string"}
 _READINESS = _object(
     status=_one_of("ready", "not_ready"),
     redis=_one_of("ok", "error"),
     sentinel=_one_of("ok", "error", "disabled"),
     webhook=_one_of("ok", "missing"),
+    checks={
+        **_object(database=_TEXT, redis=_TEXT, sentinel=_TEXT, webhook=_TEXT),
+        "description": "Of each, ok, or what is wrong and which setting to look at.",
+    },
+    warnings={
+        "type": "array",
+        "items": _TEXT,
+        "description": "What Redis may lose, and which setting changes that.",
+    },
 )
 _READINESS["properties"]["error"] = {
     "type": "string",
     "description": "Only while the database does not answer.",
 }
-_READY = {"status": "ready", "redis": "ok", "sentinel": "disabled", "webhook": "ok"}
+_READY: _Schema = {
+    "status": "ready",
+    "redis": "ok",
+    "sentinel": "disabled",
+    "webhook": "ok",
+    "checks": {"database": "ok", "redis": "ok", "sentinel": "disabled", "webhook": "ok"},
+    "warnings": [],
+}
+_NO_WEBHOOK = {
+    "status": "not_ready",
+    "webhook": "missing",
+    "checks": {**_READY["checks"], "webhook": "Buckets are watched and none has a webhook URL: …"},
+}
 _SECTIONS = ("scan_stats", "client_cache", "redis", "sentinel", "buckets")
 
 PLAIN_PATHS: dict[str, Any] = {
@@ -59,19 +81,29 @@ PLAIN_PATHS: dict[str, Any] = {
             "503": _answer(
                 "Redis, the database, or every bucket's webhook is missing.",
                 _READINESS,
-                _READY | {"status": "not_ready", "webhook": "missing"},
+                _READY | _NO_WEBHOOK,
             ),
         },
     ),
     "/metrics": _get(
         "metrics",
-        "Counters of all processes",
+        "Counters of all processes, as JSON or as `?format=` or `Accept` asks for them",
         "probes",
         {
-            "200": _answer(
-                "The documented sections.", _object(**dict.fromkeys(_SECTIONS, _ANY_OBJECT))
-            ),
-            "503": _answer("Redis does not answer.", _ERROR),
+            "200": {
+                "description": "The documented sections, or the metrics as text.",
+                "content": {
+                    "application/json": {
+                        "schema": _object(**dict.fromkeys(_SECTIONS, _ANY_OBJECT))
+                    },
+                    "text/plain": {"schema": _TEXT},
+                    "application/openmetrics-text": {"schema": _TEXT},
+                },
+            },
+            "400": _answer("There is no such format.", _ERROR),
+            "401": _answer("METRICS_TOKEN is set, and this is not it.", _ERROR),
+            "403": _answer("METRICS_NETWORKS is set, and the address is in none.", _ERROR),
+            "503": _answer("Redis does not answer, and JSON was asked for.", _ERROR),
         },
     ),
     "/api/schema": _get(
@@ -87,7 +119,7 @@ PLAIN_PATHS: dict[str, Any] = {
         {
             "200": {
                 "description": "Swagger UI, from this host alone.",
-                "content": {"text/html": {"schema": {"type": "string"}}},
+                "content": {"text/html": {"schema": _TEXT}},
             }
         },
     ),

@@ -14,8 +14,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from buckets import selectors
 from buckets.api.errors import DATABASE_AWAY, error_body
-from scanning import wiring
-from scanning.core.errors import RedisUnavailable
+from buckets.api.metrics import metrics
+from buckets.unmigrated import UNMIGRATED, is_unmigrated
+from scanning import facade, wiring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     Probe = Callable[[HttpRequest], HttpResponse]
 
 log = logging.getLogger(__name__)
+
+NO_WEBHOOK = (
+    "Buckets are watched and none has a webhook URL: enter one, or set READY_REQUIRE_WEBHOOK=false "
+    "if this site needs none."
+)
 
 
 def _probe(view: Probe) -> Probe:
@@ -49,39 +55,40 @@ def health(request: HttpRequest) -> HttpResponse:
 def ready(request: HttpRequest) -> HttpResponse:
     """Say whether Redis and the database answer, and whether any bucket has a webhook.
 
-    Sentinel's silence alone does not count: Redis is then reached directly.
+    Sentinel's silence alone does not count, as Redis is then reached directly, and warnings of
+    what Redis may lose do not either.
     """
-    redis = wiring.redis_health()
-    error = {}
-    try:
-        webhook = _webhook()
-    except DatabaseError as exc:
-        log.warning("/ready: the database failed: %s", exc)
-        # The documented members have no place for this reason.
-        webhook, error = "missing", {"error": DATABASE_AWAY}
-    is_ready = redis.redis == "ok" and webhook == "ok"
+    redis = facade.redis_health()
+    database, webhook = _database_and_webhook()
+    checks = {
+        "database": database,
+        "redis": redis.problem,
+        "sentinel": redis.sentinel_problem or ("" if redis.sentinel == "ok" else redis.sentinel),
+        "webhook": webhook,
+    }
+    is_ready = redis.redis == "ok" and not webhook
     body = {
         "status": "ready" if is_ready else "not_ready",
         "redis": redis.redis,
         "sentinel": redis.sentinel,
-        "webhook": webhook,
+        "webhook": "missing" if webhook else "ok",
+        "checks": {check: problem or "ok" for check, problem in checks.items()},
+        "warnings": redis.warnings,
     }
+    # The documented members have no place for this reason.
+    error = {"error": database} if database else {}
     return JsonResponse(body | error, status=200 if is_ready else 503)
 
 
-def _webhook() -> str:
-    # The database is asked in any case: without it this process is not ready.
-    is_missing = selectors.lacks_webhook()
-    return "missing" if is_missing and wiring.conf().ready.require_webhook else "ok"
-
-
-@_probe
-def metrics(request: HttpRequest) -> HttpResponse:
-    """The documented JSON, whatever ``Accept`` says; asks Redis only."""
+def _database_and_webhook() -> tuple[str, str]:
+    """What is wrong with each; "" if nothing is."""
     try:
-        return JsonResponse(wiring.metrics())
-    except RedisUnavailable as exc:
-        return JsonResponse(error_body(str(exc)), status=503)
+        is_missing = selectors.lacks_webhook()
+    except DatabaseError as exc:
+        log.warning("/ready: the database failed: %s", exc)
+        problem = UNMIGRATED if is_unmigrated(exc) else DATABASE_AWAY
+        return problem, problem
+    return "", NO_WEBHOOK if is_missing and wiring.conf().ready.require_webhook else ""
 
 
-PROBES: dict[str, Probe] = {"health": health, "ready": ready, "metrics": metrics}
+PROBES: dict[str, Probe] = {"health": health, "ready": ready, "metrics": _probe(metrics)}

@@ -33,6 +33,8 @@ urlpatterns = [
     re_path(rf"^v1/buckets/{NAME}/scan/?$", buckets.ScanBucket.as_view(), name="v1-scan"),
     re_path(rf"^v1/buckets/{NAME}/test/?$", buckets.TestBucket.as_view(), name="v1-test"),
     re_path(rf"^v1/buckets/{NAME}/release/?$", buckets.ReleaseBucket.as_view(), name="v1-release"),
+    re_path(rf"^v1/buckets/{NAME}/resume/?$", buckets.ResumeBucket.as_view(), name="v1-resume"),
+    re_path(r"^v1/resume/?$", buckets.ResumeBuckets.as_view(), name="v1-resume-all"),
     re_path(r"^v1/credentials/?$", credentials.Credentials.as_view(), name="v1-credentials"),
     re_path(
         rf"^v1/credentials/{NAME}/?$", credentials.OneCredential.as_view(), name="v1-credential"

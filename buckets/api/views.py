@@ -11,9 +11,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from buckets import members, programs, selectors, services
-from buckets.api import auth, described, logins, serializers
+from buckets.api import auth, described, serializers
 from buckets.api.errors import InvalidBody
 from buckets.api.negotiation import LoginParser
+from buckets.login import brake
 from scanning import wiring
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Token(APIView):
     @described.TOKEN
     def post(self, request: Request) -> Response:
         login = programs.read(serializers.Login, _body(request))
-        attempt = logins.Attempt(
-            client_id=login["client_id"], address=request.META.get("REMOTE_ADDR", "")
+        attempt = brake.Attempt(
+            name=f"client {login['client_id']}", address=request.META.get("REMOTE_ADDR", "")
         )
         attempt.begin()
         client = auth.client_of_login(**login)
@@ -87,17 +88,13 @@ class AddBucket(APIView):
     @described.ADD
     def post(self, request: Request) -> Response:
         bucket = programs.add(_body(request), by=auth.client_of(request))
-        interval_s = bucket.polling_interval or wiring.conf().defaults.polling_interval
-        first_scan = (
-            f"The first scan begins within {interval_s} seconds; "
-            "it announces what is in the bucket already."
-        )
         body = {
             "status": "success",
             "message": f"Bucket {bucket.name} added",
             "bucket": bucket.name,
         }
-        return Response(body | _note(bucket.name, first_scan), status=status.HTTP_201_CREATED)
+        note = _note(bucket.name, _about_the_first_scan(bucket))
+        return Response(body | note, status=status.HTTP_201_CREATED)
 
 
 class UpdateBucket(APIView):
@@ -131,6 +128,13 @@ def _bucket_of_query(request: Request) -> Bucket:
     if not name:
         raise InvalidBody({"bucket": ["Name the bucket in the query: ?bucket=NAME."]})
     return programs.named(name)
+
+
+def _about_the_first_scan(bucket: Bucket) -> str:
+    interval_s = bucket.polling_interval or wiring.conf().defaults.polling_interval
+    within = f"{interval_s} second{'' if interval_s == 1 else 's'}"
+    verb = "announces" if bucket.notifications_enabled else "only remembers"
+    return f"The first scan begins within {within}; it {verb} what is in the bucket already."
 
 
 def _note(bucket: str, note: str = "") -> dict[str, str]:

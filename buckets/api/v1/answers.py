@@ -34,10 +34,16 @@ class ScanStatus(_Serializer):
     last_error = Shown(help_text="Empty when the last scan succeeded.")
     last_error_class = Shown()
     last_error_at = serializers.DateTimeField(allow_null=True)
+    next_scan_at = serializers.DateTimeField(
+        allow_null=True, help_text="As the last scan left it; a failing bucket waits longer."
+    )
     held_since = serializers.DateTimeField(
         allow_null=True, help_text="A mass deletion waits for POST …/release/ since then."
     )
     held_missing = serializers.IntegerField(help_text="How many objects that is about.")
+    lost_since = serializers.DateTimeField(
+        allow_null=True, help_text="Redis forgot it: it waits for POST …/resume/ since then."
+    )
 
 
 @extend_schema_serializer(component_name="Bucket")
@@ -75,10 +81,9 @@ class BucketAnswer(_Serializer):
 
     @extend_schema_field(serializers.ChoiceField(choices=STATES))
     def get_state(self, bucket: Bucket) -> str:
-        return selectors.state(bucket).name.lower()
+        return selectors.state(bucket, late=bucket.name in self.context["late"]).name.lower()
 
     def get_mirrored(self, bucket: Bucket) -> bool:
-        """``waiting`` in the context: the names that Redis has not heard of yet."""
         return bucket.name not in self.context["waiting"]
 
 
@@ -113,6 +118,12 @@ class ConnectionAnswer(_Serializer):
 @extend_schema_serializer(component_name="Accepted")
 class ActionAnswer(_Serializer):
     bucket = Shown()
+    message = Shown()
+
+
+@extend_schema_serializer(component_name="Resumed")
+class ResumedAnswer(_Serializer):
+    buckets = serializers.ListField(child=Shown(), help_text="Those that had waited for it.")
     message = Shown()
 
 

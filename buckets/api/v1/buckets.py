@@ -10,7 +10,7 @@ from rest_framework import status
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from buckets import programs, services
+from buckets import programs, selectors, services
 from buckets.api import auth
 from buckets.api.errors import refusals_as_conflicts
 from buckets.api.v1 import answers, described, members, queries, reading
@@ -18,6 +18,12 @@ from buckets.models import EVENT_TYPES, Bucket, Credential
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
+
+_RESUMED = {
+    Bucket.FirstScan.ANNOUNCE.value: "What Redis does not know is announced by the next scan.",
+    Bucket.FirstScan.BASELINE.value: "What is there now is remembered, and not announced.",
+}
+_NONE_WAITED = "Redis forgot nothing here: nothing was changed."
 
 
 class Buckets(APIView):
@@ -76,7 +82,28 @@ class ReleaseBucket(APIView):
     @described.RELEASE_BUCKET
     def post(self, request: Request, name: str) -> Response:
         services.release_hold(bucket=programs.named(name), by=auth.client_of(request))
-        return _accepted(name, "What is held is confirmed: the next scan announces the deletions.")
+        return _accepted(name, "Held deletions are confirmed: the next scan announces them.")
+
+
+class ResumeBucket(APIView):
+    @described.RESUME_BUCKET
+    def post(self, request: Request, name: str) -> Response:
+        bucket = programs.named(name)
+        choice = reading.body(members.Resumption, request)["choice"]
+        by = auth.client_of(request)
+        names = services.resume_after_loss(buckets=[bucket], choice=choice, by=by)
+        return _accepted(name, _RESUMED[choice] if names else _NONE_WAITED)
+
+
+class ResumeBuckets(APIView):
+    @described.RESUME_BUCKETS
+    def post(self, request: Request) -> Response:
+        choice = reading.body(members.Resumption, request)["choice"]
+        names = services.resume_after_loss(
+            buckets=list(selectors.lost_buckets()), choice=choice, by=auth.client_of(request)
+        )
+        message = _RESUMED[choice] if names else _NONE_WAITED
+        return Response({"buckets": names, "message": message}, status.HTTP_202_ACCEPTED)
 
 
 def _in_services_words(given: dict[str, Any]) -> dict[str, Any]:
@@ -97,8 +124,7 @@ def _credential(name: str) -> Credential:
 
 
 def _shown(bucket: Bucket) -> dict[str, Any]:
-    waiting = queries.waiting_for_redis([bucket.name])
-    return dict(answers.BucketAnswer(bucket, context={"waiting": waiting}).data)
+    return dict(answers.BucketAnswer(bucket, context=queries.beside([bucket])).data)
 
 
 def _accepted(name: str, message: str) -> Response:

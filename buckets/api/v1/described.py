@@ -41,8 +41,10 @@ BUCKET: dict[str, Any] = {
         "last_error": "",
         "last_error_class": "",
         "last_error_at": None,
+        "next_scan_at": "2025-04-11T09:36:00Z",
         "held_since": None,
         "held_missing": 0,
+        "lost_since": None,
     },
 }
 CREDENTIAL: dict[str, Any] = {
@@ -152,7 +154,29 @@ RELEASE_BUCKET = route(
     parameters=[_BUCKET],
     answers={202: answers.ActionAnswer},
     errors=(403, 404),
-    answered={"bucket": "media-in", "message": "What is held is confirmed: …"},
+    answered={"bucket": "media-in", "message": "Held deletions are confirmed: …"},
+)
+RESUME_BUCKET = route(
+    "v1_resume_bucket",
+    "Say how to go on with a bucket that Redis forgot",
+    description="Nothing happens to a bucket that does not wait for it.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    takes=members.Resumption,
+    answers={202: answers.ActionAnswer},
+    errors=(400, 403, 404),
+    example={"choice": "announce"},
+    answered={"bucket": "media-in", "message": "What Redis does not know is announced …"},
+)
+RESUME_BUCKETS = route(
+    "v1_resume_buckets",
+    "The same for every bucket that Redis forgot",
+    tag=_BUCKETS,
+    takes=members.Resumption,
+    answers={202: answers.ResumedAnswer},
+    errors=(400, 403),
+    example={"choice": "baseline"},
+    answered={"buckets": ["media-in"], "message": "What is there now is remembered …"},
 )
 LIST_CREDENTIALS = route(
     "v1_list_credentials",

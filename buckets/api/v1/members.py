@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from buckets import selectors
 from buckets.api.v1.reading import Strict
-from buckets.members import LONGEST_TEXT, Seconds, Switch, Text
+from buckets.members import LONGEST_TEXT, REQUIRED, Seconds, Switch, Text
 from buckets.models import EVENT_TYPES, Bucket
 
 LARGEST_PAGE = 500
@@ -31,7 +31,10 @@ ORDERS = {
 
 
 class Choice(serializers.ChoiceField):
-    default_error_messages = {"invalid_choice": "This must be one of: {known}."}
+    default_error_messages = {
+        "required": REQUIRED,
+        "invalid_choice": "This must be one of: {known}.",
+    }
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, str) or data not in self.choices:
@@ -107,6 +110,15 @@ class KeyPair(Strict):
 
     access_key = Text(required=False)
     secret_key = Text(required=False)
+
+
+class Resumption(Strict):
+    """How to go on with what Redis forgot."""
+
+    choice = Choice(
+        choices=Bucket.FirstScan.values,
+        help_text="`announce` what Redis does not know, or only remember it: `baseline`.",
+    )
 
 
 class CredentialPatch(KeyPair):

@@ -12,7 +12,7 @@ from buckets.api.v1.members import ORDERS
 from buckets.models import Bucket, Credential, Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from rest_framework.request import Request
 
@@ -67,10 +67,14 @@ def credential_named(name: str) -> Credential:
     return credential
 
 
-def waiting_for_redis(names: Iterable[str]) -> set[str]:
-    """Those of the buckets whose last change Redis has yet to learn."""
-    rows = Outbox.objects.filter(bucket__in=list(names))
-    return set(rows.values_list("bucket", flat=True))
+def beside(buckets: Iterable[Bucket]) -> dict[str, Collection[str]]:
+    """What `BucketAnswer` has to know beside the rows, as its context.
+
+    ``waiting``: those whose last change Redis has yet to learn; ``late``: see `selectors.state`.
+    """
+    rows = Outbox.objects.filter(bucket__in=[bucket.name for bucket in buckets])
+    waiting = frozenset(rows.values_list("bucket", flat=True))
+    return {"waiting": waiting, "late": selectors.late_buckets()}
 
 
 def page(
@@ -87,5 +91,6 @@ def page(
         return replace_query_param(here, "page", str(of)) if 1 <= of <= last else None
 
     body = {"count": count, "next": url(number + 1), "previous": url(number - 1), "results": shown}
-    waiting = waiting_for_redis(str(row) for row in shown) if rows.model is Bucket else set()
-    return dict(answer(body, context={"waiting": waiting}).data)
+    buckets = [row for row in shown if isinstance(row, Bucket)]
+    context = beside(buckets) if buckets else {}
+    return dict(answer(body, context=context).data)
