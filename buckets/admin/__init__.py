@@ -3,13 +3,9 @@
 from django.apps import apps
 from django.contrib import admin
 
-from buckets.admin import api_clients, buckets, credentials
+from buckets.admin import api_clients, buckets, credentials, people
 
-__all__ = ["api_clients", "buckets", "credentials"]
-
-admin.site.site_header = "bucketwatch"
-admin.site.site_title = "bucketwatch"
-admin.site.index_title = "Operation"
+__all__ = ["api_clients", "buckets", "credentials", "people"]
 
 # Wake-ups leave no results and schedules are not used: django-q2's pages would always be empty.
 for _model in apps.get_app_config("django_q").get_models():

@@ -2,76 +2,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from django.contrib import admin, messages
-from django.template.defaultfilters import truncatechars
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.views.decorators.http import require_POST
 
-from buckets import forms, selectors, services
-from buckets.admin.base import ServiceAdmin, actor, ago
+from buckets import bucket_page, forms, services
+from buckets.admin import bucket_actions
+from buckets.admin.base import actor
+from buckets.admin.bucket_list import ListedBuckets
 from buckets.models import Bucket
-from scanning.core.errors import RedisUnavailable
+from scanning import facade
+from scanning.core.errors import BucketwatchError
 
 if TYPE_CHECKING:
-    from django.db.models import Model, QuerySet
-    from django.http import HttpRequest
+    from collections.abc import Callable
 
-REDIS_AWAY = (
-    "The change is saved; Redis is not reachable, and the change will reach the scanner by itself."
-)
+    from django.db.models import Model
+    from django.http import HttpRequest, HttpResponse
+    from django.urls import URLPattern
 
-
-class StateFilter(admin.SimpleListFilter):
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(state.name.lower(), state.value) for state in selectors.State]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        name = (self.value() or "").upper()
-        if name not in selectors.State.__members__:
-            return queryset
-        return selectors.in_state(queryset, selectors.State[name])
+ONLY_A_TEST = "This was only a test: nothing is saved. Enter secrets again before you save."
 
 
 @admin.register(Bucket)
-class BucketAdmin(ServiceAdmin):
+class BucketAdmin(ListedBuckets):
+    """A bucket has an overview, where its state is, and settings, which is Django's form."""
+
     form = forms.BucketForm
-    list_display = (
-        "name",
-        "region",
-        "state",
-        "last_scan",
-        "object_count",
-        "notifications_enabled",
-        "error",
-    )
-    list_filter = (StateFilter, "notifications_enabled", "region")
-    list_select_related = ("credential",)
-    search_fields = ("name", "region", "endpoint", "webhook_url")
-    search_help_text = "Search name, region, endpoint and webhook URL"
-    list_per_page = 100
-    actions = (
-        "enable_notifications",
-        "disable_notifications",
-        "pause_monitoring",
-        "resume_monitoring",
-        "scan_now",
-        "release_holds",
-    )
     save_on_top = False
 
-    STATUS: ClassVar[tuple[str, ...]] = (
-        "state",
-        "last_scan",
-        "last_scan_duration_s",
-        "last_lag_s",
-        "object_count",
-        "last_changes",
-        "last_error",
-        "last_error_at",
-        "held",
-        "configuration_in_redis",
-    )
     SETTINGS: ClassVar[tuple[tuple[str | None, dict[str, Any]], ...]] = (
         (None, {"fields": ("name", "region", "endpoint")}),
         ("S3 keys", {"fields": ("credential", "access_key", "secret_key")}),
@@ -118,101 +80,120 @@ class BucketAdmin(ServiceAdmin):
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        status = [("Status", {"fields": self.STATUS})] if obj else []
-        return [*status, *self.SETTINGS]
+        if self._may_save(request, obj):
+            return self.SETTINGS
+        secrets = forms.BucketForm.SECRETS  # "None" would look as if there were none
+        return [
+            (title, {"fields": [field for field in options["fields"] if field not in secrets]})
+            for title, options in self.SETTINGS
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         # A bucket cannot be renamed in S3 either: another name is another bucket.
-        return (*self.STATUS, "name") if obj else ()
+        return ("name",) if obj else ()
 
-    @admin.display(description="state", ordering="monitoring_enabled")
-    def state(self, bucket: Bucket) -> str:
-        return selectors.state(bucket).value
-
-    @admin.display(description="last scan", ordering="last_scan_at")
-    def last_scan(self, bucket: Bucket) -> str:
-        return ago(bucket.last_scan_at)
-
-    @admin.display(description="last error", ordering="last_error", empty_value="")
-    def error(self, bucket: Bucket) -> str:
-        return truncatechars(bucket.last_error, 80)
-
-    @admin.display(description="held deletions")
-    def held(self, bucket: Bucket) -> str:
-        if bucket.held_since is None:
-            return "none"
-        return (
-            f"{bucket.held_missing} objects are gone since {ago(bucket.held_since)}: nothing is "
-            "announced of them until you confirm it (action of the bucket list)"
+    def get_urls(self) -> list[URLPattern]:
+        pages = (
+            ("", "overview", self.overview_view),
+            ("do/", "do", require_POST(self.do_view)),
+            ("explain/", "explain", self.explain_view),
         )
+        return [*(self._path(*page) for page in pages), *super().get_urls()]
 
-    @admin.display(description="configuration in Redis")
-    def configuration_in_redis(self, bucket: Bucket) -> str:
-        waiting = selectors.is_waiting_for_redis(bucket.name)
-        return "the last change has not arrived yet" if waiting else "up to date"
+    def _path(self, end: str, name: str, view: Callable[..., HttpResponse]) -> URLPattern:
+        view = self.admin_site.admin_view(view)
+        return path(f"<int:pk>/{end}", view, name=f"buckets_bucket_{name}")
 
-    def delete_model(self, request: HttpRequest, obj: Bucket) -> None:
-        self.note_written(request, obj.name)
-        services.delete_bucket(bucket=obj, by=actor(request))
+    # --- overview
 
-    def note_written(self, request: HttpRequest, name: str) -> None:
-        request.__dict__.setdefault("written_buckets", set()).add(name)
+    def overview_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Show how the bucket is: facts, scans, events."""
+        bucket = self._bucket(request, pk)
+        context = self._context(request, bucket) | {"page": bucket_page.look_at(bucket)}
+        return TemplateResponse(request, "admin/buckets/bucket/overview.html", context)
 
-    def after_writing(self, request: HttpRequest) -> None:
-        written = getattr(request, "written_buckets", ())
-        if any(selectors.is_waiting_for_redis(name) for name in written):
-            messages.warning(request, REDIS_AWAY)
+    def do_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Do what a button of the overview asks for."""
+        bucket = self._bucket(request, pk)
+        if not self.has_change_permission(request, bucket):
+            raise PermissionDenied
+        action = request.POST.get("action", "")
+        if action not in bucket_actions.ACTIONS:
+            raise Http404
+        bucket_actions.do(request, bucket, action)
+        self.note_written(request, bucket.name)
+        self.after_writing(request)
+        return HttpResponseRedirect(_overview_of(bucket))
 
-    @admin.action(description="Enable notifications of selected buckets", permissions=["change"])
-    def enable_notifications(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
-        self._change_all(request, queryset, "notifications enabled", notifications_enabled=True)
+    def explain_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Say what is known of one key, and what the next scan would announce of it."""
+        bucket = self._bucket(request, pk)
+        key = request.GET.get("key", "")
+        context = self._context(request, bucket) | {"key": key}
+        if key:
+            try:
+                context["explanation"] = facade.explain(bucket.name, key)
+            except BucketwatchError as exc:
+                context["problem"] = str(exc)
+        return TemplateResponse(request, "admin/buckets/bucket/explain.html", context)
 
-    @admin.action(description="Disable notifications of selected buckets", permissions=["change"])
-    def disable_notifications(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
-        self._change_all(request, queryset, "notifications disabled", notifications_enabled=False)
+    def _bucket(self, request: HttpRequest, pk: int) -> Bucket:
+        bucket: Bucket | None = self.get_object(request, str(pk))
+        if bucket is None:
+            raise Http404
+        if not self.has_view_or_change_permission(request, bucket):
+            raise PermissionDenied
+        return bucket
 
-    @admin.action(description="Pause monitoring of selected buckets", permissions=["change"])
-    def pause_monitoring(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
-        self._change_all(request, queryset, "monitoring paused", monitoring_enabled=False)
+    def _context(self, request: HttpRequest, bucket: Bucket) -> dict[str, Any]:
+        return {
+            **self.admin_site.each_context(request),
+            "title": bucket.name,
+            "opts": self.opts,
+            "original": bucket,
+            "may_change": self.has_change_permission(request, bucket),
+        }
 
-    @admin.action(description="Resume monitoring of selected buckets", permissions=["change"])
-    def resume_monitoring(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
-        self._change_all(request, queryset, "monitoring resumed", monitoring_enabled=True)
+    # --- settings
 
-    @admin.action(description="Scan selected buckets now", permissions=["change"])
-    def scan_now(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
-        active = [bucket for bucket in queryset if bucket.monitoring_enabled]
-        paused = len(queryset) - len(active)
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        context = extra_context or {}
+        if request.method == "POST" and "_test" in request.POST:
+            context = context | {"test": self._test(request, object_id)}
+            request.refused = {"__all__": [ONLY_A_TEST]}  # type: ignore[attr-defined]
+        return super().changeform_view(request, object_id, form_url, context)
+
+    def _test(self, request: HttpRequest, object_id: str | None) -> services.ConnectionTest:
+        """List the bucket as the form has it now."""
+        stored = self.get_object(request, object_id) if object_id else None
+        if not self._may_save(request, stored):
+            raise PermissionDenied
+        form: Any = self.get_form(request, stored, change=stored is not None)
+        filled: forms.BucketForm = form(request.POST, instance=stored)
+        problems = [str(text) for texts in filled.errors.values() for text in texts]
+        if problems:
+            return services.ConnectionTest.impossible(problems)
         try:
-            for bucket in active:
-                services.scan_now(bucket=bucket, by=actor(request))
-        except RedisUnavailable as exc:
-            self.message_user(request, f"No scan was asked for: {exc}", messages.ERROR)
-            return
-        left_out = f"; {paused} paused: resume their monitoring first" if paused else ""
-        self.message_user(
-            request, f"{len(active)} will be scanned at once{left_out}.", messages.SUCCESS
-        )
+            return filled.test(by=actor(request))
+        except ValidationError as exc:
+            return services.ConnectionTest.impossible(exc.messages)
 
-    @admin.action(description="Confirm held deletions of selected buckets", permissions=["change"])
-    def release_holds(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
-        held = [bucket for bucket in queryset if bucket.held_since]
-        try:
-            for bucket in held:
-                services.release_hold(bucket=bucket, by=actor(request))
-        except RedisUnavailable as exc:
-            self.message_user(request, f"Nothing was confirmed: {exc}", messages.ERROR)
-            return
-        self.message_user(
-            request,
-            f"{len(held)} confirmed: the next scan announces the deletions.",
-            messages.SUCCESS,
-        )
+    def _may_save(self, request: HttpRequest, stored: Model | None) -> bool:
+        if stored is None:
+            return self.has_add_permission(request)
+        return self.has_change_permission(request, stored)
 
-    def _change_all(
-        self, request: HttpRequest, queryset: QuerySet[Bucket], done: str, **changes: Any
-    ) -> None:
-        for bucket in queryset:
-            services.update_bucket(bucket=bucket, by=actor(request), **changes)
-            self.note_written(request, bucket.name)
-        self.message_user(request, f"{len(queryset)} selected: {done}.", messages.SUCCESS)
+    def response_post_save_add(self, request: HttpRequest, obj: Bucket) -> HttpResponseRedirect:
+        return HttpResponseRedirect(_overview_of(obj))
+
+    response_post_save_change = response_post_save_add
+
+
+def _overview_of(bucket: Bucket) -> str:
+    return reverse("admin:buckets_bucket_overview", args=[bucket.pk])

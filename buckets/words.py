@@ -1,0 +1,106 @@
+"""Numbers and times as operators read them; every page uses the same words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from django.utils import timezone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NOTHING = "—"
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+# Beyond so many of a unit, the next smaller one says nothing any more.
+_ALONE = 10
+_THOUSAND = 1000
+_KIB = 1024
+
+
+def ago(moment: datetime | None) -> str:
+    """In one unit; pages show the exact time beside it."""
+    if moment is None:
+        return "never"
+    seconds = max(0, int((timezone.now() - moment).total_seconds()))
+    size, unit = next((u for u in _UNITS if seconds >= u[0]), _UNITS[-1])
+    return f"{seconds // size} {unit} ago"
+
+
+def duration(seconds: float | None) -> str:
+    """Such as "48 s", "3 min 5 s", "4 d"; shorter ones than a second in milliseconds."""
+    if seconds is None:
+        return NOTHING
+    if 0 < seconds < 0.9995:  # noqa: PLR2004 - more is 1 s, not 1000 ms
+        return f"{seconds * 1000:.0f} ms"
+    left = max(0, round(seconds))
+    for place, (size, unit) in enumerate(_UNITS):
+        number, rest = divmod(left, size)
+        if not number:
+            continue
+        if number >= _ALONE or size == 1:
+            return f"{number} {unit}"
+        smaller, name = _UNITS[place + 1]
+        more = f" {rest // smaller} {name}" if rest >= smaller else ""
+        return f"{number} {unit}{more}"
+    return "0 s"
+
+
+def exactly(epoch_s: float) -> str:
+    return f"{datetime.fromtimestamp(epoch_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def clock(epoch_s: float) -> str:
+    """The time of day, UTC."""
+    return f"{datetime.fromtimestamp(epoch_s, UTC):%H:%M}"
+
+
+def number(value: float | None) -> str:
+    """With separators; fractions only of small numbers."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, int) or value >= 100:  # noqa: PLR2004
+        return f"{value:,.0f}"
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def short(value: float) -> str:
+    """Such as 12.3 k, for axes and narrow places."""
+    if _THOUSAND <= value < 10 * _THOUSAND:
+        return f"{value:,.0f}"
+    for unit in ("", " k", " M", " G"):
+        if value < _THOUSAND or unit == " G":
+            break
+        value /= _THOUSAND
+    return f"{value:.1f}".removesuffix(".0") + unit if value < 100 else f"{value:.0f}{unit}"  # noqa: PLR2004
+
+
+def size(number_of_bytes: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if number_of_bytes < _KIB or unit == "TiB":
+            break
+        number_of_bytes /= _KIB
+    if unit == "bytes":
+        return "1 byte" if number_of_bytes == 1 else f"{number_of_bytes:.0f} bytes"
+    return f"{number_of_bytes:.1f} {unit}"
+
+
+def some(names: Sequence[str], *, most: int) -> str:
+    """The first ones, with a sign that there are more."""
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+
+
+def sentence(text: str) -> str:
+    """With one full stop at its end; "" stays."""
+    return f"{text.rstrip('. ')}." if text else ""
+
+
+def capital(text: str) -> str:
+    """With a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def count(value: int, noun: str) -> str:
+    """Such as "1 bucket", "5,000 buckets"."""
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
