@@ -23,7 +23,7 @@ from django.contrib.contenttypes.models import ContentType
 from buckets.models import ApiClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from django.db.models import Model
 
@@ -40,29 +40,49 @@ def added(rows: Sequence[Model], *, by: Actor) -> None:
     """Log new rows of one model; call it in the transaction that writes them."""
     if not rows:
         return
-    _record(rows, ADDITION, [{"added": {}}], by)
+    _record(rows, ADDITION, lambda _: [{"added": {}}], by)
     _say("added", rows, by)
 
 
 def changed(row: Model, fields: Iterable[str], *, by: Actor) -> None:
     """Log which fields of a row changed, in the words of the admin's forms."""
+    changed_alike([row], fields, by=by)
+
+
+def changed_alike(rows: Sequence[Model], fields: Iterable[str], *, by: Actor) -> None:
+    """Log that the same fields of several rows of one model changed."""
     names = sorted(fields)
-    if not names:
+    if not names or not rows:
         return
-    _record([row], CHANGE, [{"changed": {"fields": names}}], by)
-    _say("changed", [row], by)
+    _record(rows, CHANGE, lambda _: [{"changed": {"fields": names}}], by)
+    _say("changed", rows, by)
 
 
 def did(row: Model, what: str, *, by: Actor) -> None:
     """Log something that is no change of a field: ``what`` is a short sentence."""
-    _record([row], CHANGE, what, by)
-    _say(what.lower() + ":", [row], by)
+    did_alike([row], what, by=by)
+
+
+def did_alike(rows: Sequence[Model], what: str, *, by: Actor) -> None:
+    """Log the same of several rows of one model."""
+    if not rows:
+        return
+    _record(rows, CHANGE, lambda _: what, by)
+    _say(what[:1].lower() + what[1:] + ":", rows, by)
 
 
 def deleted(row: Model, *, by: Actor) -> None:
     """Log a row's end; call it while the row still has its primary key."""
-    _record([row], DELETION, [{"deleted": {"name": _kind(row), "object": str(row)}}], by)
-    _say("deleted", [row], by)
+    deleted_alike([row], by=by)
+
+
+def deleted_alike(rows: Sequence[Model], *, by: Actor) -> None:
+    """Log the end of several rows of one model."""
+    if not rows:
+        return
+    kind = _kind(rows[0])
+    _record(rows, DELETION, lambda row: [{"deleted": {"name": kind, "object": str(row)}}], by)
+    _say("deleted", rows, by)
 
 
 def fields_changed(row: Model, before: Model) -> list[str]:
@@ -84,10 +104,14 @@ def name_of(by: Actor) -> str:
             return f"user {by.get_username()}"
 
 
-def _record(rows: Sequence[Model], flag: int, message: str | list[object], by: Actor) -> None:
+def _record(
+    rows: Sequence[Model],
+    flag: int,
+    message: Callable[[Model], str | list[Mapping[str, object]]],
+    by: Actor,
+) -> None:
     user_id = _user_id(by)
-    text = message if isinstance(message, str) else json.dumps(message)
-    content_type = ContentType.objects.get_for_model(type(rows[0]))
+    content_type = ContentType.objects.get_for_model(rows[0])
     LogEntry.objects.bulk_create(
         LogEntry(
             user_id=user_id,
@@ -95,7 +119,7 @@ def _record(rows: Sequence[Model], flag: int, message: str | list[object], by: A
             object_id=str(row.pk),
             object_repr=str(row)[:_LONGEST_REPR],
             action_flag=flag,
-            change_message=text,
+            change_message=text if isinstance(text := message(row), str) else json.dumps(text),
         )
         for row in rows
     )

@@ -9,8 +9,10 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 
+CONFIGURATION = "configuration"  # the tag: what `runmonitor` and `runworkers` check
 
-@checks.register
+
+@checks.register(CONFIGURATION)
 def configuration_is_known(**_: Any) -> list[checks.CheckMessage]:
     """Warn of each member of the configuration file that nothing reads."""
     return [
@@ -23,7 +25,7 @@ def configuration_is_known(**_: Any) -> list[checks.CheckMessage]:
     ]
 
 
-@checks.register
+@checks.register(CONFIGURATION)
 def data_dir_is_writable(**_: Any) -> list[checks.CheckMessage]:
     """The embedded vault is kept there, and the SQLite database unless DATABASE_URL is set."""
     path = Path(settings.DATA_DIR)

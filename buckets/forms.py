@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.db.models import Model
+from django.db.models import Model, Q
 
 from buckets import services
 from buckets.models import ApiClient, Bucket, Credential
+from scanning import wiring
+from scanning.core.types import MOST_LANES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +67,7 @@ class BucketForm(ServiceForm[Bucket]):
         "Kept in the vault. On a change, leave it empty to keep the stored one.",
     )
 
-    _SECRETS = ("access_key", "secret_key", "webhook_client_secret")
+    SECRETS = ("access_key", "secret_key", "webhook_client_secret")
 
     class Meta:
         model = Bucket
@@ -75,12 +77,36 @@ class BucketForm(ServiceForm[Bucket]):
         super().__init__(*args, **kwargs)
         if "credential" not in self.fields:  # somebody who may only look
             return
-        credential = self.fields["credential"]
+        defaults = wiring.conf()
+        self.fields["polling_interval"].help_text = (
+            "Seconds between the starts of two scans, 1 to 604,800 (7 days). Empty: the configured "
+            f"default, {defaults.defaults.polling_interval} s."
+        )
+        self.fields["lanes"].help_text = (
+            f"Most listings at once in this bucket, 1 to {MOST_LANES}, if it is large. Empty: the "
+            f"configured default, {defaults.scan.lanes}."
+        )
+        credential = cast("forms.ModelChoiceField[Credential]", self.fields["credential"])
+        # Those that came with a bucket may be thousands, and are seldom meant for another one.
+        credential.queryset = Credential.objects.filter(
+            Q(came_with_bucket=False) | Q(pk=self.instance.credential_id)
+        )
         if not self.instance.pk:
             credential.required = False
-            credential.help_text = "One that is stored already; or enter a key pair below."
+            credential.empty_label = "a key pair of its own"
+            credential.help_text = (
+                "One that is stored to be shared; or enter a key pair of the bucket's own below."
+            )
         else:
             self.fields["access_key"].help_text = "Leave both empty to keep the stored keys."
+
+    def test(self, *, by: services.Actor) -> services.ConnectionTest:
+        """List the bucket as this form has it. Raises ValidationError."""
+        settings = {k: v for k, v in self.cleaned_data.items() if k not in self.SECRETS}
+        if self.instance.pk:
+            settings = self.changed(services.CHANGEABLE)
+        keys = self.given("access_key", "secret_key")
+        return services.test_settings(bucket=self.instance, by=by, **keys, **settings)
 
     def write(self, *, by: services.Actor) -> Bucket:
         if not self.instance.pk:
@@ -88,7 +114,7 @@ class BucketForm(ServiceForm[Bucket]):
         return services.update_bucket(
             bucket=self.instance,
             by=by,
-            **self.given(*self._SECRETS),
+            **self.given(*self.SECRETS),
             **self.changed(services.CHANGEABLE),
         )
 
@@ -104,7 +130,14 @@ class CredentialForm(ServiceForm[Credential]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance.pk and "access_key" in self.fields:
-            self.fields["access_key"].help_text = "Enter both to replace them for every bucket."
+            self.fields["access_key"].help_text = (
+                "Both halves, as the provider shows them; all buckets that use the credential get "
+                "them at once. Empty: the stored keys stay."
+            )
+
+    @property
+    def has_keys(self) -> bool:
+        return bool(self.cleaned_data.get("access_key"))
 
     def write(self, *, by: services.Actor) -> Credential:
         given = self.given("endpoint", "access_key", "secret_key")

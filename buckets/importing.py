@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from buckets import audit, mirror, removals, selectors, validators
+from buckets import audit, mirror, removals, selectors
 from buckets.models import Bucket, Credential, Outbox
 from buckets.services.checking import key_pair
 from scanning import wiring
+from scanning.core.vault_names import entries_of, halves_of, prefix_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from buckets.audit import Actor
     from scanning.core.types import KeyPair
 
 # Rows of one transaction: the vault is written inside it, and other writers wait meanwhile.
 _AT_ONCE = 100
-_ACCESS_KEY, _SECRET_KEY = "_ACCESS_KEY", "_SECRET_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Planned:
     candidate: Candidate
     bucket: Bucket | None = None
     problem: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -99,13 +100,17 @@ def plan(candidates: Sequence[Candidate], shared: Sequence[Keys] = ()) -> Plan:
     return Plan(planned, rows, world.pairs, problems)
 
 
-def carry_out(planned: Plan, *, by: Actor = None) -> list[str]:
+def carry_out(
+    planned: Plan, *, by: Actor = None, progress: Callable[[int], object] | None = None
+) -> list[str]:
     """Import what is planned so; returns problems that only writing brought to light.
+
+    ``progress`` is told how many buckets are through, now and then.
 
     Some buckets at a time, and each time in the order of every other write (`services`): rows,
     vault, commit. In the end Redis learns of them all.
     """
-    problems = []
+    problems, through = [], 0
     wanted = [row for row in planned.rows if row.bucket]
     parts = [wanted[at : at + _AT_ONCE] for at in range(0, len(wanted), _AT_ONCE)]
     generations = count(time.time_ns() // 1000)
@@ -115,6 +120,9 @@ def carry_out(planned: Plan, *, by: Actor = None) -> list[str]:
         except IntegrityError:
             names = ", ".join(row.candidate.name for row in part)
             problems.append(f"Somebody else adds some of these just now, import again: {names}")
+        through += len(part)
+        if progress:
+            progress(through)
     mirror.flush()
     return problems
 
@@ -123,7 +131,8 @@ class _World:
     """What is here already, read once; grows with what is planned."""
 
     def __init__(self) -> None:
-        self.buckets = set(Bucket.objects.values_list("name", flat=True))
+        self.buckets = frozenset(Bucket.objects.values_list("name", flat=True))
+        self.planned: set[str] = set()
         self.by_prefix = {row.vault_prefix: row for row in Credential.objects.all()}
         self.by_name = {row.name: row for row in self.by_prefix.values()}
         self.vault_names = wiring.vault().names()
@@ -131,6 +140,9 @@ class _World:
 
 
 def _plan_one(candidate: Candidate, world: _World) -> Planned:
+    if candidate.name in world.planned:
+        return Planned(candidate, problem="It is listed twice: leave one of them out.")
+    world.planned.add(candidate.name)
     if candidate.name in world.buckets:
         return Planned(candidate)
     if candidate.problem:
@@ -140,10 +152,22 @@ def _plan_one(candidate: Candidate, world: _World) -> Planned:
         # The constraints say the same again, at a query each; the database checks them anyway.
         bucket.full_clean(exclude={"credential"}, validate_unique=False, validate_constraints=False)
         bucket.credential = _credential(candidate, world)
+        _refuse_blanks(candidate.client_secret)
     except ValidationError as exc:
         return Planned(candidate, problem=_one_line(exc))
-    world.buckets.add(candidate.name)
-    return Planned(candidate, bucket)
+    warnings = candidate.warnings
+    if bucket.webhook_client_id and not candidate.client_secret:
+        name = selectors.webhook_secret_name(bucket)
+        if name not in world.vault_names:
+            warnings += (f"the vault lacks {name}: enter its webhook client secret",)
+    return Planned(candidate, bucket, warnings=warnings)
+
+
+def _refuse_blanks(client_secret: str) -> None:
+    # Infisical cuts them off, and a write of many entries would fail for this one.
+    if client_secret != client_secret.strip():
+        problem = "The webhook's client secret has blanks around it: leave them out."
+        raise ValidationError({"client_secret": [problem]})
 
 
 def _credential(candidate: Candidate, world: _World) -> Credential:
@@ -162,7 +186,7 @@ def _credential(candidate: Candidate, world: _World) -> Credential:
 
 
 def _new_credential(keys: Keys, world: _World, *, came_with_bucket: bool = False) -> Credential:
-    prefix = validators.vault_prefix(keys.credential)
+    prefix = prefix_of(keys.credential)
     credential = Credential(
         name=keys.credential,
         vault_prefix=prefix,
@@ -175,8 +199,8 @@ def _new_credential(keys: Keys, world: _World, *, came_with_bucket: bool = False
         raise ValidationError({"credential": [problem]})
     if keys.access_key or keys.secret_key:
         world.pairs[credential.name] = key_pair(keys.access_key, keys.secret_key)
-    elif not {prefix + _ACCESS_KEY, prefix + _SECRET_KEY} <= world.vault_names:
-        problem = f"The vault does not hold {prefix}{_ACCESS_KEY} and {prefix}{_SECRET_KEY}."
+    elif not world.vault_names.issuperset(halves_of(prefix)):
+        problem = f"The vault does not hold {' and '.join(halves_of(prefix))}."
         raise ValidationError({"credential": [problem]})
     world.by_prefix[prefix] = world.by_name[credential.name] = credential
     return credential
@@ -213,8 +237,7 @@ def _pair_entries(
 ) -> Iterator[tuple[str, str]]:
     for credential in new:
         if pair := pairs.get(credential.name):
-            yield credential.vault_prefix + _ACCESS_KEY, pair.access_key
-            yield credential.vault_prefix + _SECRET_KEY, pair.secret_key
+            yield from entries_of(credential.vault_prefix, pair).items()
 
 
 def _secret_entries(part: Sequence[Planned]) -> Iterator[tuple[str, str]]:

@@ -78,10 +78,14 @@ class NewBucket(BucketMembers):
 
 
 class BucketChanges(BucketMembers):
-    """``name`` says which bucket; everything else is optional."""
+    """``name`` says which bucket; everything else is optional.
 
-    access_key = OptionalText()
-    secret_key = OptionalText()
+    Empty keys are refused: whoever sends them, from a variable that is not set for one, would
+    believe that they were replaced.
+    """
+
+    access_key = OptionalText(allow_blank=False)
+    secret_key = OptionalText(allow_blank=False)
     webhook_url = OptionalText()
 
 

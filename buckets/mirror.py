@@ -11,15 +11,20 @@ Redis refuses revisions older than the one that it holds.
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from django.db import transaction
+
 from buckets import selectors
+from buckets.lately import Lately
 from buckets.models import Bucket, Outbox
-from buckets.outages import Outage
-from scanning import wiring
+from scanning import facade, wiring
 from scanning.core.errors import BucketwatchError, VaultUnavailable
+from scanning.core.types import Expected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,9 +39,16 @@ _LEAVE_IT_S = 5.0
 _SAY_AGAIN_S = 60.0
 
 
-_outage = Outage(_LEAVE_IT_S)
+class _Gathering(threading.local):
+    """What this thread enqueues ``together``; None while each change is enqueued by itself."""
+
+    names: list[str] | None = None
+
+
+_gathering = _Gathering()
+_outage = Lately(_LEAVE_IT_S)
 # Webhook secrets are read for consumers that want them in Redis; each try may cost a time-out.
-_vault_outage = Outage(60.0)
+_vault_outage = Lately(60.0)
 _said_at: dict[str, float] = {}
 
 
@@ -53,7 +65,7 @@ def flush() -> bool:
     written_all = True
     for chunk in _chunks(newest):
         buckets = Bucket.objects.select_related("credential").in_bulk(chunk, field_name="name")
-        secrets = _client_secrets(buckets.values())
+        secrets = client_secrets(buckets.values())
         written: set[str] = set()
         try:
             for name, revision in chunk.items():
@@ -62,7 +74,7 @@ def flush() -> bool:
                 except BucketwatchError as exc:
                     written_all = False
                     _say(name, exc)
-                    if wiring.redis_health().redis != "ok":
+                    if facade.redis_health().redis != "ok":
                         return False
                 else:
                     written.add(name)
@@ -70,6 +82,28 @@ def flush() -> bool:
             done = [revision for revision, name in waiting if name in written]
             Outbox.objects.filter(id__in=done).delete()
     return written_all
+
+
+def enqueue(names: Iterable[str]) -> None:
+    """Have these buckets written after the commit; what failed with them is tried again then."""
+    waiting = list(names)
+    if _gathering.names is not None:
+        _gathering.names += waiting
+    elif waiting:
+        Outbox.add(waiting)
+        transaction.on_commit(flush_after_commit, robust=True)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Enqueue at the end, and at once, what is enqueued meanwhile; inside a transaction."""
+    names: list[str] = []
+    _gathering.names = names
+    try:
+        yield
+    finally:
+        _gathering.names = None
+    enqueue(names)
 
 
 def flush_after_commit() -> None:
@@ -98,7 +132,7 @@ def catch_up() -> bool:
 def document(bucket: Bucket) -> dict[str, Any]:
     """The bucket's JSON in Redis (wire contract); a member that is None is to be absent.
 
-    The webhook client's secret is not in it where it may be there: ``_write`` puts it in.
+    The webhook client's secret is not in it where it may be there: ``with_secret`` puts it in.
     """
     webhook_auth: dict[str, str | None] = {
         "type": "oauth2",
@@ -131,7 +165,24 @@ def document(bucket: Bucket) -> dict[str, Any]:
     }
 
 
-def _client_secrets(buckets: Iterable[Bucket]) -> Mapping[str, str]:
+def with_secret(bucket: Bucket, secrets: Mapping[str, str]) -> dict[str, Any]:
+    """The bucket's JSON with the secret among `client_secrets` that its consumer reads there."""
+    content = document(bucket)
+    secret = secrets.get(selectors.webhook_secret_name(bucket))
+    if _wants_secret(bucket) and secret is not None:
+        content["webhook_auth"]["client_secret"] = secret
+    return content
+
+
+def expected(bucket: Bucket) -> Expected:
+    """What Redis has to remember of a bucket, if it is the one that the scanner wrote to."""
+    at = bucket.remembered_commit_at
+    window_s = wiring.conf().redis.failover_window
+    oldest = None if at is None else at.timestamp() - window_s
+    return Expected(bucket.name, bucket.generation, oldest)
+
+
+def client_secrets(buckets: Iterable[Bucket]) -> Mapping[str, str]:
     """The webhook secrets that consumers read from Redis, by vault name; in one call."""
     names = [selectors.webhook_secret_name(bucket) for bucket in buckets if _wants_secret(bucket)]
     if not names or _vault_outage.goes_on():
@@ -154,13 +205,12 @@ def _write(name: str, bucket: Bucket | None, revision: int, secrets: Mapping[str
     if bucket is None:
         store.remove(name, revision=revision)
         return
-    content = document(bucket)
-    secret = secrets.get(selectors.webhook_secret_name(bucket))
-    if _wants_secret(bucket) and secret is not None:
-        content["webhook_auth"]["client_secret"] = secret
+    content = with_secret(bucket, secrets)
     notifications = bucket.notifications_enabled
-    store.put(name, content, notifications=notifications, revision=revision)
-    if _wants_secret(bucket) and secret is None and _vault_outage.goes_on():
+    oldest = expected(bucket).oldest_commit
+    store.put(name, content, notifications=notifications, revision=revision, oldest_commit=oldest)
+    is_known = selectors.webhook_secret_name(bucket) in secrets
+    if _wants_secret(bucket) and not is_known and _vault_outage.goes_on():
         raise VaultUnavailable("its webhook secret waits for the vault")
 
 

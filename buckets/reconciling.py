@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from buckets import mirror, removals, selectors
 from buckets.models import Bucket, Credential, Outbox, VaultRemoval
 from scanning import wiring
+from scanning.core import documents
+from scanning.core.vault_names import halves_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from scanning.adapters.configuration import Stored
-
-_HALVES = ("_ACCESS_KEY", "_SECRET_KEY")
 
 
 class Kind(StrEnum):
@@ -66,13 +66,14 @@ def repair(differences: Iterable[Difference]) -> bool:
 def _in_redis(
     buckets: Mapping[str, Bucket], stored: Mapping[str, Stored], waiting: set[str]
 ) -> Iterator[Difference]:
+    secrets = mirror.client_secrets(buckets.values())
     for name in sorted({*buckets, *stored, *waiting}):
         bucket, found = buckets.get(name), stored.get(name)
         if name in waiting:
             what = "the last change has not arrived" if bucket else "it is not removed yet"
             yield Difference(Kind.REPAIRED, "Redis", name, what)
         elif bucket is not None:
-            if what := _drift(bucket, found):
+            if what := drift(bucket, found, secrets):
                 yield Difference(Kind.REPAIRED, "Redis", name, what)
         elif found is not None and found.revision is None:
             what = "a configuration that bucketwatch did not write; `importbuckets` takes it over"
@@ -85,17 +86,20 @@ def _in_redis(
             yield Difference(Kind.UNMANAGED, "Redis", name, what)
 
 
-def _drift(bucket: Bucket, found: Stored | None) -> str:
-    """How Redis differs from what the mirror would write; "" if it does not."""
+def drift(bucket: Bucket, found: Stored | None, secrets: Mapping[str, str]) -> str:
+    """How Redis differs from what the mirror would write; "" if it does not.
+
+    ``secrets`` are those that consumers read there (`mirror.client_secrets`).
+    """
     if found is None or found.revision is None or not found.text:
         return "its configuration is missing"
     try:
         there = json.loads(found.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "its configuration is no JSON"
     if not isinstance(there, dict):
         return "its configuration is no JSON object"
-    expected = mirror.document(bucket)
+    expected = documents.merge(found.text, mirror.with_secret(bucket, secrets))
     wrong = sorted(
         {
             *_wrong_members(expected, there, ""),
@@ -108,9 +112,9 @@ def _drift(bucket: Bucket, found: Stored | None) -> str:
 def _wrong_members(
     expected: Mapping[str, Any], there: Mapping[str, Any], path: str
 ) -> Iterator[str]:
-    """Ours that differ; members of other programs do not count. None and absent are the same."""
-    for member, value in expected.items():
-        found = there.get(member)
+    """What differs from what would be written. None and absent are the same."""
+    for member in expected.keys() | there.keys():
+        value, found = expected.get(member), there.get(member)
         if isinstance(value, dict):
             inner = found if isinstance(found, dict) else {}
             yield from _wrong_members(value, inner, f"{path}{member}.")
@@ -123,12 +127,12 @@ def _in_the_vault(buckets: Iterable[Bucket]) -> Iterator[Difference]:
     removing = set(VaultRemoval.objects.values_list("kind", "name"))
     for kind, name in sorted(removing):
         what = "nobody uses it, and it is not removed yet"
-        shown = name if kind == removals.Kind.SECRET else f"{name}{_HALVES[0]}, {name}{_HALVES[1]}"
+        shown = name if kind == removals.Kind.SECRET else ", ".join(halves_of(name))
         yield Difference(Kind.REPAIRED, "vault", shown, what)
     used = {name for kind, name in removing if kind == removals.Kind.SECRET}
-    used |= {n + half for kind, n in removing if kind == removals.Kind.PAIR for half in _HALVES}
+    used |= {half for kind, n in removing if kind == removals.Kind.PAIR for half in halves_of(n)}
     for credential in Credential.objects.order_by("name"):
-        entries = {credential.vault_prefix + half for half in _HALVES}
+        entries = set(halves_of(credential.vault_prefix))
         used |= entries
         if absent := ", ".join(sorted(entries - names)):
             what = f"credential {credential.name} lacks it: enter its keys again"

@@ -9,14 +9,22 @@ nobody uses the name again: whoever stores something new under it deletes the ro
 from __future__ import annotations
 
 import logging
+import math
+import time
+from typing import TYPE_CHECKING
 
 from django.db import transaction
 
 from buckets import selectors
+from buckets.lately import Lately
 from buckets.models import Credential, VaultRemoval
-from buckets.outages import Outage
+from buckets.parts import in_parts
 from scanning import wiring
 from scanning.core.errors import BucketwatchError
+from scanning.core.vault_names import halves_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +32,18 @@ Kind = VaultRemoval.Kind
 
 # After a failure the vault is left alone for so long: each try may cost a time-out.
 _LEAVE_IT_S = 60.0
+_TOGETHER = 25  # with SQLite, nobody else writes meanwhile
+_PATIENCE_S = 2.0
+
+_outage = Lately(_LEAVE_IT_S)
 
 
-_outage = Outage(_LEAVE_IT_S)
-
-
-def add(kind: VaultRemoval.Kind, name: str) -> None:
-    """Have a vault entry removed; inside the transaction that deletes its last user."""
-    VaultRemoval.objects.get_or_create(kind=kind, name=name)
+def add(kind: VaultRemoval.Kind, *names: str) -> None:
+    """Have vault entries removed; inside the transaction that deletes their last user."""
+    if not names:
+        return
+    rows = [VaultRemoval(kind=kind, name=name) for name in names]
+    VaultRemoval.objects.bulk_create(rows, ignore_conflicts=True)
     transaction.on_commit(flush, robust=True)
 
 
@@ -43,32 +55,48 @@ def cancel(kind: VaultRemoval.Kind, *names: str) -> None:
 def flush() -> bool:
     """Remove what waits, unless the vault failed a moment ago; False if something has to wait on.
 
-    The monitor calls it every few seconds.
+    Thousands take a while, and somebody waits for a page: it stops after some seconds. The monitor
+    calls it again every few seconds.
     """
     if not VaultRemoval.objects.exists():
         return True
-    return not _outage.goes_on() and flush_now()
+    return not _outage.goes_on() and _remove_all(until=time.monotonic() + _PATIENCE_S)
 
 
 def flush_now() -> bool:
     """Remove what waits; False if something has to wait on. Raises only the database's errors."""
-    for pk in VaultRemoval.objects.values_list("pk", flat=True):
+    return _remove_all(until=math.inf)
+
+
+def _remove_all(*, until: float) -> bool:
+    waiting = VaultRemoval.objects.values_list("pk", flat=True)
+    for part in in_parts(waiting, size=_TOGETHER):
+        if time.monotonic() > until:
+            return False
         try:
-            _remove(pk)
+            _remove(part)
         except BucketwatchError as exc:
             _outage.note()
-            logger.warning("A vault entry that nobody uses is not removed yet: %s", exc)
+            logger.warning("Vault entries that nobody uses are not removed yet: %s", exc)
             return False
     return True
 
 
-def _remove(pk: int) -> None:
+def _remove(pks: list[int]) -> None:
     with transaction.atomic():
-        row = VaultRemoval.objects.select_for_update().filter(pk=pk).first()
-        if row is None:
-            return
-        if row.kind == Kind.SECRET and not selectors.is_webhook_secret(row.name):
-            wiring.vault().delete_secret(row.name)
-        if row.kind == Kind.PAIR and not Credential.objects.filter(vault_prefix=row.name).exists():
-            wiring.vault().delete(row.name)
-        row.delete()
+        rows = list(VaultRemoval.objects.select_for_update().filter(pk__in=pks))
+        if unused := [*_unused_pairs(rows), *_unused_secrets(rows)]:
+            wiring.vault().delete_many(unused)
+        VaultRemoval.objects.filter(pk__in=[row.pk for row in rows]).delete()
+
+
+def _unused_pairs(rows: Iterable[VaultRemoval]) -> Iterator[str]:
+    prefixes = {row.name for row in rows if row.kind == Kind.PAIR}
+    users = Credential.objects.filter(vault_prefix__in=prefixes)
+    for prefix in prefixes - set(users.values_list("vault_prefix", flat=True)):
+        yield from halves_of(prefix)
+
+
+def _unused_secrets(rows: Iterable[VaultRemoval]) -> set[str]:
+    names = {row.name for row in rows if row.kind == Kind.SECRET}
+    return names - selectors.webhook_secrets() if names else names

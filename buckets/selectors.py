@@ -5,10 +5,16 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from buckets import validators
-from buckets.models import ApiClient, Bucket, Credential, Outbox, VaultRemoval
+from django.db.models import Case, Count, Q, When
+
+from buckets.models import ApiClient, Bucket, Credential, Outbox, SecondFactor, VaultRemoval
+from scanning import facade
+from scanning.core.errors import RedisUnavailable, StateDamaged
+from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from django.db.models import QuerySet
 
 
@@ -16,41 +22,85 @@ WEBHOOK_SECRET = "_WEBHOOK_CLIENT_SECRET"  # noqa: S105 - the ending of a name
 
 
 class State(StrEnum):
-    """What a bucket is doing, in an operator's words."""
+    """What a bucket is doing, in an operator's words. The first that fits counts."""
 
     PAUSED = "paused"
-    WAITING = "waiting for its first scan"
-    WATCHED = "watched"
+    LOST = "forgotten by Redis"
     FAILING = "failing"
-    HELD = "mass deletion, confirm"
+    HELD = "held"
+    LATE = "late"
+    WAITING = "new"
+    WATCHED = "on time"
 
 
-def state(bucket: Bucket) -> State:
+def state(bucket: Bucket, *, late: bool = False) -> State:
+    """``late``: whether Redis says that it should have been scanned by now (`late_buckets`)."""
     if not bucket.monitoring_enabled:
         return State.PAUSED
+    if bucket.lost_since:
+        return State.LOST
     if bucket.last_error_class:
         return State.FAILING
     if bucket.held_since:
         return State.HELD
+    if late:
+        return State.LATE
     return State.WATCHED if bucket.last_scan_at else State.WAITING
 
 
-def in_state(buckets: QuerySet[Bucket], wanted: State) -> QuerySet[Bucket]:
-    """Those of ``buckets`` that ``state`` says this of."""
-    if wanted is State.PAUSED:
-        return buckets.filter(monitoring_enabled=False)
-    active = buckets.filter(monitoring_enabled=True)
-    if wanted is State.FAILING:
-        return active.exclude(last_error_class="")
-    healthy = active.filter(last_error_class="")
-    if wanted is State.HELD:
-        return healthy.filter(held_since__isnull=False)
-    healthy = healthy.filter(held_since__isnull=True)
-    return healthy.filter(last_scan_at__isnull=wanted is State.WAITING)
+def late_buckets() -> frozenset[str]:
+    """Names of the buckets that are due and that nobody scans; none known while Redis is away."""
+    try:
+        return facade.late_buckets()
+    except RedisUnavailable:
+        return frozenset()
+
+
+def in_state(
+    buckets: QuerySet[Bucket], wanted: State, *, late: Collection[str] | None = None
+) -> QuerySet[Bucket]:
+    """Those of ``buckets`` of which ``state`` says this; ``late`` saves asking Redis again."""
+    return buckets.filter(_in_state(wanted, late_buckets() if late is None else late))
+
+
+def state_counts(*, late: Collection[str]) -> dict[State, int]:
+    """How many buckets are in each state."""
+    counts = {wanted.name: Count("pk", filter=_in_state(wanted, late)) for wanted in State}
+    found = Bucket.objects.aggregate(**counts)
+    return {wanted: found[wanted.name] for wanted in State}
+
+
+def worst_first() -> Case:
+    """An order of buckets by state; what is late is only known to Redis, and not told apart."""
+    order = (State.LOST, State.FAILING, State.HELD, State.WAITING, State.WATCHED, State.PAUSED)
+    return Case(*(When(_in_state(wanted, ()), then=place) for place, wanted in enumerate(order)))
+
+
+def _in_state(wanted: State, late: Collection[str]) -> Q:
+    paused, lost = Q(monitoring_enabled=False), Q(lost_since__isnull=False)
+    failing, held = ~Q(last_error_class=""), Q(held_since__isnull=False)
+    is_late, never = Q(name__in=late), Q(last_scan_at__isnull=True)
+    known = ~paused & ~lost
+    fits = {
+        State.PAUSED: paused,
+        State.LOST: ~paused & lost,
+        State.FAILING: known & failing,
+        State.HELD: known & ~failing & held,
+        State.LATE: known & ~failing & ~held & is_late,
+        State.WAITING: known & ~failing & ~held & ~is_late & never,
+        State.WATCHED: known & ~failing & ~held & ~is_late & ~never,
+    }
+    return fits[wanted]
 
 
 def all_buckets() -> QuerySet[Bucket]:
     return Bucket.objects.select_related("credential").order_by("name")
+
+
+def lost_buckets() -> QuerySet[Bucket]:
+    """Those of which Redis lost what was known, or a part of it; paused ones too."""
+    is_damaged = Q(last_error_class=StateDamaged.__name__)
+    return Bucket.objects.filter(Q(lost_since__isnull=False) | is_damaged).order_by("name")
 
 
 def bucket_named(name: str) -> Bucket | None:
@@ -68,9 +118,30 @@ def is_waiting_for_redis(name: str) -> bool:
     return Outbox.objects.filter(bucket=name).exists()
 
 
+def any_waits_for_redis(names: Collection[str]) -> bool:
+    """Whether Redis has yet to learn of a change of one of these buckets."""
+    waiting = Outbox.objects.order_by().values_list("bucket", flat=True)
+    return bool(names) and not set(names).isdisjoint(waiting)
+
+
+def buckets_waiting_for_redis() -> int:
+    """How many buckets have changes that Redis has yet to learn."""
+    return Outbox.objects.order_by().values("bucket").distinct().count()
+
+
+def vault_removals() -> int:
+    """How many vault entries nobody uses any more, and are still there."""
+    return VaultRemoval.objects.count()
+
+
 def vault_removals_wait() -> bool:
     """Whether the vault has yet to forget something that nobody uses any more."""
     return VaultRemoval.objects.exists()
+
+
+def any_is_active() -> bool:
+    """Whether there is a bucket that is to be scanned."""
+    return Bucket.objects.filter(monitoring_enabled=True).exists()
 
 
 def lacks_webhook() -> bool:
@@ -95,11 +166,15 @@ def find_api_client(client_id: str) -> ApiClient | None:
 
 def webhook_secret_name(bucket: Bucket) -> str:
     """The vault entry of a bucket's webhook client secret: by bucket, also under shared keys."""
-    return f"{validators.vault_prefix(bucket.name)}{WEBHOOK_SECRET}"
+    return f"{prefix_of(bucket.name)}{WEBHOOK_SECRET}"
 
 
-def is_webhook_secret(name: str) -> bool:
-    """Whether a vault entry is the webhook client secret of a bucket that is watched."""
-    names = Bucket.objects.exclude(webhook_client_id="").values_list("name", flat=True)
-    wanted = name.removesuffix(WEBHOOK_SECRET)
-    return any(validators.vault_prefix(bucket) == wanted for bucket in names.iterator())
+def webhook_secrets() -> set[str]:
+    """The vault entries of the webhook client secrets of all buckets that are watched."""
+    with_client = Bucket.objects.exclude(webhook_client_id="").only("name")
+    return {webhook_secret_name(bucket) for bucket in with_client.iterator()}
+
+
+def second_factor_of(user: Any) -> SecondFactor | None:
+    rows: QuerySet[SecondFactor] = SecondFactor.objects.filter(user_id=user.pk)
+    return rows.select_related("user").first()

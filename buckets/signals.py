@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import transaction
 from django.db.models.signals import post_delete, post_save, pre_save
 from django.dispatch import receiver
 
 from buckets import mirror
-from buckets.models import Bucket, Credential, Outbox
+from buckets.models import Bucket, Credential
 
 
 @receiver(post_save, sender=Bucket)
 @receiver(post_delete, sender=Bucket)
 def mirror_the_bucket(instance: Bucket, **_: Any) -> None:
-    _enqueue([name for name in (instance.renamed_from, instance.name) if name])
+    mirror.enqueue(name for name in (instance.renamed_from, instance.name) if name)
 
 
 @receiver(pre_save, sender=Credential)
@@ -27,10 +26,4 @@ def mirror_the_buckets_of_a_changed_prefix(instance: Credential, **_: Any) -> No
     """Buckets name their credential by its vault prefix in Redis."""
     stored = Credential.objects.filter(pk=instance.pk).values_list("vault_prefix", flat=True)
     if stored.first() not in {None, instance.vault_prefix}:
-        _enqueue(list(instance.buckets.values_list("name", flat=True)))
-
-
-def _enqueue(names: list[str]) -> None:
-    if names:
-        Outbox.add(names)
-        transaction.on_commit(mirror.flush_after_commit, robust=True)
+        mirror.enqueue(instance.buckets.values_list("name", flat=True))

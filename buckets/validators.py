@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ValidationError
 
-from scanning.core.addresses import HOW_TO_ALLOW
+from scanning.core.addresses import how_to_allow
 
 if TYPE_CHECKING:
     from scanning.core.addresses import AddressRules
@@ -29,7 +29,7 @@ _CREDENTIAL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 VAULT_PREFIX = r"^[A-Z0-9][A-Z0-9._]{0,62}$"
 
 _HOST = re.compile(r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")
-_IPV6 = re.compile(r"^[0-9a-f:]+$")
+_IPV6 = re.compile(r"^[0-9a-f:]+[0-9.]*$")
 _REGION = re.compile(r"^[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,254}$")
 _PRINTABLE = re.compile(r"^[!-~]+$")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -38,8 +38,6 @@ ALL_OF_OAUTH2 = (
     "Webhook OAuth2 needs client id, client secret and token URL: enter all three, or none."
 )
 LINODE_DOMAIN = "linodeobjects.com"
-LONGEST_INTERVAL_S = 604_800
-MOST_LANES = 16
 
 
 def bucket_name(name: str) -> None:
@@ -76,11 +74,6 @@ def credential_name(name: str) -> None:
         )
 
 
-def vault_prefix(name: str) -> str:
-    """The vault prefix of a credential or a bucket: ``media-in`` gives ``MEDIA_IN``."""
-    return name.upper().replace("-", "_")
-
-
 def endpoint(text: str) -> str:
     """The endpoint as it is stored: ``host[:port]`` for https, an ``http://`` URL otherwise."""
     parts = _split(text.strip())
@@ -115,12 +108,9 @@ _NOT_A_HOST = (
 
 def _host_and_port(parts: SplitResult) -> str:
     host = (parts.hostname or "").lower()
-    if ":" in host and _IPV6.match(host):
-        shown = f"[{host}]"
-    elif _HOST.match(host) and ".." not in host and len(host) <= 253:  # noqa: PLR2004 - DNS's limit
-        shown = host
-    else:
+    if not _is_host(host):
         raise ValidationError(_NOT_A_HOST)
+    shown = f"[{host}]" if ":" in host else host
     try:
         port = parts.port
     except ValueError:
@@ -128,6 +118,16 @@ def _host_and_port(parts: SplitResult) -> str:
     if port == 0 or parts.netloc.endswith(":"):
         raise ValidationError("An endpoint's port is a number from 1 to 65535.")
     return shown if port in {None, _DEFAULT_PORTS[parts.scheme]} else f"{shown}:{port}"
+
+
+def _is_host(text: str) -> bool:
+    """Whether this is a name or an address, and the same one to whoever reads the URL.
+
+    A ``%2e`` in it, for one, is a dot to some programs.
+    """
+    if ":" in text:
+        return bool(_IPV6.match(text))
+    return bool(_HOST.match(text)) and ".." not in text and len(text) <= 253  # noqa: PLR2004 - DNS's
 
 
 def region(text: str) -> None:
@@ -156,7 +156,7 @@ def reachable(text: str, rules: AddressRules) -> None:
     """
     host = urlsplit(text if "://" in text else f"https://{text}").hostname or ""
     if problem := rules.problem_with_host(host):
-        raise ValidationError(f"{host} is {problem}: enter another one, {HOW_TO_ALLOW}.")
+        raise ValidationError(f"{host} is {problem}: enter another one, {how_to_allow(problem)}.")
 
 
 def url(text: str) -> None:
@@ -169,7 +169,7 @@ def url(text: str) -> None:
     if (
         port_is_wrong
         or parts.scheme not in _DEFAULT_PORTS
-        or not parts.hostname
+        or not _is_host((parts.hostname or "").removesuffix("."))
         or not _PRINTABLE.match(text)
     ):
         raise ValidationError("Enter a URL that begins with https:// or http:// and names a host.")

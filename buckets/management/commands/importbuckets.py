@@ -6,21 +6,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
-from buckets import import_sources, importing
-from scanning.core.errors import BucketwatchError
+from buckets import import_sources, importing, words
+from scanning.management.engine_command import EngineCommand
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from buckets.importing import Plan, Planned
 
-WAIT_S = 10.0
 _NAMED = 5
 
 
-class Command(BaseCommand):
+class Command(EngineCommand):
     help = (
         "Import buckets from a YAML file, or from the Redis and vault of an older monitor, and "
         "leave those alone that are here. Exit status: 0 all are here now, 1 some were refused."
@@ -29,11 +28,16 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "file", nargs="?", type=Path, help="YAML file; without it, Redis is read"
+            "file",
+            nargs="?",
+            type=Path,
+            metavar="FILE",
+            help="YAML file; without it, Redis is read",
         )
         parser.add_argument(
             "--first-scan",
             choices=["baseline", "announce"],
+            metavar="MODE",
             default="baseline",
             help="objects that nobody knew before: only remember them (baseline, the default), "
             "or announce them",
@@ -47,24 +51,33 @@ class Command(BaseCommand):
         parser.add_argument(
             "--wait",
             type=float,
-            default=WAIT_S,
             metavar="S",
-            help="seconds between two looks whether the older monitor still scans; its polling "
-            f"interval is best (default {WAIT_S:g})",
+            help="seconds between two looks whether the older monitor still scans (default: until "
+            "it scans a bucket again if it runs; 10 at least, a polling interval more at most)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        try:
-            planned = self._plan(options["file"], options["first_scan"])
-            self._show(planned)
-            if options["file"] is None and planned.count("import"):
-                self._look_for_the_older_monitor(
-                    options["wait"], only_warn=options["force"] or options["dry_run"]
-                )
-            problems = [] if options["dry_run"] else importing.carry_out(planned)
-        except BucketwatchError as exc:
-            raise CommandError(str(exc)) from exc
+        planned = self._plan(options["file"], options["first_scan"])
+        self._show(planned)
+        if options["file"] is None and planned.count("import"):
+            self._look_for_the_older_monitor(
+                options["wait"], only_warn=options["force"] or options["dry_run"]
+            )
+        problems = [] if options["dry_run"] else self._carry_out(planned)
         self._sum_up(planned, problems, would=options["dry_run"])
+
+    def _carry_out(self, planned: Plan) -> list[str]:
+        if not self.stdout.isatty():
+            return importing.carry_out(planned)
+        total = planned.count("import")
+
+        def show(through: int) -> None:
+            self.stdout.write(f"\r{through:,} of {total:,} imported", ending="")
+            self.stdout.flush()
+
+        problems = importing.carry_out(planned, progress=show)
+        self.stdout.write("")
+        return problems
 
     def _plan(self, file: Path | None, first_scan: str) -> Plan:
         if file is None:
@@ -73,15 +86,16 @@ class Command(BaseCommand):
             found = import_sources.from_file(file, first_scan=first_scan)
         return importing.plan(*found)
 
-    def _look_for_the_older_monitor(self, wait_s: float, *, only_warn: bool) -> None:
-        self.stdout.write(f"Looking for {wait_s:g} s whether the older monitor still scans …")
+    def _look_for_the_older_monitor(self, wait_s: float | None, *, only_warn: bool) -> None:
+        if wait_s is None:
+            wait_s = import_sources.time_to_look_s(now=time.time())
+        self.stdout.write(f"Looking for {wait_s:.0f} s whether the older monitor still scans …")
         moved = import_sources.older_monitor_runs(wait_s=wait_s, sleep=self.sleep)
         if not moved:
             return
-        shown = ", ".join(moved[:_NAMED]) + (" …" if len(moved) > _NAMED else "")
         text = (
-            f"The older monitor still runs: it has just scanned {shown}. Stop it first, or each "
-            "event is announced twice."
+            f"The older monitor still runs: it has just scanned {words.some(moved, most=_NAMED)}. "
+            "Stop it first, or each event is announced twice."
         )
         if not only_warn:
             raise CommandError(f"{text} Nothing was imported (--force does it all the same).")
@@ -95,7 +109,7 @@ class Command(BaseCommand):
             cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
             self.stdout.write("  ".join([*cells, line[-1]]))
         for row in planned.rows:
-            for warning in row.candidate.warnings if row.bucket else ():
+            for warning in row.warnings:
                 self.stderr.write(self.style.WARNING(f"{row.candidate.name}: {warning}"))
 
     def _sum_up(self, planned: Plan, problems: list[str], *, would: bool) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from buckets import reconciling
 from buckets.reconciling import Kind
-from scanning.core.errors import BucketwatchError
+from scanning.management.engine_command import EngineCommand
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from buckets.reconciling import Difference
 
 
-class Command(BaseCommand):
+class Command(EngineCommand):
     help = (
         "Compare the database with Redis and the vault, and repair what differs from it. Deletes "
         "only what was deleted here; what others keep in Redis and the vault is listed and left "
@@ -28,12 +28,9 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="compare only; write nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        try:
-            found = reconciling.compare()
-            self._show(found)
-            is_repaired = options["dry_run"] or reconciling.repair(found)
-        except BucketwatchError as exc:
-            raise CommandError(str(exc)) from exc
+        found = reconciling.compare()
+        self._show(found)
+        is_repaired = options["dry_run"] or reconciling.repair(found)
         if not is_repaired:
             raise CommandError("Not everything could be repaired now: run this again.")
         if any(one.kind is Kind.BY_HAND for one in found):
