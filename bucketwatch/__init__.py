@@ -1,0 +1,3 @@
+"""The project: settings, URLs, the demo."""
+
+__version__ = "0.1.0"

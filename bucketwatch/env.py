@@ -6,15 +6,26 @@ member) and what it takes; it never echoes the value, which may be a secret.
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
-from scanning.conf import ScanningConf
+from scanning.conf import ScanningConf, checked_networks
 from scanning.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,6 +37,13 @@ NAMES_IN_USE = {
     ("redis", "url"): "REDIS_URL",
     ("redis", "host"): "REDIS_HOST",
 }
+
+FERNET_KEY_BYTES = 32
+# As Django matches them: without the port of a request; a dot before a name: all names below it.
+_HOST = r"(\.?[\w-]+(\.[\w-]+)*\.?|\[[\da-fA-F:.]+\])"
+_ALLOWED_HOST = re.compile(rf"\*|{_HOST}")
+_ORIGIN = re.compile(rf"https?://(\*\.)?{_HOST}(:\d+)?")
+_POSTGRES = frozenset({"postgres", "postgresql", "pgsql"})
 
 
 class Site(BaseModel):
@@ -40,6 +58,10 @@ class Site(BaseModel):
     debug: bool = False
     allowed_hosts: str = "localhost,127.0.0.1,[::1]"
     csrf_trusted_origins: str = ""
+    https_only: bool = False
+    hsts_seconds: int = Field(3600, ge=0)
+    trusted_proxies: int = Field(0, ge=0, le=10)
+    second_factor_required: bool = False
     host: str = "0.0.0.0"  # noqa: S104 - probes and balancers reach a container from outside
     port: int = Field(8080, ge=1, le=65535)
     data_dir: Path = Path("var")
@@ -51,7 +73,41 @@ class Site(BaseModel):
     infisical_api_url: str = "https://app.infisical.com"
     infisical_project_id: str = ""
     infisical_env: str = "prod"
+    metrics_token: SecretStr | None = None
+    metrics_networks: Annotated[str, AfterValidator(checked_networks)] = ""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, text: str) -> str:
+        if not all(map(_ALLOWED_HOST.fullmatch, entries(text))):
+            raise ValueError("must be names or addresses between commas, without scheme and port")
+        return text
+
+    @field_validator("csrf_trusted_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        if not all(map(_ORIGIN.fullmatch, entries(text))):
+            raise ValueError("must be origins between commas, such as https://watch.example.com")
+        return text
+
+    @field_validator("database_url")
+    @classmethod
+    def _names_a_database(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url.get_secret_value())
+            is_known = parts.scheme == "sqlite" or (parts.scheme in _POSTGRES and parts.port != 0)
+        except ValueError:
+            is_known = False
+        if not is_known:
+            raise ValueError(
+                "must be postgres://user:password@host:port/name, with / # ? @ : % in the password "
+                "percent-encoded"
+            )
+        return url
 
     @property
     def uses_infisical(self) -> bool:
@@ -64,6 +120,11 @@ class Site(BaseModel):
         )
 
 
+def entries(text: str) -> list[str]:
+    """What stands between the commas of a variable."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
 def environment(root: Path) -> dict[str, str]:
     """The process environment over the variables of ``ENV_FILE`` (default: ``.env``)."""
     named = os.environ.get("ENV_FILE")
@@ -71,7 +132,42 @@ def environment(root: Path) -> dict[str, str]:
     if named and not path.exists():
         raise ConfigurationError(f"ENV_FILE: there is no file {path}")
     from_file = dotenv_values(path) if path.exists() else {}
-    return {k: v for k, v in from_file.items() if v is not None} | dict(os.environ)
+    return with_secret_files({k: v for k, v in from_file.items() if v is not None} | os.environ)
+
+
+def secret_variables() -> frozenset[str]:
+    """The variables that hold secrets: a file may hold each of them, which ``NAME_FILE`` names."""
+    models = {"": Site} | {f"{s}_": f.annotation for s, f in ScanningConf.model_fields.items()}
+    return frozenset(
+        f"{prefix}{name}".upper()
+        for prefix, model in models.items()
+        for name, field in getattr(model, "model_fields", {}).items()
+        if SecretStr in (field.annotation, *get_args(field.annotation))
+    )
+
+
+def with_secret_files(environ: Mapping[str, str]) -> dict[str, str]:
+    """Put what secret files hold, as Docker and Kubernetes mount them, where it is looked for."""
+    return dict(environ) | {
+        name: _read_secret(environ, name)
+        for name in secret_variables()
+        if environ.get(f"{name}_FILE")
+    }
+
+
+def _read_secret(environ: Mapping[str, str], name: str) -> str:
+    if environ.get(name):
+        raise ConfigurationError(f"{name} and {name}_FILE are both set: keep one of them")
+    path = environ[f"{name}_FILE"]
+    try:
+        value = Path(path).read_text(encoding="utf-8").strip("\r\n")
+    except OSError as exc:
+        raise ConfigurationError(f"{name}_FILE: cannot read {path}: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{name}_FILE: {path} is not text in UTF-8") from None
+    if not value:
+        raise ConfigurationError(f"{name}_FILE: {path} is empty")
+    return value
 
 
 def load_site(environ: Mapping[str, str]) -> Site:
@@ -83,12 +179,16 @@ def load_site(environ: Mapping[str, str]) -> Site:
     except ValidationError as exc:
         if any(error["type"] == "missing" for error in exc.errors()):
             raise ConfigurationError(
-                "SECRET_KEY is not set: put a long random value into the environment or .env "
+                "SECRET_KEY is not set: put a long random value into the environment or .env, "
+                "or into a file that SECRET_KEY_FILE names "
                 "(python -c 'import secrets; print(secrets.token_urlsafe(50))')"
             ) from None
         raise ConfigurationError(_one_line(exc, lambda loc: str(loc[0]).upper())) from None
     if site.uses_infisical:
         _refuse_half_an_infisical(site)
+    elif site.vault_key is not None:
+        _refuse_what_opens_no_vault(site.vault_key)
+    _refuse_half_an_api_client(site)
     return site
 
 
@@ -112,13 +212,33 @@ def _refuse_half_an_infisical(site: Site) -> None:
         raise ConfigurationError("INFISICAL_API_URL: must begin with https:// or http://")
 
 
+def _refuse_what_opens_no_vault(key: SecretStr) -> None:
+    """The vault is opened late, by the first scan or the first operator who enters keys."""
+    try:
+        is_key = len(base64.urlsafe_b64decode(key.get_secret_value())) == FERNET_KEY_BYTES
+    except ValueError:
+        is_key = False
+    if not is_key:
+        raise ConfigurationError(
+            "VAULT_KEY: must be a Fernet key, 32 bytes in URL-safe base64 (python -c "
+            "'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())')"
+        )
+
+
+def _refuse_half_an_api_client(site: Site) -> None:
+    if site.api_client_id and not site.api_client_secret:
+        raise ConfigurationError("API_CLIENT_SECRET is not set, and API_CLIENT_ID is: set both")
+    if site.api_client_secret and not site.api_client_id:
+        raise ConfigurationError("API_CLIENT_ID is not set, and API_CLIENT_SECRET is: set both")
+
+
 def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:
     """The engine's settings, and a warning for each member of the file that nothing reads."""
     path = environ.get("CONFIG_PATH")
     document = _read_yaml(Path(path)) if path else {}
     warnings: list[str] = []
     values: dict[str, dict[str, Any]] = {}
-    sources: dict[tuple[str, str], str] = {}
+    sources: dict[tuple[str, ...], str] = {}
     for section, field in ScanningConf.model_fields.items():
         members = document.pop(section, None) or {}
         if not isinstance(members, dict):
@@ -144,9 +264,7 @@ def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:
         return ScanningConf.model_validate(values), warnings
     except ValidationError as exc:
         raise ConfigurationError(
-            _one_line(
-                exc, lambda loc: sources.get((str(loc[0]), str(loc[1])), ".".join(map(str, loc)))
-            )
+            _one_line(exc, lambda loc: sources.get(tuple(map(str, loc)), ".".join(map(str, loc))))
         ) from None
 
 
@@ -169,4 +287,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _one_line(exc: ValidationError, name_of: Any) -> str:
-    return "; ".join(f"{name_of(error['loc'])}: {error['msg']}" for error in exc.errors())
+    return "; ".join(
+        f"{name_of(error['loc'])}: {error['msg'].removeprefix('Value error, ')}"
+        for error in exc.errors()
+    )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from django.conf import settings
+from django.http import HttpResponseRedirect
+
 from buckets.api.probes import PROBES
+from buckets.login import second_factor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,3 +30,42 @@ class ProbesFirst:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         view = PROBES.get(request.path_info.strip("/"))
         return view(request) if view else self.get_response(request)
+
+
+class ClientAddress:
+    """Put the client's own address into ``REMOTE_ADDR`` where proxies stand in front.
+
+    Each proxy appends to X-Forwarded-For whom it was asked by, so that only as many entries from
+    the right as there are trusted proxies are their word; whatever stands before is the client's.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if (proxies := settings.SITE.trusted_proxies) and (address := _forwarded(request, proxies)):
+            request.META["REMOTE_ADDR"] = address
+        return self.get_response(request)
+
+
+def _forwarded(request: HttpRequest, proxies: int) -> str | None:
+    """The address that the outermost proxy was asked by; None if the header does not say."""
+    hops = request.headers.get("X-Forwarded-For", "").split(",")
+    if len(hops) < proxies:  # it came around some of them
+        return None
+    try:
+        return str(ip_address(hops[-proxies].strip()))
+    except ValueError:
+        return None
+
+
+class SecondFactorFirst:
+    """Show nothing to somebody who has given his password and still owes the second factor."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if second_factor.is_owed(request):
+            return HttpResponseRedirect(second_factor.page_url(request))
+        return self.get_response(request)

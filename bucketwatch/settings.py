@@ -1,11 +1,13 @@
 """Django settings: one file, driven by the environment (`docs/configuration.md` lists it)."""
 
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import dj_database_url
+from csp.constants import NONE, SELF
 
-from bucketwatch import env
+from bucketwatch import __version__, env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -17,12 +19,29 @@ DATA_DIR = BASE_DIR / SITE.data_dir
 DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # password hashes, and the vault
 
 SECRET_KEY = SITE.secret_key.get_secret_value()
+VERSION = __version__
 DEBUG = SITE.debug
-ALLOWED_HOSTS = [host.strip() for host in SITE.allowed_hosts.split(",") if host.strip()]
-CSRF_TRUSTED_ORIGINS = [o.strip() for o in SITE.csrf_trusted_origins.split(",") if o.strip()]
+ALLOWED_HOSTS = env.entries(SITE.allowed_hosts)
+CSRF_TRUSTED_ORIGINS = env.entries(SITE.csrf_trusted_origins)
+
+# --- The browser's side of security (docs/security.md).
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = SITE.https_only
+SESSION_COOKIE_AGE = 24 * 3600
+CSRF_COOKIE_HTTPONLY = True  # scripts of ours take the token from the page
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_HSTS_SECONDS = SITE.hsts_seconds if SITE.https_only else 0
+# Whether other hosts of the domain speak HTTPS is not this program's to say.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+if SITE.trusted_proxies:  # they say which requests came over HTTPS, and from where
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    # Without them every request looks like HTTP, and a redirect would lead to itself.
+    SECURE_SSL_REDIRECT = SITE.https_only
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576
+DATA_UPLOAD_MAX_NUMBER_FILES = 0  # no form takes a file
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "bucketwatch.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -31,22 +50,38 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "django_otp",
     "django_q",
     "buckets",
     "scanning",
 ]
 
 MIDDLEWARE = [
+    "bucketwatch.middleware.ClientAddress",
     "bucketwatch.middleware.ProbesFirst",
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
+    "bucketwatch.middleware.SecondFactorFirst",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+
+# Nothing inline, nothing from elsewhere: a bucket's or object's name can never become a script.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "object-src": [NONE],
+    }
+}
 
 ROOT_URLCONF = "bucketwatch.urls"
 WSGI_APPLICATION = "bucketwatch.wsgi.application"
@@ -82,6 +117,13 @@ DATABASES = {
 }
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = _SQLITE_OPTIONS
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    # A server that was started again, or a host that does not answer, costs no request a minute.
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 5,
+        **DATABASES["default"].get("OPTIONS", {}),
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # In this process: failed log-ins are counted here, also while Redis is away.
@@ -106,7 +148,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "TITLE": "bucketwatch",
-    "VERSION": "1",
+    "VERSION": VERSION,
     "DESCRIPTION": "Which buckets are watched, how, and what happened in them. No route needs the "
     'slash at its end. Every error is `{"error": …, "fields": {…}}`.',
     "PREPROCESSING_HOOKS": ["buckets.api.openapi.name_paths"],
@@ -133,16 +175,25 @@ AUTH_PASSWORD_VALIDATORS = [
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = ["bucketwatch.formats"]
 USE_TZ = True
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-STATIC_ROOT.mkdir(exist_ok=True)  # WhiteNoise warns at each start when there is none
+with suppress(OSError):  # where we may not write, WhiteNoise warns at each start, and no more
+    STATIC_ROOT.mkdir(exist_ok=True)
 WHITENOISE_USE_FINDERS = True  # no collectstatic step between a clone and a styled page
 
 # Work that the monitor process does for the control plane every few seconds: dotted paths,
 # because the engine may not import it.
-HOUSEKEEPING = ["buckets.mirror.catch_up", "buckets.removals.flush", "buckets.status.flush"]
+LOOK_FOR_LOSSES = "buckets.losses.look"
+HOUSEKEEPING = [
+    LOOK_FOR_LOSSES,  # first: until then nothing is scanned
+    "buckets.mirror.catch_up",
+    "buckets.removals.flush",
+    "buckets.status.flush",
+    "buckets.new_keys.look",
+]
 # The control plane's writes, for `MultiRegionMonitor.add_bucket_to_active_config` and its siblings.
 BUCKET_WRITES = {
     "add": "buckets.programs.add",
@@ -169,14 +220,26 @@ Q_CLUSTER = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {
-        "line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"},
+    "filters": {
+        "scan": {"()": "scanning.logs.ScanFilter"},
+        "no_probes": {"()": "bucketwatch.logs.WithoutProbes"},
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "text": {"format": "{asctime} {levelname:<7} {name}: {message}{in_scan}", "style": "{"},
+        "json": {"()": "scanning.logs.json_formatter"},
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": SITE.log_format,
+            "filters": ["scan"],
+        }
+    },
     "root": {"handlers": ["console"], "level": SITE.log_level},
     "loggers": {
         # At INFO it writes three lines for every wake-up.
         "django-q": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        "django.request": {"filters": ["no_probes"]},
         "botocore": {"level": "WARNING"},
         "urllib3": {"level": "WARNING"},
     },

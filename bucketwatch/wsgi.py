@@ -4,6 +4,9 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+from scanning.processes import share_heaps
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bucketwatch.settings")
 
+share_heaps()
 application = get_wsgi_application()

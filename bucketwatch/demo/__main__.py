@@ -10,12 +10,12 @@ import io
 import os
 import signal
 import sys
-import threading
 import time
 import urllib.request
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from bucketwatch.demo.servers import (
     free_port,
 )
 from bucketwatch.demo.world import BUCKETS, seed
+from scanning.processes import StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,8 @@ READY_WITHIN_S = 90.0
 MONITOR_STOPS_WITHIN_S = 17.0
 LOOK_EVERY_S = 0.5
 # Where and how loudly to serve is the caller's choice; everything else is the demo's own.
-PASSED_ON = ("PORT", "HOST", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "LOG_LEVEL")
+PASSED_ON = ("PORT", "HOST", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "LOG_LEVEL", "LOG_FORMAT")
+START_OVER = "rm -r var/demo* starts over"
 QUEUE = "linode:notifications:queue"
 
 
@@ -62,7 +64,7 @@ class Signals:
     """The first SIGINT, SIGTERM or SIGHUP sets ``stopping``; the second ends everything at once."""
 
     def __init__(self) -> None:
-        self.stopping = threading.Event()
+        self.stopping = StopSignal()
         self.monitor: Child | None = None  # the other children die with us
         # A script's background job is born with SIGINT ignored; whoever sends it means it.
         signal.signal(signal.SIGINT, self._received)
@@ -73,7 +75,7 @@ class Signals:
     def _received(self, number: int, _frame: FrameType | None) -> None:
         if self.stopping.is_set():
             if self.monitor is not None:
-                self.monitor.kill()
+                self.monitor.send_kill()
             os._exit(128 + number)
         self.stopping.set()
 
@@ -94,6 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # whoever read our output has left, and so do we
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as exc:  # a disk that is full, a file of root's
+        sys.stderr.write(f"make demo: {exc.filename or 'a file'}: {exc.strerror}\n")
+        return 1
+    except JSONDecodeError:
+        sys.stderr.write(f"make demo: a file in {options.var} is damaged; {START_OVER}\n")
+        return 1
     return 0
 
 
@@ -106,7 +114,7 @@ def run(home: Home, signals: Signals) -> None:
         serving = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
         site = Site(serving.setdefault("HOST", LOOPBACK), _port(serving.setdefault("PORT", "8080")))
         _check_free(site.port, "choose another one: PORT=8081 make demo")
-        _check_free(made.s3_port, "the demo's S3 server needs it; rm -r var/demo* starts over")
+        _check_free(made.s3_port, f"the demo's S3 server needs it; {START_OVER}")
         home.json_file.unlink(missing_ok=True)
         say(f"Starting the demo (logs in {home.directory}) …")
         _say_ignored()

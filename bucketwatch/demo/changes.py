@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bucketwatch.demo.servers import S3Server
     from bucketwatch.demo.world import DemoBucket
 
-MOST_OBJECTS = 40  # in one bucket; above that it deletes
+MOST_OBJECTS = 40  # of its own in one bucket; above that it deletes
 CHANGE_EVERY_S = (0.7, 1.7)
 
 logger = logging.getLogger(__name__)
@@ -58,9 +58,9 @@ class Changer(threading.Thread):
         self._client.close()
 
     def change(self, bucket: DemoBucket) -> None:
-        """Upload (half of the time), overwrite or delete one object."""
+        """Upload (half of the time), overwrite or delete one object; those of others stay."""
         listed = self._client.list_objects_v2(Bucket=bucket.name).get("Contents", [])
-        keys = [row["Key"] for row in listed]
+        keys = [row["Key"] for row in listed if bucket.is_its_own(row["Key"])]
         fate = self.dice.random()
         if keys and (len(keys) > MOST_OBJECTS or fate > 0.85):  # noqa: PLR2004
             self._client.delete_object(Bucket=bucket.name, Key=self.dice.choice(keys))

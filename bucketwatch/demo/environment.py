@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bucketwatch.env import NAMES_IN_USE, Site
+from bucketwatch.env import NAMES_IN_USE, Site, secret_variables
 from scanning.conf import ScanningConf
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ def product_variables() -> frozenset[str]:
         for section, field in ScanningConf.model_fields.items()
         for key in getattr(field.annotation, "model_fields", {})
     }
-    return OTHERS | site | scanning | set(NAMES_IN_USE.values())
+    files = {f"{name}_FILE" for name in secret_variables()}
+    return OTHERS | site | scanning | files | set(NAMES_IN_USE.values())
 
 
 def without_product_variables(environ: Mapping[str, str]) -> dict[str, str]:

