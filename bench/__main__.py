@@ -1,6 +1,7 @@
 """`make bench`: print each figure as ``name value``; fail if a target is missed.
 
-QUICK=1 in the environment takes fewer objects: for trying, its figures are not to be quoted.
+ONLY="listings fleet" in the environment takes just those groups. QUICK=1 takes fewer objects: for
+trying, its figures are neither judged nor to be quoted.
 """
 
 from __future__ import annotations
@@ -10,37 +11,61 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.measuring import FULL, QUICK, Bench, Sizes, measure
+from bench import fleet
+from bench.measuring import FULL, GROUPS, QUICK, Bench, Sizes
 from bench.product import Product, configure, redis_server
 from bench.server import BenchServer
 from bench.targets import TARGETS, line
 
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+NAMES = ["fleet", *(group.__name__ for group in GROUPS)]
+
 
 def main() -> int:
     quick = os.environ.pop("QUICK", "") not in {"", "0"}
+    only = os.environ.pop("ONLY", "").split() or NAMES
+    if unknown := set(only) - set(NAMES):
+        print(f"make bench: ONLY has no group {', '.join(unknown)}, but {', '.join(NAMES)}")
+        return 2
     print(f"# {os.cpu_count()} cores, Python {platform.python_version()}", end="")
     print(", QUICK: figures are only for trying" if quick else "", flush=True)
-    with tempfile.TemporaryDirectory(prefix="bucketwatch-bench-") as directory:
-        missed = run(Path(directory), QUICK if quick else FULL)
+    targets = {} if quick else TARGETS  # they are for what few objects do not show
+    missed = []
+    for name, value in measure(only, quick=quick):
+        target = targets.get(name)
+        print(line(name, value, target), flush=True)
+        if target and not target.met_by(value):
+            missed.append(name)
     for name in missed:
         print(f"make bench: {name} misses its target", file=sys.stderr)
     return 1 if missed else 0
 
 
-def run(directory: Path, sizes: Sizes) -> list[str]:
-    """Measure and print everything; the names of the targets that are missed."""
+def measure(only: Collection[str], *, quick: bool) -> Iterator[tuple[str, float]]:
+    """Every figure of some groups, as soon as it is known."""
+    with tempfile.TemporaryDirectory(prefix="bucketwatch-bench-") as directory:
+        if set(only) != {"fleet"}:
+            yield from scans(Path(directory), QUICK if quick else FULL, only)
+        if "fleet" in only:
+            yield from fleet.measure(Path(directory), fleet.QUICK if quick else fleet.FULL).items()
+
+
+def scans(directory: Path, sizes: Sizes, only: Collection[str]) -> Iterator[tuple[str, float]]:
+    """What scans cost: measured in this process."""
     redis = redis_server(directory)
     try:
         configure(directory, redis.url)
         objects = max(sizes.large, sizes.stored)
-        missed = []
         with BenchServer(directory, objects=objects, changing=sizes.objects) as server:
-            for name, value in measure(Bench(server, Product(server.url), sizes)):
-                print(line(name, value), flush=True)
-                if name in TARGETS and not TARGETS[name].met_by(value):
-                    missed.append(name)
-        return missed
+            bench = Bench(server, Product(server.url), sizes)
+            for group in GROUPS:
+                if group.__name__ in only:
+                    bench.product.lanes = 4
+                    yield from group(bench).items()
     finally:
         redis.stop()
 

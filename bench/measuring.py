@@ -15,7 +15,7 @@ from bench import peers
 from bench.product import Cost, Product, Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from bench.server import BenchServer
 
@@ -57,16 +57,6 @@ QUICK: Final = Sizes(
     large=200_000,
     rounds=3,
 )
-TINY: Final = Sizes(
-    objects=2_000,
-    slow=2_000,
-    per_object=1_000,
-    stored=2_000,
-    stored_with_strings=2_000,
-    small=1_000,
-    large=3_000,
-    rounds=1,
-)
 
 
 @dataclass(frozen=True)
@@ -80,10 +70,10 @@ Figures = dict[str, float]
 
 
 def listings(bench: Bench) -> Figures:
-    """Scans of a bucket that is known, against listings alone; per CPU second of the process."""
+    """Scans of a bucket that is known, against listings alone."""
     server, product, sizes = bench.server, bench.product, bench.sizes
     url, changed = server.url, sizes.objects // 100
-    runs = _Runs(lambda cost: cost.objects / cost.cpu_s)
+    runs = _Runs()
     _first_scan(bench, strings=True)
     for _ in range(sizes.rounds):
         server.show(objects=sizes.objects)
@@ -96,45 +86,34 @@ def listings(bench: Bench) -> Figures:
                 server.show(objects=sizes.objects, version=shown)
                 runs.add(version, product.timed_scan(changes=changed))
         product.empty_queue()
-    rates = runs.medians()
+    rate = runs.per_cpu_second()
     return {
-        "unchanged_vs_boto3": rates["unchanged"] / rates["boto3"],
-        "unchanged_vs_obstore": rates["unchanged"] / rates["obstore"],
-        "unchanged_vs_floor": rates["unchanged"] / rates["floor"],
-        "scattered_1pct_vs_boto3": rates["scattered"] / rates["boto3"],
-        "clustered_1pct_vs_boto3": rates["clustered"] / rates["boto3"],
-    } | {f"{name}_objects_per_cpu_s": rate for name, rate in rates.items()}
+        "unchanged_vs_boto3": rate["unchanged"] / rate["boto3"],
+        "unchanged_vs_obstore": rate["unchanged"] / rate["obstore"],
+        "unchanged_vs_floor": rate["unchanged"] / rate["floor"],
+        "scattered_1pct_vs_boto3": rate["scattered"] / rate["boto3"],
+        "clustered_1pct_vs_boto3": rate["clustered"] / rate["boto3"],
+    } | runs.rates()
 
 
 def first_scans(bench: Bench) -> Figures:
-    """The first scan of a bucket, against asking and telling Redis object by object.
-
-    Per CPU second of the process too. By the clock both also wait for Redis, the loop the longer.
-    """
+    """The first scan of a bucket, against asking and telling Redis object by object."""
     product, sizes = bench.product, bench.sizes
     client, url = product.redis_client(), bench.server.url
-    cpu = _Runs(lambda cost: cost.objects / cost.cpu_s)
-    clock = _Runs(lambda cost: cost.objects / cost.wall_s)
+    runs = _Runs()
     for _ in range(sizes.rounds):
         bench.server.show(objects=sizes.objects)
         client.flushall()
-        costs = {
-            "per_object": _timed(lambda: peers.per_object_loop(url, client, sizes.per_object)),
-            "first_scan": _first_scan(bench, strings=True),
-            "first_scan_compact": _first_scan(bench, strings=False),
-        }
-        for name, cost in costs.items():
-            cpu.add(name, cost)
-            clock.add(name, cost)
-    rates, by_clock = cpu.medians(), clock.medians()
-    return (
-        {
-            "first_scan_vs_per_object": rates["first_scan"] / rates["per_object"],
-            "first_scan_compact_vs_per_object": rates["first_scan_compact"] / rates["per_object"],
-        }
-        | {f"{name}_objects_per_cpu_s": rate for name, rate in rates.items()}
-        | {f"{name}_objects_per_s": rate for name, rate in by_clock.items()}
-    )
+        loop = _timed(lambda: peers.per_object_loop(url, client, sizes.per_object))
+        runs.add("per_object", loop)
+        runs.add("first_scan", _first_scan(bench, strings=True))
+        runs.add("first_scan_compact", _first_scan(bench, strings=False))
+    # By the clock: most of the loop's time is waiting for answers, which costs it no CPU.
+    rate = runs.per_second()
+    return {
+        "first_scan_vs_per_object": rate["first_scan"] / rate["per_object"],
+        "first_scan_compact_vs_per_object": rate["first_scan_compact"] / rate["per_object"],
+    } | runs.rates()
 
 
 def stored_bytes(bench: Bench) -> Figures:
@@ -201,25 +180,19 @@ def lanes(bench: Bench) -> Figures:
     """One unchanged bucket at a server that takes its time, in one lane and in ten."""
     server, product, sizes = bench.server, bench.product, bench.sizes
     _first_scan(bench, strings=False)
-    runs = _Runs(lambda cost: cost.wall_s)
+    runs = _Runs()
     server.show(objects=sizes.objects, delay_ms=DELAY_MS)
     for _ in range(max(1, sizes.rounds // 2)):
         for number in (1, 10):
             product.lanes = number
             runs.add(f"lanes_{number}", product.timed_scan(changes=0))
-    seconds = runs.medians()
+    seconds = runs.seconds()
     return {"lanes_10_speedup_at_100ms": seconds["lanes_1"] / seconds["lanes_10"]} | {
         f"{name}_s": value for name, value in seconds.items()
     }
 
 
 GROUPS: Final = (listings, first_scans, stored_bytes, memory, lanes)
-
-
-def measure(bench: Bench) -> Iterator[tuple[str, float]]:
-    for group in GROUPS:
-        bench.product.lanes = 4
-        yield from group(bench).items()
 
 
 def _first_scan(bench: Bench, *, strings: bool) -> Cost:
@@ -238,14 +211,30 @@ def _timed(work: Callable[[], int]) -> Cost:
 
 
 class _Runs:
-    """Costs by what was run, each as one number."""
+    """What each of several things cost, round after round."""
 
-    def __init__(self, figure: Callable[[Cost], float]) -> None:
-        self._figure = figure
-        self._by_name: dict[str, list[float]] = {}
+    def __init__(self) -> None:
+        self._by_name: dict[str, list[Cost]] = {}
 
     def add(self, name: str, cost: Cost) -> None:
-        self._by_name.setdefault(name, []).append(self._figure(cost))
+        self._by_name.setdefault(name, []).append(cost)
 
-    def medians(self) -> dict[str, float]:
-        return {name: median(figures) for name, figures in self._by_name.items()}
+    def per_cpu_second(self) -> Figures:
+        """Objects per second of this process on a CPU, all its threads together."""
+        return self._medians(lambda cost: cost.objects / cost.cpu_s)
+
+    def per_second(self) -> Figures:
+        """Objects per second by the clock."""
+        return self._medians(lambda cost: cost.objects / cost.wall_s)
+
+    def seconds(self) -> Figures:
+        return self._medians(lambda cost: cost.wall_s)
+
+    def rates(self) -> Figures:
+        """All rates, by name: per CPU second, and by the clock."""
+        return {
+            f"{name}_objects_per_cpu_s": rate for name, rate in self.per_cpu_second().items()
+        } | {f"{name}_objects_per_s": rate for name, rate in self.per_second().items()}
+
+    def _medians(self, figure: Callable[[Cost], float]) -> Figures:
+        return {name: median(map(figure, costs)) for name, costs in self._by_name.items()}

@@ -65,6 +65,7 @@ def configure(directory: Path, redis_url: str) -> None:
         "SECRET_KEY": secrets.token_urlsafe(50),
         "DATA_DIR": str(directory),
         "REDIS_URL": redis_url,
+        "SECURITY_ALLOWED_NETWORKS": "127.0.0.0/8",
         "LOG_LEVEL": "WARNING",
     }
     from scanning import wiring  # noqa: PLC0415 - Django's settings are read when it is imported
@@ -148,7 +149,14 @@ class Product:
         self.redis_client().delete(QUEUE)
 
     def used_memory(self) -> int:
-        memory: Any = self.redis_client().info("memory")
+        """What Redis uses, without buffers for connections and what it has yet to free."""
+        client = self.redis_client()
+        client.connection_pool.disconnect()
+        client.client_kill_filter(_type="normal", skipme=True)
+        memory: Any = client.info("memory")
+        while memory["lazyfree_pending_objects"]:
+            time.sleep(0.01)
+            memory = client.info("memory")
         return int(memory["used_memory"])
 
     def redis_client(self) -> redis.Redis:

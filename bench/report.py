@@ -18,33 +18,49 @@ WHAT = {
     "unchanged_vs_floor": "the same / reading the same bytes with http.client",
     "scattered_1pct_vs_boto3": "scan with 1 % overwritten anywhere / boto3's paginator",
     "clustered_1pct_vs_boto3": "scan with 1 % overwritten in 4 runs / boto3's paginator",
-    "first_scan_vs_per_object": "first scan, events and documented strings / a loop over objects",
+    "first_scan_vs_per_object": "first scan, events and strings / a loop over objects",
     "first_scan_compact_vs_per_object": "first scan without the strings / the same loop",
     "redis_bytes_per_object": "bytes in Redis for each known object",
     "redis_bytes_per_object_with_strings": "the same with the documented strings",
     "rss_growth_mb_10k_to_2m": "MiB more at the peak for 2 million objects than for 10 thousand",
     "lanes_10_speedup_at_100ms": "ten lanes / one, by the clock, at 100 ms a page",
+    "fleet_5000_lateness_p99_s": "seconds that a scan begins after its scheduled start, p99",
+    "fleet_rss_mb": "MiB of web, monitor and workers together, shared pages counted once",
 }
 
 HEAD = """# Performance
 
-What `make bench` says on one machine ({machine}). It starts a Redis server and an S3 server that
-sends listing pages rendered before, so that what is measured is the scanner; the numbers to compare
-are ratios, measured in turns within one run, the median of several rounds each.
+What `make bench` says on one machine: {machine}.
 
-A rate is objects per CPU second of the measured process, all its threads together: what one core
-can do. Ours is the whole scan as a worker does it: lease, listing, comparing, commits. HEAD
-requests are off. Pages have the elements that Ceph RGW sends to ListObjectsV2, without Owner.
+It starts a Redis server and an S3 server that sends listing pages rendered before, so that what is
+measured is the scanner. The numbers to compare are ratios: measured in turns within one run, the
+median of several rounds each.
+
+Rates of scans are objects per CPU second of the measured process, all its threads together: what
+one core can do. First scans are compared by the clock, as the loop they are compared with spends
+much of its time waiting for answers. Ours is the whole scan as a worker does it: lease, listing,
+comparing, commits. HEAD requests are off. Pages have the elements that Ceph RGW sends to
+ListObjectsV2, without Owner.
+
+The fleet is a whole installation: web, monitor and workers with 5,000 buckets of 100 objects in 25
+regions, each with an endpoint of its own, scanned once a minute, watched for three minutes. The S3
+server and Redis share the machine with it.
 
 | figure | what | value | target |
 |---|---|---|---|
 """
 
 MIDDLE = """
-The loop asks and tells Redis about each object that boto3's paginator lists (GET, SETEX, RPUSH,
-EXPIRE) and writes the same documented JSON as we do.
+The loop asks and tells Redis about each object that boto3's paginator lists (GET, SET with an
+expiry, RPUSH, EXPIRE), and writes the same documented JSON as we do. Its rate, and both ratios
+with it, depend on how fast the machine wakes a process that waits.
 
-## The rates behind the ratios
+This server answers at once, so pages are listed when they are wanted. From a server that lets us
+wait they are listed ahead, which takes up to three more pages of memory in each lane.
+
+## What the ratios are made of
+
+`…_per_cpu_s` is per CPU second, `…_per_s` by the clock.
 
 | figure | value |
 |---|---|

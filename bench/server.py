@@ -27,7 +27,6 @@ from bucketwatch.demo.servers import LOOPBACK, Child, listen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-VERSIONS: Final = ("as is", "scattered", "clustered")
 MOST_KEYS: Final = 1000
 _HEAD: Final = (
     b'<?xml version="1.0" encoding="UTF-8"?>'
@@ -131,15 +130,19 @@ def _send(client: socket.socket, parts: list[bytes | memoryview]) -> None:
 class BenchServer:
     """The server's process, and what it is told."""
 
-    def __init__(self, directory: Path, *, objects: int, changing: int) -> None:
+    def __init__(self, directory: Path, *, objects: int, changing: int, ports: int = 1) -> None:
         self._directory = directory
         self._objects, self._changing = objects, changing
         self._child: Child | None = None
-        self.port = 0
+        self.ports = [0] * ports
 
     @property
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
 
     def show(self, *, objects: int, version: str = "as is", delay_ms: int = 0) -> None:
         asked = {"version": version, "objects": objects, "delay_ms": delay_ms}
@@ -151,15 +154,16 @@ class BenchServer:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            listener = stack.enter_context(listen(0))
-            self.port = listener.getsockname()[1]
-            command = [sys.executable, "-m", "bench.server", "--fd", str(listener.fileno())]
+            listeners = [stack.enter_context(listen(0)) for _ in self.ports]
+            self.ports = [listener.getsockname()[1] for listener in listeners]
+            fds = [listener.fileno() for listener in listeners]
+            command = [sys.executable, "-m", "bench.server", "--fd", *map(str, fds)]
             command += ["--objects", str(self._objects), "--changing", str(self._changing)]
             self._child = Child(
                 command,
                 log=self._directory / "s3.log",
                 environ=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
-                pass_fds=[listener.fileno()],
+                pass_fds=fds,
             )
         self.show(objects=self._objects)  # answered when all rows are rendered
         return self
@@ -171,12 +175,16 @@ class BenchServer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--fd", type=int, nargs="+", required=True, help="listening sockets")
     parser.add_argument("--objects", type=int, required=True)
     parser.add_argument("--changing", type=int, required=True)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    serve(socket.socket(fileno=options.fd), Listings(options.objects, options.changing))
+    listings = Listings(options.objects, options.changing)
+    *others, last = (socket.socket(fileno=fd) for fd in options.fd)
+    for listener in others:
+        threading.Thread(target=serve, args=(listener, listings), daemon=True).start()
+    serve(last, listings)
 
 
 if __name__ == "__main__":
