@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from playwright.sync_api import Page, sync_playwright
 
@@ -29,11 +30,17 @@ def chromium() -> str | None:
 
 
 @contextmanager
-def new_page(executable: str, *, width: int = 1280, height: int = 800) -> Iterator[Page]:
+def new_page(
+    executable: str,
+    *,
+    width: int = 1280,
+    height: int = 800,
+    theme: Literal["light", "dark"] = "light",
+) -> Iterator[Page]:
     """A page of a new browser with an empty profile."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": width, "height": height})
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
         page.set_default_timeout(20_000)
         yield page
         browser.close()
@@ -44,4 +51,4 @@ def log_in(page: Page, url: str, username: str, password: str) -> None:
     page.fill("#id_username", username)
     page.fill("#id_password", password)
     page.click("input[type=submit]")
-    page.wait_for_selector("#user-tools")
+    page.wait_for_selector("#user-tools .menu")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scanning.core.errors import CommitOutOfStep, TransientError
+from scanning.core.errors import CommitOutOfStep, StateDamaged, TransientError
 from scanning.core.listing import Columns, read_rows, render_entries
 from scanning.core.segments import Entry
 from scanning.core.types import (
@@ -16,8 +16,10 @@ from scanning.core.types import (
     ObjectState,
     ScanCounts,
 )
-from scanning.ports import Commit, KnownState, Progress
-from scanning.scan import Scan, ScanEnd, ScanSettings
+from scanning.core.vault_names import entries_of, pairs_in
+from scanning.means import Means, ScanSettings
+from scanning.ports import Commit, KnownState, Position, Progress
+from scanning.scan import Scan, ScanEnd
 
 Bucket = dict[str, tuple[str, int, int]]
 """Key -> ETag, last_modified (ms), size."""
@@ -26,7 +28,6 @@ Bucket = dict[str, tuple[str, int, int]]
 @dataclass(frozen=True)
 class FakePage:
     entries: bytes
-    row_count: int
     last_key: str
     is_truncated: bool
 
@@ -59,7 +60,7 @@ class FakeStorage:
         most = max(1, max_keys - fewer)
         columns = columns_of({key: self.objects[key] for key in keys[:most]})
         last = columns.keys[-1] if columns.keys else ""
-        return FakePage(self.render(columns), len(columns), last, len(keys) > most)
+        return FakePage(self.render(columns), last, len(keys) > most)
 
     def rows(self, entries: bytes) -> Columns:
         self.parsed += bool(entries)
@@ -107,12 +108,14 @@ class FakeStates:
     progress: Progress | None = None
     complete: bool = False
     held_since: float | None = None
-    released: bool = False
+    held_known: int = 0
+    released: int = 0
+    older_scan_at: float | None = None
     loads: int = 0
     before_commit: Callable[[], None] = lambda: None
     after_commit: Callable[[], None] = lambda: None
 
-    def open(self, bucket: BucketConfig) -> KnownState:
+    def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         entries = sorted(self.manifest.values(), key=lambda entry: entry.last_key)
         return KnownState(
             entries,
@@ -121,11 +124,20 @@ class FakeStates:
             held_since=self.held_since,
             released=self.released,
             commit=self.number,
+            older_scan_at=self.older_scan_at,
+            held_known=self.held_known,
         )
 
-    def load(self, bucket: BucketConfig, segments: Sequence[str]) -> list[Columns]:
+    def load(
+        self, bucket: BucketConfig, segments: Sequence[str], at: Position | None = None
+    ) -> list[Columns]:
         self.loads += 1
-        return [self.segments[id_] for id_ in segments]
+        if at is not None and at.commit != self.number:
+            raise CommitOutOfStep("out of step")
+        try:
+            return [self.segments[id_] for id_ in segments]
+        except KeyError as exc:
+            raise StateDamaged("a part of its state is missing") from exc
 
     def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
         return [self.strings.get(key) for key in keys]
@@ -179,26 +191,29 @@ class Site:
         self.fence += 1
         return Claim("bucket", "region", self.fence, 0, 0.0, None, 0.0, self.states.number)
 
+    def means(self, storage: FakeStorage, **others: Any) -> Means:
+        """What a scan of ``storage`` is given, but for ``others``."""
+        ours: dict[str, Any] = {
+            "states": self.states,
+            "clock": lambda: self.now,
+            "keep_going": lambda: None,
+            "settings": self.settings,
+            "counts": self.counts,
+        }
+        return Means(storage=storage, **ours | others)
+
     def scan(self, storage: FakeStorage) -> ScanEnd:
         """One scan, and what its worker records when it ends."""
         return self.scan_under(self.claim(), storage)
 
     def scan_under(self, claim: Claim, storage: FakeStorage) -> ScanEnd:
         self.counts = ScanCounts()
-        end = Scan(
-            self.bucket,
-            claim,
-            storage=storage,
-            states=self.states,
-            clock=lambda: self.now,
-            keep_going=lambda: None,
-            settings=self.settings,
-            counts=self.counts,
-        ).run()
+        end = Scan(self.bucket, claim, self.means(storage)).run()
         if end.complete:
             self.states.progress, self.states.complete = None, True
             self.states.held_since = end.held.since if end.held else None
-            self.states.released = False
+            self.states.held_known = end.held.known if end.held else 0
+            self.states.released = 0
         else:
             self.states.progress = end.progress
         return end
@@ -229,27 +244,10 @@ class FakeVault:
     def read_all(self) -> Mapping[str, KeyPair]:
         self.reads += 1
         self.before_read()
-        halves = dict(self.entries)
-        prefixes = [n.removesuffix("_ACCESS_KEY") for n in halves if n.endswith("_ACCESS_KEY")]
-        return {
-            prefix: KeyPair(halves[f"{prefix}_ACCESS_KEY"], halves[f"{prefix}_SECRET_KEY"])
-            for prefix in prefixes
-            if f"{prefix}_SECRET_KEY" in halves
-        }
+        return pairs_in(dict(self.entries))
 
     def write(self, prefix: str, pair: KeyPair) -> None:
-        self.write_secret(f"{prefix}_ACCESS_KEY", pair.access_key)
-        self.write_secret(f"{prefix}_SECRET_KEY", pair.secret_key)
-
-    def delete(self, prefix: str) -> None:
-        self.delete_secret(f"{prefix}_ACCESS_KEY")
-        self.delete_secret(f"{prefix}_SECRET_KEY")
-
-    def write_secret(self, name: str, value: str) -> None:
-        self.entries[name] = value
-
-    def delete_secret(self, name: str) -> None:
-        self.entries.pop(name, None)
+        self.entries |= entries_of(prefix, pair)
 
     def names(self) -> frozenset[str]:
         return frozenset(self.entries)
@@ -259,3 +257,7 @@ class FakeVault:
 
     def write_many(self, entries: Mapping[str, str]) -> None:
         self.entries |= entries
+
+    def delete_many(self, names: Collection[str]) -> None:
+        for name in names:
+            self.entries.pop(name, None)

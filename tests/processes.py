@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.waiting import eventually
@@ -16,13 +17,19 @@ class Program:
     """One of our programs with all that it starts; its output goes to a file."""
 
     def __init__(
-        self, arguments: Sequence[str | Path], *, log: Path, environ: Mapping[str, str]
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        log: Path,
+        environ: Mapping[str, str],
+        directory: Path = ROOT,
+        python: Path | str = sys.executable,
     ) -> None:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *(str(argument) for argument in arguments)],
-                cwd=ROOT,
+                [str(python), *(str(argument) for argument in arguments)],
+                cwd=directory,
                 env={**os.environ, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -66,12 +73,30 @@ def running(pid: int, started: int) -> bool:
     return stat is not None and stat[1] == started
 
 
+def command(pid: int) -> str:
+    """What the process is; "" if there is none. django-q2 gives its processes titles."""
+    try:
+        text = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+    return text.replace("\0", " ").strip()
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of all threads of a process; none if it has ended."""
+    children: list[int] = []
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            children += map(int, listing.read_text().split())
+    return children
+
+
 def all_gone(tree: set[tuple[int, int]], *, timeout: float = 20) -> None:
     """Wait until none of these processes runs."""
 
     def none_left() -> bool:
         left = [pid for pid, started in tree if running(pid, started)]
-        assert not left, [_command(pid) for pid in left]
+        assert not left, [command(pid) or pid for pid in left]
         return True
 
     eventually(none_left, timeout)
@@ -90,10 +115,3 @@ def _stat(pid: int) -> tuple[int, int] | None:
         return None
     state, parent, *rest = text.rpartition(")")[2].split()
     return None if state in {"Z", "X"} else (int(parent), int(rest[17]))
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
-    except OSError:
-        return str(pid)

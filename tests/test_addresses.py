@@ -2,7 +2,7 @@
 
 import pytest
 
-from scanning.core.addresses import AddressRules, parse
+from scanning.core.addresses import AddressRules, how_to_allow, parse
 
 NOTHING_ALLOWED = AddressRules()
 PRIVATE_ALLOWED = AddressRules(allow_private=True)
@@ -52,10 +52,17 @@ def test_public_addresses_and_names_are_allowed(host):
         ("100.64.0.1", "private"),
         ("fd12::1", "private"),
         ("::ffff:10.0.0.1", "private"),
+        ("::ffff:0:10.0.0.1", "private"),
+        ("::ffff:0:127.0.0.1", "loopback"),
+        ("64:ff9b:1::1", "private"),
+        ("192.0.0.8", "private"),
+        ("fec0::1", "private"),
     ],
 )
 def test_loopback_and_private_addresses_are_refused_unless_allowed(host, kind):
-    assert kind in NOTHING_ALLOWED.problem_with_host(host)
+    problem = NOTHING_ALLOWED.problem_with_host(host)
+    assert kind in problem
+    assert "SECURITY_ALLOW_PRIVATE_ENDPOINTS" in how_to_allow(problem)
     assert PRIVATE_ALLOWED.problem_with_host(host) == ""
 
 
@@ -66,9 +73,13 @@ def test_loopback_and_private_addresses_are_refused_unless_allowed(host, kind):
         ("0xa9fea9fe", "link-local"),
         ("fe80::1%eth0", "link-local"),
         ("fd00:ec2::254", "metadata"),
+        ("fd20:ce::254", "metadata"),
+        ("192.0.0.192", "metadata"),
+        ("::ffff:0:169.254.169.254", "link-local"),
         ("100.100.100.200", "metadata"),
         ("168.63.129.16", "metadata"),
         ("metadata.google.internal", "metadata"),
+        ("metadata.goog.", "metadata"),
         ("0", "unspecified"),
         ("0.0.0.0", "unspecified"),  # noqa: S104 - a case, not a binding
         ("::", "unspecified"),
@@ -79,7 +90,9 @@ def test_loopback_and_private_addresses_are_refused_unless_allowed(host, kind):
 )
 def test_what_is_never_a_bucket_is_refused_also_where_private_addresses_are_allowed(host, kind):
     assert kind in NOTHING_ALLOWED.problem_with_host(host)
-    assert kind in PRIVATE_ALLOWED.problem_with_host(host)
+    problem = PRIVATE_ALLOWED.problem_with_host(host)
+    assert kind in problem
+    assert "SECURITY_ALLOW_PRIVATE_ENDPOINTS" not in how_to_allow(problem)
 
 
 @pytest.mark.parametrize(

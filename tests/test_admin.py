@@ -7,32 +7,17 @@ from urllib.parse import unquote
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
-from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
 
-from buckets import removals, selectors, services, status
+from buckets import removals, services
 from buckets.models import ApiClient, Bucket, Credential, Outbox
 from scanning import wiring
-from scanning.core import keys
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ADD = reverse("admin:buckets_bucket_add")
 LIST = reverse("admin:buckets_bucket_changelist")
 ACCESS, SECRET = "AKIAPLAINTOSEE", "wJalrPlainToSee/K7MDENG"
-
-
-@pytest.fixture
-def operator(client: Client) -> Client:
-    client.force_login(User.objects.create(username="olga", is_staff=True, is_superuser=True))
-    return client
-
-
-@pytest.fixture
-def redis(redis_server):
-    with redis_server.client() as client:
-        yield client
 
 
 @pytest.fixture
@@ -204,16 +189,16 @@ def test_with_redis_down_the_save_succeeds_and_the_operator_is_told(operator):
     response = operator.post(ADD, typed(), follow=True)
 
     assert Bucket.objects.exists()
-    assert any("Redis is not reachable" in message for message in said(response))
-    page = text(operator.get(change_url(Bucket.objects.get())))
-    assert "has not arrived yet" in page
+    assert any("not in Redis yet" in message for message in said(response))
+    overview = reverse("admin:buckets_bucket_overview", args=[Bucket.objects.get().pk])
+    assert "has not reached the scanner yet" in text(operator.get(overview))
 
 
 def test_with_redis_there_nothing_is_said_about_it(operator, redis_server, bucket):
     response = operator.post(change_url(bucket), change(bucket, polling_interval="9"), follow=True)
 
     assert not any("Redis" in message for message in said(response))
-    assert "up to date" in text(operator.get(change_url(bucket)))
+    assert "has not reached the scanner yet" not in text(response)
 
 
 def test_with_redis_down_a_deletion_succeeds_and_the_operator_is_told(operator, bucket):
@@ -222,18 +207,7 @@ def test_with_redis_down_a_deletion_succeeds_and_the_operator_is_told(operator, 
     response = operator.post(url, {"post": "yes"}, follow=True)
 
     assert not Bucket.objects.exists()
-    assert any("Redis is not reachable" in message for message in said(response))
-
-
-def test_the_action_that_deletes_is_mirrored_and_empties_the_vault(operator, redis_server, bucket):
-    assert "media-in" in wiring.configuration().load().buckets
-    action = {"action": "delete_selected", "_selected_action": [bucket.pk], "post": "yes"}
-
-    operator.post(LIST, action)
-
-    assert not Bucket.objects.exists()
-    assert wiring.configuration().load().buckets == {}
-    assert wiring.vault().read_all() == {}
+    assert any("not in Redis yet" in message for message in said(response))
 
 
 @pytest.mark.parametrize("by_action", [True, False])
@@ -243,66 +217,17 @@ def test_a_deletion_succeeds_without_the_vault_and_the_operator_is_told(
     vault_file = settings.DATA_DIR / "vault.enc"
     kept = vault_file.read_bytes()
     vault_file.write_text("not a vault")
-    action = {"action": "delete_selected", "_selected_action": [bucket.pk], "post": "yes"}
+    action = {"action": "delete_buckets", "_selected_action": [bucket.pk], "confirmed": "yes"}
+    form = action if by_action else {"post": "yes"}
     url = LIST if by_action else reverse("admin:buckets_bucket_delete", args=[bucket.pk])
 
-    response = operator.post(url, action, follow=True)
+    response = operator.post(url, form, follow=True)
 
-    assert any("the vault does not answer" in message for message in said(response))
+    assert any("the vault still holds of it" in message for message in said(response))
     assert not Bucket.objects.exists()
     vault_file.write_bytes(kept)
     assert removals.flush_now()
     assert wiring.vault().names() == frozenset()
-
-
-@pytest.mark.parametrize(
-    ("action", "field", "value"),
-    [
-        ("disable_notifications", "notifications_enabled", False),
-        ("enable_notifications", "notifications_enabled", True),
-        ("pause_monitoring", "monitoring_enabled", False),
-        ("resume_monitoring", "monitoring_enabled", True),
-    ],
-)
-def test_actions_change_the_selected_buckets_and_redis(
-    operator, redis_server, bucket, action, field, value
-):
-    setattr(bucket, field, not value)
-    bucket.save()
-
-    operator.post(LIST, {"action": action, "_selected_action": [bucket.pk]})
-
-    bucket.refresh_from_db()
-    assert getattr(bucket, field) is value
-    seen = wiring.configuration().load().buckets["media-in"]
-    assert seen.notifications is bucket.notifications_enabled
-    assert seen.active is bucket.monitoring_enabled
-
-
-def test_the_list_says_how_each_bucket_is(operator, bucket):
-    assert "waiting for its first scan" in text(operator.get(LIST))
-    error = "media-in: Access denied. " * 10
-    Bucket.objects.update(last_error=error, last_error_class="AccessDenied", object_count=4711)
-
-    page = text(operator.get(LIST))
-
-    assert "failing" in page
-    assert "4711" in page
-    assert "media-in: Access denied." in page
-    assert error not in page
-
-
-@pytest.mark.parametrize("state", list(selectors.State), ids=lambda state: state.name)
-def test_the_list_can_be_narrowed_to_a_state(operator, bucket, state):
-    shown = operator.get(LIST, {"state": state.name.lower()}).context["cl"].queryset
-
-    expected = [bucket] if selectors.state(bucket) is state else []
-    assert list(shown) == expected
-
-
-def test_the_list_can_be_searched(operator, bucket):
-    assert list(operator.get(LIST, {"q": "media"}).context["cl"].queryset) == [bucket]
-    assert list(operator.get(LIST, {"q": "nothing"}).context["cl"].queryset) == []
 
 
 def test_a_credential_is_stored_replaced_and_removed(operator):
@@ -328,6 +253,21 @@ def test_a_credential_in_use_cannot_be_deleted(operator, bucket):
     assert "media-in" in page
     assert Credential.objects.exists()
     assert "MEDIA_IN" in wiring.vault().read_all()
+
+
+def test_before_a_deletion_its_consequences_are_said(operator, bucket):
+    credential = bucket.credential
+    page = text(operator.get(reverse("admin:buckets_bucket_delete", args=[bucket.pk])))
+    assert "Stop watching media-in?" in page
+    assert "Nothing in S3 is touched" in page
+    page = text(operator.get(reverse("admin:buckets_credential_delete", args=[credential.pk])))
+    assert "A bucket uses it: give it another credential first." in page
+
+
+def test_times_are_written_alike_on_all_pages(operator, bucket):
+    written = LogEntry.objects.earliest("pk").action_time
+    page = text(operator.get(reverse("admin:buckets_bucket_history", args=[bucket.pk])))
+    assert f"{written:%Y-%m-%d %H:%M:%S UTC}" in page
 
 
 def test_the_secret_of_an_api_client_is_shown_once_and_works(operator):
@@ -423,41 +363,6 @@ def test_somebody_who_may_only_look_sees_the_page_and_changes_nothing(client, bu
     assert Outbox.objects.count() == 1
 
 
-def test_held_deletions_are_shown_and_confirmed_by_an_action(operator, redis, bucket):
-    redis.hset(keys.bucket("media-in"), mapping={"held_since": "1", "held_missing": "7"})
-    redis.zadd(keys.due("us-iad-1"), {"media-in": 2e9})
-    redis.sadd(keys.CHANGED_STATUS, "media-in")
-    status.flush()
-    assert "mass deletion, confirm" in text(operator.get(LIST))
-    assert "7 objects are gone" in text(operator.get(change_url(bucket)))
-
-    answer = operator.post(
-        LIST, {"action": "release_holds", "_selected_action": bucket.pk}, follow=True
-    )
-
-    assert "1 confirmed" in text(answer)
-    assert redis.hget(keys.bucket("media-in"), "released") == "1"
-    assert redis.zscore(keys.due("us-iad-1"), "media-in") < 2e9
-
-
-def test_a_scan_is_asked_for_by_an_action(operator, redis, bucket):
-    paused = services.add_bucket(
-        name="paused", region="r", credential=bucket.credential, monitoring_enabled=False
-    )
-    redis.zadd(keys.due("us-iad-1"), {"media-in": 4e9})
-    chosen = [bucket.pk, paused.pk]
-
-    answer = operator.post(LIST, {"action": "scan_now", "_selected_action": chosen}, follow=True)
-
-    assert "1 will be scanned at once; 1 paused" in text(answer)
-    assert redis.zscore(keys.due("us-iad-1"), "media-in") < 3e9
-
-
-def test_asking_for_a_scan_with_redis_down_says_that_none_was_asked_for(operator, bucket):
-    answer = operator.post(LIST, {"action": "scan_now", "_selected_action": bucket.pk}, follow=True)
-    assert "No scan was asked for" in text(answer)
-
-
 def test_the_history_of_a_bucket_shows_who_changed_it_whether_person_or_program(operator, bucket):
     client, _ = services.create_api_client(name="ingest", client_id="bw-1")
     services.update_bucket(bucket=bucket, polling_interval=9, by=client)
@@ -470,9 +375,13 @@ def test_the_history_of_a_bucket_shows_who_changed_it_whether_person_or_program(
     assert "Changed polling interval (s)." in page
 
 
-def test_confirming_with_redis_down_says_that_nothing_was_confirmed(operator, bucket):
-    Bucket.objects.filter(pk=bucket.pk).update(held_since=timezone.now())
-    answer = operator.post(
-        LIST, {"action": "release_holds", "_selected_action": bucket.pk}, follow=True
-    )
-    assert "Nothing was confirmed" in text(answer)
+@pytest.mark.parametrize(("action", "enabled"), [("disable", False), ("enable", True)])
+def test_api_clients_are_switched_by_actions_of_the_list(operator, action, enabled):
+    client, _ = services.create_api_client(name="ingest")
+    ApiClient.objects.update(enabled=not enabled)
+    url = reverse("admin:buckets_apiclient_changelist")
+
+    answer = operator.post(url, {"action": action, "_selected_action": client.pk}, follow=True)
+
+    assert ApiClient.objects.get().enabled is enabled
+    assert f"1 {action}d" in text(answer)

@@ -5,11 +5,13 @@ from typing import Any, cast
 
 import pytest
 from django.core.cache import cache
+from django.test import Client
 from django.utils import timezone
 from pydantic import SecretStr
 from rest_framework_simplejwt.tokens import AccessToken
 
-from buckets.api import auth, logins
+from buckets.api import auth
+from buckets.login import brake
 from buckets.models import ApiClient
 from tests import api
 
@@ -114,7 +116,7 @@ def test_without_a_right_token_the_answer_is_401(header):
     response = api.Caller().get(STATUS, **({} if header is None else {"Authorization": header}))
     assert response.status_code == 401
     assert response["WWW-Authenticate"] == 'Bearer realm="bucketwatch"'
-    assert "/api/auth/token" in api.error_of(response) or "Authorization" in api.error_of(response)
+    assert "/api/auth/token" in api.error_of(response)
 
 
 def test_an_expired_token_is_refused():
@@ -130,6 +132,14 @@ def test_a_token_of_another_key_is_refused(settings):
     client, _ = api.new_client()
     head, payload, _ = str(auth.token_for(client)).split(".")
     assert _bearer(f"{head}.{payload}.{'A' * 43}").get(STATUS).status_code == 401
+
+
+@pytest.mark.parametrize("named", [None, "media", "\0", 10**30, [1], {"id": 1}])
+def test_a_token_that_another_program_signed_with_the_same_key_is_refused(named):
+    client, _ = api.new_client()
+    token = auth.token_for(client)
+    token["client"] = named
+    assert _bearer(token).get(STATUS).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -198,29 +208,44 @@ def test_no_client_is_configured_by_default():
 
 def test_guessing_is_stopped_and_the_answer_says_for_how_long():
     client, secret = api.new_client()
-    for _ in range(logins.FAILURES_PER_CLIENT):
+    for _ in range(brake.FAILURES_PER_NAME):
         assert _login(client.client_id, "wrong").status_code == 401
     response = _login(client.client_id, secret)
     assert response.status_code == 429
-    assert response["Retry-After"] == str(logins.WINDOW_S)
+    assert response["Retry-After"] == str(brake.WINDOW_S)
     assert "failed" in api.error_of(response)
 
 
 def test_guessing_one_secret_does_not_lock_out_others():
     client, _ = api.new_client()
     other, its_secret = api.new_client("another program")
-    for _ in range(logins.FAILURES_PER_CLIENT + 1):
+    for _ in range(brake.FAILURES_PER_NAME + 1):
         _login(client.client_id, "wrong")
     assert _login(other.client_id, its_secret).status_code == 200
 
 
 def test_guessing_over_many_ids_is_stopped_too():
-    for n in range(logins.FAILURES_PER_ADDRESS):
+    for n in range(brake.FAILURES_PER_ADDRESS):
         assert _login(f"id-{n}", "wrong").status_code == 401
     assert _login("another-id", "wrong").status_code == 429
 
 
+def test_behind_a_trusted_proxy_a_stranger_does_not_lock_out_others(settings):
+    settings.SITE = settings.SITE.model_copy(update={"trusted_proxies": 1})
+    client, secret = api.new_client()
+
+    def log_in(secret: str, *, at: str) -> int:
+        given = {"client_id": client.client_id, "client_secret": secret}
+        headers = {"x-forwarded-for": at}
+        return Client().post(TOKEN, given, "application/json", headers=headers).status_code
+
+    for _ in range(brake.FAILURES_PER_NAME):
+        assert log_in("wrong", at="203.0.113.1") == 401
+    assert log_in(secret, at="203.0.113.1") == 429
+    assert log_in(secret, at="203.0.113.2") == 200
+
+
 def test_right_logins_are_not_counted():
     client, secret = api.new_client()
-    for _ in range(2 * logins.FAILURES_PER_CLIENT):
+    for _ in range(2 * brake.FAILURES_PER_NAME):
         assert _login(client.client_id, secret).status_code == 200

@@ -146,6 +146,7 @@ CASES = [
     refused("update an unknown bucket", UPDATE, {"name": "nobody"}, 404, "nobody"),
     not_updated("access_key alone", "secret_key", access_key="AK2"),
     not_updated("secret_key alone", "access_key", secret_key="SK2"),
+    not_updated("empty keys", "access_key", "secret_key", access_key="", secret_key=" "),
     not_updated("with a bad interval", "polling_interval", polling_interval="x"),
     not_updated("with a bad endpoint", "endpoint", endpoint="a/b"),
     not_updated("with part of OAuth", "client_secret", "token_url", client_id="x"),
@@ -231,6 +232,12 @@ def test_the_note_says_when_the_first_scan_is(caller):
     response = caller.post(ADD, api.new_bucket_body(polling_interval=300))
     assert "300 seconds" in response.json()["note"]
     assert response.json()["bucket"] == "media-in"
+
+
+def test_the_note_of_a_bucket_without_notifications_promises_none(caller):
+    body = api.new_bucket_body(polling_interval=1, notifications_enabled=False)
+    note = caller.post(ADD, body).json()["note"]
+    assert note.startswith("The first scan begins within 1 second; it only remembers")
 
 
 def test_updated_keys_are_in_the_vault(caller):

@@ -25,3 +25,16 @@ def test_the_page_lists_every_route_and_asks_nobody_but_this_host(live_server):
     assert "/api/v1/events/" in {path.replace("\u200b", "") for path in shown}
     assert [url for url in asked if not url.startswith((live_server.url, "data:"))] == []
     assert complaints == []
+
+
+def test_the_page_is_dark_where_the_admin_is(live_server):
+    executable = chromium()
+    if executable is None:
+        pytest.skip("NO BROWSER TESTS: no chromium runs here (apt-get install chromium)")
+    with new_page(executable, theme="dark") as page:
+        is_dark = "document.documentElement.classList.contains('dark-mode')"
+        page.goto(f"{live_server.url}/api/docs/")
+        assert page.evaluate(is_dark)
+        page.evaluate("localStorage.setItem('theme', 'light')")
+        page.reload()
+        assert not page.evaluate(is_dark)

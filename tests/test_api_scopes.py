@@ -2,8 +2,11 @@
 
 import pytest
 from django.core.cache import cache
+from django.urls import resolve
 
 from buckets import services
+from buckets.api.probes import PROBES
+from buckets.api.urls import urlpatterns
 from buckets.models import Bucket, Credential
 from tests import api
 
@@ -19,6 +22,8 @@ MANAGED = [
     ("POST", "/api/v1/buckets/media-in/scan/", None),
     ("POST", "/api/v1/buckets/media-in/test/", None),
     ("POST", "/api/v1/buckets/media-in/release/", None),
+    ("POST", "/api/v1/buckets/media-in/resume/", {"choice": "announce"}),
+    ("POST", "/api/v1/resume/", {"choice": "announce"}),
     ("DELETE", "/api/v1/buckets/media-in/", None),
     ("POST", "/api/buckets/delete?bucket=media-in", None),
     ("POST", "/api/v1/credentials/", {"name": "k", "access_key": "A", "secret_key": "S"}),
@@ -84,3 +89,16 @@ def test_a_scope_that_was_taken_back_counts_at_once():
     caller = api.Caller(client)
     services.update_api_client(client=client, name=client.name, scope="read", enabled=True)
     assert caller.send("DELETE", "/api/v1/buckets/media-in/").status_code == 403
+
+
+def test_every_route_is_in_one_of_these_lists():
+    listed = {(method, resolve(path.partition("?")[0]).url_name) for method, path, _ in MANAGED}
+    listed |= {("GET", resolve(path).url_name) for path in (*READ, *PUBLIC)}
+    listed.add(("POST", "token"))  # where a client's secret is asked for
+    there = {
+        (method, route.name)
+        for route in urlpatterns
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if hasattr(getattr(route.callback, "view_class", None), method.lower())
+    }
+    assert {(method, name) for method, name in listed if name not in PROBES} == there

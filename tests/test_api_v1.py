@@ -111,6 +111,7 @@ NOBODY = [
         ("POST", "scan/", None),
         ("POST", "test/", None),
         ("POST", "release/", None),
+        ("POST", "resume/", {"choice": "announce"}),
     )
 ]
 
@@ -182,6 +183,10 @@ CASES = [
     Case("delete", "DELETE", ONE, None, 204),
     done("scan", "POST", f"{ONE}scan/", None, 202, bucket="media-in"),
     done("release", "POST", f"{ONE}release/", None, 202, bucket="media-in"),
+    done("resume", "POST", f"{ONE}resume/", {"choice": "baseline"}, 202, bucket="media-in"),
+    done("resume all", "POST", "/api/v1/resume/", {"choice": "baseline"}, 202, buckets=[]),
+    refused("resume somehow", "POST", f"{ONE}resume/", {"choice": "x"}, 400, "choice", "announce"),
+    refused("resume all somehow", "POST", "/api/v1/resume/", {}, 400, "choice", "required"),
     refused("test with half a key pair", "POST", f"{ONE}test/", {"access_key": "A"}, 400, "secret"),
     *NOBODY,
     done("list credentials", "GET", CREDENTIALS, count=2),

@@ -1,12 +1,10 @@
 """Clearing away what removed and re-pointed buckets left, however much, and nothing else."""
 
-from collections.abc import Iterator
-
 import pytest
 import redis
 
 from scanning import wiring
-from scanning.adapters import clearing
+from scanning.adapters import clearing, redis_connection
 from scanning.core import keys
 from scanning.core.segments import Entry, Piece
 from scanning.core.types import BucketConfig, ObjectState
@@ -15,12 +13,6 @@ from tests import engine
 from tests.fakes import columns_of
 
 STATE = "linode:objstore:state:"
-
-
-@pytest.fixture
-def store(redis_server) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 def fill(bucket: BucketConfig, segments: int = 2) -> None:
@@ -113,6 +105,7 @@ def test_a_prefix_with_signs_of_patterns_is_taken_literally(store, settings, pre
 
 def test_very_many_keys_go_in_batches_and_redis_is_never_asked_for_all_at_once(store, monkeypatch):
     monkeypatch.setattr(clearing, "AT_ONCE", 50)
+    monkeypatch.setattr(redis_connection, "KEYS_AT_ONCE", 50)
     fill(engine.put("bucket"), segments=330)
     store.mset({f"{STATE}bucket:more-{number}": "{}" for number in range(1000)})
     engine.remove("bucket")
@@ -127,8 +120,21 @@ def test_very_many_keys_go_in_batches_and_redis_is_never_asked_for_all_at_once(s
     assert store.keys("*bucket*") == []
 
 
+def test_buckets_removed_together_are_cleared_together_and_no_others(store):
+    for name in ("bucket-1", "bucket-10", "bucket-2"):
+        fill(engine.put(name))
+    engine.remove("bucket-1")
+    engine.remove("bucket-2")
+
+    assert wiring.clearing().run() == 10
+
+    assert {key.split(":")[3] for key in store.scan_iter(f"{STATE}*")} == {"bucket-10"}
+    assert not store.exists(keys.CLEARING, keys.GARBAGE)
+
+
 def test_clearing_that_was_interrupted_goes_on(store, monkeypatch):
     monkeypatch.setattr(clearing, "AT_ONCE", 10)
+    monkeypatch.setattr(redis_connection, "KEYS_AT_ONCE", 10)
     fill(engine.put("bucket"), segments=35)
     engine.remove("bucket")
     job = wiring.clearing()

@@ -1,7 +1,7 @@
 """The commit script in real Redis: all of it, or nothing at all."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -20,19 +20,13 @@ from scanning.core.errors import (
     StateDamaged,
 )
 from scanning.core.segments import Entry, Piece
-from scanning.core.types import BucketConfig, Claim, EventType, ObjectState
+from scanning.core.types import BucketConfig, Claim, EventType, Held, ObjectState
 from scanning.ports import Commit, Progress
 from tests import engine
 from tests.fakes import columns_of
 
 QUEUE = "linode:notifications:queue"
 STATE = "linode:objstore:state:bucket:"
-
-
-@pytest.fixture
-def store(redis_server) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 @pytest.fixture
@@ -157,6 +151,11 @@ def removed_and_added(store: redis.Redis) -> None:
     engine.put("bucket", generation=2)
 
 
+def moved_and_claimed(_store: redis.Redis) -> None:
+    moved = engine.put("bucket", region="elsewhere")
+    assert wiring.engine().leases.claim(moved, slots=1)
+
+
 def counter(value: str) -> Callable[[redis.Redis], object]:
     return lambda store: store.hset(keys.STATS, "total_deleted_objects", value)
 
@@ -211,6 +210,7 @@ OBSTACLES: dict[str, tuple[Callable[[redis.Redis], object], type[BucketwatchErro
         LeaseLost,
         "the lease expired",
     ),
+    "a claim in another region": (moved_and_claimed, LeaseLost, "the lease expired"),
     "a commit that Redis lost": (
         lambda store: store.hset(keys.bucket("bucket"), "commit", 5),
         CommitOutOfStep,
@@ -234,6 +234,23 @@ def test_a_commit_that_cannot_be_whole_writes_nothing(states, claim, store, obst
         states.commit(claim, everything(number=7))
     assert type(caught.value) is kind
     assert says in str(caught.value)
+    assert engine.dump(store) == before
+
+
+WRITING = ["rpush", "persist", "xadd", "hincrby", "hset", "hdel", "set", "unlink"]
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_commit_without_all_the_rights_writes_nothing(states, claim, store, command):
+    """Its notifications would be queued again with each scan."""
+    store.set(f"{STATE}old", "{}")
+    before = engine.dump(store)
+    store.execute_command("ACL SETUSER", "default", f"-{command}")
+    try:
+        with pytest.raises(RedisUnavailable, match=f"not let this user run {command.upper()}"):
+            states.commit(claim, everything())
+    finally:
+        store.execute_command("ACL SETUSER", "default", "+@all")
     assert engine.dump(store) == before
 
 
@@ -362,13 +379,44 @@ def test_the_stream_of_recent_events_has_one_entry_a_commit_and_is_capped(states
 def test_nothing_is_known_of_a_bucket_that_was_never_scanned(states, bucket):
     known = states.open(bucket)
     assert (list(known.entries), known.progress, known.is_first) == ([], None, True)
-    assert (known.held_since, known.released) == (None, False)
+    assert (known.held_since, known.released) == (None, 0)
+
+
+def test_of_how_many_objects_a_deletion_was_held_is_known_to_the_next_scan(states, claim, bucket):
+    ended = engine.result("bucket")
+    held = replace(ended, held=Held(missing=6, known=10, since=5.5), commit=None)
+    wiring.engine().leases.finish(claim, held, next_due=None)
+    known = states.open(bucket)
+    assert (known.held_since, known.held_known) == (5.5, 10)
 
 
 def test_a_bucket_is_not_new_once_a_pass_of_this_generation_was_complete(states, bucket, store):
     store.hset(keys.bucket("bucket"), "complete", "1")
     assert not states.open(bucket).is_first
     assert states.open(replace(bucket, generation=2)).is_first
+
+
+@pytest.mark.parametrize(("written", "known"), [("1.5", 1.5), ("yesterday", None), (None, None)])
+def test_when_the_older_monitor_scanned_is_known_until_the_first_pass_is_complete(
+    states, bucket, store, written, known
+):
+    if written:
+        store.set(keys.last_scan("bucket"), written)
+    taken_over = replace(bucket, taken_over=True)
+    assert states.open(taken_over).older_scan_at == known
+    assert states.open(bucket).older_scan_at is None
+    store.hset(keys.bucket("bucket"), "complete", "1")
+    assert states.open(taken_over).older_scan_at is None
+
+
+def test_a_scan_does_not_begin_with_what_was_known_before_its_claim(states, claim, bucket, store):
+    assert states.open(bucket, claim).commit == 0
+    store.hset(keys.bucket("bucket"), "fence", claim.fence - 1)
+    with pytest.raises(CommitOutOfStep):
+        states.open(bucket, claim)
+    store.hset(keys.bucket("bucket"), "fence", claim.fence + 1)
+    with pytest.raises(LeaseLost):
+        states.open(bucket, claim)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\x28\xb5\x2f\xfd broken"])
@@ -388,7 +436,7 @@ def test_a_segment_that_is_not_what_it_was_is_damage_not_an_empty_range(
 def test_a_manifest_that_cannot_be_read_is_damage(states, claim, bucket, store):
     states.commit(claim, everything())
     store.hset(manifest(), "1-0", b"\xff")
-    with pytest.raises(StateDamaged, match="remove the bucket and add it again"):
+    with pytest.raises(StateDamaged, match="runscan --full --repair"):
         states.open(bucket)
 
 
@@ -400,6 +448,8 @@ OLDER_STATES = {
         0.0,
     ),
     "text for numbers": ('{"etag":"e","last_modified":"1.5","size":"3"}', 0.0),
+    "other numbers": ('{"etag":"e","last_modified":15E-1,"size":3.0,"last_processed":0}', 0.0),
+    "other members": ('{"etag":"e","last_modified":1.5,"size":3,"last_seen":[{}]}', 0.0),
 }
 
 
@@ -410,7 +460,31 @@ def test_states_of_the_older_monitor_are_read(states, bucket, store, text, proce
     assert states.older_states(bucket, ["none", "key"]) == [None, expected]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"etag":"e"}', '{"size":[]}', "\xff"])
+def test_an_older_state_without_its_size_is_known_all_the_same(states, bucket, store):
+    store.set(f"{STATE}key", '{"etag":"e","last_modified":1.5}')
+    assert states.older_states(bucket, ["key"]) == [ObjectState("e", 1.5, 0)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "[" * 100_000,
+        "\xff",
+        '{"etag":"e"}',
+        '{"size":[]}',
+        '{"etag":null,"last_modified":1.5,"size":3}',
+        '{"etag":"\\ud800","last_modified":1.5,"size":3}',
+        '{"etag":"e","last_modified":NaN,"size":3}',
+        '{"etag":"e","last_modified":1e999,"size":3}',
+        '{"etag":"e","last_modified":1.5,"size":Infinity}',
+        '{"etag":"e","last_modified":1.5,"size":-1}',
+        '{"etag":"e","last_modified":1.5,"size":9223372036854775808}',
+    ],
+)
 def test_an_older_state_that_makes_no_sense_counts_as_none(states, bucket, store, text):
     store.set(f"{STATE}key", text.encode("latin-1"))
     assert states.older_states(bucket, ["key"]) == [None]

@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 from pydantic_core import PydanticUndefined
 
 from bucketwatch.demo.environment import product_variables
-from bucketwatch.env import NAMES_IN_USE, Site, load_scanning, load_site
+from bucketwatch.env import NAMES_IN_USE, Site, load_scanning, load_site, secret_variables
 from scanning.conf import ScanningConf
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +21,8 @@ EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 SOURCES = {"CONFIG_PATH": "", "ENV_FILE": ".env"}
 # Longer names of variables that have a shorter one; the reference gives the rule.
 ALIASES = {f"{section}_{key}".upper() for section, key in NAMES_IN_USE} - set(NAMES_IN_USE.values())
+# Every secret may be in a file; the reference gives the rule.
+SECRET_FILES = {f"{name}_FILE" for name in secret_variables()}
 
 
 def shown(default: Any) -> str:
@@ -59,7 +61,7 @@ def test_the_example_lists_every_variable_with_its_default():
 
 def test_the_example_names_everything_that_the_demo_keeps_away():
     listed = set(re.findall(r"^#?([A-Z_]+)=", EXAMPLE, flags=re.MULTILINE))
-    assert listed == product_variables() - ALIASES - {"DJANGO_SETTINGS_MODULE"}
+    assert listed == product_variables() - ALIASES - SECRET_FILES - {"DJANGO_SETTINGS_MODULE"}
 
 
 def test_the_example_is_usable_once_the_secret_key_is_set():
@@ -86,6 +88,12 @@ def test_the_reference_lists_the_members_of_the_file():
     listed = {name: (member, default) for name, member, default, _ in rows(4)}
     expected = {n: (member, value or "none") for n, (member, value) in scanning_defaults().items()}
     assert listed == expected
+
+
+def test_the_reference_lists_the_secrets_that_may_be_in_files():
+    text = REFERENCE.split("### Secrets in files", 1)[1].split("\n## ", 1)[0]
+    named = set(re.findall(r"`([A-Z_]+)`", text.split("works for", 1)[1]))
+    assert named == secret_variables()
 
 
 @pytest.mark.parametrize("name", sorted(ALIASES | set(SOURCES)))

@@ -1,27 +1,24 @@
 """The mirror's counterpart in Redis: configurations that never go backwards and lose no member."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import pytest
 import redis
 
 from scanning import wiring
-from scanning.adapters.configuration import ConfigurationStore, parse_bucket
+from scanning.adapters.configuration import BucketCache, ConfigurationStore, parse_bucket
 from scanning.adapters.redis_connection import RedisConnection
 from scanning.core import keys
+from scanning.core.endpoints import endpoint_url
 from scanning.core.types import BucketConfig
+from scanning.ports import Progress
 from tests import engine
 
 T = TypeVar("T")
 STATE = "linode:objstore:state:"
-
-
-@pytest.fixture
-def store(redis_server) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 @pytest.fixture
@@ -44,7 +41,7 @@ def put(configuration: ConfigurationStore, revision: int, **given: Any) -> bool:
     )
 
 
-def test_what_is_put_can_be_loaded(configuration):
+def test_what_is_put_can_be_loaded(configuration, store):
     assert put(configuration, 1, interval=30, webhook_url="https://x.example/hook")
     loaded = configuration.load()
     assert loaded.version == configuration.version() == 1
@@ -58,10 +55,39 @@ def test_what_is_put_can_be_loaded(configuration):
             polling_interval_s=30,
             fetch_metadata=False,
             webhook_url="https://x.example/hook",
+            wants=store.hget(keys.bucket("bucket"), "wants"),
         )
     }
     assert configuration.get("bucket") == loaded.buckets["bucket"]
     assert configuration.revisions() == {"bucket": 1}
+
+
+def test_a_bucket_that_was_read_before_is_read_again_once_it_changed(configuration):
+    cache = BucketCache(configuration)
+    put(configuration, 1, interval=30)
+    assert cache.get(["bucket", "unknown"]) == configuration.load().buckets
+    put(configuration, 2, interval=40)
+    assert cache.get(["bucket"])["bucket"].polling_interval_s == 40
+    configuration.remove("bucket", revision=3)
+    assert cache.get(["bucket"]) == {}
+
+
+def test_a_bucket_that_changes_while_others_are_read_is_read_again_too(configuration):
+    class ChangesMeanwhile(ConfigurationStore):
+        def some(self, names: Sequence[str]) -> tuple[int, dict[str, BucketConfig]]:
+            if "other" in names:
+                put(configuration, 2, interval=40)
+            return super().some(names)
+
+    put(configuration, 1, interval=30)
+    cache = BucketCache(ChangesMeanwhile(wiring.connection()))
+    assert cache.get(["bucket"])["bucket"].polling_interval_s == 30
+    assert cache.get(["bucket", "other"])["bucket"].polling_interval_s == 40
+
+
+def test_a_key_that_sql_never_knew_is_not_read_for_a_worker(configuration, store):
+    store.set(keys.config("stranger"), json.dumps(engine.document("stranger")))
+    assert BucketCache(configuration).get(["stranger"]) == {}
 
 
 def test_a_paused_and_a_silent_bucket_are_loaded_as_such(configuration, store):
@@ -130,6 +156,18 @@ def test_a_bucket_added_again_after_its_removal_is_there(configuration):
     assert configuration.load().buckets["bucket"].generation == 2
 
 
+def test_a_bucket_that_is_another_one_now_is_due_and_was_never_scanned(configuration, store):
+    put(configuration, 1, generation=1)
+    store.set(keys.last_scan("bucket"), "1000.0")
+    store.sadd(keys.REGIONS, engine.REGION)
+    store.zadd(keys.due(engine.REGION), {"bucket": 4e9})
+    put(configuration, 2, generation=1, interval=30)
+    assert store.zscore(keys.due(engine.REGION), "bucket") == 4e9
+    put(configuration, 3, generation=2)
+    assert store.zscore(keys.due(engine.REGION), "bucket") < 3e9
+    assert not store.exists(keys.last_scan("bucket"))
+
+
 # --- what others wrote survives
 
 
@@ -142,6 +180,14 @@ def test_members_that_only_redis_has_survive(configuration, store):
     assert stored(store)["bucketwatch"]["region"] == engine.REGION
 
 
+def test_a_member_of_another_program_survives_although_it_is_null(configuration, store):
+    old = {"name": "bucket", "team": None, "webhook_auth": {"scope": None}}
+    store.set(keys.config("bucket"), json.dumps(old))
+    put(configuration, 1, webhook_auth={"type": "oauth2", "client_secret": None})
+    assert stored(store)["team"] is None
+    assert stored(store)["webhook_auth"] == {"scope": None, "type": "oauth2"}
+
+
 def test_a_webhook_secret_of_an_old_consumer_survives(configuration, store):
     auth = {"type": "oauth2", "client_id": "old", "client_secret": "s", "token_url": "https://t"}
     store.set(keys.config("bucket"), json.dumps({"name": "bucket", "webhook_auth": auth}))
@@ -151,13 +197,14 @@ def test_a_webhook_secret_of_an_old_consumer_survives(configuration, store):
 
 
 def test_a_member_given_as_none_is_removed(configuration, store):
-    put(configuration, 1, webhook_auth={"type": "oauth2"})
+    put(configuration, 1, webhook_auth={"type": "oauth2", "client_id": "c", "token_url": "t"})
     put(configuration, 2, webhook_auth=None)
     assert "webhook_auth" not in stored(store)
 
 
 @pytest.mark.parametrize(
-    "broken", ["{", "[]", "null", '"text"', '{"bucketwatch": [], "webhook_auth": 1}', "\udcff"]
+    "broken",
+    ["{", "[]", "null", '"text"', '{"bucketwatch": [], "webhook_auth": 1}', "\udcff", "[" * 10**5],
 )
 def test_a_broken_configuration_is_written_over(configuration, store, broken):
     store.set(keys.config("bucket"), broken.encode(errors="surrogateescape"))
@@ -192,6 +239,11 @@ def test_a_key_that_sql_never_knew_is_neither_loaded_nor_deleted(configuration, 
     assert store.get(keys.config("stranger")) == text
     assert wiring.clearing().run() == 0
     assert store.exists(f"{STATE}stranger:key")
+
+
+def test_the_flag_of_a_bucket_called_bucket_is_no_configuration(configuration):
+    put(configuration, 1, notifications=False)
+    assert configuration.stored().keys() == {"bucket"}
 
 
 # --- removal
@@ -236,6 +288,16 @@ def test_a_bucket_added_again_is_scanned_only_after_the_old_states_are_gone(stor
     assert (claim.generation, claim.commit) == (2, 0)
 
 
+def test_a_bucket_that_became_another_one_is_listed_from_its_beginning(store):
+    bucket = engine.put("bucket")
+    hashed = keys.bucket("bucket")
+    store.hset(hashed, mapping={"progress": json.dumps(asdict(Progress(began=5.0, after="half")))})
+    engine.put("bucket")
+    assert wiring.engine().states.open(bucket).progress == Progress(began=5.0, after="half")
+    again = engine.put("bucket", generation=2)
+    assert wiring.engine().states.open(again).progress is None
+
+
 # --- what cannot be read
 
 
@@ -246,6 +308,7 @@ def test_a_bucket_added_again_is_scanned_only_after_the_old_states_are_gone(stor
         pytest.param("", id="empty"),
         pytest.param("{", id="no JSON"),
         pytest.param("[1]", id="a list"),
+        pytest.param("[" * 100_000, id="too deep"),
         pytest.param('{"name": "bucket"}', id="no endpoint"),
         pytest.param('{"endpoint": "e", "bucketwatch": [1]}', id="no object"),
         pytest.param('{"endpoint": "e", "bucketwatch": {"generation": "x"}}', id="no number"),
@@ -279,6 +342,7 @@ def test_a_configuration_of_another_type_does_not_hide_the_others(configuration,
     [
         ({"endpoint": "us-iad-1.linodeobjects.com"}, None, "https://us-iad-1.linodeobjects.com"),
         ({"endpoint": "http://localhost:9000"}, "localhost:9000", "http://localhost:9000"),
+        ({"endpoint": "https://e.com/"}, "e.com", None),
         ({"endpoint": "e.com", "region": "r"}, "r", "https://e.com"),
         ({"endpoint": "e.com", "region": "r", "bucketwatch": {"region": "q"}}, "q", None),
     ],
@@ -288,4 +352,4 @@ def test_the_region_is_the_endpoints_host_unless_one_is_named(document, region, 
     assert bucket is not None
     assert bucket.region == (region or document["endpoint"])
     assert bucket.credential == "MEDIA_IN"
-    assert url in {None, bucket.endpoint_url}
+    assert url in {None, endpoint_url(bucket.endpoint)}

@@ -20,6 +20,7 @@ import redis
 from bucketwatch.demo.home import Home
 from bucketwatch.demo.servers import free_port, listen
 from bucketwatch.demo.world import BUCKETS
+from tests.notifications import QUEUE, queued
 from tests.processes import ROOT, Program, all_gone
 from tests.waiting import eventually
 
@@ -89,7 +90,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 def queue(way_in: dict[str, Any]) -> list[dict[str, Any]]:
     with redis.Redis.from_url(way_in["redis"]["url"]) as client:
-        return [json.loads(entry) for entry in client.lrange(way_in["redis"]["queue"], 0, -1)]
+        assert way_in["redis"]["queue"] == QUEUE
+        return queued(client)
 
 
 def assert_each_change_is_announced_once(way_in: dict[str, Any]) -> None:
@@ -251,3 +253,14 @@ def test_the_s3_port_of_the_last_time_is_needed_again(tmp_path):
         other.bind(("127.0.0.1", made.s3_port))
         other.listen()
         assert f"port {made.s3_port} cannot be used" in refusal(tmp_path, str(free_port()))
+
+
+def test_files_of_somebody_else_are_named(tmp_path):
+    (tmp_path / "var").write_text("no directory")  # what root may not do either
+    assert refusal(tmp_path, "8080") == f"make demo: {tmp_path}/var: File exists\n"
+
+
+def test_a_damaged_file_says_how_to_start_over(tmp_path):
+    home = Home(tmp_path / "var")
+    (home.directory / "secrets.json").write_text("")  # a machine that lost power
+    assert "is damaged; rm -r var/demo* starts over" in refusal(tmp_path, "8080")

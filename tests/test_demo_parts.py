@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import time
 from collections import Counter
 
@@ -12,72 +13,67 @@ from bucketwatch.demo.environment import without_product_variables
 from bucketwatch.demo.follow import KEEP_PRINTED, TRIM_ABOVE, Follower, line
 from bucketwatch.demo.home import Home, write_private
 from bucketwatch.demo.s3_memory import Memory
+from bucketwatch.demo.servers import redis_server_binary
 from bucketwatch.demo.world import BUCKETS, DAY_S, seed
 
 QUEUE = "queue"
 
 
 @pytest.fixture
-def client(redis_server):
-    with redis_server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def follow(client, tmp_path):
+def follow(store, tmp_path):
     """A follower as a new start of the demo would make it."""
-    return lambda: Follower(client, QUEUE, tmp_path / "printed.json")
+    return lambda: Follower(store, QUEUE, tmp_path / "printed.json")
 
 
-def test_each_entry_is_news_once(client, follow):
+def test_each_entry_is_news_once(store, follow):
     follower = follow()
     assert follower.news() == []
-    client.rpush(QUEUE, "a", "b")
+    store.rpush(QUEUE, "a", "b")
     assert follower.news() == ["a", "b"]
     assert follower.news() == []
-    client.rpush(QUEUE, "c")
+    store.rpush(QUEUE, "c")
     assert follower.news() == ["c"]
 
 
-def test_a_restart_repeats_nothing_and_misses_nothing(client, follow):
-    client.rpush(QUEUE, "a", "b")
+def test_a_restart_repeats_nothing_and_misses_nothing(store, follow):
+    store.rpush(QUEUE, "a", "b")
     assert follow().news() == ["a", "b"]
-    client.rpush(QUEUE, "c")
+    store.rpush(QUEUE, "c")
     assert follow().news() == ["c"]
     assert follow().news() == []
 
 
 @pytest.mark.parametrize("consumed", [1, 2, 3, 4, 5])
-def test_entries_that_somebody_consumes_are_no_news(client, follow, consumed):
-    client.rpush(QUEUE, "a", "b", "c")
+def test_entries_that_somebody_consumes_are_no_news(store, follow, consumed):
+    store.rpush(QUEUE, "a", "b", "c")
     follower = follow()
     follower.news()
-    client.rpush(QUEUE, "d", "e")
-    client.ltrim(QUEUE, consumed, -1)
+    store.rpush(QUEUE, "d", "e")
+    store.ltrim(QUEUE, consumed, -1)
     assert follower.news() == ["d", "e"][max(0, consumed - 3) :]
-    client.rpush(QUEUE, "f")
+    store.rpush(QUEUE, "f")
     assert follower.news() == ["f"]
 
 
-def test_an_emptied_redis_is_followed_from_its_start(client, follow):
-    client.rpush(QUEUE, "a", "b")
+def test_an_emptied_redis_is_followed_from_its_start(store, follow):
+    store.rpush(QUEUE, "a", "b")
     follower = follow()
     follower.news()
-    client.flushall()
-    client.rpush(QUEUE, "c", "d")
+    store.flushall()
+    store.rpush(QUEUE, "c", "d")
     assert follower.news() == ["c", "d"]
 
 
-def test_the_queue_does_not_grow_for_ever(client, follow):
+def test_the_queue_does_not_grow_for_ever(store, follow):
     follower = follow()
     seen = []
     for batch in range(4):
-        client.rpush(QUEUE, *(f"{batch}-{n}" for n in range(TRIM_ABOVE // 2)))
+        store.rpush(QUEUE, *(f"{batch}-{n}" for n in range(TRIM_ABOVE // 2)))
         seen += follower.news()
         seen += follow().news()
     assert len(seen) == len(set(seen)) == TRIM_ABOVE // 2 * 4
-    assert KEEP_PRINTED <= client.llen(QUEUE) <= TRIM_ABOVE
-    assert client.lindex(QUEUE, -1) == seen[-1]
+    assert KEEP_PRINTED <= store.llen(QUEUE) <= TRIM_ABOVE
+    assert store.lindex(QUEUE, -1) == seen[-1]
 
 
 def test_a_line_says_what_happened_to_which_object():
@@ -136,10 +132,36 @@ def test_the_changer_uploads_overwrites_and_deletes_and_stays_small(s3_server):
     assert not changer.is_alive()
 
 
+def test_the_changer_leaves_alone_what_others_put_there(s3_server):
+    bucket = BUCKETS[0]
+    s3_server.bucket(bucket.name)
+    client = s3_server.client()
+    for key in ("2025/mine.mp4", "2025/04/clip mine.mp4"):
+        client.put_object(Bucket=bucket.name, Key=key, Body=b"mine")
+    changer = Changer(s3_server)
+    for _ in range(MOST_OBJECTS * 3):
+        changer.change(bucket)
+    for key in ("2025/mine.mp4", "2025/04/clip mine.mp4"):
+        assert client.get_object(Bucket=bucket.name, Key=key)["Body"].read() == b"mine"
+
+
+@pytest.mark.parametrize("bucket", BUCKETS, ids=lambda bucket: bucket.name)
+def test_a_demo_bucket_knows_the_keys_that_the_demo_makes(bucket):
+    made = [*bucket.keys, bucket.pattern.format(month=4, number=815)]
+    assert all(bucket.is_its_own(key) for key in made)
+    assert not bucket.is_its_own("2025/mine.pdf")
+
+
 def test_secrets_are_made_once_and_are_readable_by_their_owner_only(tmp_path):
     made = Home(tmp_path).secrets()
     assert Home(tmp_path).secrets() == made
     assert (tmp_path / "demo/secrets.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_its_directories_are_closed_to_others(tmp_path):
+    """`make run` goes on in the same `var`, with password hashes and sessions of real people."""
+    home = Home(tmp_path / "var")
+    assert [path.stat().st_mode & 0o777 for path in (home.var, home.directory)] == [0o700, 0o700]
 
 
 def test_a_private_file_is_replaced_as_a_whole(tmp_path):
@@ -165,3 +187,23 @@ def test_the_callers_redis_and_database_are_left_alone():
         ["REDIS_URL", "DATABASE_URL", "INFISICAL_TOKEN", "REDIS_SENTINEL_HOST", "CONFIG_PATH"], "x"
     )
     assert without_product_variables({**environ, "PATH": os.defpath}) == {"PATH": os.defpath}
+
+
+@pytest.mark.parametrize(
+    ("says", "is_taken"),
+    [
+        ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=1", True),
+        ("Valkey server v=8.1.3 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=1", True),
+        ("Redis server v=6.0.16 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64 build=1", False),
+        ("no command 'redis-server' found, but there are 16 similar ones", False),
+    ],
+    ids=["redis 7", "valkey 8", "redis 6", "something else"],
+)
+def test_a_redis_server_of_the_machine_is_used_if_it_is_recent_enough(
+    tmp_path, monkeypatch, says, is_taken
+):
+    program = tmp_path / "redis-server"
+    program.write_text(f"#!/bin/sh\necho {shlex.quote(says)}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    assert (redis_server_binary() == program) is is_taken

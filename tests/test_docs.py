@@ -3,22 +3,25 @@
 import inspect
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
+import subprocess
+from collections.abc import Iterable, Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
+from django.core.management import get_commands, load_command_class
 
+from buckets import import_sources
+from bucketwatch.demo.environment import product_variables
 from scanning.conf import Redis
-from scanning.core import events, keys
-from scanning.core.types import BucketConfig, Change, EventType, ObjectMetadata, ObjectState
+from scanning.core import keys
+from scanning.core.replaying import as_replay
+from scanning.core.types import EventType
+from tests.doc_blocks import ALL, LANGUAGES, PAGES, Block, manage_commands
+from tests.notifications import SCHEMA, example, message
+from tests.processes import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-FOLDERS = ("buckets", "bucketwatch", "docs", "requirements", "scanning", "tests")
+FOLDERS = ("bench", "buckets", "bucketwatch", "deploy", "docs", "requirements", "scanning", "tests")
 DECISIONS = sorted(ROOT.glob("docs/adr/*.md"))
-BUCKET = BucketConfig("media-in", "localhost:9000", "local", "MEDIA_IN")
 
 
 def page(path: str) -> str:
@@ -59,9 +62,22 @@ def test_every_module_that_a_page_names_exists(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_that_a_page_names_exists(path):
+    code = "".join(file.read_text(encoding="utf-8") for file in ROOT.glob("tests/test_*.py"))
+    named = re.findall(r"`(test_\w+)`", path.read_text(encoding="utf-8"))
+    assert [name for name in named if f"def {name}(" not in code] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_verb_that_a_page_names_is_in_the_makefile(path):
     verbs = set(re.findall(r"^([a-z]+):", page("Makefile"), flags=re.MULTILINE))
     assert set(re.findall(r"(?:`|^|=\d+ )make ([a-z]+)", path.read_text(), re.MULTILINE)) <= verbs
+
+
+def test_every_page_has_its_place_in_the_site():
+    named = re.findall(r"[\w/.-]+\.md$", page("mkdocs.yml"), flags=re.MULTILINE)
+    pages = [str(path.relative_to(ROOT / "docs")) for path in ROOT.glob("docs/**/*.md")]
+    assert sorted(named) == sorted(pages)
 
 
 def test_every_document_that_the_code_names_exists():
@@ -118,8 +134,11 @@ PLACES = {
     "prefix": "{state_prefix}",
     "key": "{object key}",
     "region": "{region}",
+    "endpoint": "{endpoint}",
     "generation": "{generation}",
     "id_": "{id}",
+    "minute": "{minute}",
+    "day": "{day}",
 }
 
 
@@ -150,27 +169,26 @@ TYPES = {
 }
 
 
-def notification(**changes: Any) -> dict[str, Any]:
-    state = ObjectState("5eb6", 1740830982.5, 11)
-    change = Change(EventType.UPDATED, "a.txt", state, ObjectState("d41d", 1740744582.0, 0))
-    head = ObjectMetadata("5eb6", "text/plain", {"by": "hand"})
-    text = events.Notifications(BUCKET, now=1740830986.0, sequencer="1").text(change, head)
-    message: dict[str, Any] = json.loads(text) | changes
-    return message
-
-
 def test_the_members_of_a_notification_are_documented_with_their_types():
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", section(NOTIFICATIONS, "Members"), re.MULTILINE)
     assert {name: TYPES[kind] for name, kind in rows} == {
-        name: type(value) for name, value in notification().items()
+        name: type(value)
+        for name, value in json.loads(as_replay(json.dumps(example()), "1")).items()
     }
 
 
 def test_the_notification_that_is_shown_is_like_a_real_one():
     shown = re.search(r"```json\n(.*?)```", NOTIFICATIONS, flags=re.DOTALL)
     assert shown is not None
-    types = {name: type(value) for name, value in json.loads(shown[1]).items()}
-    assert types == {name: type(value) for name, value in notification().items()}
+    types = {name: type(value) for name, value in message(shown[1]).items()}
+    assert types == {name: type(value) for name, value in example().items()}
+
+
+def test_the_schema_has_the_documented_members_and_event_types():
+    rows = re.findall(r"^\| `(\w+)` \|", section(NOTIFICATIONS, "Members"), re.MULTILINE)
+    assert list(SCHEMA["properties"]) == rows
+    assert set(SCHEMA["required"]) == set(rows) - {"previous", "replay"}
+    assert SCHEMA["properties"]["event_type"] == {"enum": [kind.value for kind in EventType]}
 
 
 def test_the_event_types_are_documented():
@@ -183,62 +201,84 @@ def test_the_event_types_are_documented():
     assert set(EventType) == {"created", "detected", "updated", "deleted"}
 
 
-class Done(Exception):
-    """Ends a consumer, as a kill would."""
+# --- files that are shown
 
 
-@pytest.fixture
-def example(redis_server):
-    """The consumer of the documentation, and a queue to push to."""
-    code = re.search(r"```python\n(.*?)```", NOTIFICATIONS, flags=re.DOTALL)
-    assert code is not None
-    namespace: dict[str, Any] = {"__name__": "example"}
-    exec(code[1], namespace)  # noqa: S102 - our own page
-    with redis_server.client() as client:
-        yield namespace, client
+def test_the_variables_of_a_shown_env_file_are_known():
+    shown = [block.text for block in ALL if block.language == "ini"]
+    named = {name for text in shown for name in re.findall(r"^([A-Z_]+)=", text, re.MULTILINE)}
+    assert named
+    assert named <= product_variables()
 
 
-def consume(example: Any, name: str = "first", *, until: str) -> list[str]:
-    """The keys of the events that a consumer was given; it is killed at the key ``until``."""
-    namespace, client = example
-    given = []
-
-    def work(event: dict[str, Any]) -> None:
-        given.append(event["key"])
-        if event["key"] == until:
-            raise Done
-
-    with pytest.raises(Done):
-        namespace["Consumer"](client, name, work).run()
-    return given
+def test_a_shown_file_of_buckets_can_be_imported(tmp_path):
+    texts = [b.text for b in ALL if "buckets:\n" in b.text and b.language in {"yaml", "sh"}]
+    assert len(texts) > 2
+    for text in texts:
+        file = tmp_path / "buckets.yaml"
+        file.write_text(re.split(r"<<'END'\n|END\n", text)[1] if "<<'END'" in text else text)
+        found, _ = import_sources.from_file(file, first_scan="baseline")
+        assert [candidate.problem for candidate in found if candidate.problem] == []
 
 
-def push(example: Any, *keys_of_objects: str) -> None:
-    namespace, client = example
-    for key in keys_of_objects:
-        client.rpush(namespace["QUEUE"], json.dumps(notification(key=key, event_id=key)))
+# --- commands: `tests/test_doc_commands.py` runs what can be run here
 
 
-def test_the_documented_consumer_reads_the_default_queue(example):
-    assert example[0]["QUEUE"] == Redis().queue_name
+def names(blocks: Iterable[Block]) -> list[str]:
+    return [str(block) for block in blocks]
 
 
-def test_the_documented_consumer_gets_events_in_order_and_drops_repeated_ones(example):
-    push(example, "a", "b", "a", "c", "end")
-    assert consume(example, until="end") == ["a", "b", "c", "end"]
+def test_every_block_says_what_language_it_is_in():
+    assert names(block for block in ALL if block.language not in LANGUAGES) == []
 
 
-def test_the_documented_consumer_goes_on_with_what_a_killed_run_had_in_hand(example):
-    push(example, "a", "b")
-    assert consume(example, until="b") == ["a", "b"]
-    push(example, "c")
-    assert consume(example, "second", until="c") == ["c"]
-    push(example, "end")
-    assert consume(example, until="end") == ["b", "end"]
+def test_no_block_stands_in_a_list():
+    """MkDocs would not see it as a block there."""
+    indented = re.compile(r"^ +```", re.MULTILINE)
+    pages = [path for path in PAGES if indented.search(path.read_text(encoding="utf-8"))]
+    assert [str(path.relative_to(ROOT)) for path in pages] == []
 
 
-def test_the_documented_consumer_remembers_events_for_the_documented_time(example):
-    _, client = example
-    push(example, "a", "end")
-    consume(example, until="end")
-    assert 0 < client.ttl("my-service:seen:a") <= 7 * 24 * 3600
+def test_commands_stand_in_blocks_of_shell():
+    program = re.compile(
+        r"^(make|curl|\S*manage\.py|\.venv/bin/\S+|docker|kubectl|git) ", re.MULTILINE
+    )
+    blocks = [block for block in ALL if block.language not in {"sh", "python"}]
+    assert names(block for block in blocks if program.search(block.text)) == []
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "sh"], ids=str)
+def test_a_block_of_shell_can_be_parsed(block):
+    bash = subprocess.run(
+        ["bash", "-n"], input=block.text, text=True, capture_output=True, check=False
+    )
+    assert bash.stderr == ""
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "sh" and b.needs], ids=str)
+def test_what_is_not_run_here_names_programs_and_files_that_exist(block):
+    ours = re.findall(r"(?<![\w/.])((?:docs|deploy|bench|requirements)/[\w/.-]+)", block.text)
+    assert [name for name in ours if not (ROOT / name).exists()] == []
+
+
+SESSION = re.compile(r"^\$ (.*\n)", re.MULTILINE)  # what was typed, in a block that shows output
+
+
+def written_commands() -> Iterator[tuple[str, list[str]]]:
+    """Every use of manage.py in blocks and in the text, with where it stands."""
+    for block in ALL:
+        shell = block.text if block.language == "sh" else "".join(SESSION.findall(block.text))
+        for words in manage_commands(shell):
+            yield str(block), words
+    for path in PAGES:
+        for inline in re.findall(r"`([^`\n]*manage\.py [a-z][^`\n]*)`", path.read_text()):
+            for words in manage_commands(inline):
+                yield str(path.relative_to(ROOT)), words
+
+
+@pytest.mark.parametrize(("where", "words"), list(written_commands()), ids=str)
+def test_a_command_that_is_written_down_takes_those_options(where, words):
+    name, *arguments = (word for word in words if word not in {"…", "..."})
+    app = get_commands()[name]
+    command = load_command_class(app, name) if isinstance(app, str) else app
+    command.create_parser("manage.py", name).parse_args(arguments)

@@ -1,5 +1,6 @@
 """Configuration: the YAML file, the environment over it, and one line for whatever is wrong."""
 
+import base64
 import os
 import subprocess
 import sys
@@ -105,6 +106,16 @@ def test_an_empty_sentinel_host_switches_the_files_sentinel_off(load):
     assert load(DOCUMENTED, REDIS_SENTINEL_HOST="")[0].redis.sentinel_host == ""
 
 
+def test_sentinels_are_hosts_with_or_without_a_port(load):
+    conf, _ = load(REDIS_SENTINEL_HOST="s1, s2:26380,[fd00::7], [fd00::8]:26381,", REDIS_URL="")
+    assert conf.redis.sentinels == (
+        ("s1", 26379),
+        ("s2", 26380),
+        ("fd00::7", 26379),
+        ("fd00::8", 26381),
+    )
+
+
 def test_a_redis_url_and_a_password_are_kept_out_of_a_repr(load):
     conf, _ = load(REDIS_URL=f"redis://:{SECRET}@r:6379/0", REDIS_PASSWORD=SECRET)
     assert SECRET not in repr(conf)
@@ -127,6 +138,11 @@ def test_a_redis_url_and_a_password_are_kept_out_of_a_repr(load):
         ("REDIS_URL", f"http://{SECRET}"),
         ("REDIS_URL", f"redis://host:{SECRET}"),
         ("REDIS_SENTINEL_HOST", f"host:{SECRET}"),
+        ("REDIS_SENTINEL_HOST", "host:0"),
+        ("REDIS_SENTINEL_HOST", "host:"),
+        ("REDIS_SENTINEL_HOST", f"user:{SECRET}@host"),
+        ("REDIS_TLS", SECRET),
+        ("REDIS_TLS_CA", SECRET),
         ("REDIS_TTL", "1"),
         ("READY_REQUIRE_WEBHOOK", SECRET),
         ("STORAGE_CONNECT_TIMEOUT", "nan"),
@@ -153,6 +169,15 @@ def test_a_wrong_member_of_the_file_is_named_and_its_value_is_not_shown(refusal,
     message = refusal(text)
     assert message.startswith(f"config.yaml: {member}: ")
     assert SECRET not in message
+
+
+def test_a_rule_of_ours_is_said_without_the_librarys_words(refusal):
+    message = refusal(REDIS_URL="http://host")
+    assert message == "REDIS_URL: must begin with redis://, rediss:// or unix://"
+
+
+def test_half_a_client_certificate_is_refused(refusal):
+    assert "REDIS_TLS_CERT and REDIS_TLS_KEY" in refusal(REDIS_TLS_CERT=__file__)
 
 
 def test_all_wrong_values_are_named_in_one_line(refusal):
@@ -212,13 +237,68 @@ def test_without_a_secret_key_the_message_says_how_to_make_one(environ):
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("PORT", SECRET), ("PORT", "0"), ("DEBUG", SECRET), ("LOG_LEVEL", SECRET)],
+    [
+        ("PORT", SECRET),
+        ("PORT", "0"),
+        ("DEBUG", SECRET),
+        ("LOG_LEVEL", SECRET),
+        ("ALLOWED_HOSTS", f"https://{SECRET}"),
+        ("ALLOWED_HOSTS", f"localhost,{SECRET}:8080"),
+        ("ALLOWED_HOSTS", f"localhost {SECRET}"),
+        ("CSRF_TRUSTED_ORIGINS", f"{SECRET}.example.com"),
+        ("CSRF_TRUSTED_ORIGINS", f"https://{SECRET}/admin"),
+        ("DATABASE_URL", SECRET),
+        ("DATABASE_URL", f"mysql://u:{SECRET}@db/name"),
+        ("DATABASE_URL", f"postgres://u:{SECRET}/x@db/name"),
+        ("DATABASE_URL", f"postgres://u:{SECRET}@db:0/name"),
+        ("VAULT_KEY", SECRET),
+        ("VAULT_KEY", base64.urlsafe_b64encode(b"x" * 31).decode()),
+    ],
 )
 def test_a_wrong_variable_of_the_site_is_named_and_its_value_is_not_shown(variable, value):
     with pytest.raises(ConfigurationError) as error:
         env.load_site({"SECRET_KEY": KEY, variable: value})
     assert str(error.value).startswith(f"{variable}: ")
     assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALLOWED_HOSTS", "*"),
+        ("ALLOWED_HOSTS", ".example.com, watch_1.example.org.,10.0.0.1,[fd00::1],"),
+        ("CSRF_TRUSTED_ORIGINS", "https://watch.example.com, http://[::1]:8080"),
+        ("CSRF_TRUSTED_ORIGINS", "https://*.example.com"),
+    ],
+)
+def test_hosts_and_origins_as_django_takes_them_are_taken(variable, value):
+    site = env.load_site({"SECRET_KEY": KEY, variable: value})
+    assert getattr(site, variable.lower()) == value
+
+
+def test_a_vault_key_that_infisical_leaves_unused_is_not_looked_at():
+    names = ("CLIENT_ID", "CLIENT_SECRET", "PROJECT_ID")
+    infisical = {f"INFISICAL_{name}": "given" for name in names}
+    assert env.load_site({"SECRET_KEY": KEY, "VAULT_KEY": SECRET, **infisical}).uses_infisical
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("API_CLIENT_ID", "API_CLIENT_SECRET"), ("API_CLIENT_SECRET", "API_CLIENT_ID")],
+)
+def test_half_an_api_client_stops_the_start_and_says_what_is_missing(given, missing):
+    with pytest.raises(ConfigurationError) as error:
+        env.load_site({"SECRET_KEY": KEY, given: SECRET})
+    assert str(error.value) == f"{missing} is not set, and {given} is: set both"
+
+
+@pytest.mark.parametrize(
+    "url", ["postgres://u:p%2F@db:5432/name", "postgresql://db/name", "sqlite:////srv/b.sqlite3"]
+)
+def test_a_database_may_be_postgresql_or_sqlite(url):
+    site = env.load_site({"SECRET_KEY": KEY, "DATABASE_URL": url})
+    assert site.database_url is not None
+    assert site.database_url.get_secret_value() == url
 
 
 def test_a_log_level_may_be_in_lower_case():

@@ -14,6 +14,16 @@ from tests import api
 READY = {"status": "ready", "redis": "ok", "sentinel": "disabled", "webhook": "ok"}
 
 
+def documented(response: Any) -> dict[str, str]:
+    """The members that consumers of the older monitor's route know."""
+    return {member: response.json()[member] for member in READY}
+
+
+def checks(response: Any) -> dict[str, str]:
+    said: dict[str, str] = response.json()["checks"]
+    return said
+
+
 @pytest.fixture
 def client() -> Client:
     return Client(raise_request_exception=False)
@@ -54,14 +64,22 @@ def test_a_probe_takes_only_get(path):
 @pytest.mark.django_db
 def test_a_fresh_installation_is_ready(client, redis_server):
     response = client.get("/ready", headers={"host": "10.1.2.3"})
-    assert (response.status_code, response.json()) == (200, READY)
+    assert (response.status_code, documented(response)) == (200, READY)
+    assert checks(response) == {
+        "database": "ok",
+        "redis": "ok",
+        "sentinel": "disabled",
+        "webhook": "ok",
+    }
 
 
 @pytest.mark.django_db
 def test_without_redis_it_is_not_ready(client):
     response = client.get("/ready")
     assert response.status_code == 503
-    assert response.json() == READY | {"status": "not_ready", "redis": "error"}
+    assert documented(response) == READY | {"status": "not_ready", "redis": "error"}
+    assert checks(response)["redis"].startswith("Redis does not answer: Error 111 connecting to")
+    assert checks(response)["database"] == checks(response)["webhook"] == "ok"
 
 
 @pytest.mark.django_db
@@ -77,27 +95,28 @@ def test_monitored_buckets_without_any_webhook_are_not_ready(client, redis_serve
     api.add_bucket(webhook_url="")
     response = client.get("/ready")
     assert response.status_code == 503
-    assert response.json() == READY | {"status": "not_ready", "webhook": "missing"}
+    assert documented(response) == READY | {"status": "not_ready", "webhook": "missing"}
+    assert "READY_REQUIRE_WEBHOOK" in checks(response)["webhook"]
 
 
 @pytest.mark.django_db
 def test_one_webhook_is_enough(client, redis_server):
     api.add_bucket(webhook_url="")
     api.add_bucket("media-out")
-    assert client.get("/ready").json() == READY
+    assert documented(client.get("/ready")) == READY
 
 
 @pytest.mark.django_db
 def test_a_bucket_that_is_not_monitored_needs_no_webhook(client, redis_server):
     api.add_bucket(webhook_url="", monitoring_enabled=False)
-    assert client.get("/ready").json() == READY
+    assert documented(client.get("/ready")) == READY
 
 
 @pytest.mark.django_db
 def test_a_site_without_webhooks_can_say_so(client, redis_server, settings):
     _settings_with(settings, "ready", require_webhook=False)
     api.add_bucket(webhook_url="")
-    assert client.get("/ready").json() == READY
+    assert documented(client.get("/ready")) == READY
 
 
 @pytest.mark.django_db
@@ -106,7 +125,22 @@ def test_a_silent_sentinel_is_told_and_does_not_count(client, redis_server, sett
     direct = {"url": None, "host": "127.0.0.1", "port": redis_server.port}
     _settings_with(settings, "redis", **silent, **direct)
     response = client.get("/ready")
-    assert (response.status_code, response.json()) == (200, READY | {"sentinel": "error"})
+    assert (response.status_code, documented(response)) == (200, READY | {"sentinel": "error"})
+    assert "No sentinel answers" in response.json()["warnings"][0]
+    assert "REDIS_SENTINEL_HOST" in checks(response)["sentinel"]
+
+
+@pytest.mark.django_db
+def test_what_redis_may_lose_is_told_and_does_not_count(client, redis_server):
+    with redis_server.client() as redis:
+        redis.config_set("save", "")
+        response = client.get("/ready")
+        assert (response.status_code, documented(response)) == (200, READY)
+        assert "appendonly is off" in response.json()["warnings"][0]
+        wiring.reset()
+        redis.config_set("save", "3600 1")
+        assert client.get("/ready").json()["warnings"] == []
+        redis.config_set("save", "")
 
 
 @pytest.mark.django_db
@@ -116,6 +150,8 @@ def test_without_the_database_it_is_not_ready_and_says_why(client, redis_server)
     assert response.status_code == 503
     assert response.json()["status"] == "not_ready"
     assert "database" in api.error_of(response)
+    assert checks(response)["database"] == api.error_of(response)
+    assert checks(response)["redis"] == "ok"
 
 
 def _database_away(*_: Any) -> NoReturn:
@@ -142,7 +178,7 @@ SECTIONS = {
 }
 
 
-@pytest.mark.parametrize("accept", ["*/*", "text/plain; version=0.0.4", "text/html"])
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html"])
 def test_metrics_are_the_documented_sections(client, redis_server, accept):
     response = client.get("/metrics", headers={"accept": accept, "host": "10.1.2.3"})
     assert response.status_code == 200

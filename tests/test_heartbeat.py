@@ -1,5 +1,6 @@
 """Leases of running scans are kept alive, whatever goes wrong on the way."""
 
+import threading
 from collections import Counter
 
 import pytest
@@ -36,7 +37,7 @@ class Leases:
     def release(self, claim: Claim) -> None:
         raise NotImplementedError
 
-    def next_due(self, region: str) -> float | None:
+    def next_due_in_s(self, region: str) -> float | None:
         raise NotImplementedError
 
 
@@ -74,6 +75,32 @@ def test_a_scan_that_breaks_gives_up_its_renewals_too(heartbeat, leases):
     with pytest.raises(ValueError, match="broken"), heartbeat.keeping(claim("a")):
         raise ValueError("broken")
     assert heartbeat._held == set()
+
+
+def test_without_scans_there_is_no_thread(heartbeat, leases):
+    """A program that gives each `BucketScanner` a client of its own has as many heartbeats."""
+    for _ in range(2):
+        leases.renewed.clear()
+        with heartbeat.keeping(claim("a")):
+            eventually(lambda: leases.renewed["a"])
+        eventually(lambda: heartbeat._thread is None)
+
+
+def test_a_thread_that_could_not_be_started_is_started_for_the_next_scan(
+    heartbeat, leases, monkeypatch
+):
+    """Else no lease of this process would be renewed any more."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="start new"), heartbeat.keeping(claim("a")):
+            pass
+    with heartbeat.keeping(claim("b")):
+        eventually(lambda: leases.renewed["b"])
+    assert leases.renewed["a"] == 0
 
 
 def test_a_lost_lease_is_said(heartbeat, leases, caplog):

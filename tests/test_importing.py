@@ -1,6 +1,7 @@
 """`manage.py importbuckets`: from a file, or from what an older monitor left."""
 
 import json
+import time
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from buckets import services
+from buckets import import_sources, importing, services
 from buckets.management.commands import importbuckets
 from buckets.models import Bucket, Credential, Outbox
 from scanning import wiring
@@ -32,13 +33,7 @@ AUTH = {
 }
 
 
-@pytest.fixture
-def redis(redis_server):
-    with redis_server.client() as client:
-        yield client
-
-
-def older_bucket(redis, name="media-in", *, has_keys=True, last_scan=1640995200.5, **members: Any):
+def older_bucket(store, name="media-in", *, has_keys=True, last_scan=1640995200.5, **members: Any):
     document = {
         "name": name,
         "endpoint": "us-iad-1.linodeobjects.com",
@@ -47,8 +42,8 @@ def older_bucket(redis, name="media-in", *, has_keys=True, last_scan=1640995200.
         "added_at": "2025-04-10T12:00:00",
         "updated_at": "2025-04-11T09:30:00",
     }
-    redis.set(CONFIG + name, json.dumps(document | members))
-    redis.set(f"linode:objstore:last_scan:{name}", repr(last_scan))
+    store.set(CONFIG + name, json.dumps(document | members))
+    store.set(f"linode:objstore:last_scan:{name}", repr(last_scan))
     if has_keys:
         prefix = name.upper().replace("-", "_")
         wiring.vault().write(prefix, KeyPair("A" + prefix, "S" + prefix))
@@ -67,13 +62,13 @@ def run(*arguments: str, sleep=lambda _: None, fails: bool = False) -> str:
     return output.getvalue()
 
 
-def document(redis, name="media-in"):
-    return json.loads(redis.get(CONFIG + name))
+def document(store, name="media-in"):
+    return json.loads(store.get(CONFIG + name))
 
 
-def test_a_bucket_of_the_older_monitor_is_taken_over_with_all_that_it_said(redis):
-    older_bucket(redis, note="theirs", status="paused")
-    redis.set("linode:objstore:config:media-in:notifications_disabled", "true")
+def test_a_bucket_of_the_older_monitor_is_taken_over_with_all_that_it_said(store):
+    older_bucket(store, note="theirs", status="paused")
+    store.set("linode:objstore:config:media-in:notifications_disabled", "true")
 
     output = run()
 
@@ -89,7 +84,7 @@ def test_a_bucket_of_the_older_monitor_is_taken_over_with_all_that_it_said(redis
         "MEDIA_IN",
         True,
     )
-    written = document(redis)
+    written = document(store)
     assert written["note"] == "theirs"
     assert written["added_at"] == "2025-04-10T12:00:00"
     assert written["bucketwatch"]["taken_over"] is True
@@ -101,22 +96,22 @@ def test_a_bucket_of_the_older_monitor_is_taken_over_with_all_that_it_said(redis
     assert {entry.object_repr for entry in LogEntry.objects.all()} == {"media-in"}
 
 
-def test_importing_twice_changes_nothing(redis):
-    older_bucket(redis)
+def test_importing_twice_changes_nothing(store):
+    older_bucket(store)
     run("--first-scan", "announce")
-    before = redis.get(CONFIG + "media-in")
+    before = store.get(CONFIG + "media-in")
 
     output = run()
 
     assert "0 imported, 1 were here already" in output
-    assert redis.get(CONFIG + "media-in") == before
+    assert store.get(CONFIG + "media-in") == before
     assert Bucket.objects.get().first_scan == "announce"
 
 
-def test_a_dry_run_shows_a_table_and_writes_nothing(redis):
-    older_bucket(redis)
-    older_bucket(redis, "no-keys", has_keys=False)
-    before = {key: redis.dump(key) for key in redis.scan_iter()}
+def test_a_dry_run_shows_a_table_and_writes_nothing(store):
+    older_bucket(store)
+    older_bucket(store, "no-keys", has_keys=False)
+    before = {key: store.dump(key) for key in store.scan_iter()}
 
     output = run("--dry-run", fails=True)
 
@@ -142,16 +137,16 @@ def test_a_dry_run_shows_a_table_and_writes_nothing(redis):
     assert "1 would be imported" in output
     assert not Bucket.objects.exists()
     assert not Credential.objects.exists()
-    assert {key: redis.dump(key) for key in redis.scan_iter()} == before
+    assert {key: store.dump(key) for key in store.scan_iter()} == before
 
 
-def test_nothing_is_imported_while_the_older_monitor_runs_unless_forced(redis):
-    older_bucket(redis)
+def test_nothing_is_imported_while_the_older_monitor_runs_unless_forced(store):
+    older_bucket(store)
     looked = []
 
     def it_scans(seconds: float) -> None:
         looked.append(seconds)
-        redis.set("linode:objstore:last_scan:media-in", repr(1640995260.0 + len(looked)))
+        store.set("linode:objstore:last_scan:media-in", repr(1640995260.0 + len(looked)))
 
     output = run("--wait", "3", sleep=it_scans, fails=True)
     assert "still runs: it has just scanned media-in. Stop it first" in output
@@ -162,8 +157,35 @@ def test_nothing_is_imported_while_the_older_monitor_runs_unless_forced(redis):
     assert Bucket.objects.exists()
 
 
-def test_a_webhook_secret_in_redis_stays_there_and_comes_to_the_vault_too(redis):
-    older_bucket(redis, webhook_auth=AUTH)
+@pytest.mark.parametrize(
+    ("ages", "waits"),
+    [
+        pytest.param([], 10, id="never"),
+        pytest.param([100_000], 10, id="long ago"),
+        pytest.param([5], 65, id="a moment ago"),
+        pytest.param([5, 40, 100_000], 30, id="the one that is due first"),
+        pytest.param([-900], 70, id="by a clock that is ahead"),
+    ],
+)
+def test_it_looks_for_the_older_monitor_until_that_would_scan_again(store, ages, waits):
+    for number, age in enumerate(ages):
+        older_bucket(store, f"bucket-{number}", last_scan=1_800_000_000.0 - age)
+
+    assert import_sources.time_to_look_s(now=1_800_000_000.0) == waits
+
+
+def test_an_older_monitor_with_one_bucket_is_seen_by_default(store):
+    older_bucket(store, last_scan=time.time())
+
+    def it_scans(seconds: float) -> None:
+        if seconds > 60:
+            store.set("linode:objstore:last_scan:media-in", repr(time.time() + 60))
+
+    assert "still runs" in run(sleep=it_scans, fails=True)
+
+
+def test_a_webhook_secret_in_redis_stays_there_and_comes_to_the_vault_too(store):
+    older_bucket(store, webhook_auth=AUTH)
 
     output = run()
 
@@ -171,40 +193,86 @@ def test_a_webhook_secret_in_redis_stays_there_and_comes_to_the_vault_too(redis)
     assert bucket.webhook_secret_in_redis
     assert "its webhook client secret stays in Redis" in output
     assert SECRET not in output
-    assert document(redis)["webhook_auth"] == AUTH
+    assert document(store)["webhook_auth"] == AUTH
     stored = wiring.vault().read_secrets(["MEDIA_IN_WEBHOOK_CLIENT_SECRET"])
     assert stored == {"MEDIA_IN_WEBHOOK_CLIENT_SECRET": SECRET}
 
     services.update_bucket(bucket=bucket, webhook_client_secret="newer")
-    assert document(redis)["webhook_auth"]["client_secret"] == "newer"
+    assert document(store)["webhook_auth"]["client_secret"] == "newer"
     services.update_bucket(bucket=bucket, webhook_secret_in_redis=False)
-    assert "client_secret" not in document(redis)["webhook_auth"]
+    assert "client_secret" not in document(store)["webhook_auth"]
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        pytest.param(None, id="null"),
+        pytest.param({}, id="empty"),
+        pytest.param(
+            {"type": "oauth2", "client_id": None, "client_secret": "", "token_url": None},
+            id="empty members",
+        ),
+    ],
+)
+def test_a_webhook_without_a_client_stays_as_the_older_monitor_says_it(store, auth):
+    older_bucket(store, webhook_auth=auth)
+
+    assert "enter its webhook" not in run()
+
+    bucket = Bucket.objects.get()
+    assert (bucket.webhook_client_id, bucket.webhook_secret_in_redis) == ("", False)
+    assert document(store)["webhook_auth"] == auth
+    services.update_bucket(bucket=bucket, polling_interval=9)
+    assert document(store)["webhook_auth"] == auth
+    output = StringIO()
+    call_command("reconcile", stdout=output)
+    assert "0 to repair" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("members", "endpoint"),
+    [
+        ({"endpoint": None}, "us-east-1.linodeobjects.com"),
+        ({"endpoint": "", "region": "us-ord-1"}, "us-ord-1.linodeobjects.com"),
+        ({"endpoint": None, "region": "s3.example.com"}, "s3.example.com"),
+    ],
+)
+def test_an_older_bucket_without_an_endpoint_is_where_its_region_is(store, members, endpoint):
+    older_bucket(store, **members)
+
+    run()
+
+    assert Bucket.objects.get().endpoint == endpoint
 
 
 @pytest.mark.parametrize(
     ("members", "fix"),
     [
+        pytest.param({"endpoint": None, "region": "a/b"}, "cannot be read", id="region"),
         pytest.param({"webhook_auth": {"type": "basic"}}, "complete or remove it", id="auth"),
+        pytest.param({"webhook_auth": "basic"}, "complete or remove it", id="auth of text"),
+        pytest.param({"webhook_auth": AUTH | {"client_secret": " s"}}, "blanks", id="blanks"),
         pytest.param({"endpoint": "host/path"}, "no path", id="endpoint"),
         pytest.param({"webhook_url": "https://me:pw@host/"}, "user name", id="webhook"),
         pytest.param({"webhook_url": "http://169.254.169.254/"}, "SECURITY_", id="metadata"),
     ],
 )
-def test_what_makes_no_bucket_is_refused_with_the_fix_and_left_as_it_is(redis, members, fix):
-    older_bucket(redis, "broken", **members)
-    older_bucket(redis, "fine")
-    redis.set(CONFIG + "no-json", "{")
-    before = redis.get(CONFIG + "broken")
+def test_what_makes_no_bucket_is_refused_with_the_fix_and_left_as_it_is(store, members, fix):
+    older_bucket(store, "broken", **members)
+    older_bucket(store, "fine")
+    store.set(CONFIG + "no-json", "{")
+    store.set(CONFIG + "too-deep", "[" * 100_000)
+    before = store.get(CONFIG + "broken")
 
     output = run(fails=True)
 
     assert fix in output
-    assert "1 imported, 0 were here already, 2 refused" in output
+    assert "1 imported, 0 were here already, 3 refused" in output
     assert [bucket.name for bucket in Bucket.objects.all()] == ["fine"]
-    assert redis.get(CONFIG + "broken") == before
+    assert store.get(CONFIG + "broken") == before
 
 
-def test_a_database_that_was_lost_comes_back_from_redis(redis):
+def test_a_database_that_was_lost_comes_back_from_redis(store):
     shared = services.add_credential(name="shared", access_key="A", secret_key="S")
     lost = services.add_bucket(
         name="media-in", region="us-iad-1", credential=shared, prefix="in/", announce_deleted=True
@@ -220,8 +288,52 @@ def test_a_database_that_was_lost_comes_back_from_redis(redis):
     assert (bucket.credential.name, bucket.taken_over) == ("shared", False)
 
 
-def test_a_bucket_that_was_deleted_here_does_not_come_back(redis_server, redis):
-    older_bucket(redis)
+def test_buckets_that_shared_the_keys_of_one_of_them_come_back_too(store):
+    owner = services.add_bucket(name="media-in", region="r-1", access_key="A", secret_key="S")
+    for name in ("a-first", "media-out"):
+        services.add_bucket(name=name, region="r-1", credential=owner.credential)
+    Bucket.objects.all()._raw_delete("default")
+    Credential.objects.all().delete()
+
+    assert "3 imported" in run()
+
+    used = set(Bucket.objects.values_list("credential__name", "credential__vault_prefix"))
+    assert used == {("media-in", "MEDIA_IN")}
+
+
+def test_a_lost_bucket_comes_back_to_the_credential_that_has_its_keys(store):
+    shared = services.add_credential(name="Shared", access_key="A", secret_key="S")
+    services.add_bucket(name="media-in", region="r-1", credential=shared)
+    Bucket.objects.all()._raw_delete("default")
+
+    assert "1 imported" in run()
+
+    assert Bucket.objects.get().credential == shared
+
+
+@pytest.mark.parametrize("has_secret", [True, False])
+def test_a_lost_bucket_asks_for_its_webhook_secret_only_if_the_vault_lacks_it(store, has_secret):
+    services.add_bucket(
+        name="media-in",
+        region="us-iad-1",
+        access_key="A",
+        secret_key="S",
+        webhook_url="https://api.example.com/hook",
+        webhook_client_id="me",
+        webhook_client_secret=SECRET,
+        webhook_token_url="https://auth.example.com/token",
+    )
+    Bucket.objects.all()._raw_delete("default")
+    Credential.objects.all().delete()
+    if not has_secret:
+        wiring.vault().delete_many(["MEDIA_IN_WEBHOOK_CLIENT_SECRET"])
+
+    warning = "media-in: the vault lacks MEDIA_IN_WEBHOOK_CLIENT_SECRET: enter its webhook client"
+    assert (warning in run()) is not has_secret
+
+
+def test_a_bucket_that_was_deleted_here_does_not_come_back(redis_server, store):
+    older_bucket(store)
     run()
     redis_server.stop()
     services.delete_bucket(bucket=Bucket.objects.get())
@@ -253,7 +365,7 @@ buckets:
 """
 
 
-def test_a_file_brings_buckets_and_keys(redis, tmp_path: Path):
+def test_a_file_brings_buckets_and_keys(store, tmp_path: Path):
     (tmp_path / "buckets.yaml").write_text(FILE)
 
     output = run(str(tmp_path / "buckets.yaml"))
@@ -267,7 +379,7 @@ def test_a_file_brings_buckets_and_keys(redis, tmp_path: Path):
         "MEDIA": KeyPair("AKIAMEDIA", "media-secret"),
         "MEDIA_OUT": KeyPair("AKIAOUT", "out-secret"),
     }
-    assert "client_secret" not in document(redis, "media-out")["webhook_auth"]
+    assert "client_secret" not in document(store, "media-out")["webhook_auth"]
     for secret in ("media-secret", "out-secret", "hook-secret"):
         assert secret not in output
     assert "0 imported, 2 were here already" in run(str(tmp_path / "buckets.yaml"))
@@ -289,6 +401,25 @@ def test_a_file_brings_buckets_and_keys(redis, tmp_path: Path):
         ),
         pytest.param("buckets: [{name: abc, region: r, access_key: A}]", "both halves", id="half"),
         pytest.param("credentials: [{name: a/b}]", "credential a/b", id="credential-name"),
+        pytest.param("buckets: [{name: abc}, {name: abc}]", "is listed twice", id="twice"),
+        pytest.param("buckets: [{name: abc, events: [[created]]}]", "some of created", id="nested"),
+        pytest.param("buckets: [{name: abc, 1: 2, a: b}]", "1 is not known", id="number-as-name"),
+        pytest.param("buckets: [{name: abc, secret_key: 0123}]", "secret_key has to", id="octal"),
+        pytest.param("buckets: [{name: abc, access_key: 1_000}]", "in quotes", id="underscore"),
+        pytest.param("buckets: [{name: abc, client_secret: 1.10}]", "in quotes", id="float"),
+        pytest.param(
+            "credentials: [{name: c, access_key: 0123, secret_key: s}]",
+            "entry 1 of credentials: access_key has to be text",
+            id="octal-credential",
+        ),
+        pytest.param(
+            "buckets: [{name: abc, client_id: c, token_url: 'https://a.example.com'}]",
+            "all three, or none",
+            id="client-without-secret",
+        ),
+        pytest.param("buckets: [{name: abc, client_secret: s}]", "all three", id="secret-alone"),
+        pytest.param(r'buckets: [{name: abc, prefix: "\0"}]', "prefix holds a", id="nul"),
+        pytest.param(r'buckets: [{name: abc, suffix: "\ud800"}]', "suffix holds a", id="half"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_where(tmp_path, text, says):
@@ -303,12 +434,20 @@ def test_a_file_that_is_not_there_is_said_so(tmp_path):
     assert "Cannot read" in run(str(tmp_path / "gone.yaml"), fails=True)
 
 
+def test_an_import_says_how_far_it_has_come(store, tmp_path):
+    (tmp_path / "buckets.yaml").write_text(FILE)
+    found = import_sources.from_file(tmp_path / "buckets.yaml", first_scan="baseline")
+    through: list[int] = []
+    importing.carry_out(importing.plan(*found), progress=through.append)
+    assert through[-1] == 2
+
+
 class Crash(BaseException):
     """The process ends here."""
 
 
 def test_an_import_that_was_killed_between_vault_and_database_is_finished_by_the_next(
-    redis, tmp_path, monkeypatch
+    store, tmp_path, monkeypatch
 ):
     (tmp_path / "buckets.yaml").write_text(FILE)
     vault = wiring.vault()
@@ -328,9 +467,9 @@ def test_an_import_that_was_killed_between_vault_and_database_is_finished_by_the
     assert len(wiring.configuration().load().buckets) == 2
 
 
-def test_five_thousand_buckets_are_imported_and_their_list_opens_with_few_queries(redis, client):
+def test_five_thousand_buckets_are_imported_and_their_list_opens_with_few_queries(store, client):
     """Asked for are 60 s and 1 s; two busy cores took 18 s and 1 s."""
-    pipe = redis.pipeline()
+    pipe = store.pipeline()
     entries: dict[str, str] = {}
     for number in range(5000):
         name = f"bucket-{number:04}"

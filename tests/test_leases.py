@@ -1,26 +1,22 @@
 """Claims: the region's slots and the bucket's lock, shared by any number of claimants."""
 
 import math
-from collections.abc import Iterator
+import time
+from dataclasses import replace
 
 import pytest
 import redis
 
-from scanning import wiring
-from scanning.adapters.leases import LEASE_S, RedisLeases, RedisStatuses
+from scanning import facade, wiring
+from scanning.adapters.leases import LEASE_S, RedisLeases
 from scanning.adapters.redis_connection import RedisConnection
+from scanning.adapters.statuses import RedisStatuses
 from scanning.core import keys
-from scanning.core.types import BucketStatus, Claim
+from scanning.core.types import BucketStatus, Claim, Held
 from tests import engine
 from tests.engine import REGION
 
 LONG_PAST = 1.0
-
-
-@pytest.fixture
-def store(redis_server) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 @pytest.fixture
@@ -73,7 +69,11 @@ def test_a_claim_says_all_that_a_scan_needs(here, store):
         offset_s=12.5,
         expires_at=claim.expires_at,
         commit=7,
+        taken_at=claim.taken_at,
+        arrived_s=claim.arrived_s,
     )
+    assert before <= claim.taken_at + 1e-6
+    assert claim.expires_at == pytest.approx(claim.taken_at + LEASE_S, abs=1e-5)
     assert before * 1000 - 1 <= claim.fence <= server_time(store) * 1000
     assert before + LEASE_S <= claim.expires_at + 1e-6
     assert store.zscore(keys.running(REGION), "bucket") == pytest.approx(claim.expires_at)
@@ -154,6 +154,16 @@ def test_a_fence_ahead_of_the_clock_is_not_taken_back(here, store):
     assert claim.fence == ahead + 1
 
 
+def test_a_lease_from_before_the_clock_went_back_lasts_no_longer_than_a_new_one(here, store):
+    """Its worker, if it lives, renews it in time."""
+    make_due(store, "bucket")
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    store.zadd(keys.running(REGION), {"bucket": server_time(store) + 3600})
+    assert here.claim_due(REGION, most=1, slots=1) == []
+    assert store.zscore(keys.running(REGION), "bucket") <= server_time(store) + LEASE_S
+    assert here.renew(claim)
+
+
 def test_a_renewed_lease_lasts_longer(here, store):
     claim = here.claim(engine.put("bucket"), slots=1)
     store.zadd(keys.running(REGION), {"bucket": server_time(store) + 1})
@@ -204,15 +214,50 @@ def test_a_finished_scan_frees_the_slot_and_is_recorded(here, store):
     assert float(store.get(keys.last_scan("bucket"))) == 1234.5
     assert store.hgetall(keys.STATS) == {
         "total_scans": "1",
-        "failed_scans": "0",
-        "errors": "0",
         "total_objects_scanned": "10",
         "list_calls": "1",
         "segments_unchanged": "4",
         "segments_compared": "2",
+        "lateness:13": "1",
+        "lateness_ms": "1233500",
         "last_scan_time": "1234.5",
     }
     assert store.hget(keys.bucket("bucket"), "complete") == "1"
+
+
+def test_the_end_of_a_scan_of_what_the_bucket_was_before_is_not_recorded(here, store):
+    """Its endpoint or its region was changed while it was scanned."""
+    make_due(store, "bucket")
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    engine.put("bucket", generation=2)
+    here.finish(claim, engine.result("bucket"), next_due=5000.0)
+    assert store.zscore(keys.due(REGION), "bucket") == LONG_PAST
+    assert store.zcard(keys.running(REGION)) == 0
+    assert not store.exists(keys.last_scan("bucket"), keys.STATS, keys.CHANGED_STATUS)
+
+
+def test_the_end_of_a_scan_whose_last_commit_a_failover_forgot_is_not_recorded(here, store):
+    """What it had made known is not known: a first scan would count as complete."""
+    make_due(store, "bucket")
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    store.hset(keys.bucket("bucket"), "commit", 4)
+    here.finish(claim, replace(engine.result("bucket"), commit=5), next_due=5000.0)
+    assert store.zscore(keys.due(REGION), "bucket") == LONG_PAST
+    assert store.zcard(keys.running(REGION)) == 0
+    assert not store.exists(keys.last_scan("bucket"), keys.STATS, keys.CHANGED_STATUS)
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    here.finish(claim, replace(engine.result("bucket"), commit=4), next_due=5000.0)
+    assert store.exists(keys.last_scan("bucket"))
+
+
+def test_failures_are_counted_from_claim_to_claim_until_a_scan_succeeds(here, store):
+    make_due(store, "bucket")
+    for failures in (1, 2, 0):
+        [claim] = here.claim_due(REGION, most=1, slots=1)
+        here.finish(claim, engine.result("bucket"), next_due=LONG_PAST, failures=failures)
+        [claim] = here.claim_due(REGION, most=1, slots=1)
+        assert claim.failures == failures
+        here.release(claim)
 
 
 def test_finishing_twice_is_harmless(here, store):
@@ -235,11 +280,59 @@ def test_a_failed_scan_is_no_last_scan_and_leaves_what_the_last_one_said(here, s
     assert float(store.get(keys.last_scan("bucket"))) == 1000.0
     stats = store.hgetall(keys.STATS)
     assert (stats["total_scans"], stats["failed_scans"], stats["errors"]) == ("2", "1", "1")
-    assert statuses().drain() == [
+    assert known_by_now(statuses().drain()) == [
         BucketStatus(
-            "bucket", 1000.0, 2.0, 10, 3, "no answer", "StorageUnavailable", 2002.0, lag_s=999.0
+            "bucket",
+            1000.0,
+            2.0,
+            10,
+            3,
+            "no answer",
+            "StorageUnavailable",
+            2002.0,
+            lag_s=999.0,
+            next_scan_at=5000.0,
+            generation=1,
         )
     ]
+
+
+def test_a_deletion_that_is_confirmed_during_a_scan_is_confirmed_for_the_next(here, store):
+    """The scan began before, and holds the deletion once more."""
+    make_due(store, "bucket")
+    store.hset(keys.bucket("bucket"), mapping={"held_since": "900.0", "held_missing": "7"})
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    assert wiring.schedule().release_hold("bucket", REGION)
+    held = replace(engine.result("bucket"), held=Held(missing=7, known=9, since=900.0))
+    here.finish(claim, held, next_due=server_time(store) + 60)
+    assert wiring.engine().states.open(engine.put("bucket")).released == 7
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    more = replace(engine.result("bucket"), held=Held(missing=9, known=9, since=900.0))
+    here.finish(claim, more, next_due=server_time(store) + 60)
+    assert wiring.engine().states.open(engine.put("bucket")).released == 0
+    assert here.claim_due(REGION, most=1, slots=1) == []
+
+
+def asked_for(bucket: str) -> None:
+    facade.scan_now(bucket, REGION, "s3.example.com")
+
+
+def saved(bucket: str) -> None:
+    engine.put(bucket)
+
+
+@pytest.mark.parametrize("wish", [asked_for, saved])
+def test_a_scan_that_is_wanted_while_one_runs_comes_after_it(here, store, wish):
+    """What changed since the running one began may be behind it."""
+    make_due(store, "bucket")
+    store.hset(keys.bucket("bucket"), "failures", 3)
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    wish("bucket")
+    failed = engine.result("bucket", error="no answer")
+    here.finish(claim, failed, next_due=server_time(store) + 60, failures=4)
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    here.finish(claim, failed, next_due=server_time(store) + 60, failures=4)
+    assert here.claim_due(REGION, most=1, slots=1) == []
 
 
 def test_a_bucket_that_left_the_schedule_does_not_come_back_by_finishing(here, store):
@@ -260,21 +353,26 @@ def test_a_released_bucket_stays_due_and_nothing_is_recorded(here, store):
     assert not store.exists(keys.last_scan("bucket"), keys.STATS, keys.CHANGED_STATUS)
 
 
+def next_is_due_at(leases: RedisLeases, store: redis.Redis, at: float) -> bool:
+    before, in_s = server_time(store), leases.next_due_in_s(REGION)
+    return in_s is not None and before + in_s - 1e-5 <= at <= server_time(store) + in_s + 1e-5
+
+
 def test_the_next_due_bucket_is_one_that_nobody_scans(here, store):
-    assert here.next_due(REGION) is None
+    assert here.next_due_in_s(REGION) is None
     make_due(store, "a", "b")
-    assert here.next_due(REGION) == LONG_PAST
+    assert next_is_due_at(here, store, LONG_PAST)
     here.claim_due(REGION, most=1, slots=15)
-    assert here.next_due(REGION) == LONG_PAST + 1
+    assert next_is_due_at(here, store, LONG_PAST + 1)
     here.claim_due(REGION, most=1, slots=15)
-    assert here.next_due(REGION) is None
+    assert here.next_due_in_s(REGION) is None
 
 
 def test_a_bucket_whose_lease_expired_is_waiting_again(here, store):
     make_due(store, "bucket")
     here.claim_due(REGION, most=1, slots=15)
     expire(store, "bucket")
-    assert here.next_due(REGION) == LONG_PAST
+    assert next_is_due_at(here, store, LONG_PAST)
 
 
 # --- statuses
@@ -282,6 +380,14 @@ def test_a_bucket_whose_lease_expired_is_waiting_again(here, store):
 
 def statuses() -> RedisStatuses:
     return wiring.statuses()
+
+
+def known_by_now(found: list[BucketStatus]) -> list[BucketStatus]:
+    """By name; without when they were known to Redis first, which is some moment ago."""
+    for status in found:
+        assert status.commit_at is not None
+        assert time.time() - 60 < status.commit_at <= time.time()
+    return sorted((replace(s, commit_at=None) for s in found), key=lambda status: status.bucket)
 
 
 def scanned(leases: RedisLeases, store: redis.Redis, *buckets: str) -> None:
@@ -292,9 +398,9 @@ def scanned(leases: RedisLeases, store: redis.Redis, *buckets: str) -> None:
 
 def test_each_changed_status_is_given_once(here, store):
     scanned(here, store, "a", "b")
-    drained = sorted(statuses().drain(), key=lambda status: status.bucket)
+    drained = known_by_now(statuses().drain())
     assert drained == [
-        BucketStatus(name, 1000.0, 2.0, 10, 3, "", "", None, lag_s=lag_s)
+        BucketStatus(name, 1000.0, 2.0, 10, 3, "", "", None, lag_s=lag_s, generation=1)
         for name, lag_s in {"a": 999.0, "b": 998.0}.items()
     ]
     assert statuses().drain() == []

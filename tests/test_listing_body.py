@@ -166,6 +166,7 @@ UNKNOWN = {
     "one entry with attributes": BODY.replace(b"<Contents>", b"<Contents id='1'>", 1),
     "a last entry with attributes": b"<Contents id='1'>".join(BODY.rsplit(b"<Contents>", 1)),
     "entries closed with space": BODY.replace(b"</Contents>", b"</Contents >"),
+    "entries with a prefix": BODY.replace(b"Contents>", b"s3:Contents>"),
     "common prefixes": BODY.replace(
         b"</ListB", b"<CommonPrefixes><Prefix>a</Prefix></CommonPrefixes></ListB"
     ),
@@ -177,6 +178,9 @@ UNKNOWN = {
         b"<Contents>", b"<Contents><Owner><Key>z</Key></Owner>"
     ),
     "an unknown entity in the last key": rgw([Row("K")]).replace(b"K</Key>", b"&eacute;</Key>"),
+    "a character beyond all in the last key": rgw([Row("K")]).replace(
+        b"K</Key>", b"&#x99999999;</Key>"
+    ),
     "a surrogate in the last key": rgw([Row("K")]).replace(b"K</Key>", b"&#xD800;</Key>"),
     "an open entity in the last key": rgw([Row("K")]).replace(b"K</Key>", b"&amp</Key>"),
 }

@@ -272,7 +272,7 @@ def test_a_last_key_that_the_server_writes_otherwise_is_found_and_decoded(writte
     def find(way: str, entries: list[Entry], columns: Columns) -> list[object]:
         matcher = Matcher(entries, FakeStorage({}).rows, most=4, tail=True)
         raw = render(columns, way)
-        page: Page = FakePage(raw, len(columns), columns.keys[-1], is_truncated=False)
+        page: Page = FakePage(raw, columns.keys[-1], is_truncated=False)
         return list(matcher.feed(page))
 
     ids = count()
@@ -299,7 +299,7 @@ def test_keys_that_go_back_are_an_error_wherever_they_do():
         matcher = Matcher(entries, _rows_in_any_order, most=4, tail=True, after="")
         raw = b"".join(render_entries(columns_of({key: STATE})) for key in keys)
         with pytest.raises(UnreadableListing, match="not in order"):
-            list(matcher.feed(FakePage(raw, len(keys), keys[-1], is_truncated=False)))
+            list(matcher.feed(FakePage(raw, keys[-1], is_truncated=False)))
 
 
 def _rows_in_any_order(entries: bytes) -> Columns:
@@ -313,7 +313,7 @@ def test_a_page_that_begins_before_what_was_asked_for_is_an_error():
     matcher = Matcher([], FakeStorage({}).rows, most=4, tail=True, after="k")
     raw = render_entries(columns_of(dict.fromkeys("az", STATE)))
     with pytest.raises(UnreadableListing, match="its keys are not in order"):
-        list(matcher.feed(FakePage(raw, 2, "z", is_truncated=False)))
+        list(matcher.feed(FakePage(raw, "z", is_truncated=False)))
 
 
 # --- the small parts

@@ -121,6 +121,11 @@ def test_endpoints_that_are_none_are_refused_with_the_fix(typed, fix):
         ("https://two words", "names a host"),
         ("https://host:99999", "names a host"),
         ("https://[::1", "names a host"),
+        ("https://10.0.0%2e1/", "names a host"),
+        ("https://exa%6dple.com/", "names a host"),
+        ("https://10.0.0.1\\.example.com/", "names a host"),
+        ("https://a..example.com/", "names a host"),
+        ("https://" + "a" * 254, "names a host"),
         ("https://me:secret@host/", "must not hold a user name"),
     ],
 )
@@ -130,7 +135,16 @@ def test_webhook_urls_that_are_none_are_refused_with_the_fix(url, fix):
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["https://api.example.com/hook?a=b", "http://consumer:8080/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.example.com/hook?a=b",
+        "http://consumer:8080/",
+        "https://API.example.com./%2e/",
+        "https://hook_1.example.com",
+        "https://[2606:4700::1111]:8443/",
+    ],
+)
 def test_webhook_urls_may_be_inside_the_own_network(url):
     validators.url(url)
 
@@ -245,7 +259,7 @@ def test_names_and_vault_prefixes_are_unique_in_the_database(make):
         Credential.objects.create(name="lower", vault_prefix="lower")
 
 
-@pytest.mark.parametrize("field", ["name", "region", "endpoint"])
+@pytest.mark.parametrize("field", ["name", "endpoint", "prefix"])
 def test_a_bucket_that_now_is_another_one_gets_a_later_generation(make, field):
     bucket = make()
     bucket.save()
@@ -260,6 +274,34 @@ def test_a_bucket_that_now_is_another_one_gets_a_later_generation(make, field):
     bucket.save(update_fields=[field])
 
     assert Bucket.objects.get().generation > generation
+
+
+def test_a_bucket_in_another_region_is_the_same_one(make):
+    bucket = make()
+    bucket.save()
+    generation = bucket.generation
+
+    bucket.region = "another"
+    bucket.save()
+
+    assert Bucket.objects.get().generation == generation
+
+
+@pytest.mark.parametrize(("scanned", "counts"), [(None, True), (0, False)])
+def test_an_older_monitors_states_count_until_a_bucket_that_was_scanned_is_another_one(
+    make, scanned, counts
+):
+    bucket = make(taken_over=True)
+    bucket.save()
+    Bucket.objects.update(object_count=scanned)
+
+    bucket.webhook_url = "https://api.example.com"
+    bucket.save()
+    assert Bucket.objects.get().taken_over
+    bucket.endpoint = "another"
+    bucket.save(update_fields=["endpoint"])
+
+    assert Bucket.objects.get().taken_over is counts
 
 
 def test_a_bucket_that_is_added_again_gets_a_later_generation(make):

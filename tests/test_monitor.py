@@ -9,20 +9,14 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from scanning import facade, housekeeping, wiring
 from scanning import monitor as module
-from scanning import wiring
 from scanning.core import keys
 from scanning.core.errors import RedisUnavailable
 from scanning.monitor import MultiRegionMonitor
 from tests import engine
 from tests.engine import REGION
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def store(redis_server) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 @pytest.fixture
@@ -146,6 +140,24 @@ def test_a_shortened_interval_comes_forward(monitor, store):
     assert time.time() < due(store)["bucket"] <= time.time() + 30
 
 
+@pytest.mark.parametrize("wrong_s", [-20, 20], ids=["behind", "ahead"])
+def test_a_monitor_whose_clock_is_wrong_leaves_what_was_just_scanned(
+    monitor, store, monkeypatch, wrong_s
+):
+    engine.put("bucket", interval=30)
+    monitor._tick()
+    [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=15)
+    next_due = claim.taken_at + 30
+    wiring.engine().leases.finish(claim, engine.result("bucket"), next_due=next_due)
+    store.set(keys.last_scan("bucket"), claim.taken_at)
+
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + wrong_s)
+    monitor._version = -1
+    monitor._tick()
+    assert due(store)["bucket"] == pytest.approx(next_due, abs=0.01)
+
+
 def test_the_configured_interval_counts_for_buckets_without_their_own(monitor, store, settings):
     engine.put("bucket")
     store.set(keys.last_scan("bucket"), time.time() - 1)
@@ -207,6 +219,17 @@ def test_only_regions_with_due_buckets_are_woken_and_once(monitor, store):
     assert [wakeups(store, region) for region in ("r1", "r2", "r3")] == [1, 0, 0]
 
 
+def test_a_region_is_woken_before_its_next_bucket_is_due(monitor, store):
+    engine.put("bucket")
+    monitor._tick()
+    at = wiring.schedule().due_times([REGION])[REGION]["bucket"]
+    now = float(store.time()[0])
+    store.zadd(keys.due(REGION), {"bucket": max(at, now) + 3600})
+    assert monitor.process_due_buckets() == {}
+    store.zadd(keys.due(REGION), {"bucket": float(store.time()[0]) + module.TICK_S})
+    assert monitor.process_due_buckets() == {REGION: 1}
+
+
 def test_a_region_whose_worker_died_is_woken_again(monitor, store):
     engine.put("bucket")
     monitor._tick()
@@ -220,6 +243,7 @@ def test_is_bucket_due_for_scan_asks_the_schedule(monitor, store):
     assert not monitor.is_bucket_due_for_scan(bucket)
     monitor._tick()
     assert monitor.is_bucket_due_for_scan(bucket)
+    assert monitor.is_bucket_due_for_scan(engine.document("bucket"))
     store.zadd(keys.due(REGION), {"bucket": time.time() + 60})
     assert not monitor.is_bucket_due_for_scan(bucket)
 
@@ -325,7 +349,7 @@ def test_run_schedules_keeps_house_and_gives_the_lead_back_at_sigterm(
     monitor, store, settings, monkeypatch, handlers
 ):
     settings.HOUSEKEEPING = ["tests.test_monitor.broken_job", "tests.test_monitor.waiting_job"]
-    monkeypatch.setattr(module, "HOUSEKEEPING_S", 0.02)
+    monkeypatch.setattr(housekeeping, "EVERY_S", 0.02)
     monkeypatch.setattr(module, "TICK_S", 0.02)
     engine.put("bucket")
     engine.put("gone")
@@ -357,6 +381,25 @@ def waiting_job() -> None:
     raise RedisUnavailable("Redis does not answer")
 
 
+def test_what_redis_may_lose_is_logged_once_and_again_when_it_changes(store, caplog):
+    caplog.set_level("INFO", "scanning.housekeeping")
+    warnings = housekeeping.RedisWarnings(every_s=0)
+
+    def look() -> list[str]:
+        caplog.clear()
+        wiring.reset()  # what was seen is remembered for some seconds
+        warnings.look()
+        return [record.getMessage() for record in caplog.records]
+
+    [warning] = look()
+    assert "appendonly is off and save is empty" in warning
+    assert look() == []
+    store.config_set("save", "3600 1")
+    assert look() == [warning.replace("Redis:", "Redis, no longer:")]
+    store.config_set("save", "")
+    assert look() == [warning]
+
+
 # --- scanning in this process
 
 
@@ -372,9 +415,7 @@ def test_a_bucket_can_be_scanned_through_its_regions_pool(monitor, s3_server, st
 
     assert future.result(30).counts.created == 1
     monitor.scan_bucket(engine.put_real(s3_server, "never-created"))
-    assert monitor.scan_stats == {
-        "total_scans": 2,
-        "failed_scans": 1,
-        "total_objects_scanned": 1,
-    }
+    documented = facade.metrics()["scan_stats"]
+    assert monitor.scan_stats == {name: documented[name] for name in monitor.scan_stats}
+    assert {"total_scans", "total_new_objects", "success_rate"} <= monitor.scan_stats.keys()
     monitor._shut_down()

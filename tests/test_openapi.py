@@ -9,9 +9,11 @@ from django.contrib.staticfiles import finders
 from django.urls import URLPattern, URLResolver, get_resolver
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import SecretStr
 
 from buckets.api import openapi
 from buckets.api.errors import no_such_route
+from buckets.api.metrics import FORMS
 from tests import api
 
 SCHEMA, DOCS = "/api/schema", "/api/docs"
@@ -98,6 +100,38 @@ def test_examples_are_what_they_are_examples_of(described):
                 for value in [*given, *([content["example"]] if "example" in content else [])]:
                     problems = list(OAS31Validator(shape).iter_errors(value))
                     assert problems == [], title
+
+
+@pytest.mark.django_db
+def test_readiness_is_described_with_all_its_members(described, redis_server):
+    content = described["paths"]["/ready"]["get"]["responses"]["200"]["content"]
+    shape = content["application/json"]["schema"]
+    answer = api.Caller().get("/ready").json()
+    assert shape["properties"].keys() == answer.keys() | {"error"}
+    assert shape["properties"]["checks"]["properties"].keys() == answer["checks"].keys()
+    assert list(OAS31Validator(shape).iter_errors(answer)) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_metrics_are_described_in_every_format(described, redis_server, form):
+    content = described["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+    answer = api.Caller().get(f"/metrics?format={form}")
+    assert answer["Content-Type"].partition(";")[0] in content
+    assert len(content) == len(FORMS)
+
+
+@pytest.mark.parametrize(
+    ("status", "query", "site"),
+    [
+        (400, "?format=xml", {}),
+        (401, "", {"metrics_token": SecretStr("right")}),
+        (403, "", {"metrics_networks": "10.0.0.0/8"}),
+    ],
+)
+def test_refusals_of_metrics_are_described(described, settings, status, query, site):
+    settings.SITE = settings.SITE.model_copy(update=site)
+    assert api.Caller().get(f"/metrics{query}").status_code == status
+    assert str(status) in described["paths"]["/metrics"]["get"]["responses"]
 
 
 def test_members_that_are_secret_are_in_no_answer(described):

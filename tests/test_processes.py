@@ -1,39 +1,33 @@
 """`manage.py runmonitor` as it is deployed: its whole process tree, through kills and stops."""
 
-import json
+import errno
 import os
 import secrets
 import signal
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from bucketwatch.demo.servers import LOOPBACK, RedisServer, free_port
-from scanning import processes
+from scanning import clusters, processes
 from scanning.core import keys
-from tests.processes import ROOT, Program, all_gone, descendants, running
+from tests.notifications import queued
+from tests.processes import Program, all_gone, children_of, command, descendants, running
 from tests.product import Product
 from tests.servers import TestS3Server
 from tests.waiting import eventually
 
 MARK = "BUCKETWATCH_TEST_TREE"
-QUEUE = "linode:notifications:queue"
 # Python 3.12 warns of what these tests are about: other tests may have left threads running.
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
-# Runs in a process of its own, through the service that admin and API use.
-ADD = """
-import django; django.setup()
-from buckets import services
-services.add_bucket(name={name!r}, endpoint={url!r}, region={region!r},
-                    access_key={key!r}, secret_key={secret!r})
-"""
 
 
 class Site:
@@ -47,16 +41,7 @@ class Site:
         self.monitor: Program = self.product
 
     def add(self, name: str, region: str) -> None:
-        keys_ = {"key": self.s3.access_key, "secret": self.s3.secret_key}
-        program = ADD.format(name=name, url=self.s3.url, region=region, **keys_)
-        environ = {
-            **os.environ,
-            **self.product.environ,
-            "DJANGO_SETTINGS_MODULE": "bucketwatch.settings",
-        }
-        subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, env=environ, check=True, timeout=60
-        )
+        self.product.add(name, self.s3, region=region)
 
     def look(self) -> set[tuple[int, int]]:
         """The process tree now; what was ever in it is remembered."""
@@ -104,17 +89,6 @@ class Site:
         self.monitor.process.wait()
 
 
-def command(pid: int) -> str:
-    """What the process is; django-q2 names its own, ``pusher`` and ``monitor`` last."""
-    text = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    return text.replace("\0", " ").strip()
-
-
-def children_of(pid: int) -> list[int]:
-    listings = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for listing in listings for child in listing.read_text().split()]
-
-
 def marked(mark: str) -> set[int]:
     """The processes, whoever is their parent now, that inherited this mark.
 
@@ -142,7 +116,7 @@ def site(tmp_path: Path, s3_server: TestS3Server) -> Iterator[Site]:
 
 
 def announced(client: redis.Redis) -> list[tuple[str, str]]:
-    events = [json.loads(text) for text in client.lrange(QUEUE, 0, -1)]
+    events = queued(client)
     return sorted((event["bucket"], event["key"]) for event in events)
 
 
@@ -221,6 +195,8 @@ def child(tmp_path: Path) -> Iterator[Callable[..., processes.Child]]:
 
     yield start
     processes.kill(started)
+    for ended in started:
+        ended.wait(20)
 
 
 def test_a_stop_signal_is_seen_by_everybody_as_often_as_they_look():
@@ -256,6 +232,41 @@ def test_a_stop_signal_outlives_whoever_was_killed_while_waiting_for_it():
     assert stop.is_set()
 
 
+@FORKS
+def test_a_guard_does_not_wait_for_a_worker_that_was_killed_between_two_tasks(monkeypatch):
+    """django-q2's worker holds its timer's lock there."""
+    timers: list[Any] = []
+    monkeypatch.setattr(
+        clusters._Guard, "spawn_process", lambda _self, _worker, *args: timers.append(args[2])
+    )
+    guard = clusters._Guard.__new__(clusters._Guard)  # what begins it sets signal handlers
+    guard.task_queue = guard.result_queue = guard.timeout = None
+    guard.spawn_worker()
+    [timer] = timers
+    ours, theirs = os.pipe()
+    worker = os.fork()
+    if not worker:
+        with timer.get_lock():
+            timer.value = 7
+            os.write(theirs, b"!")
+            signal.pause()
+    os.read(ours, 1)
+    os.kill(worker, signal.SIGKILL)
+    os.waitpid(worker, 0)
+
+    def look() -> None:
+        with timer.get_lock():
+            timer.value -= 1
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(10)
+    assert not looking.is_alive()
+    assert timer.value == 6
+    os.close(ours)
+    os.close(theirs)
+
+
 def test_a_child_that_ends_is_started_again_after_a_pause(caplog, child):
     now = [1000.0]
     ended = child("raise SystemExit(3)", clock=lambda: now[0])
@@ -268,6 +279,45 @@ def test_a_child_that_ends_is_started_again_after_a_pause(caplog, child):
     now[0] += 2
     ended.keep_alive()
     assert ended._process not in {None, first}
+
+
+def test_a_signal_handler_can_kill_a_child_that_its_thread_is_waiting_for(child):
+    waited_for = child("here(); time.sleep(60)")
+    killing = threading.Thread(target=processes.kill, args=([waited_for],), daemon=True)
+    with waited_for._process._waitpid_lock:  # Popen.wait() was just interrupted
+        killing.start()
+        killing.join(10)
+        assert not killing.is_alive()
+    assert waited_for._process.wait(10) == -signal.SIGKILL
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(caplog):
+    now = [1000.0]
+    child = processes.Child("test", ["/no/such/program"], clock=lambda: now[0])
+    assert "test cannot be started" in caplog.text
+    child._command = [sys.executable, "-c", ""]
+    child.keep_alive()
+    assert child._process is None
+    now[0] += 31
+    child.keep_alive()
+    child.wait(20)
+    assert child._process is not None
+
+
+def test_workers_that_cannot_be_started_end_no_others(redis_server, monkeypatch, caplog):
+    """A container may have so many processes, and no more."""
+    with redis_server.client() as store:
+        store.sadd(keys.REGIONS, "one", "two")
+
+    def refuse(process: ForkProcess) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(ForkProcess, "start", refuse)
+    workers = clusters.Clusters()
+    workers._keep_guards()
+    workers._keep_guards()
+    assert workers._guards == {}
+    assert caplog.text.count("cannot be started: [Errno 11] Resource") == 2
 
 
 def test_a_child_that_keeps_ending_is_started_ever_more_slowly(caplog, child):

@@ -27,6 +27,7 @@ def test_an_added_bucket_is_scheduled_at_once(monitor, redis_server):
 
     assert monitor.buckets["media-in"].polling_interval_s == 30
     region = "us-iad-1.linodeobjects.com"
+    assert monitor.region_pools.keys() == {region}
     assert redis_server.client().zscore(keys.due(region), "media-in") is not None
     assert wiring.vault().read_all() == {"MEDIA_IN": KeyPair(api.ACCESS_KEY, api.SECRET_KEY)}
 

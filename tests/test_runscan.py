@@ -2,45 +2,23 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import redis
-from django.core.management import execute_from_command_line
 
 from scanning import wiring
 from scanning.core import keys
 from tests import engine
+from tests.commands import Ran, manage
 from tests.engine import REGION
-
-QUEUE = "linode:notifications:queue"
-
-
-class Ran(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def store(redis_server) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
+from tests.notifications import QUEUE, queued
 
 
 @pytest.fixture
 def runscan(capsys) -> Callable[..., Ran]:
-    def run(*arguments: str) -> Ran:
-        capsys.readouterr()
-        status = 0
-        try:
-            execute_from_command_line(["manage.py", "runscan", "--no-color", *arguments])
-        except SystemExit as exc:
-            status = exc.code if isinstance(exc.code, int) else 1
-        return Ran(status, *capsys.readouterr())
-
-    return run
+    return partial(manage, capsys, "runscan")
 
 
 @pytest.fixture
@@ -126,6 +104,8 @@ def test_a_failed_scan_in_json(runscan, s3_server, store):
         (["name", "--region", "r"], "say what to scan"),
         (["--all", "--region", "r"], "say what to scan"),
         (["--all", "--wait", "long"], "invalid float value"),
+        (["--all", "--repair"], "--repair goes with --full"),
+        (["--all", "--full", "--dry-run"], "--full writes nothing: leave --dry-run away"),
     ],
 )
 def test_what_cannot_be_scanned_exits_with_2_and_scans_nothing(
@@ -144,6 +124,7 @@ def test_one_unknown_name_scans_none_of_the_others(runscan, bucket, store):
 
 
 def test_all_without_any_bucket_is_no_error(runscan, store):
+    engine.trust()
     assert runscan("--all") == Ran(0, "", "")
 
 
@@ -151,22 +132,57 @@ def test_all_without_any_bucket_is_no_error(runscan, store):
 
 
 def test_a_dry_run_says_what_a_scan_would_find_and_writes_nothing(
-    runscan, bucket, store, s3_server
+    runscan, bucket, store, s3_server, caplog
 ):
+    caplog.set_level("INFO")
     name = bucket("a", "b")
     runscan(name)
     s3_server.put(name, "a", b"changed")
     s3_server.put(name, "c")
     engine.schedule(store, wiring.configuration().load().buckets[name])
     before = engine.dump(store)
+    caplog.clear()
 
     ran = runscan(name, "--dry-run")
 
     assert ran.status == 0
     assert f"{name}: 3 objects, 1 created, 1 updated, 0 detected" in ran.out
+    assert "created" not in caplog.text  # the log tells what came to be
     assert engine.dump(store) == before
     assert "1 created, 1 updated" in runscan("--all", "--dry-run").out
     assert engine.dump(store) == before
+
+
+def test_a_dry_run_prints_the_events_that_a_scan_would_send(runscan, bucket, store, s3_server):
+    name = bucket("a", "b")
+    runscan(name)
+    s3_server.put(name, "a", b"changed")
+    s3_server.put(name, "\u202e")
+    lines = runscan(name, "--dry-run").out.splitlines()
+    assert lines[:2] == [f"updated   {name}  a  7 bytes", f"created   {name}  \\u202e  1 bytes"]
+    assert lines[2].startswith(f"{name}: 3 objects")
+    assert len(lines) == 3
+
+
+def test_a_dry_run_in_json_prints_notifications_as_they_would_be_queued(runscan, bucket, store):
+    name = bucket("a", "b")
+    *told, summary = map(json.loads, runscan(name, "--dry-run", "--json").out.splitlines())
+    assert summary["bucket"] == name
+    assert runscan(name).status == 0
+    announced = queued(store)
+    for event in [*told, *announced]:
+        assert {event.pop("sequencer"), event.pop("detection_time")}
+    assert told == announced
+
+
+def test_a_dry_run_tells_deletions_from_what_it_has_noted_itself(runscan, bucket, s3_server):
+    ours = engine.document("", region=REGION)["bucketwatch"] | {"events": ["deleted"]}
+    name = bucket("a", "b", "c", bucketwatch=ours | {"credential": "KEPT"})
+    runscan(name)
+    s3_server.client().delete_object(Bucket=name, Key="b")
+    lines = runscan(name, "--dry-run").out.splitlines()
+    assert lines[0].startswith(f"deleted   {name}  b  ")
+    assert runscan(name, "--dry-run").out.splitlines()[0] == lines[0]
 
 
 def test_a_dry_run_that_fails_writes_nothing_either(runscan, s3_server, store):
@@ -181,6 +197,84 @@ def test_a_dry_run_needs_no_free_slot(runscan, bucket, store):
     store.zadd(keys.running(REGION), {name: time.time() + 60})
     ran = runscan(name, "--dry-run")
     assert (ran.status, ran.err) == (0, "")
+
+
+# --- everything compared
+
+
+def segment_of(store: redis.Redis, name: str) -> str:
+    [segment] = store.scan_iter(match=f"{keys.OURS}{name}:*:seg:*")
+    return str(segment)
+
+
+def test_full_says_that_nothing_is_wrong_and_writes_nothing(runscan, bucket, store, s3_server):
+    name = bucket("a", "b")
+    runscan(name)
+    s3_server.put(name, "c")
+    before = engine.dump(store)
+    ran = runscan(name, "--full")
+    assert ran.status == 0
+    assert ran.out.startswith(f"{name}: 1 segments compared with 3 objects, 1 created, 0 updated")
+    assert ran.out.endswith(" s; nothing is wrong\n")
+    after = engine.dump(store)
+    fence = keys.bucket(name)
+    assert after.pop(fence).keys() == before.pop(fence).keys()
+    assert after == before
+
+
+def test_full_finds_a_lost_segment_and_repair_builds_it_again(runscan, bucket, store, s3_server):
+    name = bucket("a", "b")
+    runscan(name)
+    store.delete(segment_of(store, name), f"linode:objstore:state:{name}:b", QUEUE)
+    s3_server.put(name, "a", b"changed")  # or the digest still hits, and nobody reads the rows
+    assert f"runscan --full --repair {name}" in runscan(name).out
+
+    ran = runscan(name, "--full")
+    assert ran.status == 1
+    assert ran.out.endswith("; found: 1 segments lost or broken (b)\n")
+    assert store.llen(QUEUE) == 0
+
+    repaired = runscan(name, "--full", "--repair")
+    assert repaired.status == 0
+    assert f"{name}: 2 objects, 1 created, 1 updated" in repaired.out
+    assert repaired.out.endswith("; repaired: 1 segments lost or broken (b)\n")
+    assert [event["key"] for event in queued(store)] == ["a", "b"]
+    assert runscan(name, "--full").out.endswith("; nothing is wrong\n")
+    assert store.zcard(keys.running(REGION)) == 0
+
+
+def test_full_in_json_counts_each_kind_of_fault(runscan, bucket, store):
+    name = bucket("a", "b")
+    runscan(name)
+    store.delete(f"linode:objstore:state:{name}:b")
+    store.hset(keys.bucket(name), "objects", 7)
+    ran = runscan(name, "--full", "--json")
+    said = json.loads(ran.out)
+    assert (ran.status, said["ok"], said["segments"], said["repaired"]) == (1, False, 1, False)
+    assert {kind: n for kind, n in said["wrong"].items() if n} == {
+        "wrong_states": 1,
+        "wrong_counts": 1,
+    }
+    assert said["examples"] == {"wrong_states": ["b"], "wrong_counts": []}
+    assert (said["objects"], said["created"], said["error"]) == (2, 0, None)
+    assert json.loads(runscan(name, "--full", "--repair", "--json").out)["repaired"]
+    assert runscan(name, "--full").status == 0
+
+
+def test_full_fails_where_the_bucket_cannot_be_listed(runscan, s3_server, store):
+    engine.put_real(s3_server, "never-created")
+    ran = runscan("never-created", "--full", "--repair")
+    assert ran.status == 1
+    assert ran.out.startswith("never-created: FAILED after ")
+    assert store.zcard(keys.running(REGION)) == 0
+
+
+def test_full_waits_for_nobody_longer_than_it_is_told(runscan, bucket, store):
+    name = bucket("key")
+    store.zadd(keys.running(REGION), {name: time.time() + 60})
+    ran = runscan(name, "--full", "--wait", "0")
+    assert ran.status == 1
+    assert "is being scanned" in ran.out
 
 
 # --- a bucket that a worker is scanning

@@ -132,18 +132,18 @@ def test_many_threads_asking_at_once_make_one_client(cache):
     }
 
 
-def _client_in_a_child(url: str) -> int:
+def _page_in_a_child(url: str) -> bytes:
     storage = S3Storage(
-        S3ClientCache(LOCAL), BucketConfig("photos", url, "r", "C"), KeyPair("a", "s"), LOCAL
+        S3ClientCache(LOCAL), BucketConfig("photos", url, "r", "C"), KeyPair("a", "s")
     )
-    return storage.page("", 10).row_count
+    return storage.page("", 10).entries
 
 
 def test_a_forked_child_makes_a_cache_of_its_own(cache):
     with CannedServer(Answer(200, BODY)) as server:
         cache.get_client(server.url, "a", "s").list_objects_v2(Bucket="photos")
         with get_context("fork").Pool(1) as pool:
-            assert pool.apply(_client_in_a_child, (server.url,)) == 1
+            assert pool.apply(_page_in_a_child, (server.url,)).count(b"<Contents>") == 1
             pool.close()
             pool.join()
 
@@ -168,8 +168,7 @@ def test_configured_time_outs_and_bounds_reach_the_client():
     conf = ScanningConf.model_validate({"storage": {"connect_timeout": 1.5, "read_timeout": 2.5}})
     config: Any = S3ClientCache(conf).get_client("s3.example", "a", "s").meta.config
     assert (config.connect_timeout, config.read_timeout) == (1.5, 2.5)
-    assert config.retries["total_max_attempts"] == 3
-    assert config.retries["mode"] == "standard"
+    assert config.retries["total_max_attempts"] == 1
 
 
 @pytest.mark.parametrize("bucket", ["photos", "my.photos"])
@@ -222,7 +221,7 @@ def test_nothing_in_the_environment_or_at_home_matters(monkeypatch, tmp_path):
     assert "/us-east-1/s3/aws4_request" in authorization
     assert "X-Amz-Security-Token" not in request.headers
     config: Any = client.meta.config
-    assert config.retries["total_max_attempts"] == 3
+    assert config.retries["total_max_attempts"] == 1
     cache.clear_cache()
 
 
@@ -251,7 +250,7 @@ def asked(conf: ScanningConf, url: str) -> str:
     cache = S3ClientCache(conf)
     bucket = BucketConfig("photos", url, "r", "C")
     with pytest.raises(AddressRefused) as refused:
-        S3Storage(cache, bucket, KeyPair("a", "s"), conf).page("", 10)
+        S3Storage(cache, bucket, KeyPair("a", "s")).page("", 10)
     return str(refused.value)
 
 
@@ -282,7 +281,7 @@ def test_a_name_that_leads_elsewhere_since_it_was_looked_at_is_refused(monkeypat
     conf = LOCAL.model_copy(update={"storage": Storage(connect_timeout=1)})
     cache = S3ClientCache(conf, attempts=1)
     storage = S3Storage(
-        cache, BucketConfig("photos", "rebinding.example", "r", "C"), KeyPair("a", "s"), conf
+        cache, BucketConfig("photos", "rebinding.example", "r", "C"), KeyPair("a", "s")
     )
 
     with pytest.raises(StorageUnavailable):

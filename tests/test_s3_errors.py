@@ -38,7 +38,7 @@ BODY = rgw([Row("a"), Row("b")])
 
 def storage(url: str, *, name: str = "photos", attempts: int = 1) -> S3Storage:
     bucket = BucketConfig(name, url, "r", "C")
-    return S3Storage(S3ClientCache(CONF, attempts=attempts), bucket, PAIR, CONF)
+    return S3Storage(S3ClientCache(CONF, attempts=attempts), bucket, PAIR)
 
 
 def listed(answering: S3Storage) -> list[str]:

@@ -1,16 +1,21 @@
 """What must hold of scans, whatever the bucket, the pages, the lanes and the crashes."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scanning import scan
 from scanning.core.types import EventType
-from scanning.scan import ScanSettings
-from tests.fakes import Bucket, Crash, FakeStorage, Site, crash_if
+from scanning.means import ScanSettings
+from tests.fakes import Bucket, Crash, FakePage, FakeStorage, Site, crash_if
 
 OLD, NEW = 1_600_000_000_000, 1_700_000_000_000
 
@@ -19,15 +24,25 @@ Said = tuple[str, str, str | None, str]
 
 # Lanes really run at once, although the bucket in memory answers at once.
 EVERY_PAGE_IS_SLOW = -1.0
-KEYS = st.text("ab/ %+&<é\n\U0001f600", min_size=1, max_size=3)
+TEXTS = st.text("ab/ %+&<é\n\U0001f600", min_size=1, max_size=3)
+KEYS = TEXTS | TEXTS.map(quote)  # a key may be how another one is written
 OBJECTS = st.tuples(st.sampled_from(["e1", "e2", ""]), st.sampled_from([OLD, NEW]), st.just(1))
 BUCKETS = st.dictionaries(KEYS, OBJECTS, max_size=40)
 HISTORIES = st.lists(BUCKETS, min_size=1, max_size=5)
 SHORT = st.lists(st.integers(0, 3), max_size=20)
 
 
+@contextmanager
+def short_stretches() -> Iterator[None]:
+    """Lanes list a few segments and go on together, as in buckets of many thousands of them."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scan, "STRETCH", 1)
+        patched.setattr(scan, "SEGMENTS_A_LANE", 1)
+        yield
+
+
 def everything(page_size: int, lanes: int = 1, slow_page_s: float = EVERY_PAGE_IS_SLOW) -> Site:
-    """A site that announces deletions too, and holds none."""
+    """A site that announces deletions too, and holds those of all there was only."""
     settings = ScanSettings(
         page_size=page_size, lanes=lanes, mass_minimum=10**9, slow_page_s=slow_page_s
     )
@@ -35,19 +50,34 @@ def everything(page_size: int, lanes: int = 1, slow_page_s: float = EVERY_PAGE_I
     return site.wanting(events=frozenset(EventType))
 
 
-def expected(before: Bucket, after: Bucket) -> set[Said]:
-    """What a plain comparison of two dictionaries says."""
-    appeared = {
-        ("created" if after[key][1] == NEW else "detected", key, None, after[key][0])
-        for key in after.keys() - before.keys()
-    }
-    updated = {
-        ("updated", key, before[key][0], after[key][0])
-        for key in after.keys() & before.keys()
-        if after[key][:2] != before[key][:2]
-    }
-    gone = before.keys() - after.keys() if after else set()
-    return appeared | updated | {("deleted", key, before[key][0], before[key][0]) for key in gone}
+@dataclass
+class Plain:
+    """The oracle: dictionaries that are compared, and the deletion of all there was, held."""
+
+    known: Bucket = field(default_factory=dict)
+    held_of: int = 0
+
+    def listing(self, bucket: Bucket) -> set[Said]:
+        """What has to be said of this listing."""
+        before, gone = self.known, self.known.keys() - bucket.keys()
+        # What came new since it was held does not confirm a deletion.
+        all_gone = len(gone) >= self.held_of if self.held_of else not bucket
+        if gone and all_gone:
+            self.held_of = self.held_of or len(before)
+            self.known, gone = before | bucket, set()
+        else:
+            self.held_of, self.known = 0, bucket
+        appeared = {
+            ("created" if bucket[key][1] == NEW else "detected", key, None, bucket[key][0])
+            for key in bucket.keys() - before.keys()
+        }
+        updated = {
+            ("updated", key, before[key][0], bucket[key][0])
+            for key in bucket.keys() & before.keys()
+            if bucket[key][:2] != before[key][:2]
+        }
+        deleted = {("deleted", key, before[key][0], before[key][0]) for key in gone}
+        return appeared | updated | deleted
 
 
 def said(queue: list[dict[str, Any]]) -> list[Said]:
@@ -59,21 +89,16 @@ def said(queue: list[dict[str, Any]]) -> list[Said]:
 
 @given(HISTORIES, st.integers(1, 7), st.integers(1, 4), SHORT)
 def test_events_are_those_of_comparing_plain_dictionaries(history, page_size, lanes, short):
-    site = everything(page_size, lanes)
-    known: Bucket = {}
+    site, plain = everything(page_size, lanes), Plain()
     for bucket in history:
         storage = FakeStorage(bucket, short)
         end = site.scan(storage)
         events = said(site.states.queue)
         site.states.queue.clear()
         assert len(events) == len(set(events))
-        assert set(events) == expected(known, bucket)
-        if bucket or not known:  # an empty listing is held
-            assert site.states.objects() == bucket
-            known = bucket
-        else:
-            assert end.held is not None
-            assert site.states.objects().keys() == known.keys()
+        assert set(events) == plain.listing(bucket)
+        assert site.states.objects() == plain.known
+        assert (end.held.known if end.held else 0) == plain.held_of
 
 
 SPARSE = st.lists(
@@ -90,20 +115,18 @@ def test_segments_that_shrink_and_join_lose_nothing(history, page_size, lanes, c
     site = everything(page_size, lanes)
     crashing = iter(crashes)
     site.states.after_commit = lambda: crash_if(next(crashing, False))
-    known: Bucket = {}
+    plain = Plain()
     for numbers in history:
         bucket: Bucket = {f"{number:02d}": (etag, OLD, 1) for number, etag in numbers.items()}
         site.scan_to_the_end(FakeStorage(bucket))
-        assert sorted(said(site.states.queue), key=str) == sorted(expected(known, bucket), key=str)
+        assert sorted(said(site.states.queue), key=str) == sorted(plain.listing(bucket), key=str)
         site.states.queue.clear()
-        known = bucket or known
-        assert site.states.objects().keys() == known.keys()
+        assert site.states.objects() == plain.known
 
 
 @given(HISTORIES, st.integers(1, 5), st.integers(1, 3), st.data())
 def test_a_crash_at_any_commit_neither_loses_nor_repeats(history, page_size, lanes, data):
-    site = everything(page_size, lanes)
-    known: Bucket = {}
+    site, plain = everything(page_size, lanes), Plain()
     for bucket in history:
         crashes = iter(data.draw(st.lists(st.sampled_from(["", "before", "after"]), max_size=12)))
         moment = [""]
@@ -123,8 +146,7 @@ def test_a_crash_at_any_commit_neither_loses_nor_repeats(history, page_size, lan
         ids = [event["event_id"] for event in site.states.queue]
         site.states.queue.clear()
         assert len(ids) == len(set(ids))
-        assert sorted(events, key=str) == sorted(expected(known, bucket), key=str)
-        known = bucket or known
+        assert sorted(events, key=str) == sorted(plain.listing(bucket), key=str)
 
 
 @given(HISTORIES, st.integers(1, 7), st.integers(1, 3))
@@ -138,7 +160,7 @@ def test_an_unchanged_bucket_costs_no_parsing_no_reading_and_no_writing(history,
     storage = FakeStorage(history[-1])
     site.scan(storage)
     assert len(site.states.commits) == commits
-    if history[-1]:
+    if site.states.held_since is None:  # what is marked has no digest
         assert site.states.loads == loads
         assert storage.parsed == 0
 
@@ -163,9 +185,10 @@ def test_segments_stay_sorted_disjoint_and_within_their_size(history, page_size,
 def test_lanes_find_what_one_listing_finds(history, page_size):
     one, at_once = everything(page_size), everything(page_size, lanes=4)
     one_by_one = everything(page_size, lanes=4, slow_page_s=60.0)
-    for bucket in history:
-        for site in (one, at_once, one_by_one):
-            site.scan(FakeStorage(bucket))
+    with short_stretches():
+        for bucket in history:
+            for site in (one, at_once, one_by_one):
+                site.scan(FakeStorage(bucket))
     expected = sorted(said(one.states.queue), key=str)
     assert sorted(said(at_once.states.queue), key=str) == expected
     assert sorted(said(one_by_one.states.queue), key=str) == expected
@@ -191,10 +214,64 @@ def test_the_events_of_one_key_are_a_chain_and_sort_by_sequencer(history, page_s
 def test_a_pass_in_slices_is_the_same_pass(first, second, page_size, lanes):
     site = everything(page_size, lanes)
     site.settings = replace(site.settings, slice_s=0.0)  # pauses after every page and deletion
-    for bucket in (first, second):
-        site.scan_to_the_end(FakeStorage(bucket))
+    with short_stretches():
+        for bucket in (first, second):
+            site.scan_to_the_end(FakeStorage(bucket))
     events = set(said(site.states.queue))
-    assert events == expected({}, first) | expected(first, second)
+    plain = Plain()
+    assert events == plain.listing(first) | plain.listing(second)
+
+
+class Moving(FakeStorage):
+    """A bucket that changes with each page: of each step, keys that are written or deleted."""
+
+    def __init__(self, steps: Sequence[Sequence[tuple[str, bool]]], short: Sequence[int]) -> None:
+        super().__init__({}, short)
+        self._steps, self._versions = iter(steps), count(1)
+        self._lock = threading.Lock()
+
+    def page(self, start_after: str, max_keys: int) -> FakePage:
+        with self._lock:
+            page = super().page(start_after, max_keys)
+            for key, is_written in next(self._steps, ()):
+                if is_written:
+                    version = next(self._versions)
+                    self.objects[key] = (f"v{version}", OLD + version, 1)
+                else:
+                    self.objects.pop(key, None)
+            return page
+
+    @property
+    def is_at_rest(self) -> bool:
+        return not any(self._steps)
+
+
+STEPS = st.lists(
+    st.lists(st.tuples(st.integers(10, 40).map(str), st.booleans()), min_size=1, max_size=4),
+    max_size=60,
+)
+
+
+@given(STEPS, st.sampled_from([2, 4, 8]), st.integers(1, 3), st.sampled_from([0.0, 1e9]), SHORT)
+def test_a_bucket_that_changes_while_it_is_listed_is_told_of_without_gaps(
+    steps, page_size, lanes, slice_s, short
+):
+    site = everything(page_size, lanes)
+    site.settings = replace(site.settings, slice_s=slice_s)
+    storage = Moving([[("last", True)], *steps], short)
+    with short_stretches():
+        for _ in range(len(steps) + 3):  # each pass takes a step at least
+            site.scan_to_the_end(storage)
+    assert storage.is_at_rest
+    told: dict[str, str] = {}
+    for event in site.states.queue:
+        assert event.get("previous", {}).get("etag") == told.get(event["key"])
+        if event["event_type"] == "deleted":
+            del told[event["key"]]
+        else:
+            told[event["key"]] = event["etag"]
+    assert told == {key: etag for key, (etag, _, _) in storage.objects.items()}
+    assert len({event["event_id"] for event in site.states.queue}) == len(site.states.queue)
 
 
 @pytest.mark.parametrize("lanes", [1, 4])

@@ -18,7 +18,7 @@
 | 12 | documented strings | `test_scanner`: an_unchanged_objects_state…, states_are_removed…; here: "documented strings" |
 | 13 | notifications off | here: with_notifications_off… |
 | 14 | pages written otherwise cost parsing only | here: a_gateway_that_writes… |
-| 15 | Redis emptied or restored | not built yet: the bucket is scanned as new |
+| 15 | Redis emptied or restored | `test_losses` |
 | 16 | HEAD of a newer object | here: what_head_says_of_another_version… |
 """  # noqa: E501 - a table
 
@@ -32,12 +32,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scanning.adapters.read_only import reading_only
+from scanning.announcing import HEADS_AT_ONCE, HEADS_S, Announcer
 from scanning.core.errors import CommitOutOfStep, StorageUnavailable
 from scanning.core.listing import Columns, render_entries
-from scanning.core.types import Claim, EventType, ObjectMetadata, ObjectState, ScanCounts
+from scanning.core.types import (
+    Change,
+    Claim,
+    EventType,
+    ObjectMetadata,
+    ObjectState,
+    ScanCounts,
+)
+from scanning.means import ScanSettings
 from scanning.ports import Commit
-from scanning.read_only import ReadOnlyStates
-from scanning.scan import Scan, ScanEnd, ScanSettings
+from scanning.scan import Scan, ScanEnd
 from tests.fakes import Bucket, Crash, FakePage, FakeStorage, Site, crash_if
 
 OLD, NEW = 1_600_000_000_000, 1_700_000_000_000
@@ -116,6 +125,29 @@ def test_a_short_page_marks_nothing_as_missing():
     assert here.counts.compared == 0
     assert storage.parsed == 0
     assert not any(entry.missing for commit in here.states.commits for entry in entries(commit))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(["a b", "a!c", "a%20b", "a%30", "z"], id="one before it"),
+        pytest.param(["a", "a!", "a%2Fb", "a%30", "a/b"], id="one after it"),
+        pytest.param(["a b", "a!c", "a%", "a%20b", "z"], id="that is gone itself"),
+    ],
+)
+@pytest.mark.parametrize("is_held", [True, False], ids=["held", "deleted"])
+def test_a_key_that_is_how_another_is_written_is_not_taken_for_it(keys, is_held):
+    """Where a segment ends is looked for in what the server wrote, and that is URL-encoded."""
+    here = site(page_size=4, mass_minimum=1 if is_held else 10**9, mass_share=0.0)
+    bucket: Bucket = dict.fromkeys(keys, ("e", OLD, 1))
+    scanned(here, bucket)
+    announced(here)
+    gone = here.states.open(here.bucket).entries[0].last_key
+    scanned(here, without(bucket, gone))
+    assert announced(here) == ([] if is_held else [("deleted", gone)])
+    for step in range(3):
+        scanned(here, without(bucket, gone) | {keys[1]: (f"v{step}", OLD, 1)})
+        assert announced(here) == [("updated", keys[1])]
 
 
 def entries(commit: Any) -> list[Any]:
@@ -425,12 +457,45 @@ def test_creations_and_updates_go_on_while_deletions_are_held():
     assert announced(here) == [("created", "key-00007x"), ("updated", "key-01999")]
 
 
+def test_what_comes_new_while_deletions_are_held_does_not_confirm_them():
+    here = site(page_size=100)
+    bucket = numbered(2000)
+    scanned(here, bucket)
+    left = dict(list(bucket.items())[:900])
+    for more in (0, 1500, 5000):
+        new: Bucket = {f"new-{number:05d}": ("e", OLD, 1) for number in range(more)}
+        end = here.scan_to_the_end(FakeStorage(left | new))
+        assert end.held is not None
+        assert (end.held.missing, end.held.known) == (1100, 2000)
+    here.states.released = 1100
+    announced(here)
+    scanned(here, left | new)
+    assert announced(here) == [("deleted", key) for key in list(bucket)[900:]]
+    assert here.states.held_since is None
+
+
+def test_a_first_object_in_a_bucket_that_was_emptied_does_not_confirm_that():
+    here = emptied()
+    for objects in ({"z": ("e", OLD, 1)}, {"z": ("e", OLD, 1)}, {}):
+        end = here.scan_to_the_end(FakeStorage(objects))
+        assert end.held is not None
+        assert end.held.known == 30
+    assert announced(here) == [("detected", "z")]
+
+
 def test_a_key_that_comes_back_while_held_is_not_announced_as_new():
     here = emptied()
     end = here.scan_to_the_end(FakeStorage(numbered(20)))
     assert end.held is None
     assert announced(here) == [("deleted", key) for key in list(numbered(30))[20:]]
     assert here.states.objects() == numbered(20)
+
+
+def test_what_is_still_gone_while_it_is_held_is_not_read_again():
+    here = emptied()
+    here.states.loads = 0
+    scanned(here, {})
+    assert here.states.loads == 0
 
 
 def test_a_key_that_comes_back_changed_while_held_is_announced_as_updated():
@@ -441,7 +506,7 @@ def test_a_key_that_comes_back_changed_while_held_is_announced_as_updated():
 
 def test_a_released_deletion_is_announced_by_the_next_scan_and_only_that_once():
     here = emptied()
-    here.states.released = True
+    here.states.released = 30
     assert here.scan_to_the_end(FakeStorage({})).held is None
     assert announced(here) == [("deleted", key) for key in numbered(30)]
     assert here.states.objects() == {}
@@ -452,7 +517,7 @@ def test_a_released_deletion_is_announced_by_the_next_scan_and_only_that_once():
 
 def test_a_release_does_not_delete_what_came_back_meanwhile():
     here = emptied()
-    here.states.released = True
+    here.states.released = 30
     scanned(here, numbered(30))
     assert announced(here) == []
 
@@ -516,15 +581,41 @@ def test_deletions_are_committed_over_slices_and_crashes_each_once():
     assert here.states.objects() == without(bucket, *gone)
 
 
+def test_between_deletions_the_slot_is_given_back_when_the_slice_is_over():
+    here = site(page_size=50, slice_s=0.0)
+    bucket = numbered(500)
+    scanned(here, bucket)
+    left = FakeStorage(without(bucket, *list(bucket)[::3]))
+    while not here.states.progress or not here.states.progress.is_listed:
+        assert not here.scan(left).complete
+    pauses = count()
+    while not here.scan(left).complete:
+        next(pauses)
+    assert next(pauses) >= 500 // 50 - 2  # not before the first deletion, nor after the last
+
+
 def test_a_released_mass_deletion_is_not_held_again_half_way():
     here = site(page_size=50, slice_s=0.0)
     scanned(here, numbered(2000))
     left = FakeStorage(numbered(500))
     assert here.scan_to_the_end(left).held is not None
     announced(here)
-    here.states.released = True
+    here.states.released = 1500
     assert here.scan_to_the_end(left).held is None
     assert len(announced(here)) == 1500
+
+
+@pytest.mark.parametrize(("left", "is_held"), [(490, False), (200, True), (0, True)])
+def test_what_is_gone_beyond_a_confirmed_deletion_may_be_a_mass_deletion_too(left, is_held):
+    """Between the look and the confirmation the rest went as well, or the endpoint lies."""
+    here = site(page_size=50, mass_minimum=400)
+    scanned(here, numbered(2000))
+    here.scan_to_the_end(FakeStorage(numbered(500)))
+    announced(here)
+    here.states.released = 1500
+    held = here.scan_to_the_end(FakeStorage(numbered(left))).held
+    assert (held is not None) == is_held
+    assert len(announced(here)) == (0 if is_held else 2000 - left)
 
 
 def test_a_deleted_object_says_what_it_was():
@@ -591,6 +682,38 @@ def test_a_first_scan_as_baseline_is_silent_to_its_end_also_over_slices_and_cras
     assert announced(here) == [("detected", "key-00100")]
 
 
+def test_a_pass_that_pauses_again_and_again_asks_for_little_twice_although_it_has_lanes():
+    """What the lanes have listed that are ahead of the first one is listed again after a pause."""
+    here = site()
+    bucket = numbered(8000)
+    scanned(here, bucket)
+
+    class Slow(FakeStorage):
+        def page(self, start_after: str, max_keys: int) -> FakePage:
+            here.now += 1.0
+            return super().page(start_after, max_keys)
+
+    here.settings = replace(here.settings, lanes=4, slice_s=200.0)
+    storage = Slow(bucket)
+    slices = count(1)
+    while not here.scan(storage).complete:
+        next(slices)
+    assert next(slices) < 12
+    assert storage.requests < 2 * 800
+    assert announced(here) == [("detected", key) for key in bucket]
+
+
+def test_a_first_scan_as_baseline_announces_what_came_after_it_began():
+    """It takes hours in a large bucket, and longer where its endpoint fails on the way."""
+    here = site(slice_s=0.0).wanting(first_scan="baseline")
+    bucket = numbered(100) | {"until then": ("e", int(here.now * 1000), 1)}
+    assert not here.scan(FakeStorage(bucket)).complete
+    here.now += 3600
+    late = {"meanwhile": ("e", int(here.now * 1000), 1)}
+    scanned(here, bucket | late)
+    assert announced(here) == [("created", "meanwhile")]
+
+
 def test_a_bucket_that_was_taken_over_announces_only_what_differs_from_the_older_states():
     here = site().wanting(taken_over=True)
     here.states.strings = {
@@ -604,6 +727,21 @@ def test_a_bucket_that_was_taken_over_announces_only_what_differs_from_the_older
     here.states.strings.clear()
     scanned(here, bucket)
     assert announced(here) == []
+
+
+def test_a_baseline_that_takes_over_announces_what_came_after_the_older_monitor_at_the_latest():
+    here = site().wanting(taken_over=True, first_scan="baseline")
+    here.states.older_scan_at = OLD / 1000
+    here.states.strings = {"known": ObjectState("e", OLD / 1000 + 1, 1)}
+    day = 24 * 3600 * 1000
+    bucket = {
+        "known": ("e", OLD + 1000, 1),
+        "never seen": ("e", OLD - day, 1),
+        "since": ("e", OLD + 1, 1),
+        "while it was uploaded": ("e", OLD - day + 1, 1),
+    }
+    scanned(here, bucket)
+    assert announced(here) == [("detected", "since"), ("detected", "while it was uploaded")]
 
 
 def test_older_states_count_for_buckets_that_were_taken_over_only():
@@ -670,6 +808,26 @@ def test_what_head_says_of_another_version_is_not_told():
     }
 
 
+def test_a_server_that_takes_long_over_heads_does_not_hold_a_commit_up():
+    """Its index answers and its disks do not: the events are worth more than their metadata."""
+    now = [0.0]
+
+    class Slow(FakeStorage):
+        def head(self, key: str) -> ObjectMetadata | None:
+            now[0] += HEADS_S
+            return super().head(key)
+
+    here = site().wanting(fetch_metadata=True)
+    storage = Slow({})
+    state = ObjectState("e", NEW / 1000, 1)
+    changes = [Change(EventType.CREATED, f"{n}", state, None) for n in range(1000)]
+    with Announcer(here.bucket, storage, clock=lambda: now[0]) as announcer:
+        for commits in (1, 2):
+            texts = announcer.notifications(changes, now=NEW / 1000, sequencer="")
+            assert len(texts) == len(changes)
+            assert commits <= len(storage.asked) <= 2 * HEADS_AT_ONCE * commits
+
+
 def test_only_objects_that_are_new_or_changed_and_wanted_are_asked_about():
     here = site().wanting(fetch_metadata=True, suffix=".jpg")
     scanned(here, {"old.jpg": ("e", OLD, 1), "new.jpg": ("e", NEW, 1), "new.txt": ("e", NEW, 1)})
@@ -721,6 +879,29 @@ def test_no_documented_string_expires_while_its_object_is_there(history):
             assert min(expiring(here, 1000.0).values()) > here.now
 
 
+def test_the_strings_of_a_segment_in_which_something_changes_all_the_time_do_not_expire():
+    here = site(ttl_s=1000.0)
+    bucket = numbered(10)
+    for step in range(30):
+        scanned(here, bucket | {"key-00003": (f"v{step}", OLD, 1)})
+        here.now += 100
+        assert min(expiring(here, 1000.0).values()) > here.now
+    here.settings = replace(here.settings, strings=False)
+    scanned(here, bucket)
+    assert here.states.strings == {}
+
+
+@pytest.mark.parametrize("gone", ["key-00004", "key-00009"])
+def test_the_string_of_an_object_that_comes_back_while_it_is_held_has_not_expired(gone):
+    here = site(ttl_s=1000.0, mass_minimum=1, mass_share=0.0)
+    bucket = numbered(10)
+    for step in range(30):
+        scanned(here, without(bucket, gone) if step < 25 else bucket)
+        here.now += 100
+        assert min(expiring(here, 1000.0).values()) > here.now
+    assert len(announced(here)) == 10
+
+
 def test_strings_that_are_switched_off_go_also_those_of_joined_segments():
     here = site(page_size=8, mass_minimum=10**9)
     scanned(here, numbered(40))
@@ -741,18 +922,15 @@ def test_a_dry_run_finds_what_a_scan_finds(count, step, gone):
     before = numbered(count, step=step)
     scanned(here, before)
     after = without(numbered(120), *(f"key-{number:05d}" for number in gone))
+    here.states.queue.clear()
     counts = ScanCounts()
-    Scan(
-        here.bucket,
-        here.claim(),
-        storage=FakeStorage(after),
-        states=ReadOnlyStates(here.states),
-        clock=lambda: here.now,
-        keep_going=lambda: None,
-        settings=replace(here.settings, lanes=1),
-        counts=counts,
-    ).run()
-    assert here.states.objects() == before
+    told: list[str] = []
     here.settings = replace(here.settings, lanes=1)
+    with reading_only(here.states, told.extend) as states:
+        means = here.means(FakeStorage(after), states=states, counts=counts)
+        Scan(here.bucket, here.claim(), means).run()
+    assert here.states.objects() == before
     scanned(here, after)
     assert counts == here.counts
+    ids = [json.loads(text)["event_id"] for text in told]
+    assert ids == [event["event_id"] for event in here.states.queue]

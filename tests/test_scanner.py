@@ -1,7 +1,10 @@
 """`BucketScanner` as documented: a real S3 server, its states and events in real Redis."""
 
 import json
+import os
 import queue
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +14,14 @@ import redis
 
 from scanning import wiring
 from scanning.adapters.s3 import S3ClientCache
+from scanning.conf import Defaults, ScanningConf
 from scanning.core import keys
-from scanning.core.types import EventType, ScanResult
-from scanning.scanner import BucketScanner
+from scanning.core.types import BucketConfig, EventType, ScanResult
+from scanning.scanner import BucketScanner, bucket_of
 from tests import engine
+from tests.notifications import QUEUE, queued
+from tests.processes import ROOT
 from tests.servers import LOCAL
-
-QUEUE = "linode:notifications:queue"
 
 
 @pytest.fixture
@@ -49,14 +53,26 @@ def scan(redis_server, s3_server, clients):
     return run
 
 
-@pytest.fixture
-def store(redis_server):
-    with redis_server.client() as client:
-        yield client
-
-
 def events(store: redis.Redis) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in store.lrange(QUEUE, 0, -1)]
+    return queued(store)
+
+
+def test_a_segment_that_redis_lost_ends_the_scan_and_its_objects_are_not_announced_again(
+    scan, s3_server, store
+):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    assert scan(name).ok
+    [manifest] = [key for key in store.scan_iter() if key.endswith(f"{name}:0:manifest")]
+    [segment] = store.hkeys(manifest)
+    store.hdel(manifest, segment)
+    store.delete(QUEUE)
+
+    result = scan(name)
+
+    assert not result.ok
+    assert "a part of its state in Redis is missing or broken" in result.error
+    assert events(store) == []
 
 
 def test_a_new_object_is_announced_once_with_every_documented_member(scan, s3_server, store):
@@ -251,6 +267,37 @@ def test_wrong_keys_are_an_error_in_words_and_write_nothing(scan, s3_server, sto
     assert events(store) == []
 
 
+def test_a_document_without_an_endpoint_is_at_the_configured_one():
+    conf = ScanningConf(defaults=Defaults(endpoint="s3.example.com"))
+    bucket = bucket_of({"name": "media-in"}, conf)
+    assert (bucket.endpoint, bucket.region) == ("s3.example.com", "s3.example.com")
+
+
+_PROGRAM = """
+import queue, sys, redis
+from scanning.adapters.s3 import S3ClientCache
+from scanning.scanner import BucketScanner
+results = queue.Queue()
+bucket = {"name": "media-in", "endpoint": "127.0.0.1:1", "access_key": "A", "secret_key": "S"}
+BucketScanner(bucket, redis.Redis.from_url(sys.argv[1]), {}, results, S3ClientCache()).run()
+print(results.get().error_class)
+"""
+
+
+def test_a_program_that_knows_nothing_of_django_can_scan(redis_server):
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, redis_server.url],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "AddressRefused\n"), done.stderr
+
+
 def test_a_missing_bucket_is_not_an_empty_one(scan, s3_server, store):
     result = scan("never-created")
     assert result.error_class == "BucketNotFound"
@@ -286,6 +333,44 @@ def test_a_bucket_changed_since_its_configuration_was_read_is_not_scanned(scan, 
     assert events(store) == []
     assert store.zcard(keys.running("test-region")) == 0
     assert scan(name, bucketwatch={"region": "test-region", "generation": 2}).counts.created == 1
+
+
+BOTH = {"events": ["created", "updated"]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param({"notifications": False}, {"notifications": True}, id="notifications"),
+        pytest.param({"events": ["updated"]}, BOTH, id="event types"),
+        pytest.param(BOTH | {"suffix": ".jpg"}, BOTH | {"suffix": ""}, id="suffix"),
+    ],
+)
+def test_what_is_switched_on_counts_for_a_scan_that_is_running_too(
+    s3_server, store, clients, before, after
+):
+    """An object that comes after it was switched on, and is listed by a scan from before."""
+    name = s3_server.bucket()
+
+    def put(*, notifications: bool = True, **members: object) -> BucketConfig:
+        described = engine.document(name, endpoint=s3_server.url)["bucketwatch"] | members
+        return engine.put_real(s3_server, name, notifications=notifications, bucketwatch=described)
+
+    def scan(bucket: BucketConfig, keep_going: Callable[[], None] = lambda: None) -> str:
+        client = wiring.connection().client
+        scanner = BucketScanner(bucket, client, wiring.conf(), None, clients, keep_going=keep_going)
+        scanner.run()
+        assert scanner.result is not None
+        return scanner.result.error_class
+
+    def switch_on() -> None:
+        put(**after)
+
+    bucket = put(**before)
+    s3_server.put(name, "key")
+    assert scan(bucket, switch_on) == "ConfigurationChanged"
+    assert scan(put(**after)) == ""
+    assert [event["key"] for event in events(store)] == ["key"]
 
 
 def test_a_document_without_a_generation_is_scanned_as_the_one_that_there_is(

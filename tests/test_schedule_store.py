@@ -1,21 +1,13 @@
 """Due times and the leader lease in Redis."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 
 from scanning import wiring
 from scanning.adapters.schedule_store import ScheduleStore
 from scanning.core import keys
 from tests import engine
-
-
-@pytest.fixture
-def store(redis_server) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 @pytest.fixture
@@ -106,6 +98,13 @@ def test_one_leads_until_it_steps_down(schedule):
     schedule.step_down("two")
     assert not schedule.lead("two", lease_s=60)
     schedule.step_down("one")
+    assert schedule.lead("two", lease_s=60)
+
+
+def test_a_lead_from_before_the_clock_went_back_is_nobodys(schedule, store):
+    """Who leads renews it every second."""
+    schedule.lead("one", lease_s=60)
+    store.pexpire(keys.LEADER, 3_600_000)
     assert schedule.lead("two", lease_s=60)
 
 

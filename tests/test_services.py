@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from pydantic import SecretStr
 
-from buckets import selectors, services
+from buckets import audit, selectors, services
 from buckets.models import ApiClient, Bucket, Credential, Outbox
 from buckets.services import buckets as bucket_services
 from scanning import wiring
@@ -23,6 +23,7 @@ from scanning.conf import ScanningConf
 from scanning.core import keys
 from scanning.core.errors import RedisUnavailable, VaultUnavailable
 from scanning.core.types import KeyPair
+from scanning.core.vault_names import halves_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -349,6 +350,21 @@ def test_keys_that_other_buckets_use_are_not_replaced_through_one_of_them():
     assert pairs()["MEDIA_IN"].access_key == "NEW"
 
 
+def test_buckets_that_failed_are_due_when_the_keys_that_they_share_are_replaced(redis_server):
+    first = add()
+    add("other", credential=first.credential)
+    with redis_server.client() as redis:
+        redis.sadd(keys.REGIONS, "us-iad-1")
+        for name in ("media-in", "other"):
+            redis.zadd(keys.due("us-iad-1"), {name: 4e9})
+        redis.hset(keys.bucket("other"), "failures", 3)
+
+        services.rotate_credential(credential=first.credential, access_key="N", secret_key="N")
+
+        assert redis.zscore(keys.due("us-iad-1"), "media-in") == 4e9
+        assert redis.zscore(keys.due("us-iad-1"), "other") < 3e9
+
+
 def test_a_bucket_that_gets_another_credential_leaves_none_of_its_own_behind():
     bucket = add()
     shared = services.add_credential(name="shared", access_key="A", secret_key="S")
@@ -547,7 +563,7 @@ def test_a_connection_is_tested_with_keys_that_have_just_been_rotated(s3_server,
         used.append(pair)
         return ()
 
-    monkeypatch.setattr(wiring, "first_keys", first_keys)
+    monkeypatch.setattr("scanning.facade.first_keys", first_keys)
 
     services.rotate_credential(credential=bucket.credential, access_key="NEW", secret_key="NEWER")
     services.test_connection(bucket=bucket)
@@ -590,7 +606,7 @@ def test_what_is_wrong_with_a_connection_is_said_with_the_fix(s3_server, changes
 
 def test_keys_that_are_gone_from_the_vault_are_noted_at_the_credential(s3_server):
     bucket = add(endpoint=s3_server.url)
-    wiring.vault().delete("MEDIA_IN")
+    wiring.vault().delete_many(halves_of("MEDIA_IN"))
 
     tested = services.test_connection(bucket=bucket)
 
@@ -641,6 +657,13 @@ def history() -> list[tuple[str, str, str, str]]:
         )
         for one in LogEntry.objects.order_by("pk").select_related("user")
     ]
+
+
+def test_the_log_says_what_was_done_as_the_history_does(caplog):
+    caplog.set_level(logging.INFO)
+    audit.did(add_with_client(), "Announced 2 objects again, replay 2026T1", by=None)
+    said = "the command line: announced 2 objects again, replay 2026T1: bucket media-in"
+    assert said in caplog.text
 
 
 def test_who_changed_what_is_logged_without_any_secret(caplog):
@@ -717,3 +740,55 @@ def test_blanks_in_prefix_and_suffix_are_kept():
     bucket.refresh_from_db()
     assert (bucket.prefix, bucket.suffix) == (" a", "b ")
     assert bucket.webhook_url == "https://a.example"
+
+
+def test_a_new_baseline_forgets_what_is_known_and_announces_nothing_of_it(redis_server):
+    bucket = services.add_bucket(name="media-in", region="r", access_key="A", secret_key="S")
+    Bucket.objects.filter(pk=bucket.pk).update(taken_over=True)
+    before = wiring.configuration().get("media-in")
+
+    services.rebaseline(bucket=bucket)
+
+    after = wiring.configuration().get("media-in")
+    assert before is not None
+    assert after is not None
+    assert after.generation > before.generation
+    assert after.first_scan == "baseline"
+    assert not after.taken_over
+
+
+def test_a_save_after_a_new_baseline_keeps_its_generation(redis_server):
+    bucket = services.add_bucket(name="media-in", region="r", access_key="A", secret_key="S")
+    renewed = services.rebaseline(bucket=bucket)
+    generation = renewed.generation
+    renewed.save()
+    assert Bucket.objects.get().generation == generation
+
+
+def test_many_buckets_are_switched_together_and_each_has_its_history(redis_server):
+    one = services.add_bucket(name="one", region="r", access_key="A", secret_key="S")
+    two = services.add_bucket(name="two", region="r", access_key="A", secret_key="S")
+    services.set_notifications(bucket=two, enabled=False)
+    before = LogEntry.objects.count()
+
+    services.switch_buckets(buckets=[one, two], notifications_enabled=False)
+
+    assert not Bucket.objects.filter(notifications_enabled=True).exists()
+    assert not any(seen.notifications for seen in wiring.configuration().load().buckets.values())
+    assert LogEntry.objects.count() == before + 1  # the other one was off already
+    with pytest.raises(TypeError):
+        services.switch_buckets(buckets=[one], name=True)
+
+
+def test_what_is_done_to_many_leaves_out_those_that_are_gone(redis_server):
+    one = services.add_bucket(name="one", region="r", access_key="A", secret_key="S")
+    two = services.add_bucket(name="two", region="r", access_key="A", secret_key="S")
+    services.delete_bucket(bucket=Bucket.objects.get(name="two"))
+
+    services.switch_buckets(buckets=[one, two], monitoring_enabled=False)
+    services.rebaseline_all(buckets=[one, two])
+    services.delete_buckets(buckets=[one, two])
+
+    assert not Bucket.objects.exists()
+    assert wiring.configuration().load().buckets == {}
+    assert pairs() == {}

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from scanning import wiring
+from scanning.adapters.read_only import reading_only
 from scanning.core.errors import CommitOutOfStep
 from scanning.core.segments import Entry, Piece
 from scanning.core.types import BucketConfig, Claim, ObjectState
-from scanning.ports import Commit, Progress, StateStore
-from scanning.read_only import ReadOnlyStates
+from scanning.ports import Commit, Position, Progress, StateStore
 from tests import engine
 from tests.fakes import BUCKET, FakeStates, columns_of
 
@@ -59,7 +59,7 @@ def piece(id_: str, *names: str) -> Piece:
 def test_nothing_is_known_at_first(store):
     known = store.states.open(store.bucket)
     assert (list(known.entries), known.progress, known.is_first) == ([], None, True)
-    assert (known.held_since, known.released) == (None, False)
+    assert (known.held_since, known.released) == (None, 0)
 
 
 def test_segments_are_opened_in_key_order_and_loaded_in_the_order_asked(store):
@@ -125,14 +125,26 @@ def test_a_number_that_does_not_follow_changes_nothing(store, number):
     store.commit(2)
 
 
+def test_rows_from_before_the_last_commit_are_refused(store):
+    store.commit(1, pieces=[piece("a", "k")])
+    at = Position(store.claim.fence, 1)
+    assert store.states.load(store.bucket, ["a"], at) == [piece("a", "k").columns]
+    with pytest.raises(CommitOutOfStep):
+        store.states.load(store.bucket, ["a"], replace(at, commit=2))
+
+
 def test_looking_without_touching_sees_its_own_writes_and_leaves_none(store):
     store.commit(1, pieces=[piece("a", "k")])
-    looking = ReadOnlyStates(store.states)
-    assert looking.open(store.bucket) == store.states.open(store.bucket)
-    looking.commit(store.claim, Commit(number=2, pieces=[piece("b", "l")], notifications=["{}"]))
-    assert looking.load(store.bucket, ["b", "a"]) == [
-        piece("b", "l").columns,
-        piece("a", "k").columns,
-    ]
+    told: list[str] = []
+    with reading_only(store.states, told.extend) as looking:
+        assert looking.open(store.bucket) == store.states.open(store.bucket)
+        looking.commit(
+            store.claim, Commit(number=2, pieces=[piece("b", "l")], notifications=["{}"])
+        )
+        assert looking.load(store.bucket, ["b", "a"]) == [
+            piece("b", "l").columns,
+            piece("a", "k").columns,
+        ]
+    assert told == ["{}"]
     assert store.entries() == [piece("a", "k").entry]
     assert store.queued() == 0

@@ -2,23 +2,14 @@
 
 import os
 import time
-from collections.abc import Iterator
 
 import pytest
-import redis
 
-from scanning import wiring
+from scanning import facade, wiring
 from scanning.adapters.stats import ClientCacheReport
 from scanning.core import keys
 from scanning.core.errors import RedisUnavailable
 from tests import engine
-
-
-@pytest.fixture
-def store(redis_server) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
-
 
 NO_CLIENTS = {
     "cache_hits": 0,
@@ -34,7 +25,7 @@ def report(**numbers: int) -> None:
 
 
 def test_an_empty_installation_has_every_documented_member(store):
-    assert wiring.metrics() == {
+    assert facade.metrics() == {
         "scan_stats": {
             "total_scans": 0,
             "failed_scans": 0,
@@ -47,6 +38,7 @@ def test_an_empty_installation_has_every_documented_member(store):
             "list_calls": 0,
             "segments_unchanged": 0,
             "segments_compared": 0,
+            "wakeups": 0,
             "last_scan_time": None,
             "success_rate": 1.0,
         },
@@ -71,7 +63,7 @@ def test_scans_are_counted_with_their_share_of_success(store):
         leases.finish(claim, engine.result(claim.bucket, error=error), next_due=None)
     store.rpush("linode:notifications:queue", "{}", "{}")
 
-    metrics = wiring.metrics()
+    metrics = facade.metrics()
 
     scans = metrics["scan_stats"]
     assert (scans["total_scans"], scans["failed_scans"], scans["errors"]) == (3, 1, 1)
@@ -86,9 +78,9 @@ def test_a_queue_at_its_high_water_mark_is_shown_as_full(store, settings):
     queue_conf = settings.SCANNING.queue.model_copy(update={"high_water": 2})
     settings.SCANNING = settings.SCANNING.model_copy(update={"queue": queue_conf})
     store.rpush("linode:notifications:queue", "{}", "{}")
-    assert wiring.metrics()["redis"]["queue_full"]
+    assert facade.metrics()["redis"]["queue_full"]
     store.lpop("linode:notifications:queue")
-    assert not wiring.metrics()["redis"]["queue_full"]
+    assert not facade.metrics()["redis"]["queue_full"]
 
 
 def test_a_process_adds_what_is_new_since_it_last_told(store):
@@ -97,7 +89,7 @@ def test_a_process_adds_what_is_new_since_it_last_told(store):
     said = NO_CLIENTS | {"cache_hits": 7, "evictions": 2, "total_clients": 3}
     one.send(said | {"unrecognised_bodies": 1})
     counted = said | {"unrecognised_bodies": 1, "vault_snapshot_age_s": None}
-    assert wiring.metrics()["client_cache"] == counted
+    assert facade.metrics()["client_cache"] == counted
 
 
 def test_the_age_of_the_oldest_keys_in_any_process_is_shown(store):
@@ -106,7 +98,7 @@ def test_the_age_of_the_oldest_keys_in_any_process_is_shown(store):
     store.hset(keys.CLIENTS, "other:1", f"0:{now:.0f}:{now - 500:.0f}")
     store.hset(keys.CLIENTS, "an-older-version:2", f"0:{now:.0f}")
     store.hset(keys.CLIENTS, "gone:3", f"0:{now - 200:.0f}:{now - 9000:.0f}")
-    age_s = wiring.metrics()["client_cache"]["vault_snapshot_age_s"]
+    age_s = facade.metrics()["client_cache"]["vault_snapshot_age_s"]
     assert age_s == pytest.approx(500, abs=60)
 
 
@@ -117,15 +109,15 @@ def test_what_could_not_be_told_is_told_later(store, redis_server, settings):
         one.send(NO_CLIENTS | {"cache_hits": 5, "total_clients": 2})
     redis_server.start()
     one.send(NO_CLIENTS | {"cache_hits": 6, "total_clients": 2})
-    assert wiring.metrics()["client_cache"]["cache_hits"] == 6
+    assert facade.metrics()["client_cache"]["cache_hits"] == 6
 
 
 def test_clients_of_living_processes_add_up_and_dead_ones_are_forgotten(store):
     now = time.time()
     store.hset(keys.CLIENTS, mapping={"other:1": f"4:{now:.0f}", "dead:2": f"8:{now - 200:.0f}"})
-    assert wiring.metrics()["client_cache"]["total_clients"] == 4
+    assert facade.metrics()["client_cache"]["total_clients"] == 4
     report(total_clients=3)
-    assert wiring.metrics()["client_cache"]["total_clients"] == 7
+    assert facade.metrics()["client_cache"]["total_clients"] == 7
     fields = store.hkeys(keys.CLIENTS)
     assert len(fields) == 2
     assert {field.rsplit(":")[-1] for field in fields} == {"1", str(os.getpid())}
@@ -134,4 +126,4 @@ def test_clients_of_living_processes_add_up_and_dead_ones_are_forgotten(store):
 def test_without_redis_there_are_no_metrics(redis_server):
     redis_server.stop()
     with pytest.raises(RedisUnavailable, match="Redis does not answer"):
-        wiring.metrics()
+        facade.metrics()

@@ -28,28 +28,23 @@ FAILED = {
     "error": "media-in: Access denied",
     "error_class": "AccessDenied",
     "error_at": "1640995260.0",
+    "next_scan_at": "1640995860.0",
 }
 
 
 @pytest.fixture
-def redis(redis_server):
-    with redis_server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def bucket(redis) -> Bucket:
+def bucket(store) -> Bucket:
     return services.add_bucket(name="media-in", region="us-iad-1", access_key="A", secret_key="S")
 
 
-def scanned(redis, name: str = "media-in", **fields: str) -> None:
-    redis.hset(keys.bucket(name), mapping=fields)
-    redis.sadd(keys.CHANGED_STATUS, name)
+def scanned(store, name: str = "media-in", **fields: str) -> None:
+    store.hset(keys.bucket(name), mapping=fields)
+    store.sadd(keys.CHANGED_STATUS, name)
 
 
-def test_a_complete_scan_fills_the_status_columns(redis, bucket):
+def test_a_complete_scan_fills_the_status_columns(store, bucket):
     assert selectors.state(bucket) is selectors.State.WAITING
-    scanned(redis, **SCANNED)
+    scanned(store, **SCANNED)
 
     assert status.flush() == 1
 
@@ -62,25 +57,26 @@ def test_a_complete_scan_fills_the_status_columns(redis, bucket):
     assert status.flush() == 0
 
 
-def test_a_failed_scan_keeps_what_the_last_complete_one_said(redis, bucket):
-    scanned(redis, **SCANNED)
+def test_a_failed_scan_keeps_what_the_last_complete_one_said(store, bucket):
+    scanned(store, **SCANNED)
     status.flush()
-    scanned(redis, **FAILED)
+    scanned(store, **FAILED)
     status.flush()
 
     bucket.refresh_from_db()
     assert bucket.last_error == "media-in: Access denied"
     assert bucket.last_error_class == "AccessDenied"
     assert bucket.last_error_at == datetime.fromtimestamp(1640995260, UTC)
+    assert bucket.next_scan_at == datetime.fromtimestamp(1640995860, UTC)
     assert bucket.object_count == 4711
     assert selectors.state(bucket) is selectors.State.FAILING
 
 
-def test_a_redis_that_was_emptied_does_not_take_the_last_scan_away(redis, bucket):
-    scanned(redis, **SCANNED)
+def test_a_redis_that_was_emptied_does_not_take_the_last_scan_away(store, bucket):
+    scanned(store, **SCANNED)
     status.flush()
-    redis.flushall()
-    scanned(redis, **FAILED)
+    store.flushall()
+    scanned(store, **FAILED)
 
     status.flush()
 
@@ -89,7 +85,7 @@ def test_a_redis_that_was_emptied_does_not_take_the_last_scan_away(redis, bucket
     assert bucket.last_scan_at is not None
 
 
-def test_nothing_else_is_written_and_nothing_is_mirrored(redis, bucket, monkeypatch):
+def test_nothing_else_is_written_and_nothing_is_mirrored(store, bucket, monkeypatch):
     """Somebody changes the bucket between the flush's read and its write."""
     version = wiring.configuration().version()
     apply = status._apply
@@ -99,7 +95,7 @@ def test_nothing_else_is_written_and_nothing_is_mirrored(redis, bucket, monkeypa
         apply(row, new)
 
     monkeypatch.setattr(status, "_apply", change_meanwhile)
-    scanned(redis, **SCANNED)
+    scanned(store, **SCANNED)
     status.flush()
 
     bucket.refresh_from_db()
@@ -109,28 +105,28 @@ def test_nothing_else_is_written_and_nothing_is_mirrored(redis, bucket, monkeypa
     assert not Outbox.objects.exists()
 
 
-def test_the_status_of_a_bucket_that_is_gone_is_dropped(redis, bucket):
-    scanned(redis, **SCANNED)
-    scanned(redis, "gone", **SCANNED)
+def test_the_status_of_a_bucket_that_is_gone_is_dropped(store, bucket):
+    scanned(store, **SCANNED)
+    scanned(store, "gone", **SCANNED)
 
     assert status.flush() == 2
 
     assert [b.name for b in Bucket.objects.all()] == ["media-in"]
 
 
-def test_many_statuses_are_written_in_chunks(redis, bucket, monkeypatch):
+def test_many_statuses_are_written_in_chunks(store, bucket, monkeypatch):
     monkeypatch.setattr(status, "_CHUNK", 2)
     for number in range(5):
         services.add_bucket(name=f"bucket-{number}", region="r-1", credential=bucket.credential)
-        scanned(redis, f"bucket-{number}", **SCANNED)
+        scanned(store, f"bucket-{number}", **SCANNED)
 
     assert status.flush() == 5
 
     assert Bucket.objects.filter(object_count=4711).count() == 5
 
 
-def test_what_the_database_does_not_take_is_given_back(redis, bucket):
-    scanned(redis, **SCANNED)
+def test_what_the_database_does_not_take_is_given_back(store, bucket):
+    scanned(store, **SCANNED)
 
     def fail(execute, sql: str, *arguments: Any) -> Any:
         if sql.startswith("UPDATE"):

@@ -1,29 +1,28 @@
 """What a worker does when its region is woken: real buckets, real Redis, one process."""
 
-import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
 
-from scanning import clusters, tasks, wiring
+from scanning import clusters, facade, tasks, wiring
+from scanning.adapters.configuration import BucketCache
 from scanning.core import keys
-from scanning.core.types import BucketConfig
+from scanning.core.types import BucketConfig, Claim, KeyPair
+from scanning.monitor import MultiRegionMonitor
 from scanning.processes import StopSignal
 from scanning.scanner import BucketScanner
 from tests import engine
+from tests.canned_http import CannedServer, Stall
 from tests.engine import REGION
+from tests.notifications import queued
+from tests.waiting import eventually
 
-QUEUE = "linode:notifications:queue"
 HOURLY = 3600
-
-
-@pytest.fixture
-def store(redis_server) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +46,7 @@ def due_bucket(store, s3_server):
 
 
 def announced(store: redis.Redis) -> list[tuple[str, str]]:
-    events = [json.loads(text) for text in store.lrange(QUEUE, 0, -1)]
+    events = queued(store)
     return sorted((event["bucket"], event["key"]) for event in events)
 
 
@@ -79,6 +78,39 @@ def test_a_bucket_that_comes_due_soon_is_waited_for(store, due_bucket):
     engine.schedule(store, bucket, at=time.time() + 0.2)
     tasks.scan_region(REGION)
     assert announced(store) == [(bucket.name, "key")]
+
+
+def claimed(store: redis.Redis, bucket: BucketConfig, *, at: float) -> Claim:
+    """The bucket is due at ``at`` in each of its intervals."""
+    engine.schedule(store, bucket, at=at)
+    store.hset(keys.bucket(bucket.name), "offset", at % HOURLY)
+    [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=1)
+    return claim
+
+
+def scan_under(claim: Claim, bucket: BucketConfig, *, clock: Callable[[], float]) -> None:
+    client, cache = wiring.connection().client, wiring.client_cache()
+    BucketScanner(bucket, client, wiring.conf(), None, cache, claim=claim, clock=clock).run()
+
+
+@pytest.mark.parametrize("wrong_s", [-60, 60], ids=["behind", "ahead"])
+def test_a_worker_whose_clock_is_wrong_scans_a_bucket_once_an_interval(store, due_bucket, wrong_s):
+    """By a clock behind Redis's, the start that it was scanned at is still to come."""
+    bucket, at = due_bucket("key"), wiring.schedule().now()
+    claim = claimed(store, bucket, at=at)
+    scan_under(claim, bucket, clock=lambda: time.time() + wrong_s)
+    assert announced(store) == [(bucket.name, "key")]
+    assert store.zscore(keys.due(REGION), bucket.name) == pytest.approx(at + HOURLY, abs=0.01)
+
+
+def test_a_claim_that_waited_for_its_thread_into_the_next_interval_is_scanned_once(
+    store, due_bucket
+):
+    bucket, at = due_bucket("key"), wiring.schedule().now() - HOURLY + 60
+    claim = claimed(store, bucket, at=at)
+    waited = replace(claim, arrived_s=claim.arrived_s - 90)
+    scan_under(waited, bucket, clock=time.time)
+    assert store.zscore(keys.due(REGION), bucket.name) == pytest.approx(at + 2 * HOURLY, abs=0.01)
 
 
 def test_another_regions_buckets_are_left_alone(store, due_bucket):
@@ -115,6 +147,46 @@ def test_a_slot_that_comes_free_is_used(store, due_bucket, settings):
     assert announced(store) == [(bucket.name, "key")]
 
 
+def test_a_scan_that_takes_its_time_keeps_no_other_bucket_waiting(store, due_bucket, monkeypatch):
+    """Not even one that comes due when the task's time is over."""
+    long, other = due_bucket("a"), due_bucket("b")
+    engine.schedule(store, other, at=time.time() + 2 * tasks.TIME_BUDGET_S)
+    other_was_scanned, in_time = threading.Event(), []
+    scan = BucketScanner.run
+
+    def run(scanner: BucketScanner) -> None:
+        scan(scanner)
+        if scanner.bucket.name == other.name:
+            other_was_scanned.set()
+        elif scanner.bucket.name == long.name:
+            in_time.append(other_was_scanned.wait(20))
+
+    monkeypatch.setattr(BucketScanner, "run", run)
+    tasks.scan_region(REGION)
+    assert in_time == [True]
+
+
+def test_a_scan_that_does_not_end_keeps_no_other_bucket_waiting(store, due_bucket, monkeypatch):
+    """Its region would be scanned again when django-q2 ends the worker: after an hour."""
+    monkeypatch.setattr(tasks, "LONGEST_S", 0.2)
+    monkeypatch.setattr(tasks, "PATIENCE_S", 0.2)
+    stuck, other = due_bucket("a"), due_bucket("b")
+    engine.schedule(store, other, at=time.time() + 1)
+    other_was_scanned, in_time = threading.Event(), []
+    scan = BucketScanner.run
+
+    def run(scanner: BucketScanner) -> None:
+        if scanner.bucket.name == stuck.name:
+            in_time.append(other_was_scanned.wait(20))
+        scan(scanner)
+        if scanner.bucket.name == other.name:
+            other_was_scanned.set()
+
+    monkeypatch.setattr(BucketScanner, "run", run)
+    tasks.scan_region(REGION)
+    assert in_time == [True]
+
+
 def test_no_more_scans_run_at_once_than_the_region_and_the_process_allow(
     store, due_bucket, settings, monkeypatch
 ):
@@ -129,8 +201,12 @@ def test_no_more_scans_run_at_once_than_the_region_and_the_process_allow(
         scan(scanner)
 
     monkeypatch.setattr(BucketScanner, "run", counted)
-    tasks.scan_region(REGION)
-    assert len(most) == 5
+
+    def all_scanned() -> bool:
+        tasks.scan_region(REGION)  # as often as wake-ups come
+        return len(most) == 5
+
+    eventually(all_scanned)
     assert max(most) <= 2
 
 
@@ -147,6 +223,7 @@ def test_a_failing_bucket_does_not_hold_the_others_up(store, due_bucket, s3_serv
 
 
 def test_a_scheduled_bucket_that_is_not_configured_is_given_back_and_put_off(store):
+    engine.trust()
     store.zadd(keys.due(REGION), {"stranger": 1.0})
     tasks.scan_region(REGION)
     assert store.zcard(keys.running(REGION)) == 0
@@ -166,25 +243,80 @@ def test_a_bucket_that_was_changed_after_it_was_claimed_is_given_back(
     store, due_bucket, s3_server, monkeypatch
 ):
     bucket = due_bucket("key")
-    refresh = tasks._RegionRun._refresh_buckets
+    get = BucketCache.get
 
-    def change_first(run: tasks._RegionRun) -> None:
+    def change_first(cache: BucketCache, names: Sequence[str]) -> dict[str, BucketConfig]:
         engine.put_real(s3_server, bucket.name, generation=2)
-        refresh(run)
+        return get(cache, names)
 
-    monkeypatch.setattr(tasks._RegionRun, "_refresh_buckets", change_first)
-    tasks.scan_region(REGION)
+    with monkeypatch.context() as patched:
+        patched.setattr(BucketCache, "get", change_first)
+        tasks.scan_region(REGION)
     assert store.zcard(keys.running(REGION)) == 0
     assert announced(store) == []
     store.zadd(keys.due(REGION), {bucket.name: 1.0})
-    monkeypatch.undo()
     tasks.scan_region(REGION)
     assert announced(store) == [(bucket.name, "key")]
 
 
+@pytest.fixture
+def move(s3_server, settings, monkeypatch):
+    """Change a bucket's region or endpoint when so many pages of its scan have come."""
+    with_conf(settings, "defaults", max_objects_per_batch=1)
+
+    def arrange(bucket: BucketConfig, *, after: int, **moved: Any) -> None:
+        looks = iter(range(1, 1000))
+
+        def look() -> None:
+            if next(looks) == after:
+                given = {"endpoint": s3_server.url, "credential": bucket.credential} | moved
+                engine.put(bucket.name, generation=2, interval=HOURLY, **given)
+
+        monkeypatch.setattr(tasks, "stop_if_asked", look)
+
+    return arrange
+
+
+KEYS = [f"key-{number}" for number in range(5)]
+MOMENTS = pytest.mark.parametrize("after", [1, 4], ids=["before its first commit", "in the middle"])
+
+
+@MOMENTS
+def test_a_bucket_whose_region_changes_under_a_scan_goes_on_there(store, due_bucket, move, after):
+    bucket = due_bucket(*KEYS)
+    store.set(keys.last_scan(bucket.name), time.time())
+    move(bucket, after=after, region="elsewhere")
+
+    tasks.scan_region(REGION)
+    assert len(announced(store)) < len(KEYS)
+    assert store.hget(keys.bucket(bucket.name), "complete") is None
+    assert store.zcard(keys.running(REGION)) == 0
+
+    MultiRegionMonitor(web=False, workers=False)._tick()
+    due = wiring.schedule().due_times([REGION, "elsewhere"])
+    assert due[REGION] == {}
+    assert due["elsewhere"][bucket.name] <= time.time()
+    tasks.scan_region("elsewhere")
+    assert {key for _, key in announced(store)} == set(KEYS)
+    assert store.hget(keys.bucket(bucket.name), "complete") == "2"
+
+
+@MOMENTS
+def test_a_bucket_whose_endpoint_changes_under_a_scan_is_scanned_there_at_once(
+    store, due_bucket, move, s3_server, after
+):
+    bucket = due_bucket(*KEYS)
+    move(bucket, after=after, endpoint=s3_server.url.replace("127.0.0.1", "localhost"))
+    tasks.scan_region(REGION)
+    tasks.scan_region(REGION)
+    assert {key for _, key in announced(store)} == set(KEYS)
+    assert [event["region"][:9] for event in queued(store)][-5:] == ["localhost"] * 5
+    assert store.hget(keys.bucket(bucket.name), "complete") == "2"
+
+
 def test_a_bucket_configured_while_the_task_runs_is_known(store, due_bucket, s3_server):
     run = tasks._RegionRun(REGION)
-    run._refresh_buckets()
+    wiring.bucket_cache().get(["not-there-yet"])
     bucket = due_bucket("key")
     run.run()
     assert announced(store) == [(bucket.name, "key")]
@@ -233,6 +365,25 @@ def test_a_scan_that_is_interrupted_stays_due_and_loses_nothing(
     assert announced(store) == [(bucket.name, key) for key in wanted]
 
 
+def test_a_scan_that_waits_for_an_answer_ends_when_the_process_is_to_stop(store, monkeypatch):
+    monkeypatch.setattr(tasks, "_LAST_ANSWER_S", 0.1)
+    stop = threading.Event()
+    monkeypatch.setattr(tasks, "stop_signal", stop)
+    with CannedServer(Stall()) as s3:
+        bucket = engine.put("bucket", endpoint=s3.url)
+        wiring.vault().write(bucket.credential, KeyPair("id", "secret"))
+        engine.schedule(store, bucket)
+        task = threading.Thread(target=tasks.scan_region, args=[REGION])
+        task.start()
+        eventually(lambda: s3.asked)
+        stop.set()
+        task.join(15)  # its time-out is 30 s
+        assert not task.is_alive()
+    assert store.zcard(keys.running(REGION)) == 0
+    assert store.zscore(keys.due(REGION), "bucket") == 1.0
+    assert not store.hexists(keys.bucket("bucket"), "error")
+
+
 # --- around it
 
 
@@ -246,7 +397,7 @@ def test_a_task_without_redis_says_so_and_ends(redis_server, monkeypatch, caplog
 def test_the_client_cache_is_reported(store, due_bucket):
     due_bucket()
     tasks.scan_region(REGION)
-    assert wiring.metrics()["client_cache"]["cache_misses"] == 1
+    assert facade.metrics()["client_cache"]["cache_misses"] == 1
 
 
 def test_a_wake_up_is_put_once_and_names_the_region_only(store, monkeypatch):

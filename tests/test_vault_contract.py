@@ -12,6 +12,7 @@ from scanning.adapters.vault_infisical import InfisicalVault
 from scanning.adapters.vault_local import LocalVault
 from scanning.core.errors import VaultUnavailable
 from scanning.core.types import KeyPair
+from scanning.core.vault_names import halves_of
 from scanning.ports import Vault
 from tests.fakes import FakeVault
 from tests.infisical_server import site_of
@@ -78,7 +79,7 @@ def test_a_pair_can_be_read_back_replaced_and_forgotten(place):
     vault.write("MEDIA_IN", OTHER)
     assert place.open().read_all() == vault.read_all() == {"MEDIA_IN": OTHER}
     for _ in range(2):
-        vault.delete("MEDIA_IN")
+        vault.delete_many(halves_of("MEDIA_IN"))
     assert place.open().read_all() == {}
 
 
@@ -94,7 +95,7 @@ def test_one_name_may_begin_like_another(place):
     vault = place.open()
     for prefix in ("A", "A_B", "A.B", "A_ACCESS_KEY"):
         vault.write(prefix, KeyPair(f"access {prefix}", f"secret {prefix}"))
-    vault.delete("A")
+    vault.delete_many(halves_of("A"))
     assert vault.read_all() == {
         prefix: KeyPair(f"access {prefix}", f"secret {prefix}")
         for prefix in ("A_B", "A.B", "A_ACCESS_KEY")
@@ -104,12 +105,12 @@ def test_one_name_may_begin_like_another(place):
 def test_single_secrets_are_kept_beside_the_pairs_and_are_none(place):
     vault = place.open()
     vault.write("A", PAIR)
-    vault.write_secret("A_WEBHOOK_CLIENT_SECRET", "s")
+    vault.write_many({"A_WEBHOOK_CLIENT_SECRET": "s"})
     assert vault.read_all() == {"A": PAIR}
-    vault.delete("A")
+    vault.delete_many(halves_of("A"))
     assert place.entries() == {"A_WEBHOOK_CLIENT_SECRET": "s"}
     for _ in range(2):
-        vault.delete_secret("A_WEBHOOK_CLIENT_SECRET")
+        vault.delete_many(["A_WEBHOOK_CLIENT_SECRET"])
     assert place.entries() == {}
 
 
@@ -123,10 +124,17 @@ def test_many_entries_are_written_and_some_read_back(place):
     assert place.open().read_all() == {"A": KeyPair("a", "s")}
 
 
+def test_many_entries_are_forgotten_and_no_others(place):
+    place.open().write_many({"A": "a", "B": "b", "C": "c"})
+    for _ in range(2):
+        place.open().delete_many(["A", "C", "GONE"])
+    assert place.entries() == {"B": "b"}
+
+
 def test_half_a_pair_is_none(place):
     vault = place.open()
-    vault.write_secret("A_ACCESS_KEY", "half")
-    vault.write_secret("B_SECRET_KEY", "half")
+    vault.write_many({"A_ACCESS_KEY": "half"})
+    vault.write_many({"B_SECRET_KEY": "half"})
     assert vault.read_all() == {}
 
 

@@ -22,6 +22,7 @@ from scanning.adapters.vault_infisical import (
 )
 from scanning.core.errors import ConfigurationError, VaultRefused, VaultUnavailable
 from scanning.core.types import KeyPair
+from scanning.core.vault_names import halves_of
 from tests.infisical_server import InfisicalServer, configured, site_of
 from tests.waiting import eventually
 
@@ -81,7 +82,7 @@ def test_all_pairs_come_with_one_list_request(vault, server):
 
 
 def test_a_new_secret_is_patched_then_created_then_listed(vault, server):
-    vault.write_secret("A_WEBHOOK_CLIENT_SECRET", "s")
+    vault.write_many({"A_WEBHOOK_CLIENT_SECRET": "s"})
     assert [re.sub(r" .*/", " ", request) for request in server.asked] == [
         "POST login",
         "PATCH A_WEBHOOK_CLIENT_SECRET",
@@ -155,7 +156,11 @@ def test_what_stays_until_somebody_acts_is_refused(vault, server, fault):
 @pytest.mark.parametrize("fault", AWAY)
 def test_what_goes_away_by_itself_is_unavailable(vault, server, fault):
     server.fail(fault)
-    for ask in (vault.read_all, lambda: vault.write("A", PAIR), lambda: vault.delete("A")):
+    for ask in (
+        vault.read_all,
+        lambda: vault.write("A", PAIR),
+        lambda: vault.delete_many(halves_of("A")),
+    ):
         with pytest.raises(VaultUnavailable, match=AWAY[fault]):
             ask()
     server.fail()

@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet
 from scanning.adapters.vault_local import LocalVault, open_local_vault
 from scanning.core.errors import ConfigurationError, VaultUnavailable
 from scanning.core.types import KeyPair
+from scanning.core.vault_names import halves_of
 
 PAIR = KeyPair("AKIAPLAINTOSEE", "wJalrPlainToSee")
 OTHER = KeyPair("AKIAOTHER", "other")
@@ -39,22 +40,22 @@ def test_a_key_pair_can_be_read_back_replaced_and_forgotten(path, key):
     vault.write("MEDIA_IN", OTHER)
     assert vault.read_all() == {"MEDIA_IN": OTHER}
 
-    vault.delete("MEDIA_IN")
-    vault.delete("MEDIA_IN")
+    vault.delete_many(halves_of("MEDIA_IN"))
+    vault.delete_many(halves_of("MEDIA_IN"))
     assert LocalVault(path, key).read_all() == {}
 
 
 def test_single_secrets_live_beside_the_pairs_and_do_not_look_like_one(path, key):
     vault = LocalVault(path, key)
     vault.write("MEDIA_IN", PAIR)
-    vault.write_secret("MEDIA_IN_WEBHOOK_CLIENT_SECRET", "s")
-    vault.write_secret("HALF_ACCESS_KEY", "half")
+    vault.write_many({"MEDIA_IN_WEBHOOK_CLIENT_SECRET": "s"})
+    vault.write_many({"HALF_ACCESS_KEY": "half"})
 
     assert vault.read_all() == {"MEDIA_IN": PAIR}
 
-    vault.delete("MEDIA_IN")
-    vault.delete_secret("HALF_ACCESS_KEY")
-    vault.delete_secret("HALF_ACCESS_KEY")
+    vault.delete_many(halves_of("MEDIA_IN"))
+    vault.delete_many(["HALF_ACCESS_KEY"])
+    vault.delete_many(["HALF_ACCESS_KEY"])
     assert vault._entries() == {"MEDIA_IN_WEBHOOK_CLIENT_SECRET": "s"}
 
 
@@ -144,8 +145,8 @@ def test_a_wrong_key_names_vault_key_and_leaves_the_file_alone(tmp_path, key):
     for attempt in (
         wrong.read_all,
         lambda: wrong.write("B", PAIR),
-        lambda: wrong.delete("A"),
-        lambda: wrong.write_secret("B", "b"),
+        lambda: wrong.delete_many(["A_ACCESS_KEY"]),
+        lambda: wrong.write_many({"B": "b"}),
     ):
         with pytest.raises(ConfigurationError, match="VAULT_KEY does not open the vault"):
             attempt()
@@ -177,7 +178,11 @@ def test_a_damaged_file_is_said_so_and_never_written_over(path, key, damage):
     path.write_bytes(damaged)
     vault = LocalVault(path, key)
 
-    for attempt in (vault.read_all, lambda: vault.write("B", PAIR), lambda: vault.delete("A")):
+    for attempt in (
+        vault.read_all,
+        lambda: vault.write("B", PAIR),
+        lambda: vault.delete_many(halves_of("A")),
+    ):
         with pytest.raises(VaultUnavailable, match=r"vault\.enc"):
             attempt()
     assert path.read_bytes() == damaged

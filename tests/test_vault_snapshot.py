@@ -16,6 +16,7 @@ from scanning.core.errors import (
     VaultUnavailable,
 )
 from scanning.core.types import KeyPair
+from scanning.core.vault_names import halves_of
 from tests.fakes import FakeVault
 
 A = KeyPair("access-a", "secret-a")
@@ -116,7 +117,7 @@ def test_a_missing_pair_is_named_and_nothing_else_is(snapshot):
 
 
 def test_an_empty_vault_may_be_the_wrong_one(snapshot, vault):
-    vault.delete("A")
+    vault.delete_many(halves_of("A"))
     with pytest.raises(CredentialMissing, match="nor any other: is it the right vault"):
         snapshot.get("A")
 
@@ -309,7 +310,7 @@ def test_a_pair_that_was_deleted_and_that_nobody_asks_for_is_no_trouble(
 ):
     vault.write("B", B)
     snapshot.get("B")
-    vault.delete("B")
+    vault.delete_many(halves_of("B"))
     clock.now += FRESH_S + 1
     assert snapshot.get("A") == A
     assert caplog.messages == []
@@ -318,7 +319,7 @@ def test_a_pair_that_was_deleted_and_that_nobody_asks_for_is_no_trouble(
 def test_names_that_came_back_and_went_again_are_said_again(snapshot, vault, clock, caplog):
     snapshot.get("A")
     for _ in range(2):
-        vault.delete("A")
+        vault.delete_many(halves_of("A"))
         clock.now += FRESH_S + 1
         snapshot.get("A")
         vault.write("A", A)
@@ -378,10 +379,10 @@ def test_keys_that_stay_wrong_do_not_have_the_vault_read_all_the_time(snapshot, 
 
 def test_half_a_rotation_is_survived(snapshot, vault, clock):
     snapshot.get("A")
-    vault.write_secret("A_ACCESS_KEY", NEW.access_key)
+    vault.write_many({"A_ACCESS_KEY": NEW.access_key})
     half = snapshot.reload().get("A")
     assert half == KeyPair(NEW.access_key, A.secret_key)
-    vault.write_secret("A_SECRET_KEY", NEW.secret_key)
+    vault.write_many({"A_SECRET_KEY": NEW.secret_key})
     clock.now += 5
     assert snapshot.reload().get("A") == NEW
 
@@ -413,7 +414,7 @@ def test_the_age_is_that_of_the_last_answer(snapshot, vault, clock):
 
 
 def test_a_snapshot_of_nothing_has_an_age_too(snapshot, vault):
-    vault.delete("A")
+    vault.delete_many(halves_of("A"))
     with pytest.raises(CredentialMissing):
         snapshot.get("A")
     assert snapshot.age_s() == 0

@@ -1,0 +1,120 @@
+"""What goes wrong at an S3 server: each fault spoils a right answer in its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping
+
+STALL_S: Final = 4.0  # longer than the read time-out of the hosts
+SLOW_S: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``announced`` is the Content-Length, if it is not the body's.
+
+    ``sent`` is how much goes out of a body that is not sent whole (-1: not even the head); then
+    the connection ends, by a ``reset`` or in order.
+    """
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    delay_s: float = 0.0
+    announced: int | None = None
+    sent: int | None = None
+    reset: bool = False
+
+
+def error(status: int, code: str, more: str = "", **headers: str) -> Answer:
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message></Message>'
+        f"{more}<RequestId>tx0</RequestId></Error>"
+    )
+    return Answer(status, body.encode(), tuple(headers.items()))
+
+
+def _cut(answer: Answer, dice: random.Random) -> Answer:
+    """Fewer bytes than announced, then the end of the connection."""
+    return replace(answer, sent=dice.randrange(max(1, len(answer.body))))
+
+
+def _cut_xml(answer: Answer, dice: random.Random) -> Answer:
+    """A body that is cut short, and a length that says so."""
+    return replace(answer, body=answer.body[: dice.randrange(max(1, len(answer.body)))])
+
+
+def _reset_inside(answer: Answer, dice: random.Random) -> Answer:
+    return replace(_cut(answer, dice), reset=True)
+
+
+FAULTS: Final[Mapping[str, Callable[[Answer, random.Random], Answer]]] = {
+    "slow_down": lambda *_: error(503, "SlowDown"),
+    "too_many": lambda *_: error(429, "TooManyRequests"),
+    "failed": lambda *_: error(500, "InternalError"),
+    "bad_gateway": lambda *_: Answer(502, b"<html><body>Bad Gateway</body></html>"),
+    "error_under_200": lambda *_: error(200, "InternalError"),
+    "page_under_200": lambda *_: Answer(200, b"<html><body>Under maintenance</body></html>"),
+    "nothing_under_200": lambda *_: Answer(200, b""),
+    "stall": lambda answer, _: replace(answer, delay_s=STALL_S),
+    "slow": lambda answer, _: replace(answer, delay_s=SLOW_S),
+    "reset": lambda answer, _: replace(answer, sent=-1, reset=True),
+    "hang_up": lambda answer, _: replace(answer, sent=-1),
+    "reset_inside": _reset_inside,
+    "cut": _cut,
+    "cut_xml": _cut_xml,
+}
+# These stay until somebody changes something, so a scanner may look away for long.
+PERMANENT: Final[Mapping[str, Callable[[Answer, random.Random], Answer]]] = {
+    "redirect": lambda *_: error(
+        301, "PermanentRedirect", "<Endpoint>elsewhere.example.com</Endpoint>"
+    ),
+    "redirect_once": lambda *_: error(
+        307, "TemporaryRedirect", Location="http://elsewhere.example.com/"
+    ),
+    "forbidden": lambda *_: error(403, "AccessDenied"),
+    "no_such_bucket": lambda *_: error(404, "NoSuchBucket"),
+}
+# These are in how a listing is cut into pages, and no errors.
+SHAPES: Final = ("short_page", "empty_page", "other_style")
+
+
+class Dice:
+    """Draws the faults of one endpoint. Rates are shares of all requests, by name."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self._rates: dict[str, float] = {}
+        self.drawn: dict[str, int] = {}
+
+    def set(self, rates: Mapping[str, float]) -> None:
+        unknown = rates.keys() - FAULTS.keys() - PERMANENT.keys() - set(SHAPES)
+        if unknown:
+            raise KeyError(f"no such faults: {sorted(unknown)}")
+        self._rates = dict(rates)
+
+    def shape(self) -> str:
+        """How this listing is shaped; "" as it should be."""
+        return self._draw(SHAPES)
+
+    def spoil(self, answer: Answer) -> Answer:
+        name = self._draw((*FAULTS, *PERMANENT))
+        fault = FAULTS.get(name) or PERMANENT.get(name)
+        return fault(answer, self._dice) if fault else answer
+
+    def below(self, number: int) -> int:
+        return self._dice.randrange(number)
+
+    def _draw(self, names: tuple[str, ...]) -> str:
+        rates = self._rates  # one moment of it: it is replaced whole
+        drawn = self._dice.random()
+        for name in names:
+            drawn -= rates.get(name, 0.0)
+            if drawn < 0:
+                self.drawn[name] = self.drawn.get(name, 0) + 1
+                return name
+        return ""

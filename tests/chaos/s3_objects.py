@@ -1,0 +1,136 @@
+"""Buckets in memory, and their listings as S3 servers write them."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right, insort
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, quote_from_bytes, unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MOST_KEYS: Final = 1000
+_AFTER_ALL: Final = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a server writes a listing; the same objects, other bytes."""
+
+    quote: str
+    safe_in_keys: str
+    truncated_first: bool
+
+
+# What Ceph's gateway does, and what MinIO does.
+STYLES: Final = (
+    Style("&quot;", "", truncated_first=True),
+    Style("&#34;", "/", truncated_first=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object from now on; without ``etag`` there is none."""
+
+    bucket: str
+    key: str
+    etag: str | None
+    modified_ms: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """One object; ``rows`` are its listing entries, by style."""
+
+    etag: str
+    size: int
+    rows: tuple[bytes, ...]
+
+
+class Bucket:
+    """Objects in key order. Safe for threads: a page shows one moment."""
+
+    def __init__(self) -> None:
+        self._keys: list[str] = []
+        self._objects: dict[str, Object] = {}
+        self._lock = threading.Lock()
+
+    def change(self, change: Change) -> None:
+        if change.etag is None:
+            self._delete(change.key)
+            return
+        rows = tuple(_row(change, style) for style in STYLES)
+        with self._lock:
+            if change.key not in self._objects:
+                insort(self._keys, change.key)
+            self._objects[change.key] = Object(change.etag, change.size, rows)
+
+    def _delete(self, key: str) -> None:
+        with self._lock:
+            if self._objects.pop(key, None) is not None:
+                del self._keys[bisect_left(self._keys, key)]
+
+    def get(self, key: str) -> Object | None:
+        return self._objects.get(key)
+
+    def page(self, asked: Page, *, style: int) -> bytes:
+        """The body of one answer to ListObjectsV2."""
+        with self._lock:
+            first = max(
+                bisect_left(self._keys, asked.prefix),
+                bisect_right(self._keys, asked.after) if asked.after else 0,
+            )
+            end = bisect_right(self._keys, asked.prefix + _AFTER_ALL)
+            shown = self._keys[first : min(first + asked.most, max(first, end))]
+            rows = [self._objects[key].rows[style] for key in shown]
+        last = shown[-1] if shown else asked.after
+        return _body(rows, last, STYLES[style], more=first + len(shown) < end)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which keys are asked for."""
+
+    prefix: str
+    after: str
+    most: int
+
+
+def _row(change: Change, style: Style) -> bytes:
+    seconds, milliseconds = divmod(change.modified_ms, 1000)
+    moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return (
+        f"<Contents><Key>{quote(change.key, safe=style.safe_in_keys)}</Key>"
+        f"<LastModified>{moment}.{milliseconds:03}Z</LastModified>"
+        f"<ETag>{style.quote}{change.etag}{style.quote}</ETag><Size>{change.size}</Size>"
+        f"<StorageClass>STANDARD</StorageClass></Contents>"
+    ).encode()
+
+
+def _body(rows: Iterable[bytes], last: str, style: Style, *, more: bool) -> bytes:
+    token = b""
+    if more:
+        token = b"<NextContinuationToken>%b</NextContinuationToken>" % token_after(last).encode()
+    truncated = b"<IsTruncated>%b</IsTruncated>" % (b"true" if more else b"false") + token
+    entries = b"".join(rows)
+    parts = (truncated, entries) if style.truncated_first else (entries, truncated)
+    return (
+        b'<?xml version="1.0" encoding="UTF-8"?>'
+        b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        b"<Name>chaos</Name><Prefix></Prefix><EncodingType>url</EncodingType>%b%b"
+        b"</ListBucketResult>"
+    ) % parts
+
+
+def token_after(key: str) -> str:
+    """A continuation token, which says nothing to anybody but ``key_of``."""
+    return "t" + quote_from_bytes(key.encode()[::-1], safe="")
+
+
+def key_of(token: str) -> str:
+    return unquote(token[1:], encoding="latin-1").encode("latin-1")[::-1].decode()
