@@ -27,8 +27,11 @@ def start(redis_server, tmp_path) -> Iterator[Start]:
     started: list[Program] = []
 
     def run(program: str, name: str) -> Program:
+        log = tmp_path / name
+        with log.open("a", encoding="utf-8") as output:
+            output.write("\n")  # the run before may have been killed within its line
         command = [EXAMPLES / program, redis_server.url, name]
-        started.append(Program(command, log=tmp_path / name, environ={}))
+        started.append(Program(command, log=log, environ={}))
         return started[-1]
 
     yield run
