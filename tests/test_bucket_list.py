@@ -1,6 +1,7 @@
 """The operator's list of buckets: what it shows, its filters and its actions."""
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def test_the_list_says_how_each_bucket_is(operator, bucket):
         last_error="media-in: 403 <AccessDenied>",
         last_error_class="AccessDenied",
         object_count=4711,
-        last_scan_at=timezone.now(),
+        last_scan_at=timezone.now() - timedelta(hours=5, minutes=30),
         notifications_enabled=False,
     )
 
@@ -68,7 +69,7 @@ def test_the_list_says_how_each_bucket_is(operator, bucket):
     assert "<title>Buckets · bucketwatch</title>" in text(page)
     assert cell(page, "state") == "failing"
     assert cell(page, "objects") == "4,711"
-    assert cell(page, "last_scan") == "0 s ago"
+    assert cell(page, "last_scan") == "5 h ago"
     assert cell(page, "notify") == "off"
     assert cell(page, "error") == "the key pair may not list the bucket"
     assert 'title="media-in: 403 &lt;AccessDenied&gt;"' in text(page)
@@ -77,18 +78,18 @@ def test_the_list_says_how_each_bucket_is(operator, bucket):
 @pytest.mark.parametrize(
     ("due_in", "is_running", "state", "says"),
     [
-        pytest.param(3600, False, "on time", "in 1 h", id="later"),
+        pytest.param(12.5 * 3600, False, "on time", "in 12 h", id="later"),
         pytest.param(-1, False, "on time", "due now", id="due"),
         pytest.param(-1, True, "on time", "scanning now", id="running"),
-        pytest.param(-3600, True, "on time", "scanning now", id="running-for-long"),
-        pytest.param(-3600, False, "late", "1 h overdue", id="late"),
+        pytest.param(-12.5 * 3600, True, "on time", "scanning now", id="running-for-long"),
+        pytest.param(-12.5 * 3600, False, "late", "12 h overdue", id="late"),
     ],
 )
 def test_the_list_says_when_a_bucket_is_scanned_next(
     operator, store, bucket, due_in, is_running, state, says
 ):
     Bucket.objects.update(last_scan_at=timezone.now())
-    schedule(store, bucket, at=time.time() + due_in + 0.4)
+    schedule(store, bucket, at=time.time() + due_in)
     if is_running:
         store.zadd(keys.running(bucket.region), {bucket.name: time.time() + 60})
 

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def test_the_overview_says_how_the_bucket_is(operator, store, bucket):
         notifications_enabled=False,
     )
     store.sadd(keys.REGIONS, bucket.region)
-    store.zadd(keys.due(bucket.region), {bucket.name: time.time() + 3600.5})
+    store.zadd(keys.due(bucket.region), {bucket.name: time.time() + 12.5 * 3600})
     store.hset(keys.events_of_day(int(time.time() // 86400)), "media-in", 12)
 
     page = text(operator.get(url(bucket)))
@@ -92,7 +93,7 @@ def test_the_overview_says_how_the_bucket_is(operator, store, bucket):
         "Objects 4,711",
         "Events today 12",
         "Duration 250 ms",
-        "Next scan in 1 h",
+        "Next scan in 12 h",
         "Polling interval 1 min (default)",
         "Keys beginning with “in/”",
         "Notifications off: what changes is not announced",
@@ -124,11 +125,13 @@ def test_recent_notifications_are_those_of_the_bucket(operator, store, bucket):
 
 def test_a_failing_bucket_says_why_and_what_to_do(operator, store, bucket):
     Bucket.objects.update(
-        last_error="media-in: 403", last_error_class="AccessDenied", last_error_at=timezone.now()
+        last_error="media-in: 403",
+        last_error_class="AccessDenied",
+        last_error_at=timezone.now() - timedelta(hours=5, minutes=30),
     )
     page = text(operator.get(url(bucket)))
     assert "The key pair may not list the bucket" in page
-    assert "media-in: 403 (0 s ago)" in page
+    assert "media-in: 403 (5 h ago)" in page
     assert "Next step: Give the key read access to the bucket" in page
 
 

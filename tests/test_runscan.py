@@ -282,7 +282,7 @@ def test_full_waits_for_nobody_longer_than_it_is_told(runscan, bucket, store):
 
 def test_it_waits_for_a_worker_and_says_so(runscan, bucket, store):
     name = bucket("key")
-    store.zadd(keys.running(REGION), {name: time.time() + 0.5})
+    store.zadd(keys.running(REGION), {name: time.time() + 2})
     ran = runscan(name)
     assert ran.status == 0
     assert ran.err == (
