@@ -184,7 +184,7 @@ class Stack:
     def start_redis(self) -> None:
         for name in self.nodes:
             self.start_node(name)
-        eventually(self._can_fail_over, timeout=60)
+        eventually(self._can_fail_over)
 
     def start_node(self, name: str) -> None:
         """Start a data node or a sentinel, by the entry point and with the files of Compose."""
@@ -292,7 +292,7 @@ class Postgres:
                 cwd=self.directory,
                 stderr=log,
             )
-        eventually(lambda: self._make_database(password), timeout=60)
+        eventually(lambda: self._make_database(password))
 
     def _make_database(self, password: str) -> bool:
         try:

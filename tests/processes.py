@@ -91,7 +91,7 @@ def children_of(pid: int) -> list[int]:
     return children
 
 
-def all_gone(tree: set[tuple[int, int]], *, timeout: float = 20) -> None:
+def all_gone(tree: set[tuple[int, int]], *, timeout: float = 60) -> None:
     """Wait until none of these processes runs."""
 
     def none_left() -> bool:

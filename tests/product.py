@@ -99,7 +99,7 @@ class Product(Installation, Program):
                 return bool(answer.status == 200)
             return False
 
-        eventually(ready, timeout=60)
+        eventually(ready)
 
     def stop(self) -> None:
         tree = self.tree()

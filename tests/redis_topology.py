@@ -161,9 +161,9 @@ class RedisTopology:
         for node in self.nodes:
             node.start()
         # A sentinel that sees the master without replicas looks again only after 10 s.
-        eventually(self._replicas_are_in_step, timeout=60)
+        eventually(self._replicas_are_in_step)
         self.start_sentinels()
-        eventually(self._can_fail_over, timeout=60)
+        eventually(self._can_fail_over)
 
     def stop(self) -> None:
         """End all of it at once, the sentinels first: nobody is to fail over now."""
@@ -186,7 +186,7 @@ class RedisTopology:
         """
         self.wait_for_master(other_than=node)
         node.start()
-        eventually(lambda: node.role() == "slave", timeout=60)
+        eventually(lambda: node.role() == "slave")
 
     def stop_sentinels(self) -> None:
         for sentinel in self.sentinels:

@@ -98,12 +98,12 @@ def test_killing_a_safe_consumer_again_and_again_loses_nothing(start, store):
     kills = 4
     for kill in range(1, kills + 1):
         consumer = start("safe_consumer.py", "first")
-        eventually(partial(has_printed, consumer, kill * 300), timeout=60, interval=0.001)
+        eventually(partial(has_printed, consumer, kill * 300), interval=0.001)
         consumer.signal(signal.SIGKILL)
     assert len(printed(consumer)) < len(wanted), "killed in the middle"
 
     consumer = start("safe_consumer.py", "first")
-    eventually(lambda: printed(consumer)[-1] == wanted[-1], timeout=60)
+    eventually(lambda: printed(consumer)[-1] == wanted[-1])
     eventually(lambda: not store.exists(IN_HAND))
     worked_on = printed(consumer)
     assert list(dict.fromkeys(worked_on)) == wanted
@@ -124,5 +124,5 @@ def test_several_safe_consumers_share_the_work(start, store):
     wanted = {f"e{number}" for number in range(500)}
     consumers = [start("safe_consumer.py", name) for name in ("first", "second", "third")]
     push(store, *wanted)
-    eventually(lambda: set(chain(*map(printed, consumers))) == wanted, timeout=60)
+    eventually(lambda: set(chain(*map(printed, consumers))) == wanted)
     assert sum(len(printed(consumer)) for consumer in consumers) == len(wanted)

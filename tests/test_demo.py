@@ -62,7 +62,7 @@ class Demo(Program):
             assert not missing, f"{missing} not in: {self.output()}"
             return True
 
-        eventually(all_printed, timeout=60)
+        eventually(all_printed)
 
     def wait_until_all_buckets_were_scanned(self) -> None:
         def scanned() -> bool:
@@ -70,7 +70,7 @@ class Demo(Program):
                 last = [client.get(f"linode:objstore:last_scan:{b.name}") for b in BUCKETS]
             return all(at is not None and float(at) > self.started_at for at in last)
 
-        eventually(scanned, timeout=60)
+        eventually(scanned)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_killed_demo_leaves_no_process_and_the_next_one_goes_on(start):
     demo.wait_until_all_buckets_were_scanned()
     tree = demo.tree()
     demo.signal(signal.SIGKILL)
-    all_gone(tree, timeout=30)
+    all_gone(tree)
 
     demo = start()
     way_in = demo.way_in()
@@ -197,7 +197,7 @@ def test_a_second_signal_ends_the_demo_at_once(start):
     demo.process.send_signal(signal.SIGINT)
     eventually(lambda: "Stopping" in demo.output(), 20)
     assert demo.signal(signal.SIGINT) in {0, 128 + signal.SIGINT}
-    all_gone(tree, timeout=20)
+    all_gone(tree)
 
 
 @pytest.mark.timeout(400)
@@ -206,7 +206,7 @@ def test_the_demo_ends_with_the_make_that_started_it(start):
     demo.way_in()
     tree = demo.tree()
     demo.signal(signal.SIGKILL)
-    all_gone(tree, timeout=30)
+    all_gone(tree)
     assert "Stopped." in demo.output()
 
 

@@ -191,7 +191,7 @@ def test_its_services_watch_a_bucket_survive_a_failover_and_stop_in_time(stack, 
     programs = [stack.start(name) for name in ("web", "monitor", "workers")]
     eventually(lambda: ready(stack), timeout=90)
     # A master waits for seconds before it sends replicas its data, so they are not online at once.
-    eventually(lambda: ask(stack, "/ready")["warnings"] == [], timeout=60)
+    eventually(lambda: ask(stack, "/ready")["warnings"] == [])
     health = [sys.executable, *SERVICES["web"].get("healthcheck", {}).get("test", [])[1:]]
     assert len(health) == 1  # the image's own: tests/test_dockerfile.py
 
@@ -207,13 +207,13 @@ def test_its_services_watch_a_bucket_survive_a_failover_and_stop_in_time(stack, 
     }
     ask(stack, "/api/buckets/add", added, token)
     s3_server.put(bucket, "before.txt")
-    eventually(lambda: announced(stack, "before.txt"), timeout=60)
+    eventually(lambda: announced(stack, "before.txt"))
 
     first = stack.master()
     stack.kill_node(first)
-    eventually(lambda: stack.master() != first, timeout=60)
+    eventually(lambda: stack.master() != first)
     s3_server.put(bucket, "after.txt")
-    eventually(lambda: announced(stack, "after.txt"), timeout=60)
+    eventually(lambda: announced(stack, "after.txt"))
     stack.start_node(first)
 
     for program in programs:

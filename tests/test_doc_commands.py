@@ -84,7 +84,7 @@ class Terminal:
             process = self._staying.pop()
             tree = descendants(process.pid)
             os.killpg(process.pid, signal.SIGINT)
-            all_gone(tree, timeout=60)
+            all_gone(tree)
             process.wait()
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ def run_until(monkeypatch, condition: Callable[[], bool]) -> None:
         run(monkeypatch, 0.5)
         return condition()
 
-    eventually(done, timeout=60)
+    eventually(done)
 
 
 def names(prefix: str, number: int) -> list[str]:

@@ -96,7 +96,7 @@ def test_a_scan_of_many_commits_loses_and_repeats_nothing(topology, workers, wat
     bucket = watched(*(f"key-{number:03}" for number in range(OBJECTS)))
     workers()
     with topology.client() as master:
-        eventually(lambda: commits(master, bucket) >= 5, timeout=60)
+        eventually(lambda: commits(master, bucket) >= 5)
         assert commits(master, bucket) < OBJECTS // A_PAGE  # it is still at it
     with fail_over(topology).client() as master:
         eventually(lambda: scanned_since(master, bucket, 0), timeout=90)
@@ -111,7 +111,7 @@ def test_claims_and_short_scans_go_on_and_every_change_is_announced_once(
     for _ in range(2):
         workers()
     with topology.client() as master:
-        eventually(lambda: all(scanned_since(master, b, 0) for b in buckets), timeout=60)
+        eventually(lambda: all(scanned_since(master, b, 0) for b in buckets))
     killed = topology.kill_master()
     for bucket in buckets:
         s3_server.put(bucket.name, "meanwhile")

@@ -68,15 +68,15 @@ def leader(store: redis.Redis) -> int:
 
 def test_a_standby_takes_over_from_a_leader_that_was_killed(start, store):
     first = start("--no-workers")
-    eventually(lambda: leader(store) == first.process.pid, timeout=60)
+    eventually(lambda: leader(store) == first.process.pid)
     second = start("--no-workers")
-    eventually(lambda: "this monitor stands by for another" in second.output(), timeout=60)
+    eventually(lambda: "this monitor stands by for another" in second.output())
 
     first.signal(signal.SIGKILL)
 
     assert 0 < store.pttl(keys.LEADER) <= module.LEADER_LEASE_S * 1000
     assert module.LEADER_LEASE_S + module.TICK_S < 10
-    eventually(lambda: leader(store) == second.process.pid, timeout=30)
+    eventually(lambda: leader(store) == second.process.pid)
     eventually(lambda: "this monitor schedules" in second.output())  # said after it is so
 
 
@@ -111,6 +111,6 @@ def hung(
     keys_ = {"access_key": "id", "secret_key": "secret"}
     installation.call(f"services.add_bucket(**{given | keys_!r})")
     monitor = start()
-    eventually(lambda: s3.asked, timeout=60)
+    eventually(lambda: s3.asked)
     assert store.zcard(keys.running(REGION)) == 1
     return monitor

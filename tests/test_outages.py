@@ -35,7 +35,7 @@ class Site:
         self.product.wait_until_ready()
         self.s3.put(self.bucket, "first")
         self.product.add(self.bucket, self.s3)
-        eventually(lambda: self.announced() == ["first"], timeout=60)
+        eventually(lambda: self.announced() == ["first"])
 
     def announced(self) -> list[str]:
         with self.store.client() as client:
@@ -65,7 +65,7 @@ class Site:
             return refusal.code
 
     def says(self, text: str) -> None:
-        eventually(lambda: text in self.product.output(), timeout=60)
+        eventually(lambda: text in self.product.output())
 
     def close(self) -> None:
         self.product.clear_away()
@@ -92,7 +92,7 @@ def test_while_redis_is_away_everything_waits_and_then_goes_on(site, s3_server):
     assert site.status_of("/ready") == 503
 
     site.store.start()
-    eventually(lambda: site.announced() == ["first", "meanwhile"], timeout=60)
+    eventually(lambda: site.announced() == ["first", "meanwhile"])
     site.product.wait_until_ready()
     assert site.product.process.poll() is None
     assert {pid for pid, _ in tree} == {pid for pid, _ in site.product.tree()}
@@ -101,13 +101,13 @@ def test_while_redis_is_away_everything_waits_and_then_goes_on(site, s3_server):
 
 
 def test_while_the_database_is_locked_scanning_goes_on_and_the_status_catches_up(site, s3_server):
-    eventually(site.commit_is_remembered, timeout=60)
+    eventually(site.commit_is_remembered)
     connection = sqlite3.connect(site.database, timeout=60, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")
         for number in range(3):
             s3_server.put(site.bucket, f"meanwhile-{number}")
-            eventually(partial(site.has_announced, f"meanwhile-{number}"), timeout=60)
+            eventually(partial(site.has_announced, f"meanwhile-{number}"))
         [[before]] = connection.execute("SELECT last_scan_at FROM buckets_bucket").fetchall()
     finally:
         connection.execute("ROLLBACK")
@@ -116,7 +116,7 @@ def test_while_the_database_is_locked_scanning_goes_on_and_the_status_catches_up
         [[now]] = connection.execute("SELECT last_scan_at FROM buckets_bucket").fetchall()
         return bool(now > before)
 
-    eventually(has_caught_up, timeout=60)
+    eventually(has_caught_up)
     connection.close()
     assert len(site.announced()) == 4
     assert "Traceback" not in site.product.output()
@@ -126,22 +126,22 @@ def test_while_the_database_is_locked_scanning_goes_on_and_the_status_catches_up
     ("choice", "expected"), [("announce", ["first", "meanwhile"]), ("baseline", [])]
 )
 def test_a_redis_that_was_emptied_floods_nobody(site, s3_server, choice, expected):
-    eventually(site.commit_is_remembered, timeout=60)
+    eventually(site.commit_is_remembered)
     with site.store.client() as client:
         client.flushall()
         s3_server.put(site.bucket, "meanwhile")
         site.says("Redis forgot what was known of 1 buckets")
-        eventually(lambda: client.get(keys.TRUSTED) == "checked", timeout=60)
-        eventually(lambda: site.lost_since() == "True", timeout=60)
+        eventually(lambda: client.get(keys.TRUSTED) == "checked")
+        eventually(lambda: site.lost_since() == "True")
         assert client.llen(QUEUE) == 0
 
         site.product.call(
             "services.resume_after_loss("
             f"buckets=[selectors.bucket_named({site.bucket!r})], choice={choice!r})"
         )
-        eventually(lambda: client.get(keys.last_scan(site.bucket)), timeout=60)
+        eventually(lambda: client.get(keys.last_scan(site.bucket)))
         assert site.announced() == expected
         s3_server.put(site.bucket, "later")
-        eventually(lambda: site.announced() == sorted([*expected, "later"]), timeout=60)
+        eventually(lambda: site.announced() == sorted([*expected, "later"]))
     site.product.signal(signal.SIGTERM)
     assert "Traceback" not in site.product.output()

@@ -107,8 +107,8 @@ def test_a_bucket_is_added_mirrored_scanned_and_its_status_stored(product, store
     s3_server.put(name, "key")
     product.add(name, s3_server)
     with store.client() as client:
-        eventually(lambda: announced(client, name) == ["key"], timeout=60)
-    eventually(lambda: last_scan(product, name) != "None", timeout=60)
+        eventually(lambda: announced(client, name) == ["key"])
+    eventually(lambda: last_scan(product, name) != "None")
 
 
 def test_what_several_people_save_at_once_is_all_kept_and_mirrored(product, store):
@@ -124,9 +124,9 @@ def test_what_several_people_save_at_once_is_all_kept_and_mirrored(product, stor
             assert all(client.exists(keys.config(f"more-{number}")) for number in range(5))
             return True
 
-        eventually(mirrored, timeout=30)
+        eventually(mirrored)
     waiting = "from buckets.models import Outbox; print(Outbox.objects.count())"
-    eventually(lambda: product.call(waiting).strip() == "0", timeout=60)
+    eventually(lambda: product.call(waiting).strip() == "0")
 
 
 def test_while_it_is_stopped_scanning_goes_on_and_the_status_catches_up(
@@ -134,16 +134,16 @@ def test_while_it_is_stopped_scanning_goes_on_and_the_status_catches_up(
 ):
     name = s3_server.bucket()
     product.add(name, s3_server)
-    eventually(lambda: last_scan(product, name) != "None", timeout=60)
+    eventually(lambda: last_scan(product, name) != "None")
     before = last_scan(product, name)
     database.stop()
     try:
         s3_server.put(name, "meanwhile")
         with store.client() as client:
-            eventually(lambda: announced(client, name) == ["meanwhile"], timeout=60)
+            eventually(lambda: announced(client, name) == ["meanwhile"])
         assert "database" in ready(product)["error"]
     finally:
         database.start()
     product.wait_until_ready()
-    eventually(lambda: last_scan(product, name) > before, timeout=60)
+    eventually(lambda: last_scan(product, name) > before)
     assert product.process.poll() is None

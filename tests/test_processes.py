@@ -135,14 +135,14 @@ def test_the_monitor_finds_new_regions_survives_kills_and_leaves_nothing_behind(
     with site.store.client() as client:
         site.product.wait_until_ready()
         site.add(name, "a-region-never-seen")
-        eventually(lambda: announced(client) == [(name, "first")], timeout=10)
+        eventually(lambda: announced(client) == [(name, "first")])
 
         for victim in (site.worker, site.guard, site.workers_parent):
             site.look()
             os.kill(victim(), signal.SIGKILL)
             expected = (name, f"after the kill of the {victim.__name__}")
             s3_server.put(*expected)
-            eventually(partial(has_announced, client, expected), timeout=25)
+            eventually(partial(has_announced, client, expected))
             eventually(site.only_the_tree_runs)
 
         site.stop()
@@ -163,8 +163,8 @@ def test_the_documented_example_runs_and_can_be_stopped_while_redis_is_away(tmp_
     environ = {"DATA_DIR": str(tmp_path), "PORT": str(free_port()), "HOST": LOOPBACK}
     program = Program(["-c", example], log=tmp_path / "log", environ=environ)
     try:
-        eventually(lambda: "workers wait for Redis" in program.output(), timeout=30)
-        eventually(lambda: "scheduling waits" in program.output(), timeout=30)
+        eventually(lambda: "workers wait for Redis" in program.output())
+        eventually(lambda: "scheduling waits" in program.output())
         tree = program.tree()
         program.process.send_signal(signal.SIGTERM)
         assert program.process.wait(15) == 0, program.output()

@@ -39,10 +39,10 @@ def test_the_documented_rights_are_enough(guarded, tmp_path: Path, s3_server: Te
         try:
             product.wait_until_ready()
             product.add(name, s3_server)
-            eventually(lambda: [event["key"] for event in queued(client)] == ["key"], timeout=30)
+            eventually(lambda: [event["key"] for event in queued(client)] == ["key"])
             product.manage("reconcile")
             product.call(f"services.delete_bucket(bucket=selectors.bucket_named({name!r}))")
-            eventually(lambda: not client.keys(f"*{name}:*"), timeout=30)
+            eventually(lambda: not client.keys(f"*{name}:*"))
             product.stop()
         finally:
             product.clear_away()

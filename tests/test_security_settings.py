@@ -53,7 +53,7 @@ class Web(Program):
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     server = Web(tmp_path_factory.mktemp("web"))
     try:
-        eventually(server.answers, timeout=60)
+        eventually(server.answers)
         yield server
     finally:
         server.clear_away()

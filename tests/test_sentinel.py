@@ -127,7 +127,7 @@ def test_the_direct_connection_is_left_when_a_sentinel_answers_again(
     connection = connect(**topology.settings() | {"port": redis_server.port}, patience_s=20)
     assert port_of(connection) == redis_server.port
     topology.start_sentinels()
-    eventually(lambda: port_of(connection) == topology.nodes[0].port, timeout=30)
+    eventually(lambda: port_of(connection) == topology.nodes[0].port)
     assert connection.health().sentinel == "ok"
 
 
@@ -153,7 +153,7 @@ def test_a_master_that_the_sentinels_left_is_left_without_an_error(
         with sentinel.client() as client:
             client.sentinel_remove(MASTER_NAME)
             client.sentinel_monitor(MASTER_NAME, LOOPBACK, redis_server.port, 2)
-    eventually(lambda: port_of(connection) == redis_server.port, timeout=30)
+    eventually(lambda: port_of(connection) == redis_server.port)
     assert topology.nodes[0].role() == "master"
 
 

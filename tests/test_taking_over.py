@@ -69,7 +69,7 @@ class Rehearsal:
             last = [float(self.client.get(keys.last_scan(name)) or 0) for name in names]
             return all(at > seconds + 1 for at in last)
 
-        eventually(scanned, timeout=60)
+        eventually(scanned)
 
     def stop(self) -> None:
         assert self.running

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], timeout: float = 15, *, interval: float = 0.05) -> T:
+def eventually(condition: Callable[[], T], timeout: float = 60, *, interval: float = 0.05) -> T:
     """Call ``condition`` until its answer is truthy, and return that answer.
 
     An AssertionError counts as "not yet"; at the deadline the last one is raised.
