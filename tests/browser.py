@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Error, Page, expect, sync_playwright
+
+PATIENCE_MS = 60_000  # a busy machine; what is as it should be waits for nothing
+expect.set_options(timeout=PATIENCE_MS)
 
 ARGUMENTS = [
     "--no-sandbox",  # root in a container may not make one
@@ -41,7 +44,7 @@ def new_page(
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE_MS)
         yield page
         browser.close()
 
@@ -51,4 +54,7 @@ def log_in(page: Page, url: str, username: str, password: str) -> None:
     page.fill("#id_username", username)
     page.fill("#id_password", password)
     page.click("input[type=submit]")
-    page.wait_for_selector("#user-tools .menu")
+    try:
+        page.wait_for_selector("#user-tools .menu")
+    except Error as exc:
+        raise AssertionError(f"{page.url} shows: {page.inner_text('body')}") from exc

@@ -12,7 +12,6 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.browser, pytest.mark.processes, pytest.mark.timeout(300)]
 
 QUEUE = "linode:notifications:queue"
-PATIENCE_MS = 40_000
 
 
 @pytest.fixture(params=[1280, 390])
@@ -21,7 +20,6 @@ def page(request) -> Iterator[Page]:
     if executable is None:
         pytest.skip("NO BROWSER TESTS: no chromium runs here (apt-get install chromium)")
     with new_page(executable, width=request.param) as page:
-        expect.set_options(timeout=PATIENCE_MS)
         yield page
 
 
