@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from django.db.models import Count, F, Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
+from django.utils.text import capfirst
 
 from buckets import selectors, words
 from buckets.advice import advice
@@ -138,7 +139,7 @@ def _redis_at_risk() -> Iterator[Attention]:
             Kind.REDIS_AT_RISK,
             "Redis may lose data",
             f"{reason}.",
-            f"{words.capital(next_step)}.",
+            f"{capfirst(next_step)}.",
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.text import capfirst
 
 from buckets import badges, charts, selectors, words
 from buckets.advice import advice
@@ -108,7 +109,7 @@ def _callout(bucket: Bucket, state: State) -> Callout | None:
         case State.FAILING:
             about = advice(bucket.last_error_class)
             since = f" ({words.ago(bucket.last_error_at)})" if bucket.last_error_at else ""
-            return Callout(words.capital(about.meaning), bucket.last_error + since, about.next_step)
+            return Callout(capfirst(about.meaning), bucket.last_error + since, about.next_step)
         case State.LOST:
             return Callout(
                 "Redis forgot what was known of it",

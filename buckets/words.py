@@ -96,11 +96,6 @@ def sentence(text: str) -> str:
     return f"{text.rstrip('. ')}." if text else ""
 
 
-def capital(text: str) -> str:
-    """With a capital at its beginning."""
-    return text[:1].upper() + text[1:]
-
-
 def count(value: int, noun: str) -> str:
     """Such as "1 bucket", "5,000 buckets"."""
     return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"

@@ -78,8 +78,3 @@ def test_a_size_is_told_in_binary_units(value, said):
 def test_a_noun_follows_its_number():
     assert words.count(1, "bucket") == "1 bucket"
     assert words.count(5000, "bucket") == "5,000 buckets"
-
-
-def test_only_the_first_letter_gets_a_capital():
-    assert words.capital("the endpoint's TLS") == "The endpoint's TLS"
-    assert words.capital("") == ""

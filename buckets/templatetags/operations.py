@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django import template
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import capfirst
 
 from buckets import badges, words
 
@@ -59,4 +60,4 @@ def row_of(
 
 def _label(header: Mapping[str, Any]) -> str:
     text = str(header["text"])
-    return "" if "<" in text else words.capital(text)
+    return "" if "<" in text else capfirst(text)
