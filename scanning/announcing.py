@@ -63,8 +63,8 @@ class Announcer:
 
     def notifications(self, changes: Sequence[Change], *, now: float, sequencer: str) -> list[str]:
         """One JSON text for each change, in their order; asks HEAD where the bucket wants it."""
-        text = events.Notifications(self._bucket, now=now, sequencer=sequencer).text
-        return list(map(text, changes, self._heads(changes)))
+        write = events.Notifications(self._bucket, now=now, sequencer=sequencer)
+        return list(write.texts(changes, self._heads(changes)))
 
     def _heads(self, changes: Sequence[Change]) -> Sequence[ObjectMetadata | None]:
         if not self._bucket.fetch_metadata or not any(map(_has_metadata, changes)):

@@ -46,5 +46,5 @@ def example(**changes: Any) -> dict[str, Any]:
     state = ObjectState("5eb6", 1740830982.5, 11)
     change = Change(EventType.UPDATED, "a.txt", state, ObjectState("d41d", 1740744582.0, 0))
     head = ObjectMetadata("5eb6", "text/plain", {"by": "hand"})
-    text = events.Notifications(bucket, now=1740830986.0, sequencer="1").text(change, head)
+    [text] = events.Notifications(bucket, now=1740830986.0, sequencer="1").texts([change], [head])
     return message(text) | changes

@@ -92,7 +92,7 @@ def test_sequencers_sort_as_text_as_fences_and_commits_do_as_numbers(one, other)
 
 @given(changes, heads)
 def test_a_notification_is_what_json_writes_with_an_id_of_what_happened(change, head):
-    text = events.Notifications(BUCKET, now=NOW, sequencer="00ff").text(change, head)
+    [text] = events.Notifications(BUCKET, now=NOW, sequencer="00ff").texts([change], [head])
     assert text == json.dumps(reference(change, head), separators=(",", ":"), ensure_ascii=False)
 
 
@@ -105,7 +105,9 @@ def test_whatever_changed_is_announced_as_the_schema_says(change, head):
         kinds = (EventType.UPDATED, EventType.DELETED)
     for kind in kinds:
         changed = change._replace(event_type=kind)
-        message(events.Notifications(BUCKET, now=NOW, sequencer="00ff").text(changed, head))
+        write = events.Notifications(BUCKET, now=NOW, sequencer="00ff")
+        [text] = write.texts([changed], [head])
+        message(text)
 
 
 WRONG: dict[str, dict[str, object]] = {

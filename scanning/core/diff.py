@@ -16,12 +16,16 @@ RECENT_S = 24 * 3600
 def classify(previous: ObjectState | None, current: ObjectState, *, now: float) -> EventType | None:
     """Say what happened to one key between the last scan and this listing; None if nothing did."""
     if previous is None:
-        recent = is_recent(current.last_modified, now)
-        return EventType.CREATED if recent else EventType.DETECTED
+        return classify_new(current, now=now)
     # Inequality, never "newer": restoring an older version moves last_modified backwards.
     if (current.etag, current.last_modified) != (previous.etag, previous.last_modified):
         return EventType.UPDATED
     return None
+
+
+def classify_new(current: ObjectState, *, now: float) -> EventType:
+    """Say what happened to a key that was never seen before."""
+    return EventType.CREATED if is_recent(current.last_modified, now) else EventType.DETECTED
 
 
 def is_recent(last_modified: float, now: float) -> bool:

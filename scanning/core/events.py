@@ -12,6 +12,8 @@ from scanning.core.diff import is_recent
 from scanning.core.types import Change, EventType, ObjectMetadata, ObjectState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from scanning.core.types import BucketConfig
 
 # Created and detected are one thing in an id: which of the two is said depends on the clock.
@@ -22,40 +24,52 @@ _KINDS: Final = {
     EventType.DELETED: "deleted",
 }
 
+DELETED: Final = EventType.DELETED
 NO_METADATA = ObjectMetadata(etag="", content_type="application/octet-stream", metadata={})
 
 
 class Notifications:
     """Writes the elements of the notification queue, for the changes of one commit.
 
-    A first scan writes millions of them, so the text is put together from parts: json's encoder
-    takes several times as long for the same.
+    A first scan writes millions of them, so the text is put together from parts, in one loop:
+    json's encoder takes several times as long for the same.
     """
 
     def __init__(self, bucket: BucketConfig, *, now: float, sequencer: str) -> None:
         self._now = now
-        self._bucket = quoted_ascii(bucket.name)
         self._begin = f'{{"bucket":{quoted(bucket.name)},"key":'
         self._region = f',"region":{quoted(bucket.endpoint_host)},"etag":'
         self._detected = f',"detection_time":{now!r},"is_recent":'
         self._end = f'","sequencer":{quoted(sequencer)}'
+        # What an id is made of: the same change found twice has the same one, whoever found it
+        # and when.
+        self._identified = f"[{quoted_ascii(bucket.name)}, "
 
-    def text(self, change: Change, head: ObjectMetadata | None) -> str:
-        """One notification as JSON.
+    def texts(
+        self, changes: Iterable[Change], heads: Iterable[ObjectMetadata | None]
+    ) -> Iterator[str]:
+        """One notification as JSON for each change, in their order.
 
-        ``head`` counts only if it describes the listed object: it may have changed since.
+        Each one's head counts only if it describes the listed object: it may have changed since.
         """
-        kind, key, (etag, modified, size, _), previous = change
-        about = _ABOUT_NOTHING if head is None or head.etag != etag else _about(head)
-        recent = "true" if is_recent(modified, self._now) else "false"
-        before = "" if previous is None else _previous(previous)
-        stamp = repr(modified)
-        return (
-            f"{self._begin}{quoted(key)}{self._region}{quoted(etag)}"
-            f',"size":{size},"last_modified":{stamp},"event_type":"{kind}"'
-            f'{about}{self._detected}{recent},"retry_count":0'
-            f',"event_id":"{_event_id(self._bucket, change, stamp)}{self._end}{before}}}'
-        )
+        begin, region, detected, end = self._begin, self._region, self._detected, self._end
+        now, identified = self._now, self._identified
+        for (kind, key, (etag, modified, size, _), previous), head in zip(
+            changes, heads, strict=True
+        ):
+            about = _ABOUT_NOTHING if head is None or head.etag != etag else _about(head)
+            recent = "true" if is_recent(modified, now) else "false"
+            stamp = repr(modified)
+            before, state_before = ("", "null") if previous is None else _previous(previous)
+            state = "null" if kind is DELETED else f"[{quoted_ascii(etag)}, {stamp}]"
+            parts = f'{identified}{quoted_ascii(key)}, "{_KINDS[kind]}", {state_before}, {state}]'
+            event_id = blake2b(parts.encode(), digest_size=16).hexdigest()
+            yield (
+                f"{begin}{quoted(key)}{region}{quoted(etag)}"
+                f',"size":{size},"last_modified":{stamp},"event_type":"{kind}"'
+                f'{about}{detected}{recent},"retry_count":0'
+                f',"event_id":"{event_id}{end}{before}}}'
+            )
 
 
 def _about(head: ObjectMetadata) -> str:
@@ -66,22 +80,16 @@ def _about(head: ObjectMetadata) -> str:
 _ABOUT_NOTHING: Final = _about(NO_METADATA)
 
 
-def _previous(state: ObjectState) -> str:
+def _previous(state: ObjectState) -> tuple[str, str]:
+    """What the notification says of it, and what the id does."""
     etag, modified, size, _ = state
-    return f',"previous":{{"etag":{quoted(etag)},"size":{size},"last_modified":{modified!r}}}'
+    stamp = repr(modified)
+    return (
+        f',"previous":{{"etag":{quoted(etag)},"size":{size},"last_modified":{stamp}}}',
+        f"[{quoted_ascii(etag)}, {stamp}]",
+    )
 
 
 def sequencer(fence: int, commit: int) -> str:
     """Orders the events of one key: later commits sort after earlier ones, as text."""
     return f"{fence:016x}{commit:012x}"
-
-
-def _event_id(bucket: str, change: Change, stamp: str) -> str:
-    """The same change found twice has the same id, whoever found it and when."""
-    kind, key, current, previous = change
-    now = "null" if kind is EventType.DELETED else f"[{quoted_ascii(current.etag)}, {stamp}]"
-    before = "null"
-    if previous is not None:
-        before = f"[{quoted_ascii(previous.etag)}, {previous.last_modified!r}]"
-    parts = f'[{bucket}, {quoted_ascii(key)}, "{_KINDS[kind]}", {before}, {now}]'
-    return blake2b(parts.encode(), digest_size=16).hexdigest()

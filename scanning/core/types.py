@@ -15,6 +15,9 @@ class EventType(StrEnum):
     DETECTED = "detected"
     DELETED = "deleted"
 
+    # It equals its text, so it has the same hash; and Enum's own costs a call in Python each time.
+    __hash__ = str.__hash__
+
 
 # Of one bucket: seconds between two scans, and listings at once.
 LONGEST_INTERVAL_S: Final = 604_800
