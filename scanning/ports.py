@@ -141,6 +141,12 @@ class StateStore(Protocol):
         not follow the stored one.
         """
 
+    def begin(self, claim: Claim, commit: Commit) -> Callable[[], None]:
+        """Send a commit. What is returned waits for its end, and raises what ``commit`` raises.
+
+        It has to be called before anything else of the bucket is read or written.
+        """
+
 
 class Leases(Protocol):
     """Who scans what, and when it is due. A claim is a region's slot and a bucket's lock in one."""

@@ -2,7 +2,8 @@
 
 A *pass* covers the whole bucket. A scan goes on with the pass that an earlier one left unfinished,
 and may leave it unfinished itself when its time slice is over. Every commit is small, numbered and
-fenced, and carries how far the pass has come; so a crash anywhere costs at most one commit's work.
+fenced, and carries how far the pass has come; so a crash anywhere costs at most two commits' work:
+the next one is made ready while one is on its way.
 
 Deletions are decided when everything is listed: until then, keys that the listing does not show
 are only marked as missing in the manifest.
@@ -11,9 +12,9 @@ are only marked as missing in the manifest.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, repeat
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -23,8 +24,8 @@ from scanning.announcing import Announcer, recent
 from scanning.comparing import Comparison
 from scanning.core import events
 from scanning.core.deletions import had_second_look, is_mass
-from scanning.core.diff import classify, news_after
-from scanning.core.errors import StateDamaged, StorageUnavailable
+from scanning.core.diff import classify, classify_new, news_after
+from scanning.core.errors import BucketwatchError, StateDamaged, StorageUnavailable
 from scanning.core.listing import UnreadableListing
 from scanning.core.matching import Unchanged
 from scanning.core.rewriting import Rewriter, Rewriting, entries_after, settled
@@ -33,7 +34,7 @@ from scanning.core.types import BucketConfig, Change, EventType, Held, ObjectSta
 from scanning.ports import Commit, Position, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from scanning.core.listing import Columns
     from scanning.core.matching import Page
@@ -77,6 +78,7 @@ class Scan:
             raise StateDamaged.of(bucket.name)
         # Not the claim's: a scan under the same claim may have committed before this one began.
         self._number = self._known.commit
+        self._on_its_way: tuple[Callable[[], None], Counter[EventType]] | None = None
         self._progress = self._known.progress or Progress(began=self._clock())
         self._news_after = news_after(
             bucket,
@@ -87,7 +89,7 @@ class Scan:
 
     def run(self) -> ScanEnd:
         """Go on with the bucket's pass until it is complete or the time slice is over."""
-        with self._announcer:
+        with self._announcer, self._landing():
             entries = self._known.entries
             if not self._progress.is_listed:
                 entries = self._list(entries)
@@ -199,6 +201,7 @@ class Scan:
         return self._clock() >= self._pause_at
 
     def _load(self, segment: str) -> Columns:
+        self._land()
         at = Position(self._claim.fence, self._number)
         [columns] = self._states.load(self._bucket, [segment], at)
         return columns
@@ -224,19 +227,18 @@ class Scan:
 
     def _appeared(self, states: Mapping[str, ObjectState], now: float) -> list[Change]:
         """What there is to say of keys that were never seen before, by us at least."""
-        older = self._older_states(list(states))
         news_after = self._news_after
-        return [
-            Change(event_type, key, current, previous)
-            for (key, current), previous in zip(states.items(), older, strict=True)
-            if (previous or current.last_modified > news_after)
-            and (event_type := classify(previous, current, now=now))
-        ]
-
-    def _older_states(self, keys: Sequence[str]) -> Sequence[ObjectState | None]:
-        if keys and self._known.is_first and self._bucket.taken_over:
-            return self._states.older_states(self._bucket, keys)
-        return [None] * len(keys)
+        if self._known.is_first and self._bucket.taken_over:
+            older = self._states.older_states(self._bucket, list(states))
+            return [
+                Change(event_type, key, current, previous)
+                for (key, current), previous in zip(states.items(), older, strict=True)
+                if (previous or current.last_modified > news_after)
+                and (event_type := classify(previous, current, now=now))
+            ]
+        news = {key: state for key, state in states.items() if state.last_modified > news_after}
+        kinds = [classify_new(state, now=now) for state in news.values()]
+        return list(map(Change, kinds, news, news.values(), repeat(None)))
 
     def _commit(
         self,
@@ -267,10 +269,29 @@ class Scan:
             progress=self._progress,
             wants=self._bucket.wants if changes else "",
         )
-        self._states.commit(self._claim, commit)
+        self._land()
+        self._on_its_way = self._states.begin(self._claim, commit), counted
         self._number = number
-        for event_type, times in commit.counted.items():
+
+    def _land(self) -> None:
+        """Wait until what was committed is."""
+        if self._on_its_way is None:
+            return
+        (answer, counted), self._on_its_way = self._on_its_way, None
+        answer()
+        for event_type, times in counted.items():
             self._counts.add(event_type, times)
+
+    @contextmanager
+    def _landing(self) -> Iterator[None]:
+        """Whatever ends the scan, no commit is left on its way."""
+        try:
+            yield
+        except BaseException:
+            with suppress(BucketwatchError):  # what came first says more
+                self._land()
+            raise
+        self._land()
 
     def _lags_s(self, announced: Sequence[Change], now: float) -> list[float]:
         """How long it took to see what was created or updated while the bucket was watched."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from scanning.core.errors import CommitOutOfStep, StateDamaged, TransientError
@@ -141,6 +142,10 @@ class FakeStates:
 
     def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
         return [self.strings.get(key) for key in keys]
+
+    def begin(self, claim: Claim, commit: Commit) -> Callable[[], None]:
+        """As late as may be: nothing has happened until it is waited for."""
+        return partial(self.commit, claim, commit)
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         self.before_commit()

@@ -24,6 +24,7 @@ from scanning.core.types import BucketConfig, Claim, EventType, Held, ObjectStat
 from scanning.ports import Commit, Progress
 from tests import engine
 from tests.fakes import columns_of
+from tests.waiting import eventually
 
 QUEUE = "linode:notifications:queue"
 STATE = "linode:objstore:state:bucket:"
@@ -328,29 +329,51 @@ def test_a_commit_sent_again_answers_as_the_first_whatever_stands_in_the_way_now
     assert store.llen(QUEUE) == 4
 
 
-def test_a_commit_whose_answer_was_lost_is_sent_again_and_is_one(
-    states, claim, store, redis_server, monkeypatch
-):
-    connection = wiring.connection()
-    run = connection._run
-    sent = []
+def test_a_commit_whose_answer_was_lost_is_sent_again_and_is_one(states, claim, store, monkeypatch):
+    read, sent = redis.Connection.read_response, []
 
-    def without_answer(operation: Callable[..., object], client: redis.Redis) -> object:
-        def twice(r: redis.Redis) -> object:
-            answer = operation(r)
+    def without_answer(connection: redis.Connection, **options: object) -> object:
+        answer = read(connection, **options)
+        if answer == "ok":
             sent.append(answer)
             if len(sent) == 1:
                 raise redis.exceptions.TimeoutError("no answer")
-            return answer
+        return answer
 
-        return run(twice, client)
-
-    monkeypatch.setattr(connection, "_run", without_answer)
     states.commit(claim, everything())
+    monkeypatch.setattr(redis.Connection, "read_response", without_answer)
+    states.commit(claim, everything(number=2))
     assert sent == ["ok", "ok"]
-    assert store.llen(QUEUE) == 2
-    assert store.xlen(keys.EVENTS) == 1
-    assert store.hget(keys.STATS, "total_new_objects") == "2"
+    assert store.llen(QUEUE) == 4
+    assert store.xlen(keys.EVENTS) == 2
+    assert store.hget(keys.STATS, "total_new_objects") == "4"
+
+
+def test_a_commit_goes_on_while_the_next_is_made_ready(states, claim, store):
+    answer = states.begin(claim, everything())
+    eventually(lambda: store.llen(QUEUE) == 2)
+    answer()
+
+
+@pytest.mark.parametrize("lost", ["script", "connection"])
+def test_a_commit_on_its_way_arrives_whatever_is_lost(states, claim, store, lost):
+    states.commit(claim, everything())
+    if lost == "script":  # as after a failover
+        store.script_flush()
+        answer = states.begin(claim, everything(number=2))
+    else:
+        answer = states.begin(claim, everything(number=2))
+        store.client_kill_filter(_type="normal", skipme=True)
+    answer()
+    assert store.llen(QUEUE) == 4
+    states.commit(claim, everything(number=3))
+    assert store.llen(QUEUE) == 6
+
+
+def test_a_refused_commit_says_so_when_it_is_waited_for(states, claim):
+    answer = states.begin(claim, everything(number=7))
+    with pytest.raises(CommitOutOfStep):
+        answer()
 
 
 # --- around it

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 
 from scanning.adapters.read_only import reading_only
 from scanning.announcing import HEADS_AT_ONCE, HEADS_S, Announcer
-from scanning.core.errors import CommitOutOfStep, StorageUnavailable
+from scanning.core.errors import CommitOutOfStep, ScanAborted, StorageUnavailable
 from scanning.core.listing import Columns, render_entries
 from scanning.core.types import (
     Change,
@@ -258,6 +258,48 @@ def test_no_commit_holds_more_than_a_page_of_changes(lanes):
     assert max(len(commit.notifications) for commit in here.states.commits) <= 10
     assert max(len(commit.strings) for commit in here.states.commits) <= 10
     assert here.states.objects().keys() == (bucket | between).keys()
+
+
+class Noted(FakeStorage):
+    """Notes in ``steps`` when a page was asked for."""
+
+    def __init__(self, objects: Bucket, steps: list[str]) -> None:
+        super().__init__(objects)
+        self.steps = steps
+
+    def page(self, start_after: str, max_keys: int) -> FakePage:
+        self.steps.append("list")
+        return super().page(start_after, max_keys)
+
+
+def one_by_one() -> Site:
+    """Each page is asked for when it is wanted."""
+    here = site()
+    here.settings = replace(here.settings, slow_page_s=60.0)
+    return here
+
+
+def test_what_follows_is_listed_while_a_commit_is_on_its_way():
+    here = one_by_one()
+    steps: list[str] = []
+    here.states.after_commit = lambda: steps.append("committed")
+    here.scan(Noted(numbered(30), steps))
+    assert steps == ["list", "list", "committed", "list", "committed", "committed"]
+
+
+def test_a_scan_that_is_stopped_leaves_no_commit_on_its_way():
+    here = one_by_one()
+    steps: list[str] = []
+
+    def stop() -> None:
+        if len(steps) == 3:
+            raise ScanAborted("the process ends")
+
+    means = here.means(Noted(numbered(100), steps), keep_going=stop)
+    with pytest.raises(ScanAborted):
+        Scan(here.bucket, here.claim(), means).run()
+    assert here.states.number == 2
+    assert here.counts.changes == 20
 
 
 def test_a_commit_that_redis_lost_ends_the_scan_and_the_next_finds_it_all():

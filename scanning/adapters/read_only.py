@@ -71,6 +71,10 @@ class ReadOnlyStates:
         if written:
             self._last = written
 
+    def begin(self, claim: Claim, commit: Commit) -> Callable[[], None]:
+        self.commit(claim, commit)
+        return lambda: None
+
     def _own(self, id_: str) -> Columns | None:
         if id_ in self._last or id_ not in self._places:
             return self._last.get(id_)

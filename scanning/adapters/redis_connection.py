@@ -12,6 +12,7 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import redis
@@ -115,14 +116,8 @@ class RedisConnection:
         own = redis.ConnectionPool(connection_class=pool.connection_class, **options)
         return cls(settings, client=redis.Redis(connection_pool=own))
 
-    def script(self, source: str) -> Callable[[Sequence[str], Sequence[object]], Any]:
-        """A Lua script as a function of its KEYS and ARGV; it too may run more than once."""
-        registered = self.client.register_script(source)
-
-        def call(keys: Sequence[str], args: Sequence[Any]) -> Any:
-            return self.run(lambda r: registered(keys=keys, args=args, client=r))
-
-        return call
+    def script(self, source: str) -> Script:
+        return Script(self, source)
 
     # The client is Any to operations: redis-py's types cannot tell that answers are decoded here.
     def run(self, operation: Callable[[Any], T]) -> T:
@@ -222,6 +217,47 @@ class RedisConnection:
     def sentinel_view(self) -> dict[str, Any]:
         """For ``/metrics``: the master and the replicas as a sentinel sees them; never raises."""
         return self._sentinels.view()
+
+
+class Script:
+    """A Lua script as a function of its KEYS and ARGV; it may run more than once."""
+
+    def __init__(self, connection: RedisConnection, source: str) -> None:
+        self._connection = connection
+        self._script = connection.client.register_script(source)
+
+    def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return self._connection.run(lambda r: self._script(keys=keys, args=args, client=r))
+
+    def begin(self, keys: Sequence[str], args: Sequence[Any]) -> Callable[[], Any]:
+        """Send it without waiting; what is returned waits for the answer, and has to be called.
+
+        Whatever goes wrong on the way, the answer is that of calling it anew.
+        """
+        pool = self._connection.client.connection_pool
+        with suppress(RedisError):
+            sent: Any = pool.get_connection()
+            try:
+                sent.send_command("EVALSHA", self._script.sha, len(keys), *keys, *args)
+            except BaseException:
+                sent.disconnect()
+                pool.release(sent)
+                raise
+            return partial(self._answer, sent, keys, args)
+        return partial(self, keys, args)
+
+    def _answer(self, sent: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        pool = self._connection.client.connection_pool
+        try:
+            return sent.read_response()
+        except RedisError:
+            pass
+        except BaseException:
+            sent.disconnect()  # what it answers later is nobody else's answer
+            raise
+        finally:
+            pool.release(sent)
+        return self(keys, args)
 
 
 _DIRECT = (

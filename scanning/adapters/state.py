@@ -33,7 +33,7 @@ from scanning.core.errors import (
 from scanning.ports import KnownState, Position, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from scanning.adapters.redis_connection import RedisConnection
     from scanning.conf import ScanningConf
@@ -212,6 +212,9 @@ class RedisStates:
         return [object_states.parse(text) for text in self._connection.run(lambda r: r.mget(names))]
 
     def commit(self, claim: Claim, commit: Commit) -> None:
+        self.begin(claim, commit)()
+
+    def begin(self, claim: Claim, commit: Commit) -> Callable[[], None]:
         redis = self._conf.redis
         written = [piece for piece in commit.pieces if piece.columns is not None]
         names = [
@@ -252,9 +255,13 @@ class RedisStates:
         args += [packing.pack_rows(piece.columns) for piece in written if piece.columns]
         args.append(packing.pack_texts(object_states.formatted(commit.strings.values())))
         args.append(packing.pack_texts(commit.notifications))
-        answer = self._commit(names, args)
-        if answer != "ok":
-            raise _not_committed(claim.bucket, str(answer))
+        answer = self._commit.begin(names, args)
+
+        def land() -> None:
+            if (said := answer()) != "ok":
+                raise _not_committed(claim.bucket, str(said))
+
+        return land
 
     def _check(self, bucket: str, found: Position, at: Position) -> None:
         """Refuse an answer that is not of the state that the scan goes on from."""
