@@ -43,7 +43,8 @@ class Notifications:
         self._end = f'","sequencer":{quoted(sequencer)}'
         # What an id is made of: the same change found twice has the same one, whoever found it
         # and when.
-        self._identified = f"[{quoted_ascii(bucket.name)}, "
+        begin = f"[{quoted_ascii(bucket.name)}, "
+        self._identity = blake2b(begin.encode(), digest_size=16)
 
     def texts(
         self, changes: Iterable[Change], heads: Iterable[ObjectMetadata | None]
@@ -53,7 +54,7 @@ class Notifications:
         Each one's head counts only if it describes the listed object: it may have changed since.
         """
         begin, region, detected, end = self._begin, self._region, self._detected, self._end
-        now, identified = self._now, self._identified
+        now, identity = self._now, self._identity
         for (kind, key, (etag, modified, size, _), previous), head in zip(
             changes, heads, strict=True
         ):
@@ -62,13 +63,15 @@ class Notifications:
             stamp = repr(modified)
             before, state_before = ("", "null") if previous is None else _previous(previous)
             state = "null" if kind is DELETED else f"[{quoted_ascii(etag)}, {stamp}]"
-            parts = f'{identified}{quoted_ascii(key)}, "{_KINDS[kind]}", {state_before}, {state}]'
-            event_id = blake2b(parts.encode(), digest_size=16).hexdigest()
+            event_id = identity.copy()
+            event_id.update(
+                f'{quoted_ascii(key)}, "{_KINDS[kind]}", {state_before}, {state}]'.encode()
+            )
             yield (
                 f"{begin}{quoted(key)}{region}{quoted(etag)}"
                 f',"size":{size},"last_modified":{stamp},"event_type":"{kind}"'
                 f'{about}{detected}{recent},"retry_count":0'
-                f',"event_id":"{event_id}{end}{before}}}'
+                f',"event_id":"{event_id.hexdigest()}{end}{before}}}'
             )
 
 

@@ -91,6 +91,8 @@ def merge(known: Columns, listed: Columns) -> Merged:
         changed = _changed(known, listed)
         same = not changed and known.sizes == listed.sizes
         return Merged(listed, (), (), changed, changed, same=same)
+    if not known.keys:
+        return Merged(listed, (), tuple(range(len(listed))), (), (), same=False)
     place = {key: number for number, key in enumerate(known.keys)}
     appeared, updated, before = [], [], []
     sizes_differ = False
