@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
-from buckets import selectors, services
+from buckets import selectors, services, words
 from scanning import facade
 from scanning.core.errors import BucketwatchError
 from scanning.core.replaying import Selection, read_moment
@@ -79,27 +79,35 @@ class Command(EngineCommand):
             after=options["after"],
             any_type=options["any_type"],
         )
-        self._json: bool = options["json"]
-        if options["dry_run"]:
-            for text in replay.notifications():
-                self.stdout.write(text if self._json else event_line(json.loads(text)))
-            return
+        as_json: bool = options["json"]
         counted = replay.count()
         self._show(bucket, counted)
+        if options["dry_run"]:
+            for text in replay.notifications():
+                self.stdout.write(text if as_json else event_line(json.loads(text)))
+            return
+        announced = 0
         if counted.wanted:
             if not options["yes"]:
                 _confirm(bucket, counted)
-            self._run(bucket, replay, counted, _again(options, replay.id))
+            announced = self._run(bucket, replay, counted, _again(options, replay.id))
+        said = {"bucket": bucket.name, "replay": replay.id, "announced": announced}
+        objects = words.count(announced, "object")
+        in_words = f"{bucket.name}: {objects} announced again, replay {replay.id}"
+        self.stdout.write(json.dumps(said) if as_json else in_words)
 
     def _show(self, bucket: Bucket, counted: Counted) -> None:
-        self.stderr.write(f"{bucket.name}: {counted.wanted} known objects to announce")
+        self.stderr.write(
+            f"{bucket.name}: {words.count(counted.wanted, 'known object')} to announce"
+        )
         if counted.left_out:
             self.stderr.write(
                 f"{bucket.name}: {counted.left_out} more are left out: by the bucket's suffix, or "
                 "because it does not announce such events (--any-type)"
             )
 
-    def _run(self, bucket: Bucket, replay: Replay, counted: Counted, again: list[str]) -> None:
+    def _run(self, bucket: Bucket, replay: Replay, counted: Counted, again: list[str]) -> int:
+        """How many were announced."""
         step: Step | None = None
         waits_for = ""
         try:
@@ -121,25 +129,20 @@ class Command(EngineCommand):
         except BucketwatchError as exc:
             self._interrupted(step, again)
             raise CommandError(str(exc), returncode=FAILED) from exc
-        announced = step.announced if step else 0
-        if self._json:
-            said = {"bucket": bucket.name, "replay": replay.id, "announced": announced}
-            self.stdout.write(json.dumps(said))
-        else:
-            self.stdout.write(
-                f"{bucket.name}: {announced} objects announced again, replay {replay.id}"
-            )
+        return step.announced if step else 0
 
     def _interrupted(self, step: Step | None, again: list[str]) -> None:
         announced, after = (step.announced, step.after) if step else (0, "")
         rest = shlex.join([*again, *(["--after", after] if after else [])])
-        self.stderr.write(f"Interrupted: {announced} objects were announced. The rest: {rest}")
+        self.stderr.write(f"Interrupted after {words.count(announced, 'object')}. The rest: {rest}")
 
 
 def _confirm(bucket: Bucket, counted: Counted) -> None:
     if not sys.stdin.isatty():
         raise CommandError("nobody is there to confirm it: say --yes", returncode=UNKNOWN)
-    answer = input(f"Announce {counted.wanted} objects of {bucket.name} again? [y/N] ")
+    answer = input(
+        f"Announce {words.count(counted.wanted, 'object')} of {bucket.name} again? [y/N] "
+    )
     if answer.strip().lower() not in {"y", "yes"}:
         raise CommandError("nothing was announced", returncode=FAILED)
 
@@ -165,7 +168,11 @@ def _id(text: str) -> str:
 
 
 def _moment(text: str) -> datetime:
+    now = datetime.now(UTC)
     try:
-        return read_moment(text, now=datetime.now(UTC))
+        moment = read_moment(text, now=now)
     except ValueError:
         raise ArgumentTypeError("must be like 2025-04-10, 2025-04-10T12:00Z, 24h or 7d") from None
+    if moment > now:
+        raise ArgumentTypeError(f"{moment:%Y-%m-%d %H:%M} UTC is still to come")
+    return moment
