@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from django.core.exceptions import ValidationError
 
 from buckets import validators
@@ -22,6 +21,7 @@ from scanning import wiring
 from scanning.core import documents
 from scanning.core.errors import ConfigurationError
 from scanning.core.vault_names import prefix_of
+from scanning.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -77,15 +77,7 @@ def from_file(path: Path, *, first_scan: str) -> tuple[list[Candidate], list[Key
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as exc:
-        raise ConfigurationError(f"Cannot read {path}: {exc.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        # Its text would show the line, which may hold a key.
-        mark = getattr(exc, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise ConfigurationError(f"{path} is not YAML{where}") from None
+    document = read_yaml(path) or {}
     if not isinstance(document, dict):
         raise ConfigurationError(f"{path}: write two lists in it, buckets and credentials")
     return document

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-import yaml
 from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
@@ -27,6 +26,7 @@ from pydantic import (
 
 from scanning.conf import ScanningConf, checked_networks
 from scanning.core.errors import ConfigurationError
+from scanning.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -270,13 +270,9 @@ def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigurationError(f"CONFIG_PATH: cannot read {path}: {exc.strerror}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise ConfigurationError(f"CONFIG_PATH: {path} is not YAML{where}") from None
+        document = read_yaml(path)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"CONFIG_PATH: {exc}") from exc
     if document is None:
         return {}
     if not isinstance(document, dict):

@@ -192,11 +192,29 @@ def test_all_wrong_values_are_named_in_one_line(refusal):
         (f"\tredis: {SECRET}", "CONFIG_PATH: config.yaml is not YAML (line 1)"),
         (b"redis: \xff\xfe", "CONFIG_PATH: config.yaml is not YAML"),
         ("!!python/object/apply:os.getcwd []", "CONFIG_PATH: config.yaml is not YAML (line 1)"),
+        (
+            f"redis:\n  host: here\nqueue: {{}}\nredis:\n  host: {SECRET}\n",
+            "CONFIG_PATH: config.yaml has the same key twice in one place (line 4)",
+        ),
+        (
+            f"redis:\n  host: here\n  host: {SECRET}\n",
+            "CONFIG_PATH: config.yaml has the same key twice in one place (line 3)",
+        ),
         ("- redis", "CONFIG_PATH: config.yaml must hold sections such as redis:, found none"),
         (SECRET, "CONFIG_PATH: config.yaml must hold sections such as redis:, found none"),
         ("redis: localhost", "config.yaml: redis must be a mapping of settings"),
     ],
-    ids=["unfinished", "tab", "not UTF-8", "object", "list", "text", "section"],
+    ids=[
+        "unfinished",
+        "tab",
+        "not UTF-8",
+        "object",
+        "section twice",
+        "member twice",
+        "list",
+        "text",
+        "section",
+    ],
 )
 def test_a_file_that_makes_no_sense_is_refused(refusal, text, message):
     assert refusal(text) == message

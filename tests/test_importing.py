@@ -389,6 +389,9 @@ def test_a_file_brings_buckets_and_keys(store, tmp_path: Path):
     ("text", "says"),
     [
         pytest.param("buckets: {", "is not YAML (line", id="no-yaml"),
+        pytest.param(
+            "buckets: []\nbuckets: []", "has the same key twice in one place (line 2)", id="twice"
+        ),
         pytest.param("- a", "two lists", id="no-mapping"),
         pytest.param("bucket: []", "two lists", id="unknown-section"),
         pytest.param("buckets: [{region: r}]", "entry 1 of buckets has no name", id="no-name"),
@@ -431,7 +434,7 @@ def test_a_file_that_cannot_be_used_says_where(tmp_path, text, says):
 
 
 def test_a_file_that_is_not_there_is_said_so(tmp_path):
-    assert "Cannot read" in run(str(tmp_path / "gone.yaml"), fails=True)
+    assert "cannot read" in run(str(tmp_path / "gone.yaml"), fails=True)
 
 
 def test_an_import_says_how_far_it_has_come(store, tmp_path):
