@@ -24,7 +24,7 @@ _KINDS: Final = {
     EventType.DELETED: "deleted",
 }
 
-DELETED: Final = EventType.DELETED
+_DELETED: Final = EventType.DELETED
 NO_METADATA = ObjectMetadata(etag="", content_type="application/octet-stream", metadata={})
 
 
@@ -62,7 +62,7 @@ class Notifications:
             recent = "true" if is_recent(modified, now) else "false"
             stamp = repr(modified)
             before, state_before = ("", "null") if previous is None else _previous(previous)
-            state = "null" if kind is DELETED else f"[{quoted_ascii(etag)}, {stamp}]"
+            state = "null" if kind is _DELETED else f"[{quoted_ascii(etag)}, {stamp}]"
             event_id = identity.copy()
             event_id.update(
                 f'{quoted_ascii(key)}, "{_KINDS[kind]}", {state_before}, {state}]'.encode()
