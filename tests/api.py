@@ -8,7 +8,7 @@ from django.test import Client
 
 from buckets import services
 from buckets.api import auth
-from buckets.models import ApiClient, Bucket
+from buckets.models import ApiClient, Bucket, Outbox
 
 ACCESS_KEY = "AKIAFORTHETEST000001"
 SECRET_KEY = "the-secret-key-that-nobody-may-see"
@@ -62,6 +62,13 @@ def add_bucket(name: str = "media-in", **changes: Any) -> Bucket:
         "webhook_url": WEBHOOK_URL,
     }
     return services.add_bucket(name=name, **(arguments | changes))
+
+
+def add_with_status(name: str, **columns: Any) -> None:
+    """A bucket that is mirrored to Redis, and of which scans have recorded this."""
+    add_bucket(name)
+    Bucket.objects.filter(name=name).update(**columns)
+    Outbox.objects.all().delete()
 
 
 def new_bucket_body(**changes: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 import redis
@@ -38,15 +37,9 @@ def small_queue(settings) -> None:
     wiring.reset()
 
 
-def add(name: str, **status: Any) -> None:
-    api.add_bucket(name)
-    Bucket.objects.filter(name=name).update(**status)
-    Outbox.objects.all().delete()
-
-
 def fail(*names: str, error: str = "AccessDenied") -> None:
     for name in names:
-        add(name, last_error=f"{name}: S3 says no", last_error_class=error)
+        api.add_with_status(name, last_error=f"{name}: S3 says no", last_error_class=error)
 
 
 def attention() -> list[Attention]:
@@ -60,7 +53,7 @@ def only() -> Attention:
 
 def test_nothing_to_look_at_is_an_empty_list(store):
     assert attention() == []
-    add("media-in", last_scan_at=timezone.now())
+    api.add_with_status("media-in", last_scan_at=timezone.now())
     assert attention() == []
 
 
@@ -78,7 +71,7 @@ def test_a_failing_bucket_is_named_with_its_error_and_what_to_do(store):
 
 def test_a_paused_bucket_needs_no_attention(store):
     fail("media-in")
-    add("media-out")
+    api.add_with_status("media-out")
     Bucket.objects.filter(name="media-in").update(monitoring_enabled=False)
     assert attention() == []
 
@@ -124,7 +117,9 @@ def test_held_buckets_are_listed_the_longest_held_first_and_not_without_end(stor
     now = timezone.now()
     for number in range(MOST_OF_A_KIND + 3):
         since = now - timedelta(hours=number)
-        add(f"bucket-{number}", held_since=since, held_missing=12345, last_scan_at=now)
+        api.add_with_status(
+            f"bucket-{number}", held_since=since, held_missing=12345, last_scan_at=now
+        )
     *shown, more = attention()
     assert [found.bucket for found in shown] == [f"bucket-{n}" for n in range(12, 2, -1)]
     assert "12,345 objects that were known are not listed any more" in shown[0].reason
@@ -195,7 +190,7 @@ def test_without_a_monitor_nothing_is_scheduled(store):
 
 
 def test_where_no_monitor_ever_ran_that_is_said_too(store):
-    add("media-in", webhook_url="https://api.example.com/hook")
+    api.add_with_status("media-in", webhook_url="https://api.example.com/hook")
     assert attention() == []
     store.delete(keys.LEADER)
     assert only().kind is Kind.NO_MONITOR
@@ -268,7 +263,7 @@ def test_removals_that_do_not_reach_the_vault_are_told_of_after_a_while(store):
 
 
 def test_a_site_without_any_webhook_is_told_so(store):
-    add("media-in", webhook_url="")
+    api.add_with_status("media-in", webhook_url="")
     assert only().kind is Kind.NO_WEBHOOK
     assert "READY_REQUIRE_WEBHOOK" in only().next_step
 
@@ -276,7 +271,7 @@ def test_a_site_without_any_webhook_is_told_so(store):
 def test_the_worst_comes_first(small_queue, store):
     now = timezone.now()
     store.rpush(QUEUE, *["{}"] * 10)
-    add("held", held_since=now, held_missing=5, last_scan_at=now)
+    api.add_with_status("held", held_since=now, held_missing=5, last_scan_at=now)
     fail("failing")
     assert late_kinds(store) == [Kind.QUEUE_FULL, Kind.FAILING, Kind.HELD, Kind.LATE]
 

@@ -103,31 +103,26 @@ def test_each_group_of_figures_can_be_measured(group, server, redis_server, monk
     assert {n: value for n, value in figures.items() if value <= 0 and "growth" not in n} == {}
 
 
-def test_the_benchmark_runs_in_a_process_of_its_own_with_settings_of_its_own():
-    environ = os.environ | {"ONLY": "lanes", "QUICK": "1", "REDIS_URL": "redis://127.0.0.1:1/0"}
-    done = subprocess.run(
+def run_bench(**environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "bench"],
         cwd=ROOT,
-        env=environ,
+        env=os.environ | environ,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_the_benchmark_runs_in_a_process_of_its_own_with_settings_of_its_own():
+    done = run_bench(ONLY="lanes", QUICK="1", REDIS_URL="redis://127.0.0.1:1/0")
     assert "lanes_10_speedup_at_100ms" in done.stdout, done.stderr
     assert "target" not in done.stdout  # a quick run is not judged
     assert done.returncode == 0
 
 
 def test_a_group_that_is_not_there_is_named():
-    environ = os.environ | {"ONLY": "speed"}
-    done = subprocess.run(
-        [sys.executable, "-m", "bench"],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_bench(ONLY="speed")
     assert done.returncode == 2
     assert "speed" in done.stdout
     assert "fleet" in done.stdout

@@ -18,7 +18,6 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from buckets.models import Bucket, Outbox
 from scanning import wiring
 from scanning.core import keys
 from scanning.core.types import EventType
@@ -47,12 +46,6 @@ def run(*options: str, **arguments: Any) -> tuple[int, str]:
     return 0, out.getvalue()
 
 
-def add(name: str, **status: Any) -> None:
-    api.add_bucket(name)
-    Bucket.objects.filter(name=name).update(**status)
-    Outbox.objects.all().delete()
-
-
 def work(store: redis.Redis, name: str = "media-in") -> None:
     """A scan that announced something."""
     engine.schedule(store, engine.put(name), at=time.time() - 4)
@@ -69,7 +62,7 @@ def work(store: redis.Redis, name: str = "media-in") -> None:
 
 
 def test_when_all_is_well_it_says_so_and_succeeds(store):
-    add("media-in", last_scan_at=timezone.now())
+    api.add_with_status("media-in", last_scan_at=timezone.now())
     status, text = run()
     assert status == 0
     assert "All is well: nothing needs attention." in text
@@ -77,7 +70,7 @@ def test_when_all_is_well_it_says_so_and_succeeds(store):
 
 
 def test_what_happened_is_shown_with_units(store):
-    add("media-in", last_scan_at=timezone.now())
+    api.add_with_status("media-in", last_scan_at=timezone.now())
     work(store)
     _, text = run()
     for line in (
@@ -93,11 +86,11 @@ def test_what_happened_is_shown_with_units(store):
 
 def test_buckets_are_counted_by_state(store):
     now = timezone.now()
-    add("b-a", last_scan_at=now)
-    add("b-b", last_error="no", last_error_class="AccessDenied")
-    add("b-c", held_since=now, last_scan_at=now)
-    add("b-d", monitoring_enabled=False)
-    add("b-e")
+    api.add_with_status("b-a", last_scan_at=now)
+    api.add_with_status("b-b", last_error="no", last_error_class="AccessDenied")
+    api.add_with_status("b-c", held_since=now, last_scan_at=now)
+    api.add_with_status("b-d", monitoring_enabled=False)
+    api.add_with_status("b-e")
     _, text = run()
     head, numbers = (line.split() for line in text.splitlines()[2:4])
     assert dict(zip(head[1:], map(int, numbers), strict=True)) == {
@@ -113,7 +106,9 @@ def test_buckets_are_counted_by_state(store):
 
 
 def test_what_needs_attention_comes_with_reason_and_next_step(store):
-    add("media-in", last_error="media-in: 403\nfrom S3", last_error_class="AccessDenied")
+    api.add_with_status(
+        "media-in", last_error="media-in: 403\nfrom S3", last_error_class="AccessDenied"
+    )
     status, text = run()
     assert status == 1
     assert text.endswith(
@@ -129,7 +124,9 @@ def test_what_needs_attention_comes_with_reason_and_next_step(store):
 def test_every_line_fits_into_eighty_columns(store):
     long = "a-region-with-a-name-that-nobody-would-give-it" * 3
     engine.schedule(store, engine.put("media-in", region=long), at=1.0)
-    add("media-in", last_error="why " * 60 + "x" * 100, last_error_class="AccessDenied")
+    api.add_with_status(
+        "media-in", last_error="why " * 60 + "x" * 100, last_error_class="AccessDenied"
+    )
     store.set(keys.LEADER, "h" * 100)
     store.rpush(QUEUE, *["{}"] * 5)
     _, text = run()
@@ -169,7 +166,7 @@ def test_endpoints_that_are_not_asked_as_usual_are_listed(store):
 
 
 def test_colour_only_adds_to_words(store):
-    add("media-in", last_error="no", last_error_class="AccessDenied")
+    api.add_with_status("media-in", last_error="no", last_error_class="AccessDenied")
     _, plain = run()
     _, coloured = run(force_color=True)
     assert "\x1b[" not in plain
@@ -178,7 +175,7 @@ def test_colour_only_adds_to_words(store):
 
 
 def test_without_redis_it_shows_what_the_database_knows(redis_server):
-    add("media-in", last_scan_at=timezone.now())
+    api.add_with_status("media-in", last_scan_at=timezone.now())
     redis_server.stop()
     status, text = run()
     assert status == 1
@@ -189,7 +186,7 @@ def test_without_redis_it_shows_what_the_database_knows(redis_server):
 
 
 def test_as_json_it_is_one_object(store):
-    add("media-in", last_error="no", last_error_class="AccessDenied")
+    api.add_with_status("media-in", last_error="no", last_error_class="AccessDenied")
     work(store, "other")
     status, text = run("--json")
     assert (status, text.count("\n")) == (1, 1)
