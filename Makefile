@@ -71,7 +71,7 @@ requirements: .venv/.created ## pin the newest versions that requirements/*.in a
 		$$COMPILE requirements/$$set.in --constraint requirements/dev.txt --output-file requirements/$$set.txt
 	done
 
-audit: .venv/.dev ## ask pypi.org for known vulnerabilities of what is pinned
+audit: .venv/.dev ## ask the package index for known vulnerabilities of what is pinned
 	@$(PY) -m pip_audit --strict --disable-pip --require-hashes --requirement requirements/dev.txt --requirement requirements/bench.txt
 
 licences: .venv/.dev ## write docs/licences.md: the licence of everything that is deployed

@@ -40,3 +40,10 @@ def test_it_is_said_who_keeps_each_direct_dependency():
     rows = re.findall(r"^\| `([^`]+)` \| (.+) \| (20\d\d-\d\d) \|$", table, flags=re.MULTILINE)
     assert {name for name, _, _ in rows} == direct_dependencies()
     assert all(keeper.strip() for _, keeper, _ in rows)
+
+
+def test_no_host_of_a_package_index_is_named():
+    """Which index is asked is for whoever runs it to configure."""
+    pages = [ROOT / "Makefile", *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    hosts = re.compile(r"pypi\.org|pythonhosted|osv\.dev", re.IGNORECASE)
+    assert [page.name for page in pages if hosts.search(page.read_text(encoding="utf-8"))] == []
