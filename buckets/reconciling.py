@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
+
 from buckets import mirror, removals, selectors
 from buckets.models import Bucket, Credential, Outbox, VaultRemoval
 from scanning import wiring
@@ -131,20 +133,38 @@ def _in_the_vault(buckets: Iterable[Bucket]) -> Iterator[Difference]:
         yield Difference(Kind.REPAIRED, "vault", shown, what)
     used = {name for kind, name in removing if kind == removals.Kind.SECRET}
     used |= {half for kind, n in removing if kind == removals.Kind.PAIR for half in halves_of(n)}
+    lacking, wanted = [], set[str]()
     for credential in Credential.objects.order_by("name"):
         entries = set(halves_of(credential.vault_prefix))
-        used |= entries
+        wanted |= entries
         if absent := ", ".join(sorted(entries - names)):
             what = f"credential {credential.name} lacks it: enter its keys again"
-            yield Difference(Kind.BY_HAND, "vault", absent, what)
+            lacking.append(Difference(Kind.BY_HAND, "vault", absent, what))
     for bucket in buckets:
         name = selectors.webhook_secret_name(bucket)
         if not bucket.webhook_client_id:
             continue
-        used.add(name)
+        wanted.add(name)
         if name not in names:
             what = f"bucket {bucket.name} lacks it: enter its webhook client secret again"
-            yield Difference(Kind.BY_HAND, "vault", name, what)
-    for name in sorted(names - used):
+            lacking.append(Difference(Kind.BY_HAND, "vault", name, what))
+    if settings.SITE.uses_infisical and wanted and wanted.isdisjoint(names):
+        yield _question_of_the_environment(len(lacking))
+    else:
+        yield from lacking
+    for name in sorted(names - used - wanted):
         what = "no credential and no bucket of ours uses it"
         yield Difference(Kind.UNMANAGED, "vault", name, what)
+
+
+def _question_of_the_environment(lacking: int) -> Difference:
+    """Ask, instead of naming everything that is lacking: Infisical has no error for it.
+
+    It answers for a missing environment as for an empty one.
+    """
+    what = (
+        f"is {settings.SITE.infisical_env!r} the right environment of the right project "
+        "(INFISICAL_PROJECT_ID)? It holds nothing that credentials and buckets here use; if it is "
+        f"the right one, enter the keys and secrets again, {lacking} in all"
+    )
+    return Difference(Kind.BY_HAND, "vault", "INFISICAL_ENV", what)

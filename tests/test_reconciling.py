@@ -13,6 +13,7 @@ from buckets.models import Bucket, Credential, Outbox, VaultRemoval
 from scanning import wiring
 from scanning.core.types import KeyPair
 from scanning.core.vault_names import halves_of
+from tests.infisical_server import configured
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -138,6 +139,40 @@ def test_keys_that_the_vault_lost_are_for_somebody_to_enter_again(store):
     assert "credential media-in lacks it: enter its keys again" in output
     assert "bucket media-in lacks it: enter its webhook client secret again" in output
     assert "only you can repair" in output
+
+
+@pytest.fixture
+def with_infisical(settings, infisical_server):
+    settings.SITE = configured(infisical_server)
+    wiring.reset()
+    return infisical_server
+
+
+def test_where_infisical_holds_nothing_of_ours_its_environment_is_asked_for_first(
+    store, settings, with_infisical
+):
+    add_with_client()
+    add("media-out")
+    with_infisical.put(THEIR_TOKEN="t")
+    settings.SITE = settings.SITE.model_copy(update={"infisical_env": "production"})
+    wiring.reset()
+
+    first, *others = reconcile("--dry-run", fails=True).splitlines()
+
+    assert first.startswith("do yourself  vault  INFISICAL_ENV: is 'production' the right env")
+    assert first.endswith("enter the keys and secrets again, 3 in all")
+    assert "lacks it" not in "".join(others)
+
+
+def test_one_credential_that_infisical_lacks_is_named_as_ever(store, with_infisical):
+    add()
+    add("media-out")
+    wiring.vault().delete_many(halves_of("MEDIA_OUT"))
+
+    output = reconcile(fails=True)
+
+    assert "credential media-out lacks it: enter its keys again" in output
+    assert "INFISICAL_ENV" not in output
 
 
 def test_with_redis_away_it_says_so(redis_server, store):
