@@ -12,8 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from scanning import logs, wiring
-from scanning.conf import ScanningConf
+from scanning import in_force, logs, wiring
 from scanning.core import documents, pacing, schedule
 from scanning.core.errors import (
     BucketwatchError,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     import redis
 
     from scanning.adapters.s3 import S3ClientCache
+    from scanning.conf import ScanningConf
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,9 @@ class BucketScanner(threading.Thread):
 
     ``bucket_config`` is a ``BucketConfig`` or the documented JSON object; where that holds
     ``access_key`` and ``secret_key`` they are used, else the vault is asked. ``global_config`` is
-    a ``ScanningConf`` or the documented YAML as a mapping. Without ``claim`` the scanner claims
-    the bucket itself, and fails if somebody else is scanning it. ``counts`` grow as it goes on.
+    a ``ScanningConf`` or the documented YAML as a mapping, over the settings in force. Without
+    ``claim`` the scanner claims the bucket itself, and fails if somebody else is scanning it.
+    ``counts`` grow as it goes on.
 
     Call ``run()`` to scan in this thread, ``start()`` to scan in another.
     """
@@ -70,17 +71,13 @@ class BucketScanner(threading.Thread):
         clock: Callable[[], float] = time.time,
     ) -> None:
         wiring.ensure_django()
-        self.conf = (
-            global_config
-            if isinstance(global_config, ScanningConf)
-            else ScanningConf.model_validate(dict(global_config))
-        )
+        self.conf = in_force.conf_of(global_config)
         self.bucket = bucket_of(bucket_config, self.conf)
         self._given_pair = _pair_of(bucket_config)
         super().__init__(name=f"scan-{self.bucket.name}", daemon=True)
         self._engine = wiring.engine_over(redis_client, self.conf)
         self._results = result_queue
-        self._clients = client_cache
+        self._clients = client_cache.under(self.conf)
         self._claim = claim
         self._keep_going = keep_going
         self._settings = (

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import django
-from django.apps import apps
 from django.conf import settings
 
+from scanning import in_force
 from scanning.adapters import vault_infisical, vault_local
 from scanning.adapters.clearing import Clearing
 from scanning.adapters.configuration import BucketCache, ConfigurationStore
@@ -50,6 +49,9 @@ T = TypeVar("T")
 
 PROBE_S = 5.0
 
+conf = in_force.conf
+ensure_django = in_force.ensure_django
+
 _built: dict[tuple[int, str], Any] = {}
 # Scan threads ask for the same things at the same moment. One builder may call another.
 _building = threading.RLock()
@@ -61,13 +63,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def ensure_django() -> None:
-    """Make the documented classes usable from a plain Python shell, as the documentation shows."""
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bucketwatch.settings")
-    if not apps.ready:
-        django.setup()
 
 
 def _once(build: Callable[[], T]) -> Callable[[], T]:
@@ -91,11 +86,6 @@ def reset() -> None:
     _built.clear()
     if of_this_process is not None:
         of_this_process.gates.close()
-
-
-def conf() -> ScanningConf:
-    result: ScanningConf = settings.SCANNING
-    return result
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,5 +290,30 @@ def test_a_name_that_leads_elsewhere_since_it_was_looked_at_is_refused(monkeypat
         storage.page("", 10)
 
 
+def test_a_cache_goes_by_the_settings_in_force_unless_it_is_given_others(settings):
+    settings.SCANNING = ScanningConf.model_validate({"storage": {"read_timeout": 2.5}})
+    config: Any = S3ClientCache().get_client("s3.example", "a", "s").meta.config
+    assert config.read_timeout == 2.5
+    config = S3ClientCache(LOCAL).get_client("s3.example", "a", "s").meta.config
+    assert config.read_timeout == LOCAL.storage.read_timeout
+
+
+def test_clients_for_another_configuration_are_kept_apart_and_counted_and_cleared_together(
+    settings,
+):
+    settings.SCANNING = ScanningConf()
+    cache = S3ClientCache()
+    local = cache.under(LOCAL)
+    assert cache.under(ScanningConf()) is cache
+    assert cache.under(LOCAL) is local
+    assert local.under(ScanningConf()) is local
+
+    assert cache.get_client("s3.example", "a", "s") is not local.get_client("s3.example", "a", "s")
+
+    assert cache.get_stats()["total_clients"] == 2
+    cache.clear_cache()
+    assert cache.get_stats()["total_clients"] == local.get_stats()["total_clients"] == 0
+
+
 def refuse_to_connect(*_: Any) -> None:
     raise ConnectionRefusedError(111, "Connection refused")

@@ -274,20 +274,36 @@ def test_a_document_without_an_endpoint_is_at_the_configured_one():
 
 
 _PROGRAM = """
-import queue, sys, redis
+import json, queue, sys, redis
 from scanning.adapters.s3 import S3ClientCache
 from scanning.scanner import BucketScanner
-results = queue.Queue()
+results, clients = queue.Queue(), S3ClientCache()
 bucket = {"name": "media-in", "endpoint": "127.0.0.1:1", "access_key": "A", "secret_key": "S"}
-BucketScanner(bucket, redis.Redis.from_url(sys.argv[1]), {}, results, S3ClientCache()).run()
-print(results.get().error_class)
+client, configuration = redis.Redis.from_url(sys.argv[1]), json.loads(sys.argv[2])
+BucketScanner(bucket, client, configuration, results, clients).run()
+print(results.get().error_class, clients.get_stats()["total_clients"])
 """
+ALLOWED = {"security": {"allow_private_endpoints": True}}
+REFUSED = {"security": {"allow_private_endpoints": False}}
 
 
-def test_a_program_that_knows_nothing_of_django_can_scan(redis_server):
+@pytest.mark.parametrize(
+    ("environment", "configuration", "error"),
+    [
+        pytest.param("", {}, "AddressRefused", id="nobody allows it"),
+        pytest.param("true", {}, "StorageUnavailable", id="the environment"),
+        pytest.param("", ALLOWED, "StorageUnavailable", id="global_config"),
+        pytest.param("true", {"storage": {}}, "StorageUnavailable", id="another section"),
+        pytest.param("true", REFUSED, "AddressRefused", id="global_config has the last word"),
+    ],
+)
+def test_a_program_that_knows_nothing_of_django_scans_by_the_settings_in_force(
+    redis_server, environment, configuration, error
+):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DJANGO_")}
+    environ["SECURITY_ALLOW_PRIVATE_ENDPOINTS"] = environment
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, redis_server.url],
+        [sys.executable, "-c", _PROGRAM, redis_server.url, json.dumps(configuration)],
         cwd=ROOT,
         env=environ,
         capture_output=True,
@@ -295,7 +311,7 @@ def test_a_program_that_knows_nothing_of_django_can_scan(redis_server):
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "AddressRefused\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"{error} 1\n"), done.stderr
 
 
 def test_a_missing_bucket_is_not_an_empty_one(scan, s3_server, store):

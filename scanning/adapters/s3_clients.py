@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -18,13 +18,15 @@ import botocore.session
 from botocore import handlers
 from botocore.config import Config
 
+from scanning import in_force
 from scanning.adapters.s3_connections import Connections
 from scanning.adapters.s3_listing import ListingParser
-from scanning.conf import ScanningConf
 from scanning.core.endpoints import endpoint_url
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from scanning.conf import ScanningConf
 
 USED: Final = frozenset({"list_objects_v2", "head_object", "_PY_TO_OP_NAME"})
 DEFAULT_REGION: Final = "us-east-1"
@@ -53,6 +55,9 @@ class S3ClientCache:
     counts the tries of one request, the first included; they are `S3Storage`'s, botocore itself
     sends each request once.
 
+    Without ``conf`` it goes by the settings in force, and a `BucketScanner` that has others finds
+    clients that go by those (`under`).
+
     The first client costs 15 MiB, most of it botocore's description of S3, which all caches of
     a process share; each further one 230 KiB and 5 ms (`bench/s3_clients.py`).
     """
@@ -60,7 +65,9 @@ class S3ClientCache:
     def __init__(
         self, conf: ScanningConf | None = None, *, most: int = 500, attempts: int = 3
     ) -> None:
-        conf = conf or ScanningConf()
+        self._is_bound = conf is not None
+        self._conf = conf = conf or in_force.conf()
+        self._others: dict[ScanningConf, S3ClientCache] = {}
         self.attempts = attempts
         self._config = _config(conf)
         self._connections = Connections(conf)
@@ -69,6 +76,16 @@ class S3ClientCache:
         self._lock = threading.Lock()
         self.parser = ListingParser()
         self._hits = self._misses = self._evictions = 0
+
+    def under(self, conf: ScanningConf) -> S3ClientCache:
+        """Find the clients that go by ``conf``: these, if they were made for a configuration."""
+        if self._is_bound or conf == self._conf:
+            return self
+        with self._lock:
+            if conf not in self._others:
+                most, attempts = self._most, self.attempts
+                self._others[conf] = S3ClientCache(conf, most=most, attempts=attempts)
+            return self._others[conf]
 
     def get_client_key(self, endpoint: str, access_key: str, secret_key: str) -> str:
         """A key that is the same for the same client, and tells nobody the secret."""
@@ -93,7 +110,10 @@ class S3ClientCache:
         """Forget all clients and close their idle connections; requests under way go on."""
         with self._lock:
             self._clients.clear()
+            others = list(self._others.values())
         self._connections.close()
+        for other in others:
+            other.clear_cache()
 
     def break_off(self) -> None:
         """End the requests that are under way: this process is stopping."""
@@ -109,13 +129,17 @@ class S3ClientCache:
 
     def get_stats(self) -> dict[str, int]:
         with self._lock:
-            return {
-                "cache_hits": self._hits,
-                "cache_misses": self._misses,
-                "total_clients": len(self._clients),
-                "evictions": self._evictions,
-                "unrecognised_bodies": self.parser.unrecognised,
-            }
+            stats = Counter(
+                cache_hits=self._hits,
+                cache_misses=self._misses,
+                total_clients=len(self._clients),
+                evictions=self._evictions,
+                unrecognised_bodies=self.parser.unrecognised,
+            )
+            others = list(self._others.values())
+        for other in others:
+            stats.update(other.get_stats())
+        return dict(stats)
 
     def _known(self, key: str) -> S3Client | None:
         with self._lock:
