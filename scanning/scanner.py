@@ -48,7 +48,8 @@ class BucketScanner(threading.Thread):
     """Scans one bucket and puts a ``ScanResult`` into ``result_queue``.
 
     ``bucket_config`` is a ``BucketConfig`` or the documented JSON object; where that holds
-    ``access_key`` and ``secret_key`` they are used, else the vault is asked. ``global_config`` is
+    ``access_key`` and ``secret_key`` they are used, else the vault is asked; whether it announces
+    is read from Redis (``…:notifications_disabled``) as the scan begins. ``global_config`` is
     a ``ScanningConf`` or the documented YAML as a mapping, over the settings in force. Without
     ``claim`` the scanner claims the bucket itself, and fails if somebody else is scanning it.
     ``counts`` grow as it goes on.
@@ -73,6 +74,7 @@ class BucketScanner(threading.Thread):
         wiring.ensure_django()
         self.conf = in_force.conf_of(global_config)
         self.bucket = bucket_of(bucket_config, self.conf)
+        self._is_document = not isinstance(bucket_config, BucketConfig)
         self._given_pair = _pair_of(bucket_config)
         super().__init__(name=f"scan-{self.bucket.name}", daemon=True)
         self._engine = wiring.engine_over(redis_client, self.conf)
@@ -94,6 +96,8 @@ class BucketScanner(threading.Thread):
             with outcome:
                 claim = claim or self._take_claim()
                 log_lines.enter_context(logs.about(claim))
+                if self._is_document:
+                    self.bucket = self._engine.configuration.as_switched(self.bucket)
                 with self._engine.heartbeat.keeping(claim):
                     outcome.end = _scan_with_credentials(
                         self._scan(claim, outcome.counts), self.bucket, self._given_pair

@@ -93,6 +93,7 @@ class Engine:
     """What scans and schedules share of one Redis."""
 
     connection: RedisConnection
+    configuration: ConfigurationStore
     leases: RedisLeases
     states: RedisStates
     heartbeat: LeaseHeartbeat
@@ -132,6 +133,7 @@ def _engine(link: RedisConnection, scanning: ScanningConf) -> Engine:
     probe_s = scanning.storage.connect_timeout + scanning.storage.read_timeout + PROBE_S
     return Engine(
         connection=link,
+        configuration=ConfigurationStore(link),
         leases=leases,
         states=RedisStates(link, scanning),
         heartbeat=LeaseHeartbeat(leases),

@@ -273,6 +273,50 @@ def test_a_document_without_an_endpoint_is_at_the_configured_one():
     assert (bucket.endpoint, bucket.region) == ("s3.example.com", "s3.example.com")
 
 
+@pytest.mark.parametrize("managed", [True, False])
+def test_a_document_whose_notifications_redis_has_switched_off_announces_nothing(
+    scan, s3_server, store, managed
+):
+    name = s3_server.bucket()
+    s3_server.put(name, "before")
+    if managed:
+        engine.put(name, region="test-region", notifications=False)
+    else:
+        store.set(keys.notifications_disabled(name), "true")
+
+    assert scan(name).counts.created == 1
+    assert events(store) == []
+
+    if managed:
+        engine.put(name, region="test-region")
+    else:
+        store.delete(keys.notifications_disabled(name))
+    s3_server.put(name, "after")
+    assert scan(name).counts.created == 1
+    assert [event["key"] for event in events(store)] == ["after"]
+
+
+def test_a_document_switched_off_while_it_is_scanned_is_not_announced(s3_server, store, clients):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    document = engine.document(name, endpoint=s3_server.url, region="test-region")
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    engine.put(name, endpoint=s3_server.url, region="test-region")
+
+    def switch_off() -> None:
+        engine.put(name, endpoint=s3_server.url, region="test-region", notifications=False)
+
+    client = wiring.connection().client
+    scanner = BucketScanner(
+        document | pair, client, wiring.conf(), None, clients, keep_going=switch_off
+    )
+    scanner.run()
+
+    assert scanner.result is not None
+    assert scanner.result.error_class == "ConfigurationChanged"
+    assert events(store) == []
+
+
 _PROGRAM = """
 import json, queue, sys, redis
 from scanning.adapters.s3 import S3ClientCache

@@ -235,6 +235,15 @@ class ConfigurationStore:
         return _parsed(row for row in rows if row.text is not None).get(name)
 
 
+    def as_switched(self, bucket: BucketConfig) -> BucketConfig:
+        """Have a bucket that was described elsewhere announce what Redis says that it may.
+
+        Commits notice from now on when that changes (``wants``).
+        """
+        [row] = self._connection.run(partial(_rows, names=[bucket.name]))
+        return replace(bucket, notifications=row.is_on, wants=row.wants)
+
+
 class BucketCache:
     """Buckets as they are asked for; all are forgotten when any configuration changes.
 
