@@ -9,18 +9,16 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 
-CONFIGURATION = "configuration"  # the tag: what `runmonitor` and `runworkers` check
+CONFIGURATION = "configuration"  # the tag: what our commands check
+FILE = "configuration_file"  # and what only `check` and `runmonitor` say, not each command again
 
 
-@checks.register(CONFIGURATION)
+@checks.register(FILE)
 def configuration_is_known(**_: Any) -> list[checks.CheckMessage]:
-    """Warn of each member of the configuration file that nothing reads."""
+    """Warn of the members of the configuration file that nothing reads."""
+    advice = "Remove them, or correct their names: docs/configuration.md lists all"
     return [
-        checks.Warning(
-            text,
-            hint="Remove it from the file, or correct its name (docs/configuration.md lists all).",
-            id="bucketwatch.W001",
-        )
+        checks.Warning(f"{text}. {advice}.", id="bucketwatch.W001")
         for text in settings.CONFIGURATION_WARNINGS
     ]
 

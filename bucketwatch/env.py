@@ -29,7 +29,7 @@ from scanning.core.errors import ConfigurationError
 from scanning.yaml_files import read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 # Variables in use since the older monitor; they win over the SECTION_KEY form.
 NAMES_IN_USE = {
@@ -233,10 +233,10 @@ def _refuse_half_an_api_client(site: Site) -> None:
 
 
 def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:
-    """The engine's settings, and a warning for each member of the file that nothing reads."""
+    """The engine's settings, and a warning if nothing reads some members of the file."""
     path = environ.get("CONFIG_PATH")
     document = _read_yaml(Path(path)) if path else {}
-    warnings: list[str] = []
+    unread: list[object] = []
     values: dict[str, dict[str, Any]] = {}
     sources: dict[tuple[str, ...], str] = {}
     for section, field in ScanningConf.model_fields.items():
@@ -246,9 +246,8 @@ def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:
         model = field.annotation
         assert isinstance(model, type)  # noqa: S101 - for mypy: every section is a model
         assert issubclass(model, BaseModel)  # noqa: S101
-        warnings += [
-            f"{path}: {section}.{k} is not known" for k in members if k not in model.model_fields
-        ]
+        known = model.model_fields.keys() | getattr(model, "older_members", frozenset())
+        unread += [f"{section}.{name}" for name in members if name not in known]
         values[section] = dict(members)
         for key in model.model_fields:
             names = [NAMES_IN_USE.get((section, key), ""), f"{section}_{key}".upper()]
@@ -259,13 +258,20 @@ def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:
     # An explicit empty value switches Sentinel off although the file names a host.
     if environ.get("REDIS_SENTINEL_HOST") == "":
         values["redis"]["sentinel_host"] = ""
-    warnings += [f"{path}: section {section} is not known" for section in document]
+    unread += document  # whole sections
     try:
-        return ScanningConf.model_validate(values), warnings
+        return ScanningConf.model_validate(values), _warnings(path, unread)
     except ValidationError as exc:
         raise ConfigurationError(
             _one_line(exc, lambda loc: sources.get(tuple(map(str, loc)), ".".join(map(str, loc))))
         ) from None
+
+
+def _warnings(path: str | None, unread: Collection[object]) -> list[str]:
+    """One line, however many there are: the older monitor's file has a lot that is not for us."""
+    names = ", ".join(str(name)[:60] for name in unread)
+    names = "".join(char if char.isprintable() else "?" for char in names)
+    return [f"{path}: nothing reads {names}"] if unread else []
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

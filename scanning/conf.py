@@ -6,7 +6,7 @@ Pure declarations: ``bucketwatch/env.py`` reads the file and the environment int
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -29,6 +29,8 @@ class Section(BaseModel):
     # Unknown members are warned of by the reader, not refused: the file may still be the older
     # monitor's, which has sections that do not concern us.
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    # Members of the older monitor's file that are read, and have no variable of their own.
+    older_members: ClassVar[frozenset[str]] = frozenset()
 
 
 class Parallel(Section):
@@ -59,6 +61,9 @@ class Defaults(Section):
 
 
 class Redis(Section):
+    # Where the older monitor writes and reads; we do both at the master.
+    older_members: ClassVar[frozenset[str]] = frozenset({"master", "slave"})
+
     url: SecretStr | None = Field(
         None, description="whole address; wins over every other Redis setting"
     )
@@ -98,6 +103,15 @@ class Redis(Section):
     object_states: bool = Field(
         default=True, description="write the documented JSON string of each object"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_master(cls, given: Any) -> Any:
+        """Let ``master`` say what the section itself, or the environment, leaves out."""
+        if not isinstance(given, dict) or given.get("master") is None:
+            return given
+        said = _of_master(given["master"])
+        return given | {name: value for name, value in said.items() if given.get(name) is None}
 
     @field_validator("url")
     @classmethod
@@ -139,6 +153,19 @@ class Redis(Section):
         hosts = "" if self.url else self.sentinel_host
         found = (_address(host, self.sentinel_port) for host in hosts.split(","))
         return tuple(address for address in found if address is not None)
+
+
+def _of_master(master: Any) -> dict[str, Any]:
+    """Members of ``Redis``, of a mapping of them, ``host[:port]`` or a URL."""
+    if isinstance(master, dict):
+        names = ("url", "host", "port", "db", "username", "password", "tls")
+        return {name: master[name] for name in names if master.get(name) is not None}
+    if isinstance(master, str) and "://" in master:
+        return {"url": master}
+    address = _address(master, 6379) if isinstance(master, str) else None
+    if address is None:
+        raise ValueError("master must be host, host:port, a URL, or a mapping with host and port")
+    return {"host": address[0], "port": address[1]}
 
 
 def _address(text: str, port: int) -> tuple[str, int] | None:

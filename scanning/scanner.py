@@ -49,7 +49,8 @@ class BucketScanner(threading.Thread):
 
     ``bucket_config`` is a ``BucketConfig`` or the documented JSON object; where that holds
     ``access_key`` and ``secret_key`` they are used, else the vault is asked; whether it announces
-    is read from Redis (``…:notifications_disabled``) as the scan begins. ``global_config`` is
+    is read from Redis (``…:notifications_disabled``) as the scan begins. ``redis_client`` may be
+    the older monitor's ``{"master": …, "slave": …}``: the master is asked. ``global_config`` is
     a ``ScanningConf`` or the documented YAML as a mapping, over the settings in force. Without
     ``claim`` the scanner claims the bucket itself, and fails if somebody else is scanning it.
     ``counts`` grow as it goes on.
@@ -60,7 +61,7 @@ class BucketScanner(threading.Thread):
     def __init__(  # noqa: PLR0913 - documented
         self,
         bucket_config: BucketConfig | Mapping[str, Any],
-        redis_client: redis.Redis,
+        redis_client: redis.Redis | Mapping[str, Any],
         global_config: ScanningConf | Mapping[str, Any],
         result_queue: queue.Queue[ScanResult] | None,
         client_cache: S3ClientCache,

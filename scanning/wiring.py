@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +29,7 @@ from scanning.adapters.state import RedisStates
 from scanning.adapters.statuses import RedisStatuses
 from scanning.adapters.telemetry import TelemetryStore
 from scanning.adapters.vault_snapshot import CredentialSnapshot
+from scanning.conf import Redis
 from scanning.core.errors import (
     BucketwatchError,
     CredentialsRejected,
@@ -100,8 +102,18 @@ class Engine:
     gates: Gates
 
 
-def engine_over(client: redis.Redis, scanning: ScanningConf) -> Engine:
-    """The engine on somebody's own Redis client (the documented `BucketScanner` brings one)."""
+def engine_over(client: redis.Redis | Mapping[str, Any], scanning: ScanningConf) -> Engine:
+    """The engine on somebody's own Redis client (the documented `BucketScanner` brings one).
+
+    Of the older monitor's ``{"master": …, "slave": …}`` the master is used: a client, or what the
+    YAML file may say of it.
+    """
+    if isinstance(client, Mapping):
+        master = client["master"]
+        if isinstance(master, str | Mapping):
+            named = Redis.model_validate({"master": master})
+            return _engine(RedisConnection(named), scanning)
+        return engine_over(master, scanning)
     if _own_client(client):
         return engine()
     return _engine(RedisConnection.over(client, scanning.redis), scanning)

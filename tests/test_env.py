@@ -231,11 +231,60 @@ def test_members_that_nothing_reads_are_warned_of(load, tmp_path):
     conf, warnings = load("redis: {hots: x, 7: y}\nlogging: {level: 1}\n3: {}\nparallel: {}\n")
     assert conf == ScanningConf()
     assert [text.replace(f"{tmp_path}/", "") for text in warnings] == [
-        "config.yaml: redis.hots is not known",
-        "config.yaml: redis.7 is not known",
-        "config.yaml: section logging is not known",
-        "config.yaml: section 3 is not known",
+        "config.yaml: nothing reads redis.hots, redis.7, logging, 3"
     ]
+
+
+def test_what_is_warned_of_is_printable(load):
+    [warning] = load('"a\\n\\e[31mb": {}\n')[1]
+    assert warning.endswith("nothing reads a??[31mb")
+
+
+OLDER = """
+redis:
+  master: {host: redis-master, port: 6380, db: 2, password: hunter2-value, socket_timeout: 5}
+  slave: {host: redis-replica, port: 6381}
+  queue_name: "linode:notifications:queue"
+logging: {level: INFO}
+webhook: {timeout: 10}
+"""
+
+
+def test_the_older_monitors_redis_is_its_master(load):
+    conf, [warning] = load(OLDER)
+    found = conf.redis
+    assert (found.host, found.port, found.db) == ("redis-master", 6380, 2)
+    assert found.password is not None
+    assert found.password.get_secret_value() == SECRET
+    assert warning.endswith("nothing reads logging, webhook")
+
+
+@pytest.mark.parametrize(
+    ("master", "address"),
+    [
+        ("r.example", ("r.example", 6379)),
+        ("r.example:7000", ("r.example", 7000)),
+        ("{host: r.example}", ("r.example", 6379)),
+        ("null", ("localhost", 6379)),
+    ],
+)
+def test_a_master_may_be_an_address(load, master, address):
+    conf, warnings = load(f"redis: {{master: {master}, slave: [r2.example]}}")
+    assert (conf.redis.host, conf.redis.port) == address
+    assert warnings == []
+
+
+def test_a_master_may_be_a_url_and_the_environment_wins_over_it(load):
+    text = "redis: {master: 'redis://r.example:7000/3'}"
+    assert load(text)[0].redis.url.get_secret_value() == "redis://r.example:7000/3"
+    conf, _ = load("redis: {master: {host: a, port: 7000}}", REDIS_HOST="b")
+    assert (conf.redis.host, conf.redis.port) == ("b", 7000)
+
+
+def test_a_master_that_makes_no_sense_is_refused_without_being_shown(refusal):
+    message = refusal(f"redis: {{master: [{SECRET}]}}")
+    assert "master must be host, host:port, a URL" in message
+    assert SECRET not in message
 
 
 # --- the web application's variables
@@ -370,3 +419,30 @@ def test_a_wrong_configuration_stops_the_start_with_one_line(variables, message)
     [line] = done.stderr.splitlines()
     assert line.startswith(f"bucketwatch cannot start: {message}")
     assert SECRET not in line
+
+
+def said(tmp_path, *command: str) -> str:
+    """What a command says under the older monitor's file, without a Redis."""
+    path = tmp_path / "config.yaml"
+    path.write_text(OLDER)
+    done = subprocess.run(
+        [sys.executable, "manage.py", *command],
+        cwd=ROOT,
+        env={**os.environ, "CONFIG_PATH": str(path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stderr
+
+
+def test_an_older_monitors_file_is_warned_of_in_one_line_where_it_is_checked(tmp_path):
+    [line] = [line for line in said(tmp_path, "check").splitlines() if "config.yaml" in line]
+    assert "nothing reads logging, webhook. Remove them, or correct their names" in line
+
+
+def test_commands_do_not_say_again_what_nothing_reads(tmp_path):
+    stderr = said(tmp_path, "explain", "media-in", "key")
+    assert "Redis does not answer" in stderr
+    assert "config.yaml" not in stderr

@@ -317,6 +317,28 @@ def test_a_document_switched_off_while_it_is_scanned_is_not_announced(s3_server,
     assert events(store) == []
 
 
+@pytest.mark.parametrize("kind", ["clients", "settings", "URLs"])
+def test_the_older_monitors_two_redis_clients_are_taken(
+    s3_server, store, redis_server, clients, kind
+):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    document = {"name": name, "endpoint": s3_server.url} | pair
+    kinds: dict[str, Any] = {
+        "clients": store,
+        "settings": {"host": "127.0.0.1", "port": redis_server.port},
+        "URLs": redis_server.url,
+    }
+    both = {"master": kinds[kind], "slave": None}
+    scanner = BucketScanner(document, both, {}, None, clients)
+    scanner.run()
+
+    assert scanner.result is not None
+    assert scanner.result.error == ""
+    assert [event["key"] for event in events(store)] == ["key"]
+
+
 _PROGRAM = """
 import json, queue, sys, redis
 from scanning.adapters.s3 import S3ClientCache

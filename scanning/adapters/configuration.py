@@ -234,7 +234,6 @@ class ConfigurationStore:
         rows = self._connection.run(partial(_rows, names=[name]))
         return _parsed(row for row in rows if row.text is not None).get(name)
 
-
     def as_switched(self, bucket: BucketConfig) -> BucketConfig:
         """Have a bucket that was described elsewhere announce what Redis says that it may.
 

@@ -16,6 +16,9 @@ FAILED, UNKNOWN, INTERRUPTED, NOBODY_READS = 1, 2, 130, 141
 class EngineCommand(BaseCommand):
     """Ends with a line and an exit status (`docs/commands.md`), never with a traceback."""
 
+    # What is wrong with models and pages is for `check`; so is what the file has beside.
+    requires_system_checks = ("configuration",)
+
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
             return super().execute(*args, **options)

@@ -18,6 +18,7 @@ class Command(BaseCommand):
         "Remove the second factor of people who have lost their app. "
         "All of them need a new one after SECRET_KEY has changed: --all."
     )
+    requires_system_checks = ("configuration",)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         who = parser.add_mutually_exclusive_group(required=True)

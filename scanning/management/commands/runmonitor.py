@@ -14,7 +14,8 @@ def region_list(text: str) -> list[str]:
 
 class Command(BaseCommand):
     help = "Run the scheduler, the workers and the web server until SIGTERM or Ctrl-C."
-    requires_system_checks = ("configuration",)  # others load every page: 20 MiB
+    # Others load every page: 20 MiB.
+    requires_system_checks = ("configuration", "configuration_file")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--no-web", action="store_true", help="do not serve HTTP here")
