@@ -60,6 +60,9 @@ class MultiRegionMonitor:
         self.offsets: dict[str, float] = {}
         self.region_pools: dict[str, ThreadPoolExecutor] = {}
         self.scan_stats: dict[str, float] = defaultdict(float)
+        # By bucket, the scans that were reported already, and those that ran in this process.
+        self._reported: dict[str, tuple[bool, float]] | None = None
+        self._scanned_here: dict[str, tuple[bool, float]] = {}
         self._with_web, self._with_workers, self._regions = web, workers, tuple(regions)
         self._children: list[processes.Child] = []
         self._version = -1
@@ -142,7 +145,7 @@ class MultiRegionMonitor:
         if leads:
             self.refresh_config_from_redis()
             if self._keep_trust():
-                self.process_due_buckets()
+                self.wake_due_regions()
             wiring.telemetry_store().sample_queue()
         self._log_stats()
 
@@ -186,7 +189,8 @@ class MultiRegionMonitor:
     def refresh_config_from_redis(self) -> None:
         """Read the bucket configurations if they changed, and bring the schedule in step.
 
-        Credentials are not merged in here: only the workers that scan hold any.
+        No key pair is merged into ``buckets``: `BucketScanner` asks the vault for it when it scans,
+        so that neither this process nor its log holds any.
         """
         store, now = wiring.configuration(), time.monotonic()
         has_changed = store.version() != self._version
@@ -288,7 +292,27 @@ class MultiRegionMonitor:
         names = schedule.overdue(due, now=wiring.schedule().now())
         return [self.buckets[name] for name in names if name in self.buckets]
 
-    def process_due_buckets(self) -> dict[str, int]:
+    def process_due_buckets(self) -> list[ScanResult]:
+        """Wake the workers of regions with due buckets; returns what ended since the last call.
+
+        Workers scan in processes of their own, so what is woken here comes with a later call, for
+        `update_scan_stats`; the first call returns nothing. A result is what Redis remembers: of
+        each bucket the last scan, its changes those of its last time slice, and of a failed one
+        the error alone. Scans by `scan_bucket` are not among them, and are counted already.
+        """
+        self.wake_due_regions()
+        last = {r.bucket: r for r in wiring.statuses().last_results(list(self.buckets))}
+        ends = {name: _end_of(result) for name, result in last.items()}
+        before, self._reported = self._reported, (self._reported or {}) | ends
+        if before is None:
+            return []
+        return [
+            result
+            for name, result in last.items()
+            if ends[name] not in (before.get(name), self._scanned_here.get(name))
+        ]
+
+    def wake_due_regions(self) -> dict[str, int]:
         """Wake the workers of every region with due buckets; due buckets by region woken.
 
         Buckets that will be due by the next tick count: their worker then waits for them.
@@ -323,11 +347,15 @@ class MultiRegionMonitor:
         )
         scanner.run()
         assert scanner.result is not None  # noqa: S101 - run() always sets it
+        self._scanned_here[scanner.result.bucket] = _end_of(scanner.result)
         self.update_scan_stats([scanner.result])
         return scanner.result
 
     def update_scan_stats(self, results: Iterable[ScanResult]) -> None:
-        """Add up what was scanned in this process; `/metrics` counts all processes by itself."""
+        """Add up results of `scan_bucket`, which adds its own, and of `process_due_buckets`.
+
+        `/metrics` needs neither: it counts what all processes do.
+        """
         stats = self.scan_stats
         for result in results:
             stats["total_scans"] += 1
@@ -355,8 +383,15 @@ class MultiRegionMonitor:
         self.init_thread_pools()
 
     def update_bucket_config(self, bucket_info: Mapping[str, Any]) -> None:
-        """Change a bucket as ``POST /api/buckets/update`` does."""
+        """Change a bucket as ``POST /api/buckets/update`` does.
+
+        Clears this process's S3 clients if the endpoint changed. Workers need not: clients are
+        kept by endpoint, so the new one gets its own, and the old one's go as the longest unused.
+        """
+        before = dict(self.buckets)
         self._control("update", bucket_info)
+        if any(b.endpoint != before.get(name, b).endpoint for name, b in self.buckets.items()):
+            wiring.client_cache().clear_cache()
 
     def delete_bucket_config(self, bucket_name: str) -> None:
         """Remove a bucket, its object states and its credential."""
@@ -370,3 +405,8 @@ class MultiRegionMonitor:
         # The write is made; with Redis away the schedule follows when it is back.
         with suppress(BucketwatchError):
             self.refresh_config_from_redis()
+
+
+def _end_of(result: ScanResult) -> tuple[bool, float]:
+    """Tell the scans of one bucket apart, by what Redis remembers of each."""
+    return result.ok, result.began if result.ok else result.started_at + result.duration_s

@@ -213,8 +213,8 @@ def test_only_regions_with_due_buckets_are_woken_and_once(monitor, store):
     for region in ("r1", "r2", "r3"):
         store.delete(f"django_q:{region}:q")
 
-    assert monitor.process_due_buckets() == {"r1": 2}
-    assert monitor.process_due_buckets() == {"r1": 2}
+    assert monitor.wake_due_regions() == {"r1": 2}
+    assert monitor.wake_due_regions() == {"r1": 2}
 
     assert [wakeups(store, region) for region in ("r1", "r2", "r3")] == [1, 0, 0]
 
@@ -225,9 +225,9 @@ def test_a_region_is_woken_before_its_next_bucket_is_due(monitor, store):
     at = wiring.schedule().due_times([REGION])[REGION]["bucket"]
     now = float(store.time()[0])
     store.zadd(keys.due(REGION), {"bucket": max(at, now) + 3600})
-    assert monitor.process_due_buckets() == {}
+    assert monitor.wake_due_regions() == {}
     store.zadd(keys.due(REGION), {"bucket": float(store.time()[0]) + module.TICK_S})
-    assert monitor.process_due_buckets() == {REGION: 1}
+    assert monitor.wake_due_regions() == {REGION: 1}
 
 
 def test_a_region_whose_worker_died_is_woken_again(monitor, store):
@@ -235,7 +235,7 @@ def test_a_region_whose_worker_died_is_woken_again(monitor, store):
     monitor._tick()
     wiring.engine().leases.claim_due(REGION, most=1, slots=1)
     store.zadd(keys.running(REGION), {"bucket": 1.0})
-    assert monitor.process_due_buckets() == {REGION: 1}
+    assert monitor.wake_due_regions() == {REGION: 1}
 
 
 def test_is_bucket_due_for_scan_asks_the_schedule(monitor, store):
@@ -327,7 +327,7 @@ def test_a_stop_without_redis_needs_no_lead_to_give_back(monitor, redis_server):
 def test_an_error_of_ours_costs_one_tick(monitor, store, monkeypatch, caplog):
     engine.put("bucket")
     with monkeypatch.context() as patch:
-        patch.setattr(monitor, "process_due_buckets", lambda: 1 / 0)
+        patch.setattr(monitor, "wake_due_regions", lambda: 1 / 0)
         monitor._tick()
     assert "an error in bucketwatch broke a tick" in caplog.text
     monitor._tick()
@@ -419,3 +419,72 @@ def test_a_bucket_can_be_scanned_through_its_regions_pool(monitor, s3_server, st
     assert monitor.scan_stats == {name: documented[name] for name in monitor.scan_stats}
     assert {"total_scans", "total_new_objects", "success_rate"} <= monitor.scan_stats.keys()
     monitor._shut_down()
+
+
+# --- what the workers recorded
+
+
+def finish(store: redis.Redis, name: str, **given: str) -> None:
+    """Claim and finish, as a worker does that found three new objects among ten."""
+    bucket = wiring.configuration().get(name)
+    assert bucket is not None
+    claim = wiring.engine().leases.claim(bucket, slots=15)
+    assert claim is not None
+    result = engine.result(name, started_at=time.time(), **given)
+    wiring.engine().leases.finish(claim, result, next_due=time.time() + 60)
+
+
+def test_what_workers_recorded_since_the_last_call_is_what_the_stats_are_updated_from(
+    monitor, store
+):
+    for name in ("a", "b", "c"):
+        engine.put(name)
+    finish(store, "a")
+    monitor.refresh_config_from_redis()
+    monitor.update_scan_stats(monitor.process_due_buckets())
+    assert monitor.scan_stats == {}
+    assert wakeups(store) == 1
+
+    finish(store, "a")
+    finish(store, "b", error="S3 does not answer")
+    results = monitor.process_due_buckets()
+    monitor.update_scan_stats(results)
+
+    assert {(r.bucket, r.ok, r.error, r.counts.created) for r in results} == {
+        ("a", True, "", 3),
+        ("b", False, "S3 does not answer", 0),
+    }
+    found = monitor.scan_stats
+    assert (found["total_scans"], found["failed_scans"], found["success_rate"]) == (2, 1, 0.5)
+    assert (found["total_objects_scanned"], found["total_new_objects"]) == (10, 3)
+    assert monitor.process_due_buckets() == []
+    finish(store, "b")
+    assert [(r.bucket, r.ok) for r in monitor.process_due_buckets()] == [("b", True)]
+
+
+def test_a_scan_in_this_process_is_counted_once(monitor, s3_server, store):
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    bucket = engine.put_real(s3_server, name)
+    missing = engine.put_real(s3_server, "never-created")
+    monitor.refresh_config_from_redis()
+    monitor.update_scan_stats(monitor.process_due_buckets())
+
+    monitor.scan_bucket(bucket)
+    monitor.scan_bucket(missing)
+    monitor.update_scan_stats(monitor.process_due_buckets())
+
+    assert (monitor.scan_stats["total_scans"], monitor.scan_stats["failed_scans"]) == (2, 1)
+
+
+def test_configurations_are_read_and_buckets_scanned_without_a_key_pair_in_the_monitor(
+    monitor, s3_server, store
+):
+    """`refresh_config_from_redis` merges none in, and what it read is enough for a scan."""
+    name = s3_server.bucket()
+    s3_server.put(name, "key")
+    engine.put_real(s3_server, name)
+    monitor.refresh_config_from_redis()
+
+    assert s3_server.secret_key not in repr(vars(monitor))
+    assert monitor.scan_bucket(monitor.buckets[name]).counts.created == 1

@@ -41,6 +41,17 @@ def test_a_changed_bucket_is_known_to_the_monitor_at_once(monitor):
     assert Bucket.objects.get().webhook_client_id == "c"
 
 
+def test_only_a_changed_endpoint_clears_the_s3_clients(monitor):
+    monitor.add_bucket_to_active_config(api.new_bucket_body())
+    clients = wiring.client_cache()
+    clients.get_client(monitor.buckets["media-in"].endpoint, "a", "s")
+
+    monitor.update_bucket_config({"name": "media-in", "polling_interval": 9})
+    assert clients.get_stats()["total_clients"] == 1
+    monitor.update_bucket_config({"name": "media-in", "endpoint": "localhost:9000"})
+    assert clients.get_stats()["total_clients"] == 0
+
+
 def test_an_update_that_changes_nothing_is_accepted(monitor):
     monitor.add_bucket_to_active_config(api.new_bucket_body())
     before = Bucket.objects.get().updated_at

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from scanning.adapters.schedule_store import server_time
 from scanning.adapters.telemetry import history_entry, with_telemetry
 from scanning.core import counters, keys
-from scanning.core.types import Claim
+from scanning.core.types import Claim, EventType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -275,6 +275,7 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
             "duration_s": f"{result.duration_s:.3f}",
             "objects": str(result.listed),
             "changes": str(result.counts.changes),
+            **{str(kind): str(getattr(result.counts, kind)) for kind in EventType},
             "lag_s": f"{max(0.0, result.started_at - claim.scheduled_at):.3f}",
         }
         | _held_fields(result)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import keys
-from scanning.core.types import BucketStatus
+from scanning.core.types import BucketStatus, EventType, ScanCounts, ScanResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,22 @@ class RedisStatuses:
     def read(self, names: Sequence[str]) -> list[BucketStatus]:
         """How these buckets' last scans ended, in the order of ``names``."""
         return self._connection.run(lambda r: _read(r, names))
+
+    def last_results(self, names: Sequence[str]) -> list[ScanResult]:
+        """The last scan of each of these buckets, as far as it is remembered.
+
+        ``started_at`` of one that failed is when it failed. Never scanned buckets are left out.
+        """
+
+        def read(r: Any) -> list[dict[str, str]]:
+            pipe = r.pipeline(transaction=False)
+            for name in names:
+                pipe.hgetall(keys.bucket(name))
+            found: list[dict[str, str]] = pipe.execute()
+            return found
+
+        rows = zip(names, self._connection.run(read), strict=True)
+        return [result for name, fields in rows if (result := _result(name, fields))]
 
     def give_back(self, names: list[str]) -> None:
         """Make ``names`` part of the next drain again: whoever took them could not keep them."""
@@ -68,4 +84,29 @@ def _status(name: str, fields: dict[str, str]) -> BucketStatus:
         generation=int(number("generation") or 0),
         commit_at=number("commit_at"),
         lost_since=number("lost_since"),
+    )
+
+
+def _result(name: str, fields: dict[str, str]) -> ScanResult | None:
+    if fields.get("error_at"):
+        return ScanResult(
+            bucket=name,
+            started_at=float(fields["error_at"]),
+            duration_s=0.0,
+            counts=ScanCounts(),
+            complete=False,
+            error=fields.get("error", ""),
+            error_class=fields.get("error_class", ""),
+        )
+    if not fields.get("scan_at"):
+        return None
+    began, objects = float(fields["scan_at"]), int(fields.get("objects") or 0)
+    kinds = {str(kind): int(fields.get(kind) or 0) for kind in EventType}
+    return ScanResult(
+        bucket=name,
+        started_at=began,
+        duration_s=float(fields.get("duration_s") or 0.0),
+        counts=ScanCounts(objects=objects, **kinds),
+        began=began,
+        listed=objects,
     )
