@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from scanning.adapters.s3 import S3ClientCache
+from scanning.conf import ScanningConf
 
 CLIENTS = 300
 
@@ -18,7 +19,7 @@ def memory_kib() -> int:
 
 def main() -> None:
     before = memory_kib()
-    cache = S3ClientCache()
+    cache = S3ClientCache(ScanningConf())
     cache.get_client("s3.example", "first", "secret")
     first = memory_kib()
     started = time.perf_counter()
