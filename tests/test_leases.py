@@ -302,7 +302,7 @@ def test_a_deletion_that_is_confirmed_during_a_scan_is_confirmed_for_the_next(he
     make_due(store, "bucket")
     store.hset(keys.bucket("bucket"), mapping={"held_since": "900.0", "held_missing": "7"})
     [claim] = here.claim_due(REGION, most=1, slots=1)
-    assert wiring.schedule().release_hold("bucket", REGION)
+    wiring.schedule().release_holds({"bucket": REGION})
     held = replace(engine.result("bucket"), held=Held(missing=7, known=9, since=900.0))
     here.finish(claim, held, next_due=server_time(store) + 60)
     assert wiring.engine().states.open(engine.put("bucket")).released == 7
