@@ -429,7 +429,7 @@ def test_a_status_that_changes_while_it_is_stored_is_given_again(here, store):
 
 
 def test_a_changed_status_whose_answer_was_lost_is_given_again(here, store, monkeypatch):
-    read, lost = redis.Connection.read_response, []
+    read, lost = redis.Connection.read_response, list[object]()
 
     def without_answer(connection: redis.Connection, **options: object) -> object:
         answer = read(connection, **options)

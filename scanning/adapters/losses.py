@@ -45,9 +45,10 @@ def with_losses(script: str) -> str:
     return _COMPARE + script
 
 
-# A clock that moves is no loss: only a commit's number says that one is missing. How much is
-# missing nobody knows but by the times, which both the server wrote that took the commits: more
-# than a failover may forget, if they differ by more than the window, one way or the other.
+# A clock that moves is no loss: only its number says that a commit is missing. Then the times of
+# the commit that is known here and of the one that should be say how much is missing: more than a
+# failover may forget, if they differ by more than the window. A commit that is the later one by
+# so much, in spite of its smaller number, is of an old copy from when the clock was ahead.
 _COMPARE = """
 local function compare(keys, bucket, generation, commit, earliest, latest)
   local hash, regions, changes, version = unpack(keys)
