@@ -9,6 +9,7 @@ how to go on (``services.resume_after_loss``; `docs/adr/0009-what-redis-forgot-w
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from buckets import mirror, reconciling, selectors, words
@@ -20,12 +21,14 @@ from scanning.core.types import Expected
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from scanning.core.types import Compared, SetBack
+
 logger = logging.getLogger(__name__)
 
 # Single buckets may be lost as well: evicted, or deleted by hand.
 _LOOK_AGAIN_S = 60.0
 _NAMED = 5
-_ANYTHING = float(2**53)
+_ANYTHING = 2**53
 
 _looked = Lately(_LOOK_AGAIN_S)
 
@@ -39,13 +42,13 @@ def look() -> None:
     if losses.must_compare():
         # A Redis that is emptied or replaced while we look does not hold this any more.
         token = losses.begin()
-        _say(losses.compare([*_expected(), *_unknown()]))
+        _take_note(losses.compare([*_expected(), *_unknown()]))
         _write_configurations()
         losses.trust(token)
     elif _looked.goes_on():
         return
     else:
-        _say(losses.compare(list(_expected())))
+        _take_note(losses.compare(list(_expected())))
         _restore_configurations()
     _looked.note()
 
@@ -88,10 +91,35 @@ def _unknown() -> Iterator[Expected]:
     revisions = wiring.configuration().revisions()
     known = set(Bucket.objects.values_list("name", flat=True))
     for name in revisions.keys() - known:
-        yield Expected(name, int(_ANYTHING), _ANYTHING)
+        yield Expected(name, _ANYTHING, commit=_ANYTHING, commit_at=float(_ANYTHING))
 
 
-def _say(lost: list[str]) -> None:
+def _take_note(compared: Compared) -> None:
+    _say_lost(compared.lost)
+    _accept(compared.set_back)
+
+
+def _accept(set_back: list[SetBack]) -> None:
+    """Expect no more of Redis than it still knows after a failover: it goes on from there."""
+    for found in set_back:
+        Bucket.objects.filter(
+            name=found.bucket,
+            last_commit_generation=found.generation,
+            last_commit_number=found.expected,
+        ).update(
+            last_commit_number=found.commit,
+            last_commit_at=datetime.fromtimestamp(found.commit_at, UTC),
+        )
+    if set_back:
+        logger.warning(
+            "Redis forgot the last moments of %d buckets (%s), as a failover may: what was "
+            "announced then comes again, with the same ids",
+            len(set_back),
+            words.some([found.bucket for found in set_back], most=_NAMED),
+        )
+
+
+def _say_lost(lost: list[str]) -> None:
     if lost:
         logger.error(
             "Redis forgot what was known of %d buckets (%s): it was emptied, or restored from an "

@@ -177,9 +177,13 @@ def with_secret(bucket: Bucket, secrets: Mapping[str, str]) -> dict[str, Any]:
 def expected(bucket: Bucket) -> Expected:
     """What Redis has to remember of a bucket, if it is the one that the scanner wrote to."""
     at = bucket.remembered_commit_at
-    window_s = wiring.conf().redis.failover_window
-    oldest = None if at is None else at.timestamp() - window_s
-    return Expected(bucket.name, bucket.generation, oldest)
+    return Expected(
+        bucket.name,
+        bucket.generation,
+        commit=None if at is None else bucket.last_commit_number,
+        commit_at=None if at is None else at.timestamp(),
+        window_s=wiring.conf().redis.failover_window,
+    )
 
 
 def client_secrets(buckets: Iterable[Bucket]) -> Mapping[str, str]:
@@ -207,8 +211,8 @@ def _write(name: str, bucket: Bucket | None, revision: int, secrets: Mapping[str
         return
     content = with_secret(bucket, secrets)
     notifications = bucket.notifications_enabled
-    oldest = expected(bucket).oldest_commit
-    store.put(name, content, notifications=notifications, revision=revision, oldest_commit=oldest)
+    must_know = expected(bucket)
+    store.put(name, content, notifications=notifications, revision=revision, must_know=must_know)
     is_known = selectors.webhook_secret_name(bucket) in secrets
     if _wants_secret(bucket) and not is_known and _vault_outage.goes_on():
         raise VaultUnavailable("its webhook secret waits for the vault")

@@ -20,35 +20,39 @@ _SCAN = ["last_scan_at", "last_scan_duration_s", "last_lag_s", "object_count", "
 _NEXT = ["next_scan_at"]
 _ERROR = ["last_error", "last_error_class", "last_error_at"]
 _HELD = ["held_since", "held_missing"]
-_COMMIT = ["last_commit_at", "last_commit_generation", "lost_since"]
+_COMMIT = ["last_commit_at", "last_commit_generation", "last_commit_number", "lost_since"]
+# What decides, beside those, whether a commit counts.
+_CHOSEN = ["generation", "resumed_at"]
 
 
 def flush() -> int:
     """Store every status that changed since the last flush; say how many there were.
 
-    Raises RedisUnavailable. What the database does not take is given back for the next flush.
+    Raises RedisUnavailable. What the database does not take is left for the next flush.
     """
     store = wiring.statuses()
     total = 0
-    while statuses := store.drain(_CHUNK):
-        try:
-            _store(statuses)
-        except BaseException:
-            store.give_back([status.bucket for status in statuses])
-            raise
-        total += len(statuses)
+    while changed := store.changed(_CHUNK):
+        _store(store.read(list(changed)))
+        store.forget(changed)
+        total += len(changed)
+        if len(changed) < _CHUNK:
+            break  # what changed meanwhile is for the next flush
     return total
 
 
 def _store(statuses: Sequence[BucketStatus]) -> None:
     """Write the status columns and no others; this mirrors nothing."""
     columns = [*_SCAN, *_ERROR, *_HELD, *_NEXT, *_COMMIT]
-    known = Bucket.objects.only("name", *columns)
-    rows = known.in_bulk([status.bucket for status in statuses], field_name="name")
-    for status in statuses:
-        if status.bucket in rows:
-            _apply(rows[status.bucket], status)
-    _update(rows.values(), columns)
+    names = [status.bucket for status in statuses]
+    known = Bucket.objects.only("name", *_CHOSEN, *columns).filter(name__in=names).order_by("pk")
+    with transaction.atomic():
+        # Locked: an operator may give up what Redis forgot in this moment.
+        rows = {row.name: row for row in known.select_for_update()}
+        for status in statuses:
+            if status.bucket in rows:
+                _apply(rows[status.bucket], status)
+        _update(rows.values(), columns)
 
 
 def _update(rows: Iterable[Bucket], columns: Sequence[str]) -> None:
@@ -57,7 +61,7 @@ def _update(rows: Iterable[Bucket], columns: Sequence[str]) -> None:
     fields = [field for field in meta.concrete_fields if field.name in columns]
     values = ", ".join(f"{quoted(str(field.column))} = %s" for field in fields)
     sql = f"UPDATE {quoted(meta.db_table)} SET {values} WHERE id = %s"  # noqa: S608 - our names
-    with transaction.atomic(), connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.executemany(
             sql,
             [
@@ -75,7 +79,8 @@ def _apply(row: Bucket, status: BucketStatus) -> None:
     row.held_missing = status.held_missing
     row.next_scan_at = _moment(status.next_scan_at)
     row.lost_since = _moment(status.lost_since)
-    _remember_commit(row, status)
+    if (at := _moment(status.commit_at)) is not None:
+        row.remember_commit(generation=status.generation, number=status.commit, at=at)
     # Without it Redis knows of no complete scan (it may have been emptied): keep what was known.
     if status.last_scan_at is not None:
         row.last_scan_at = _moment(status.last_scan_at)
@@ -83,15 +88,6 @@ def _apply(row: Bucket, status: BucketStatus) -> None:
         row.last_lag_s = status.lag_s
         row.object_count = status.objects
         row.last_changes = status.changes
-
-
-def _remember_commit(row: Bucket, status: BucketStatus) -> None:
-    """Never an older one: Redis may have been restored from a backup a moment ago."""
-    at, known = _moment(status.commit_at), (row.last_commit_generation or 0, row.last_commit_at)
-    if at is None or status.generation < known[0]:
-        return
-    if status.generation > known[0] or known[1] is None or at > known[1]:
-        row.last_commit_at, row.last_commit_generation = at, status.generation
 
 
 def _moment(epoch_s: float | None) -> datetime | None:

@@ -134,8 +134,7 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
     rows = list(buckets)
     for endpoint in {endpoint_name(endpoint) for *_, endpoint in rows}:
         wiring.impatient_paces().change(endpoint, lambda pace, now: pacing.hurried(pace, now=now))
-    for name, region, _ in rows:
-        wiring.impatient_schedule().due_now(name, region)
+    wiring.impatient_schedule().due_now({name: region for name, region, _ in rows})
 
 
 def first_keys(

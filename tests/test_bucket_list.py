@@ -226,7 +226,7 @@ def test_held_deletions_are_released_by_an_action_that_asks_first(operator, stor
     other = services.add_bucket(name="holds-none", region="r", credential=bucket.credential)
     store.hset(keys.bucket("media-in"), mapping={"held_since": "1", "held_missing": "7"})
     schedule(store, bucket, at=2e9)
-    store.sadd(keys.CHANGED_STATUS, "media-in")
+    store.zadd(keys.STATUS_CHANGES, {"media-in": 1.0})
     status.flush()
     assert cell(operator.get(LIST, {"state": "held"}), "state") == "held"
 

@@ -233,7 +233,7 @@ def test_the_end_of_a_scan_of_what_the_bucket_was_before_is_not_recorded(here, s
     here.finish(claim, engine.result("bucket"), next_due=5000.0)
     assert store.zscore(keys.due(REGION), "bucket") == LONG_PAST
     assert store.zcard(keys.running(REGION)) == 0
-    assert not store.exists(keys.last_scan("bucket"), keys.STATS, keys.CHANGED_STATUS)
+    assert not store.exists(keys.last_scan("bucket"), keys.STATS, keys.STATUS_CHANGES)
 
 
 def test_the_end_of_a_scan_whose_last_commit_a_failover_forgot_is_not_recorded(here, store):
@@ -244,7 +244,7 @@ def test_the_end_of_a_scan_whose_last_commit_a_failover_forgot_is_not_recorded(h
     here.finish(claim, replace(engine.result("bucket"), commit=5), next_due=5000.0)
     assert store.zscore(keys.due(REGION), "bucket") == LONG_PAST
     assert store.zcard(keys.running(REGION)) == 0
-    assert not store.exists(keys.last_scan("bucket"), keys.STATS, keys.CHANGED_STATUS)
+    assert not store.exists(keys.last_scan("bucket"), keys.STATS, keys.STATUS_CHANGES)
     [claim] = here.claim_due(REGION, most=1, slots=1)
     here.finish(claim, replace(engine.result("bucket"), commit=4), next_due=5000.0)
     assert store.exists(keys.last_scan("bucket"))
@@ -280,7 +280,7 @@ def test_a_failed_scan_is_no_last_scan_and_leaves_what_the_last_one_said(here, s
     assert float(store.get(keys.last_scan("bucket"))) == 1000.0
     stats = store.hgetall(keys.STATS)
     assert (stats["total_scans"], stats["failed_scans"], stats["errors"]) == ("2", "1", "1")
-    assert known_by_now(statuses().drain()) == [
+    assert known_by_now(changed()) == [
         BucketStatus(
             "bucket",
             1000.0,
@@ -302,7 +302,7 @@ def test_a_deletion_that_is_confirmed_during_a_scan_is_confirmed_for_the_next(he
     make_due(store, "bucket")
     store.hset(keys.bucket("bucket"), mapping={"held_since": "900.0", "held_missing": "7"})
     [claim] = here.claim_due(REGION, most=1, slots=1)
-    assert wiring.schedule().release_hold("bucket", REGION)
+    wiring.schedule().release_holds({"bucket": REGION})
     held = replace(engine.result("bucket"), held=Held(missing=7, known=9, since=900.0))
     here.finish(claim, held, next_due=server_time(store) + 60)
     assert wiring.engine().states.open(engine.put("bucket")).released == 7
@@ -350,7 +350,7 @@ def test_a_released_bucket_stays_due_and_nothing_is_recorded(here, store):
     here.release(claim)
     assert store.zscore(keys.due(REGION), "bucket") == LONG_PAST
     assert store.zcard(keys.running(REGION)) == 0
-    assert not store.exists(keys.last_scan("bucket"), keys.STATS, keys.CHANGED_STATUS)
+    assert not store.exists(keys.last_scan("bucket"), keys.STATS, keys.STATUS_CHANGES)
 
 
 def next_is_due_at(leases: RedisLeases, store: redis.Redis, at: float) -> bool:
@@ -382,6 +382,10 @@ def statuses() -> RedisStatuses:
     return wiring.statuses()
 
 
+def changed(most: int = 1000) -> list[BucketStatus]:
+    return statuses().read(list(statuses().changed(most)))
+
+
 def known_by_now(found: list[BucketStatus]) -> list[BucketStatus]:
     """By name; without when they were known to Redis first, which is some moment ago."""
     for status in found:
@@ -396,30 +400,60 @@ def scanned(leases: RedisLeases, store: redis.Redis, *buckets: str) -> None:
         leases.finish(claim, engine.result(claim.bucket), next_due=None)
 
 
-def test_each_changed_status_is_given_once(here, store):
+def test_a_changed_status_is_given_until_it_is_stored(here, store):
     scanned(here, store, "a", "b")
-    drained = known_by_now(statuses().drain())
-    assert drained == [
-        BucketStatus(name, 1000.0, 2.0, 10, 3, "", "", None, lag_s=lag_s, generation=1)
-        for name, lag_s in {"a": 999.0, "b": 998.0}.items()
-    ]
-    assert statuses().drain() == []
+    for _ in range(2):  # whoever had it first was killed
+        assert known_by_now(changed()) == [
+            BucketStatus(name, 1000.0, 2.0, 10, 3, "", "", None, lag_s=lag_s, generation=1)
+            for name, lag_s in {"a": 999.0, "b": 998.0}.items()
+        ]
+    statuses().forget(statuses().changed())
+    assert statuses().changed() == {}
+    statuses().forget({})
 
 
-def test_a_drain_takes_no_more_than_asked_for(here, store):
-    scanned(here, store, "a", "b", "c")
-    assert [len(statuses().drain(2)) for _ in range(3)] == [2, 1, 0]
+def test_no_more_are_given_than_asked_for_and_those_that_wait_longest_first(here, store):
+    scanned(here, store, "c", "a", "b")
+    first = statuses().changed(2)
+    assert list(first) == ["c", "a"]
+    statuses().forget(first)
+    assert list(statuses().changed(2)) == ["b"]
 
 
-def test_what_could_not_be_stored_is_drained_again(here, store):
+def test_a_status_that_changes_while_it_is_stored_is_given_again(here, store):
+    scanned(here, store, "a", "b")
+    given = statuses().changed()
+    store.zadd(keys.STATUS_CHANGES, {"b": server_time(store)})
+    statuses().forget(given)
+    assert list(statuses().changed()) == ["b"]
+
+
+def test_a_changed_status_whose_answer_was_lost_is_given_again(here, store, monkeypatch):
+    read, lost = redis.Connection.read_response, list[object]()
+
+    def without_answer(connection: redis.Connection, **options: object) -> object:
+        answer = read(connection, **options)
+        if isinstance(answer, list) and "a" in answer and not lost:
+            lost.append(answer)
+            raise redis.exceptions.TimeoutError("no answer")
+        return answer
+
     scanned(here, store, "a")
-    drained = statuses().drain()
-    statuses().give_back([status.bucket for status in drained])
-    statuses().give_back([])
-    assert statuses().drain() == drained
+    monkeypatch.setattr(redis.Connection, "read_response", without_answer)
+    assert list(statuses().changed()) == ["a"]
+    assert lost
 
 
-def test_a_removed_bucket_has_no_status_to_drain(here, store):
+def test_a_change_that_an_earlier_version_noted_is_given_until_it_is_stored(here, store):
+    """Its workers go on beside ours until their hosts are upgraded too."""
+    store.sadd(keys.CHANGED_STATUS, "a", "b")
+    for _ in range(2):
+        assert sorted(statuses().changed()) == ["a", "b"]
+    statuses().forget(statuses().changed())
+    assert statuses().changed() == {}
+
+
+def test_a_removed_bucket_has_no_status_to_give(here, store):
     scanned(here, store, "a")
     engine.remove("a")
-    assert statuses().drain() == []
+    assert statuses().changed() == {}

@@ -1,6 +1,7 @@
 """Redis emptied, set back to an old copy, or back without its data: nothing floods the queue."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import redis
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import OperationalError, connection
+from django.db.models import F
 from django.test import Client
 from django.utils.module_loading import import_string
 from pydantic import SecretStr
 
 from buckets import losses, mirror, selectors, services, status
+from buckets.attention import Kind
 from buckets.lately import Lately
 from buckets.models import Bucket
+from buckets.overview import overview
 from scanning import monitor as monitoring
 from scanning import tasks, wiring
 from scanning.core import keys
@@ -86,6 +90,18 @@ class Site:
         return [key for _, key, _ in self.announced()]
 
     # --- what happens to Redis
+
+    def move_clock(self, seconds: float) -> None:
+        """Leave what was committed so far as a clock wrote it that was ahead or behind since.
+
+        ``seconds`` < 0: the clock goes back now; > 0: it goes forward.
+        """
+        moved = timedelta(seconds=-seconds)
+        Bucket.objects.update(last_commit_at=F("last_commit_at") + moved)
+        with self.client() as client:
+            for name in client.hkeys(keys.REVISIONS):
+                if at := client.hget(keys.bucket(name), "commit_at"):
+                    client.hset(keys.bucket(name), "commit_at", float(at) - seconds)
 
     def copy(self) -> bytes:
         with self.client() as client:
@@ -341,6 +357,163 @@ def test_a_bucket_that_was_removed_since_the_copy_is_not_scanned(site):
         wiring.engine().states.open(found)
 
 
+def test_a_copy_of_when_another_bucket_had_that_name_is_noticed_by_its_generation(site):
+    """Its commits have larger numbers."""
+    bucket = site.add("a")
+    site.live()
+    with site.client() as client:
+        client.hset(keys.bucket(bucket.name), "commit", 500)
+    copy = site.copy()
+    bucket = added_again(bucket, endpoint=site.s3.url)
+    Bucket.objects.filter(pk=bucket.pk).update(
+        last_commit_at=bucket.added_at,
+        last_commit_generation=bucket.generation,
+        last_commit_number=3,
+    )
+    site.restore(copy)
+    compared = wiring.losses().compare([mirror.expected(Bucket.objects.get(pk=bucket.pk))])
+    assert compared.lost == [bucket.name]
+
+
+# --- clocks
+
+BACK, FORWARD = -900.0, 900.0
+
+
+@pytest.fixture
+def window(site, settings, monkeypatch) -> None:
+    """As long as it is unless configured, and buckets are compared each time."""
+    use(settings, failover_window=600)
+    monkeypatch.setattr(losses, "_looked", Lately(0.0))
+
+
+@pytest.mark.usefixtures("window")
+@pytest.mark.parametrize("seconds", [BACK, FORWARD], ids=["back", "forward"])
+def test_a_clock_that_moves_is_no_loss(site, seconds):
+    bucket = site.add("a")
+    site.live()
+    site.announced()
+    site.move_clock(seconds)
+    for key in ("b", "c"):
+        site.s3.put(bucket.name, key)
+        for _ in range(2):
+            site.live()
+            assert state(bucket) is selectors.State.WATCHED
+        assert site.keys_announced() == [key]
+
+
+@pytest.mark.usefixtures("window")
+@pytest.mark.parametrize("seconds", [BACK, FORWARD], ids=["back", "forward"])
+def test_an_old_copy_is_noticed_also_if_the_clock_was_ahead_when_it_was_made(site, seconds):
+    bucket = site.add("a")
+    site.live()
+    site.move_clock(seconds)
+    copy = site.copy()
+    site.s3.put(bucket.name, "b")
+    site.live()
+    site.restore(copy)
+    site.announced()
+    site.live()
+    assert state(bucket) is selectors.State.LOST
+    assert site.announced() == []
+
+
+@pytest.mark.usefixtures("window")
+def test_what_a_failover_forgot_is_not_expected_any_more(site, caplog):
+    bucket = site.add("a")
+    site.live()
+    copy = site.copy()
+    for key in ("b", "c"):
+        site.s3.put(bucket.name, key)
+        site.live()
+    bucket.refresh_from_db()
+    expected = bucket.last_commit_number
+    assert expected is not None
+
+    site.fail_over(copy)
+    losses.look()
+
+    bucket.refresh_from_db()
+    assert bucket.last_commit_number is not None
+    assert bucket.last_commit_number < expected
+    assert f"forgot the last moments of 1 buckets ({bucket.name})" in caplog.text
+    # So neither a clock that differs there nor time that passes makes a loss of it.
+    site.move_clock(BACK)
+    for _ in range(2):
+        site.live()
+        assert state(bucket) is selectors.State.WATCHED
+    caplog.clear()
+    losses.look()
+    assert "forgot" not in caplog.text
+
+
+@pytest.mark.usefixtures("window")
+@pytest.mark.parametrize("seconds", [BACK, FORWARD], ids=["back", "forward"])
+def test_a_choice_holds_although_redis_and_the_database_have_different_clocks(site, seconds):
+    bucket = site.add("a")
+    site.live()
+    site.announced()
+    site.move_clock(seconds)
+    site.empty()
+    site.live()
+    assert state(bucket) is selectors.State.LOST
+    services.resume_after_loss(buckets=[bucket], choice="announce")
+    for _ in range(2):
+        site.live()
+        assert state(bucket) is selectors.State.WATCHED
+    assert site.keys_announced() == ["a"]
+    site.move_clock(seconds)
+    site.empty()
+    site.live()
+    assert state(bucket) is selectors.State.LOST  # what was announced then is expected now
+
+
+# --- what an earlier version stored
+
+
+def stored_before(bucket: Bucket) -> None:
+    Bucket.objects.filter(pk=bucket.pk).update(last_commit_number=None)
+
+
+@pytest.mark.usefixtures("window")
+def test_a_bucket_of_an_earlier_version_is_not_lost_and_its_number_is_learnt(site):
+    bucket = site.add("a")
+    site.live()
+    stored_before(bucket)
+    site.keep_house()
+    assert state(bucket) is selectors.State.WATCHED
+    site.live()
+    bucket.refresh_from_db()
+    assert bucket.last_commit_number is not None
+
+
+@pytest.mark.usefixtures("window")
+@pytest.mark.parametrize("loss", [*LOSSES, "old copy"])
+def test_what_redis_forgot_of_a_bucket_of_an_earlier_version_is_noticed(site, loss):
+    bucket = site.add("a")
+    site.live()
+    copy = site.copy()
+    stored_before(bucket)
+    Bucket.objects.update(last_commit_at=F("last_commit_at") + timedelta(hours=1))
+    if loss == "old copy":
+        site.restore(copy)
+    else:
+        getattr(site, loss)()
+    for _ in range(2):
+        site.live()
+    assert state(bucket) is selectors.State.LOST
+
+
+def test_a_choice_of_an_earlier_version_holds(site):
+    bucket = site.add("a")
+    site.live()
+    stored_before(bucket)
+    Bucket.objects.update(resumed_at=F("last_commit_at") + timedelta(seconds=1))
+    site.empty()
+    site.live()
+    assert state(bucket) is selectors.State.WATCHED
+
+
 # --- who waits for what
 
 
@@ -422,6 +595,38 @@ def test_without_the_database_scanning_goes_on_and_the_comparison_follows(
     assert wiring.losses().trusted() == "checked"
 
 
+def test_a_lost_bucket_that_the_database_was_never_told_of_is_shown_as_lost(
+    site, monkeypatch, admin_client: Client
+):
+    """Whoever stored it was killed, or a backup took the database back: no scan says it again."""
+    monkeypatch.setattr(losses, "_looked", Lately(0.0))
+    bucket = site.add("a")
+    site.live()
+    site.empty()
+    losses.look()
+    with site.client() as client:
+        assert client.delete(keys.STATUS_CHANGES)
+    assert state(bucket) is selectors.State.WATCHED
+
+    site.keep_house()
+
+    assert state(bucket) is selectors.State.LOST
+    listed = admin_client.get("/admin/buckets/bucket/?state=lost").content.decode()
+    assert bucket.name in listed
+    assert Kind.LOST in {found.kind for found in overview().attention}
+    assert services.resume_after_loss(buckets=[bucket], choice="baseline") == [bucket.name]
+
+
+def test_a_lost_bucket_whose_status_was_read_by_one_who_was_killed_is_shown_as_lost(site):
+    bucket = site.add("a")
+    site.live()
+    site.empty()
+    losses.look()
+    assert list(wiring.statuses().changed()) == [bucket.name]  # and is killed
+    site.keep_house()
+    assert state(bucket) is selectors.State.LOST
+
+
 def test_one_bucket_whose_keys_were_deleted_waits_and_the_others_go_on(site, monkeypatch):
     monkeypatch.setattr(losses, "_looked", Lately(0.0))
     lost, other = site.add("a"), site.add("b")
@@ -472,10 +677,10 @@ def test_a_part_of_a_state_that_is_missing_is_damage_that_the_same_choice_mends(
 # --- no loss
 
 
-def added_again(bucket: Bucket) -> Bucket:
+def added_again(bucket: Bucket, **options: Any) -> Bucket:
     credential = services.add_credential(name="kept", access_key="A", secret_key="S")
     services.delete_bucket(bucket=bucket)
-    return services.add_bucket(name=bucket.name, region=REGION, credential=credential)
+    return services.add_bucket(name=bucket.name, region=REGION, credential=credential, **options)
 
 
 CHANGES = {

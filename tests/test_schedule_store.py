@@ -19,6 +19,11 @@ def write(schedule: ScheduleStore, **given: Any) -> None:
     schedule.write(**{"added": {}, "removed": {}, "offsets": {}, "regions": []} | given)
 
 
+def round_trips(store: Any) -> int:
+    """How often a script was called so far."""
+    return int(store.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+
 def test_due_times_are_read_as_they_were_written(schedule):
     for name in ("a", "b", "c"):
         engine.put(name)
@@ -76,6 +81,31 @@ def test_a_scan_can_be_asked_for_now_but_only_of_a_scheduled_bucket(schedule, st
     schedule.due_at("a", engine.REGION, at=5.0)
     schedule.due_at("stranger", engine.REGION, at=5.0)
     assert schedule.due_times([engine.REGION]) == {engine.REGION: {"a": 5.0}}
+
+
+def test_many_buckets_are_made_due_in_a_few_round_trips(schedule, store):
+    many = {f"bucket-{number}": engine.REGION for number in range(1001)}
+    store.zadd(keys.due(engine.REGION), dict.fromkeys(many, 1e12))
+    schedule.due_now({"warm": engine.REGION})  # the script is known from here on
+    asked = round_trips(store)
+    schedule.due_now(many | {"stranger": engine.REGION})
+    assert round_trips(store) - asked == 3
+    due = schedule.due_times([engine.REGION])[engine.REGION]
+    assert due.keys() == many.keys()
+    assert max(due.values()) < 1e12
+    assert store.hget(keys.bucket("bucket-1000"), "again") == "1"
+    assert not store.exists(keys.bucket("stranger"))
+
+
+def test_only_what_is_held_is_released(schedule, store):
+    for name in ("held", "other"):
+        engine.schedule(store, engine.put(name), at=1e12)
+    store.hset(keys.bucket("held"), mapping={"held_since": "1", "held_missing": "7"})
+    schedule.release_holds({"held": engine.REGION, "other": engine.REGION})
+    due = schedule.due_times([engine.REGION])[engine.REGION]
+    assert (due["held"] < 1e12, due["other"]) == (True, 1e12)
+    assert store.hmget(keys.bucket("held"), "released", "again") == ["7", "1"]
+    assert store.hmget(keys.bucket("other"), "released", "again") == [None, None]
 
 
 def test_last_scans_are_told_for_the_buckets_that_have_one(schedule, store):

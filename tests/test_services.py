@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.hashers import check_password
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
+from django.db import connection
 from pydantic import SecretStr
 
 from buckets import audit, selectors, services
@@ -635,6 +637,29 @@ def test_a_scan_is_asked_for_at_once(redis_server):
 
     paused = services.set_monitoring(bucket=bucket, enabled=False)
     assert "resume" in refusal(services.scan_now, bucket=paused)["monitoring_enabled"][0]
+
+
+def test_scans_of_many_are_asked_for_at_once_and_in_no_transaction(store, monkeypatch):
+    """With SQLite all other writers would wait for Redis."""
+    one = add()
+    many = [one, *(add(f"bucket-{n}", credential=one.credential) for n in range(20))]
+    store.zadd(keys.due("us-iad-1"), {bucket.name: 4e9 for bucket in many})
+    ask, inside = redis.Redis.execute_command, []
+
+    def noted(client: redis.Redis, *args: Any, **options: Any) -> Any:
+        inside.append(connection.in_atomic_block)
+        return ask(client, *args, **options)
+
+    services.scan_now(bucket=one)  # connects, and knows the scripts from here on
+    entries = LogEntry.objects.count()
+    monkeypatch.setattr(redis.Redis, "execute_command", noted)
+    assert services.scan_all_now(buckets=many) == 21
+    monkeypatch.undo()
+
+    assert 1 <= len(inside) < 10
+    assert not any(inside)
+    assert max(at for _, at in store.zrange(keys.due("us-iad-1"), 0, -1, withscores=True)) < 3e9
+    assert LogEntry.objects.count() == entries + 21
 
 
 def test_a_scan_that_cannot_be_asked_for_is_not_logged():

@@ -1,5 +1,6 @@
 """How scans ended, brought from Redis into the database for the pages that show it."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,7 +40,7 @@ def bucket(store) -> Bucket:
 
 def scanned(store, name: str = "media-in", **fields: str) -> None:
     store.hset(keys.bucket(name), mapping=fields)
-    store.sadd(keys.CHANGED_STATUS, name)
+    store.zadd(keys.STATUS_CHANGES, {name: time.time()})
 
 
 def test_a_complete_scan_fills_the_status_columns(store, bucket):
@@ -125,7 +126,7 @@ def test_many_statuses_are_written_in_chunks(store, bucket, monkeypatch):
     assert Bucket.objects.filter(object_count=4711).count() == 5
 
 
-def test_what_the_database_does_not_take_is_given_back(store, bucket):
+def test_what_the_database_does_not_take_is_stored_later(store, bucket):
     scanned(store, **SCANNED)
 
     def fail(execute, sql: str, *arguments: Any) -> Any:
@@ -139,3 +140,19 @@ def test_what_the_database_does_not_take_is_given_back(store, bucket):
     assert status.flush() == 1
     bucket.refresh_from_db()
     assert bucket.object_count == 4711
+
+
+def test_a_status_that_changes_while_it_is_stored_is_stored_again(store, bucket, monkeypatch):
+    apply = status._apply
+
+    def scanned_meanwhile(row: Bucket, new: BucketStatus) -> None:
+        monkeypatch.setattr(status, "_apply", apply)
+        scanned(store, **SCANNED | {"objects": "4712"})
+        apply(row, new)
+
+    monkeypatch.setattr(status, "_apply", scanned_meanwhile)
+    scanned(store, **SCANNED)
+    assert status.flush() == 1
+    assert status.flush() == 1
+    bucket.refresh_from_db()
+    assert bucket.object_count == 4712

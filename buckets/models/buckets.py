@@ -72,7 +72,13 @@ class Bucket(models.Model):
         "updated_at",
     )
     # What `remembered_commit_at` goes by.
-    EXPECTATION = ("generation", "resumed_at", "last_commit_at", "last_commit_generation")
+    EXPECTATION = (
+        "generation",
+        "resumed_at",
+        "last_commit_at",
+        "last_commit_generation",
+        "last_commit_number",
+    )
 
     name = models.CharField(
         max_length=63,
@@ -211,6 +217,7 @@ class Bucket(models.Model):
     )
     last_commit_at = models.DateTimeField(null=True, editable=False)
     last_commit_generation = models.BigIntegerField(null=True, editable=False)
+    last_commit_number = models.BigIntegerField(null=True, editable=False)
     lost_since = models.DateTimeField("forgotten by Redis since", null=True, editable=False)
 
     class Meta:
@@ -304,11 +311,29 @@ class Bucket(models.Model):
 
     @property
     def remembered_commit_at(self) -> datetime | None:
-        """The last commit that Redis has to know of; None if there was none that counts."""
+        """When the last commit was that Redis has to know; None if there is none that counts."""
         at = self.last_commit_at
         if at is None or self.last_commit_generation != self.generation:
             return None
-        return at if self.resumed_at is None or self.resumed_at < at else None
+        if self.last_commit_number is not None or self.resumed_at is None:
+            return at
+        # An earlier version stored no number, and left what was given up to be told by its time.
+        return at if self.resumed_at < at else None
+
+    def remember_commit(self, *, generation: int, number: int, at: datetime) -> None:
+        """Note the last commit that Redis says it has; an older one only if none is known.
+
+        Redis may have been restored from a backup a moment ago.
+        """
+        if generation < (self.last_commit_generation or 0):
+            return
+        known_at, known = self.remembered_commit_at, self.last_commit_number
+        if known_at is not None and generation == self.last_commit_generation:
+            is_older = at < known_at if known is None else number < known
+            if is_older:
+                return
+        self.last_commit_at, self.last_commit_generation = at, generation
+        self.last_commit_number = number
 
     @property
     def wanted_events(self) -> list[str]:

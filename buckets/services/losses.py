@@ -52,6 +52,14 @@ def _resume(lost: Iterable[Bucket], choice: Bucket.FirstScan) -> None:
     anew = [bucket.pk for bucket in lost if is_baseline or bucket.lost_since is None]
     Bucket.start_over(Bucket.objects.filter(pk__in=anew))
     resumed = Bucket.objects.filter(pk__in=[bucket.pk for bucket in lost])
-    resumed.update(first_scan=choice, resumed_at=now, lost_since=None, updated_at=now)
+    resumed.update(
+        first_scan=choice,
+        resumed_at=now,
+        lost_since=None,
+        updated_at=now,
+        last_commit_at=None,
+        last_commit_generation=None,
+        last_commit_number=None,
+    )
     if is_baseline:  # else an older monitor's states would be compared with
         resumed.update(taken_over=False)

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scanning.adapters.losses import oldest_text, with_losses
+from scanning.adapters.losses import expectation, with_losses
 from scanning.core import documents, keys
+from scanning.core.types import Expected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,9 +32,9 @@ logger = logging.getLogger(__name__)
 _AT_ONCE = 1000
 
 # KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, garbage, regions,
-#       last_scan.
-# ARGV: bucket, revision, expected old JSON or '', new JSON, notifications '1'/'0', generation,
-#       oldest commit that Redis has to remember or '', what decides which events are announced.
+#       last_scan, status_changes.
+# ARGV: bucket, revision, expected old JSON or '', new JSON, notifications '1'/'0', what decides
+#       which events are announced, generation, and three more that `compare` takes.
 # Returns 1 written, 0 Redis is newer, -1 the JSON changed under us (read again).
 _PUT = with_losses("""
 local revision = tonumber(ARGV[2])
@@ -48,7 +49,7 @@ redis.call('HDEL', KEYS[4], ARGV[1])
 local before = redis.call('HGET', KEYS[6], 'generation')
 -- A bucket whose scans failed is put off: what was saved may have mended that.
 local due_now = redis.call('HDEL', KEYS[6], 'failures', 'parked') > 0
-if before and before ~= ARGV[6] then
+if before and before ~= ARGV[7] then
   -- What was known is of another bucket now; its hold and its progress go with it.
   redis.call('SADD', KEYS[7], before .. ' ' .. ARGV[1])
   redis.call('HDEL', KEYS[6], 'progress', 'held_since', 'held_missing', 'held_known', 'released',
@@ -56,8 +57,8 @@ if before and before ~= ARGV[6] then
   redis.call('DEL', KEYS[9])
   due_now = true
 end
-redis.call('HSET', KEYS[6], 'generation', ARGV[6], 'wants', ARGV[8])
-compare(ARGV[1], tonumber(ARGV[7]))
+redis.call('HSET', KEYS[6], 'generation', ARGV[7], 'wants', ARGV[6])
+compare({KEYS[6], KEYS[8], KEYS[10], KEYS[5]}, ARGV[1], unpack(ARGV, 7, 10))
 if due_now then
   redis.call('HSET', KEYS[6], 'again', '1')
   for _, region in ipairs(redis.call('SMEMBERS', KEYS[8])) do
@@ -70,7 +71,7 @@ return 1
 """).replace("OURS", keys.OURS)
 
 # KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, last_scan, clearing,
-#       changed_status, regions, garbage, history.
+#       status_changes, regions, garbage, history.
 # ARGV: bucket, revision.  Returns 1 removed, 0 Redis is newer.
 _REMOVE = """
 local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
@@ -80,7 +81,7 @@ redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
 if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
   redis.call('SADD', KEYS[11], (redis.call('HGET', KEYS[6], 'generation') or '0') .. ' ' .. ARGV[1])
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[6], KEYS[7], KEYS[12])
-  redis.call('SREM', KEYS[9], ARGV[1])
+  redis.call('ZREM', KEYS[9], ARGV[1])
   redis.call('SADD', KEYS[8], ARGV[1])
   -- Added again at once, it must neither keep its old due time nor wait for its old lease.
   for _, region in ipairs(redis.call('SMEMBERS', KEYS[10])) do
@@ -126,12 +127,12 @@ class ConfigurationStore:
         *,
         notifications: bool,
         revision: int,
-        oldest_commit: float | None = None,
+        must_know: Expected | None = None,
     ) -> bool:
         """Write one bucket's configuration; False if Redis already holds a newer revision.
 
-        Members that only the stored JSON has survive (`documents.merge`). A bucket whose last
-        commit, in this generation, is older than ``oldest_commit`` is not scanned (`losses.py`).
+        Members that only the stored JSON has survive (`documents.merge`). A bucket of which Redis
+        knows less than ``must_know`` is not scanned (`losses.py`).
         """
         names = [
             keys.config(name),
@@ -143,16 +144,18 @@ class ConfigurationStore:
             keys.GARBAGE,
             keys.REGIONS,
             keys.last_scan(name),
+            keys.STATUS_CHANGES,
         ]
         ours = document["bucketwatch"]
         generation = ours["generation"]
         wants = json.dumps([notifications, ours.get("events"), ours.get("suffix")])
-        flag, oldest = "1" if notifications else "0", oldest_text(oldest_commit)
+        flag = "1" if notifications else "0"
+        known = must_know or Expected(name, generation, None, None)
         while True:
             stored = str(self._connection.run(lambda r: r.get(names[0])) or "")
             merged = json.dumps(documents.merge(stored, document))
             expected = stored.encode(errors="surrogateescape")
-            args = [name, revision, expected, merged, flag, generation, oldest, wants]
+            args = [name, revision, expected, merged, flag, wants, *expectation(known)]
             answer = int(self._put(names, args))
             if answer >= 0:
                 return answer == 1
@@ -168,7 +171,7 @@ class ConfigurationStore:
             keys.bucket(name),
             keys.last_scan(name),
             keys.CLEARING,
-            keys.CHANGED_STATUS,
+            keys.STATUS_CHANGES,
             keys.REGIONS,
             keys.GARBAGE,
             keys.history(name),

@@ -107,7 +107,7 @@ if redis.call('HGET', KEYS[2], 'fence') == ARGV[2] then redis.call('ZREM', KEYS[
 return 1
 """
 
-# KEYS: run, bucket hash, due, changed_status, last_scan, stats, history.
+# KEYS: run, bucket hash, due, status_changes, last_scan, stats, history.
 # ARGV: bucket, fence, next due or '', start of a complete pass or '', entry of the history or '',
 #       generation, number of the last commit or '', number of counters, then counter, n, …, then
 #       field, value, … of the bucket hash ('' removes a field).
@@ -145,12 +145,11 @@ end
 if ARGV[4] ~= '' and redis.call('HEXISTS', KEYS[2], 'again') == 0 then
   redis.call('HDEL', KEYS[2], 'released')
 end
+local now = redis.call('TIME')
+now = now[1] .. '.' .. string.format('%06d', now[2])
 -- Even if there was nothing to commit: that the bucket is empty is known from now on.
-if ARGV[4] ~= '' then
-  local t = redis.call('TIME')
-  redis.call('HSETNX', KEYS[2], 'commit_at', t[1] .. '.' .. string.format('%06d', t[2]))
-end
-redis.call('SADD', KEYS[4], ARGV[1])
+if ARGV[4] ~= '' then redis.call('HSETNX', KEYS[2], 'commit_at', now) end
+redis.call('ZADD', KEYS[4], now, ARGV[1])
 return 1
 """)
 
@@ -187,7 +186,7 @@ class RedisLeases:
             keys.running(claim.region),
             keys.bucket(claim.bucket),
             keys.due(claim.region),
-            keys.CHANGED_STATUS,
+            keys.STATUS_CHANGES,
             keys.last_scan(claim.bucket),
             keys.STATS,
             keys.history(claim.bucket),

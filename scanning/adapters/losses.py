@@ -3,8 +3,9 @@
     …:bw:trusted          string   there while Redis is known to be the one that was written to:
                                    "checked", or "unchecked" if the database could not be asked
     …:bw:comparing        string   token of whoever compares Redis with the database now
-    …:bw:bucket:{name}    hash     commit_at: when the last commit was; lost_since: there while the
-                                   bucket is not scanned because Redis forgot it
+    …:bw:bucket:{name}    hash     commit, commit_at: the last commit's number, and when it was;
+                                   lost_since: there while the bucket is not scanned because Redis
+                                   forgot it
 
 ``trusted`` expires within seconds unless a monitor renews it, so a Redis that was emptied, restored
 from a backup or restarted without its data does not hold it. Nobody claims a bucket then, on any
@@ -17,6 +18,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from scanning.core import keys
+from scanning.core.types import Compared, SetBack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,56 +31,78 @@ TRUST_S = 30.0
 _COMPARING_S = 300.0
 _AT_ONCE = 500
 
-_NAMES = {
-    "BUCKETS": keys.BUCKET_PREFIX,
-    "REGIONS": keys.REGIONS,
-    "DUE": f"{keys.OURS}region:",
-    "CHANGED": keys.CHANGED_STATUS,
-    "VERSION": keys.CONFIG_VERSION,
-}
+_DUE = f"{keys.OURS}region:"
 
 
 def with_losses(script: str) -> str:
-    """Give a script ``compare(bucket, oldest)``, which takes a forgotten bucket off the schedule.
+    """Give a script ``compare(keys, bucket, generation, commit, earliest, latest)``.
 
-    ``oldest`` is how old its last commit may be, nil if nothing is expected of Redis; then, and
-    when Redis remembers enough, it is scheduled again. Returns 1 if it is lost since now, else 0.
+    It takes a bucket off the schedule that Redis forgot, and puts it on again when Redis knows
+    enough or nothing is expected any more. ``keys`` are bucket hash, regions, status_changes and
+    config_version; the last four arguments are those of `expectation`. Returns 'lost' if the
+    bucket is lost since now, 'set back' if Redis forgot no more than a failover may, else ''.
     """
-    text = _COMPARE + script
-    for name, value in _NAMES.items():
-        text = text.replace(f"<{name}>", value)
-    return text
+    return _COMPARE + script
 
 
+# A clock that moves is no loss: only its number says that a commit is missing. Then the times of
+# the commit that is known here and of the one that should be say how much is missing: more than a
+# failover may forget, if they differ by more than the window. A commit that is the later one by
+# so much, in spite of its smaller number, is of an old copy from when the clock was ahead.
 _COMPARE = """
-local function compare(bucket, oldest)
-  local hash = '<BUCKETS>' .. bucket
-  local behind = oldest ~= nil and tonumber(redis.call('HGET', hash, 'commit_at') or 0) < oldest
-  if behind == (redis.call('HEXISTS', hash, 'lost_since') == 1) then return 0 end
-  if behind then
-    redis.call('HSET', hash, 'lost_since', redis.call('TIME')[1])
-    for _, region in ipairs(redis.call('SMEMBERS', '<REGIONS>')) do
-      redis.call('ZREM', '<DUE>' .. region .. ':due', bucket)
+local function compare(keys, bucket, generation, commit, earliest, latest)
+  local hash, regions, changes, version = unpack(keys)
+  local known = redis.call('HMGET', hash, 'generation', 'commit', 'commit_at')
+  local number, at = tonumber(known[2] or 0), tonumber(known[3])
+  commit, earliest, latest = tonumber(commit), tonumber(earliest), tonumber(latest)
+  local is_lost, is_set_back = false, false
+  if earliest then
+    if not at or (known[1] or '0') ~= generation then is_lost = true
+    elseif not commit then is_lost = at < earliest
+    elseif number < commit then
+      is_set_back = earliest <= at and at <= latest
+      is_lost = not is_set_back
     end
-  else
+  end
+  local was_lost = redis.call('HEXISTS', hash, 'lost_since') == 1
+  if is_lost or was_lost then
+    -- Also of one that stays lost: no scan will end that says it again.
+    local t = redis.call('TIME')
+    redis.call('ZADD', changes, t[1] .. '.' .. string.format('%06d', t[2]), bucket)
+  end
+  if is_lost and not was_lost then
+    redis.call('HSET', hash, 'lost_since', redis.call('TIME')[1])
+    for _, region in ipairs(redis.call('SMEMBERS', regions)) do
+      redis.call('ZREM', 'DUE' .. region .. ':due', bucket)
+    end
+  elseif was_lost and not is_lost then
     redis.call('HDEL', hash, 'lost_since')
   end
-  redis.call('SADD', '<CHANGED>', bucket)
-  redis.call('INCR', '<VERSION>')
-  return behind and 1 or 0
+  if is_lost ~= was_lost then redis.call('INCR', version) end
+  return is_set_back and 'set back' or is_lost and not was_lost and 'lost' or ''
 end
-"""
+""".replace("DUE", _DUE)
 
-# ARGV: bucket, generation, oldest commit or '', for each bucket.  Returns the names of those that
-# are lost since now.  One whose generation is newer here than whoever asks knows is left alone.
+# KEYS: regions, status_changes, config_version, then the hash of each bucket.
+# ARGV: bucket, generation, commit, earliest, latest, for each bucket.
+# Returns {bucket, 'lost', '', ''} of those that are lost since now, and {bucket, 'set back',
+# commit, when it was}.  One whose generation is newer here than whoever asks knows is left alone.
 _COMPARE_ALL = with_losses("""
-local lost = {}
-for i = 1, #ARGV, 3 do
-  local generation = redis.call('HGET', '<BUCKETS>' .. ARGV[i], 'generation') or 0
-  if tonumber(generation) <= tonumber(ARGV[i + 1]) and compare(ARGV[i], tonumber(ARGV[i + 2])) == 1
-  then lost[#lost + 1] = ARGV[i] end
+local found = {}
+for i = 4, #KEYS do
+  local hash, at = KEYS[i], 5 * (i - 4)
+  local bucket, generation = ARGV[at + 1], ARGV[at + 2]
+  if tonumber(redis.call('HGET', hash, 'generation') or 0) <= tonumber(generation) then
+    local said = compare({hash, KEYS[1], KEYS[2], KEYS[3]}, bucket, generation,
+                         ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
+    if said == 'lost' then found[#found + 1] = {bucket, said, '', ''}
+    elseif said ~= '' then
+      found[#found + 1] = {bucket, said, redis.call('HGET', hash, 'commit') or '0',
+                           redis.call('HGET', hash, 'commit_at')}
+    end
+  end
 end
-return lost
+return found
 """)
 
 
@@ -139,15 +163,33 @@ class Losses:
         """How Redis came to be trusted; "" if it is not."""
         return str(self._connection.run(lambda r: r.get(keys.TRUSTED)) or "")
 
-    def compare(self, expected: Sequence[Expected]) -> list[str]:
-        """Take the buckets that Redis forgot off the schedule; returns those found just now."""
+    def compare(self, expected: Sequence[Expected]) -> Compared:
+        """Take the buckets that Redis forgot off the schedule."""
         lost: list[str] = []
+        set_back: list[SetBack] = []
         for at in range(0, len(expected), _AT_ONCE):
-            part = expected[at : at + _AT_ONCE]
-            rows = [[row.bucket, row.generation, oldest_text(row.oldest_commit)] for row in part]
-            lost += map(str, self._compare([], [field for row in rows for field in row]))
-        return lost
+            part = {row.bucket: row for row in expected[at : at + _AT_ONCE]}
+            names = [keys.REGIONS, keys.STATUS_CHANGES, keys.CONFIG_VERSION]
+            names += map(keys.bucket, part)
+            args = [text for row in part.values() for text in (row.bucket, *expectation(row))]
+            for bucket, said, commit, when in self._compare(names, args):
+                row = part[bucket]
+                if said == "lost":
+                    lost.append(row.bucket)
+                elif row.commit is not None:
+                    held = (int(commit), float(when))
+                    set_back.append(SetBack(row.bucket, row.generation, row.commit, *held))
+        return Compared(lost, set_back)
 
 
-def oldest_text(oldest: float | None) -> str:
-    return "" if oldest is None else f"{oldest:.6f}"
+def expectation(expected: Expected) -> tuple[str, str, str, str]:
+    """The generation, the commit's number and between when it was, as scripts take them.
+
+    "" is for a number that is not known; all but the generation are "" if nothing is expected.
+    """
+    at, number = expected.commit_at, expected.commit
+    if at is None:
+        return str(expected.generation), "", "", ""
+    earliest, latest = at - expected.window_s, at + expected.window_s
+    number_text = "" if number is None else str(number)
+    return str(expected.generation), number_text, f"{earliest:.6f}", f"{latest:.6f}"

@@ -2,7 +2,10 @@
 
 Retries stand around whole operations here, not inside redis-py, whose own would go back to the
 same dead address. An operation may therefore run twice, so every operation given to
-``RedisConnection.run`` must be safe to repeat.
+``RedisConnection.run`` must be safe to repeat: the second run does no harm, and what the first one
+did without its answer arriving is found or undone by somebody. A claim whose answer is lost costs
+most: its buckets are nobody's and keep their slots of the region until the leases expire (15 s,
+`leases.py`), since the second run takes the buckets after them.
 """
 
 from __future__ import annotations

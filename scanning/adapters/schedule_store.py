@@ -12,9 +12,10 @@ from scanning.core.telemetry import LATE_S, NextScan
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from scanning.adapters.redis_connection import RedisConnection
+    from scanning.adapters.redis_connection import RedisConnection, Script
 
 _KEEP_ENDPOINTS_S = 300
+_AT_ONCE = 500
 
 # KEYS: leader.  ARGV: who, milliseconds.  Returns 1 if the caller leads now.
 _LEAD = """
@@ -59,23 +60,40 @@ return 1
 """.replace("OURS", keys.OURS).replace("BUCKETS", keys.BUCKET_PREFIX)
 
 
-# KEYS: bucket hash, due.  ARGV: bucket.  A bucket that is not scheduled stays so.
+# A bucket that is not scheduled stays so.
 _DUE_NOW = """
-if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
-  redis.call('ZADD', KEYS[2], redis.call('TIME')[1], ARGV[1])
-  -- A scan that is running began too early.
-  redis.call('HSET', KEYS[1], 'again', '1')
+local now = redis.call('TIME')[1]
+local function due_now(hash, due, bucket)
+  if redis.call('ZSCORE', due, bucket) then
+    redis.call('ZADD', due, now, bucket)
+    -- A scan that is running began too early.
+    redis.call('HSET', hash, 'again', '1')
+  end
+end
+"""
+
+# KEYS: bucket hash, due, for each bucket.  ARGV: the buckets.
+_ALL_DUE_NOW = (
+    _DUE_NOW
+    + """
+for i, bucket in ipairs(ARGV) do due_now(KEYS[2 * i - 1], KEYS[2 * i], bucket) end
+return 1
+"""
+)
+
+# The same, for those that hold deletions.
+_RELEASE_HOLDS = (
+    _DUE_NOW
+    + """
+for i, bucket in ipairs(ARGV) do
+  local hash = KEYS[2 * i - 1]
+  if redis.call('HGET', hash, 'held_since') then
+    redis.call('HSET', hash, 'released', redis.call('HGET', hash, 'held_missing') or '1')
+    due_now(hash, KEYS[2 * i], bucket)
+  end
 end
 return 1
 """
-
-# The same.  Returns 1 if there was a hold to release.
-_RELEASE_HOLD = (
-    """
-if not redis.call('HGET', KEYS[1], 'held_since') then return 0 end
-redis.call('HSET', KEYS[1], 'released', redis.call('HGET', KEYS[1], 'held_missing') or '1')
-"""
-    + _DUE_NOW
 )
 
 
@@ -84,8 +102,8 @@ class ScheduleStore:
         self._connection = connection
         self._lead = connection.script(_LEAD)
         self._step_down = connection.script(_STEP_DOWN)
-        self._release_hold = connection.script(_RELEASE_HOLD)
-        self._due_now = connection.script(_DUE_NOW)
+        self._release_holds = connection.script(_RELEASE_HOLDS)
+        self._all_due_now = connection.script(_ALL_DUE_NOW)
         self._write = connection.script(_WRITE)
 
     def lead(self, who: str, *, lease_s: float) -> bool:
@@ -234,17 +252,31 @@ class ScheduleStore:
         found = self._connection.run(lambda r: r.smembers(keys.endpoints(region)))
         return {str(endpoint) for endpoint in found}
 
-    def release_hold(self, bucket: str, region: str) -> bool:
-        """Let the next scan make deletions of what is held, and have it due now."""
-        return bool(self._release_hold([keys.bucket(bucket), keys.due(region)], [bucket]))
+    def release_holds(self, buckets: Mapping[str, str]) -> None:
+        """Let the next scans make deletions of what is held, and have them due now.
 
-    def due_now(self, bucket: str, region: str) -> None:
-        """Have a scheduled bucket scanned now; once more, if it is being scanned."""
-        self._due_now([keys.bucket(bucket), keys.due(region)], [bucket])
+        ``buckets``: name -> region. Nothing happens to those that hold no deletions.
+        """
+        _for_each(self._release_holds, buckets)
+
+    def due_now(self, buckets: Mapping[str, str]) -> None:
+        """Have those of ``buckets`` (name -> region) that are scheduled scanned now.
+
+        One that is being scanned is scanned once more.
+        """
+        _for_each(self._all_due_now, buckets)
 
     def due_at(self, bucket: str, region: str, *, at: float) -> None:
         """Move a bucket's next scan; a bucket that is not scheduled stays so."""
         self._connection.run(lambda r: r.zadd(keys.due(region), {bucket: at}, xx=True))
+
+
+def _for_each(script: Script, buckets: Mapping[str, str]) -> None:
+    rows = list(buckets.items())
+    for at in range(0, len(rows), _AT_ONCE):
+        part = rows[at : at + _AT_ONCE]
+        names = [key for name, region in part for key in (keys.bucket(name), keys.due(region))]
+        script(names, [name for name, _ in part])
 
 
 def server_time(r: Any) -> float:

@@ -1,7 +1,11 @@
 """How each bucket's last scan ended, read from its hash; the end of a scan writes it (`leases.py`).
 
-…:bw:bucket:{name}     hash   status of the last scan, among others
-…:bw:changed_status    set    buckets whose status somebody has yet to read
+…:bw:bucket:{name}     hash         status of the last scan, among others
+…:bw:status_changes    sorted set   bucket whose status is yet to be stored -> when it changed
+…:bw:changed_status    set          the same, as hosts of an earlier version write it
+
+Nobody takes a change away before its status is stored, nor then if the status changed again
+meanwhile: whoever is killed on the way, or gets no answer, leaves it to the next one.
 """
 
 from __future__ import annotations
@@ -12,24 +16,44 @@ from scanning.core import keys
 from scanning.core.types import BucketStatus, EventType, ScanCounts, ScanResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from scanning.adapters.redis_connection import RedisConnection
 
+# KEYS: status_changes, changed_status.  ARGV: most.  Returns bucket, time of change, …, the oldest
+# first.  What hosts of an earlier version noted counts as changed now.
+_CHANGED = """
+local now = redis.call('TIME')
+now = now[1] .. '.' .. string.format('%06d', now[2])
+for _, bucket in ipairs(redis.call('SPOP', KEYS[2], ARGV[1])) do
+  redis.call('ZADD', KEYS[1], now, bucket)
+end
+return redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1, 'WITHSCORES')
+"""
+
+# KEYS: status_changes.  ARGV: bucket, time of change, ….  What has another time now stays.
+_FORGET = """
+for i = 1, #ARGV, 2 do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+    redis.call('ZREM', KEYS[1], ARGV[i])
+  end
+end
+return 1
+"""
+
 
 class RedisStatuses:
-    """How the last scans ended, for whoever shows it; what has changed is remembered until read."""
+    """How the last scans ended, for whoever shows it; changes are remembered until stored."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
+        self._changed = connection.script(_CHANGED)
+        self._forget = connection.script(_FORGET)
 
-    def drain(self, most: int = 1000) -> list[BucketStatus]:
-        """Up to ``most`` statuses that changed since the last drain; each is given once."""
-
-        def take(r: Any) -> list[BucketStatus]:
-            return _read(r, [str(name) for name in r.spop(keys.CHANGED_STATUS, most) or []])
-
-        return self._connection.run(take)
+    def changed(self, most: int = 1000) -> dict[str, str]:
+        """Up to ``most`` buckets whose status has yet to be stored, with when it changed."""
+        flat = self._changed([keys.STATUS_CHANGES, keys.CHANGED_STATUS], [most])
+        return dict(zip(map(str, flat[::2]), map(str, flat[1::2]), strict=True))
 
     def read(self, names: Sequence[str]) -> list[BucketStatus]:
         """How these buckets' last scans ended, in the order of ``names``."""
@@ -51,10 +75,9 @@ class RedisStatuses:
         rows = zip(names, self._connection.run(read), strict=True)
         return [result for name, fields in rows if (result := _result(name, fields))]
 
-    def give_back(self, names: list[str]) -> None:
-        """Make ``names`` part of the next drain again: whoever took them could not keep them."""
-        if names:
-            self._connection.run(lambda r: r.sadd(keys.CHANGED_STATUS, *names))
+    def forget(self, stored: Mapping[str, str]) -> None:
+        """Note that statuses read after ``changed`` are stored; what changed since is kept."""
+        self._forget([keys.STATUS_CHANGES], [text for pair in stored.items() for text in pair])
 
 
 def _read(r: Any, names: Sequence[str]) -> list[BucketStatus]:
@@ -82,6 +105,7 @@ def _status(name: str, fields: dict[str, str]) -> BucketStatus:
         held_missing=int(number("held_missing") or 0),
         next_scan_at=number("next_scan_at"),
         generation=int(number("generation") or 0),
+        commit=int(number("commit") or 0),
         commit_at=number("commit_at"),
         lost_since=number("lost_since"),
     )

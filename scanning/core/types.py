@@ -219,8 +219,9 @@ class BucketStatus:
 
     ``last_scan_at`` is when the last complete scan began; ``error`` is empty after a complete one.
     ``lag_s`` is how long after its scheduled start the scan began, ``next_scan_at`` when it is due
-    again. ``commit_at`` is when the last commit was, in ``generation``; ``lost_since`` is set
-    while the bucket is not scanned because Redis forgot it.
+    again. ``commit`` is the number of the last commit in ``generation``, ``commit_at`` when it
+    was, None before the first; ``lost_since`` is set while the bucket is not scanned because Redis
+    forgot it.
     """
 
     bucket: str
@@ -236,17 +237,44 @@ class BucketStatus:
     held_missing: int = 0
     next_scan_at: float | None = None
     generation: int = 0
+    commit: int = 0
     commit_at: float | None = None
     lost_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What Redis has to remember of a bucket: a commit at ``oldest_commit`` or later.
+    """What Redis has to remember of a bucket: the commit of this number, or a later one.
 
-    None if nothing was committed yet in this ``generation``, or an operator gave it up.
+    It was at ``commit_at``, None if nothing was committed yet in this ``generation`` or an
+    operator gave it up. ``commit`` is None if only the time is known, as an earlier version stored
+    it: then any commit counts that is not older than that by more than ``window_s``.
     """
 
     bucket: str
     generation: int
-    oldest_commit: float | None
+    commit: int | None
+    commit_at: float | None
+    window_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SetBack:
+    """A bucket of which Redis forgot no more than a failover may; what it still knows.
+
+    ``expected`` is the number of the commit that it should have known.
+    """
+
+    bucket: str
+    generation: int
+    expected: int
+    commit: int
+    commit_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The buckets found lost just now, and those of which a failover forgot something."""
+
+    lost: list[str]
+    set_back: list[SetBack]
