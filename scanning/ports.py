@@ -72,8 +72,8 @@ class KnownState:
 
     ``commit`` is the number of the commit that wrote it last.
     ``is_first`` until the first pass over the bucket is complete. ``held_since`` is set while a
-    mass deletion waits to be confirmed, of ``held_known`` objects; of how many somebody confirmed
-    it says ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
+    mass deletion waits to be confirmed; of how many objects somebody confirmed it says
+    ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
     taken over, until its first pass is complete. ``is_whole``: there are as many segments as the
     last commit left.
     """
@@ -86,7 +86,6 @@ class KnownState:
     commit: int
     older_scan_at: float | None = None
     is_whole: bool = True
-    held_known: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -340,22 +340,18 @@ class Scan:
     def _held(self, entries: Sequence[Entry]) -> Held | None:
         missing = sum(len(entry.missing) for entry in entries)
         known = sum(entry.count for entry in entries) - self._progress.appeared
-        listed = self._progress.listed
         settings, since, now = self._settings, self._known.held_since, self._clock()
-        if since and self._known.held_known:
-            # What came new since then confirms nothing.
-            known = min(known, self._known.held_known)
-            listed = max(0, known - missing)
         # What somebody confirmed is as good as gone; the rest may be a mass deletion of its own.
         confirmed = self._known.released
         if missing <= confirmed:
             return None
         if since and had_second_look(since, now=now, second_look_s=settings.second_look_s):
             return None
-        is_held = is_mass(
+        # A hold that nobody confirmed holds whatever is missing: neither what came back, nor what
+        # came new, nor what went since says that the rest was meant to go.
+        is_held = (since and not confirmed) or is_mass(
             missing=missing - confirmed,
             known=known - confirmed,
-            listed=listed,
             share=settings.mass_share,
             minimum=settings.mass_minimum,
         )

@@ -109,7 +109,6 @@ class FakeStates:
     progress: Progress | None = None
     complete: bool = False
     held_since: float | None = None
-    held_known: int = 0
     released: int = 0
     older_scan_at: float | None = None
     loads: int = 0
@@ -126,7 +125,6 @@ class FakeStates:
             released=self.released,
             commit=self.number,
             older_scan_at=self.older_scan_at,
-            held_known=self.held_known,
         )
 
     def load(
@@ -217,7 +215,6 @@ class Site:
         if end.complete:
             self.states.progress, self.states.complete = None, True
             self.states.held_since = end.held.since if end.held else None
-            self.states.held_known = end.held.known if end.held else 0
             self.states.released = 0
         else:
             self.states.progress = end.progress

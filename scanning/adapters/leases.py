@@ -291,11 +291,10 @@ def _next_try(next_due: float | None, failures: int) -> dict[str, str]:
 def _held_fields(result: ScanResult) -> dict[str, str]:
     held = result.held
     if held is None:
-        return {"held_since": "", "held_missing": "", "held_known": "", "released": ""}
+        return {"held_since": "", "held_missing": "", "released": ""}
     return {
         "held_since": repr(held.since),
         "held_missing": str(held.missing),
-        "held_known": str(held.known),
         # "released" stays if the deletion was confirmed after this scan began.
     }
 
