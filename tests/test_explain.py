@@ -16,6 +16,7 @@ from scanning.core.explaining import Known, Situation, Standing, explain
 from scanning.core.listing import Columns
 from scanning.core.types import BucketConfig, EventType, KeyPair, ObjectState
 from scanning.looking import known_of
+from scanning.means import ScanSettings
 from scanning.ports import Position, Progress
 from tests import engine
 from tests.commands import Ran, manage
@@ -227,7 +228,7 @@ def test_a_segment_that_moved_while_somebody_looked_is_looked_up_again():
 
 
 def test_a_missing_row_an_unfinished_pass_and_a_hold_are_seen():
-    here = Site()
+    here = Site(settings=ScanSettings(mass_minimum=2))
     here.scan_to_the_end(FakeStorage({"a": ("e", 0, 0), "b": ("e", 0, 0)}))
     here.scan(FakeStorage({}))
     here.states.progress = Progress(began=0.0, after="a")

@@ -210,7 +210,11 @@ def test_a_bucket_whose_notifications_are_off_announces_nothing(replay, bucket, 
     assert queued(store) == []
 
 
-def test_what_a_listing_has_missed_is_not_announced(replay, bucket, store, s3_server, manage):
+def test_what_a_listing_has_missed_is_not_announced(
+    replay, bucket, store, s3_server, manage, settings
+):
+    deletions = settings.SCANNING.deletions.model_copy(update={"mass_minimum": 1})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"deletions": deletions})
     media = bucket("a", "b")
     for key in ("a", "b"):
         s3_server.client().delete_object(Bucket=media.name, Key=key)
