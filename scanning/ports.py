@@ -130,6 +130,12 @@ class StateStore(Protocol):
     ) -> list[Columns]:
         """The rows of some segments, in the order asked; one round trip."""
 
+    def read_segment(self, bucket: BucketConfig, entry: Entry) -> Columns | None:
+        """The rows that ``entry`` describes, without a lease; None once a scan has changed it.
+
+        Whoever gets None opens the bucket again. Raises StateDamaged.
+        """
+
     def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
         """The documented states that an older monitor left, in the order of ``keys``; one MGET."""
 

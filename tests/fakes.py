@@ -138,6 +138,12 @@ class FakeStates:
         except KeyError as exc:
             raise StateDamaged("a part of its state is missing") from exc
 
+    def read_segment(self, bucket: BucketConfig, entry: Entry) -> Columns | None:
+        if self.manifest.get(entry.id) != entry:
+            return None
+        [columns] = self.load(bucket, [entry.id])
+        return columns
+
     def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
         return [self.strings.get(key) for key in keys]
 

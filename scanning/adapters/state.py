@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from scanning.adapters.redis_connection import RedisConnection
     from scanning.conf import ScanningConf
     from scanning.core.listing import Columns
+    from scanning.core.segments import Entry
     from scanning.core.types import BucketConfig, Claim, ObjectState
     from scanning.ports import Commit
 
@@ -201,6 +202,25 @@ class RedisStates:
             self._check(bucket.name, _position(*position), at)
         try:
             return [packing.unpack_rows(value) for value in values]
+        except ValueError as exc:
+            raise StateDamaged.of(bucket.name) from exc
+
+    def read_segment(self, bucket: BucketConfig, entry: Entry) -> Columns | None:
+        manifest = keys.manifest(bucket.name, bucket.generation)
+        segment = keys.segment(bucket.name, bucket.generation, entry.id)
+
+        def read(r: Any) -> tuple[bytes | None, bytes | None]:
+            pipe = r.pipeline()
+            pipe.hget(manifest, entry.id)
+            pipe.get(segment)
+            described, rows = pipe.execute()
+            return described, rows
+
+        described, rows = self._connection.run_bytes(read)
+        try:
+            if described is None or packing.unpack_entry(entry.id.encode(), described) != entry:
+                return None
+            return packing.unpack_rows(rows)
         except ValueError as exc:
             raise StateDamaged.of(bucket.name) from exc
 
