@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 # A lane is worth its thread and connection from this many segments on.
 SEGMENTS_A_LANE = 4
+# A place that S3 has broken off so many scans at may be the reason: the pass lists from the start.
+MOST_STUCK = 5
 # So many segments a lane lists before all of them go on to the next stretch.
 STRETCH = 25
 # An object that is detected was modified long ago; when one was deleted, nobody knows.
@@ -80,6 +82,8 @@ class Scan:
         self._number = self._known.commit
         self._on_its_way: tuple[Callable[[], None], Counter[EventType]] | None = None
         self._progress = self._known.progress or Progress(began=self._clock())
+        if self._known.stuck >= MOST_STUCK and not self._progress.is_listed:
+            self._progress = self._progress.begun_anew()
         self._news_after = news_after(
             bucket,
             is_first=self._known.is_first,

@@ -110,6 +110,7 @@ class FakeStates:
     complete: bool = False
     held_since: float | None = None
     released: int = 0
+    stuck: int = 0
     older_scan_at: float | None = None
     loads: int = 0
     before_commit: Callable[[], None] = lambda: None
@@ -125,6 +126,7 @@ class FakeStates:
             released=self.released,
             commit=self.number,
             older_scan_at=self.older_scan_at,
+            stuck=self.stuck,
         )
 
     def load(

@@ -151,7 +151,7 @@ class RedisStates:
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = keys.manifest(bucket.name, bucket.generation)
         wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
-        wanted += ["fence", "commit"]
+        wanted += ["stuck", "fence", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
             pipe = r.pipeline()
@@ -162,7 +162,7 @@ class RedisStates:
             return stored, fields, last_scan
 
         stored, fields, last_scan = self._connection.run_bytes(read)
-        complete, progress, held_since, released, segments, lost_since = fields[:-2]
+        complete, progress, held_since, released, segments, lost_since, stuck = fields[:-2]
         found = _position(*fields[-2:])
         if claim is not None:
             self._check(bucket.name, found, Position(claim.fence, found.commit))
@@ -183,6 +183,7 @@ class RedisStates:
             commit=found.commit,
             is_whole=segments is None or int(segments) == len(stored),
             older_scan_at=epoch_s(last_scan) if is_first and bucket.taken_over else None,
+            stuck=int(stuck or 0),
         )
 
     def load(
