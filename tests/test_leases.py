@@ -240,7 +240,11 @@ def test_scans_that_break_off_without_a_commit_are_counted_at_their_place(here, 
         here.finish(claim, result, next_due=5000.0, broke_off=bool(ended))
         return states.open(bucket).stuck
 
-    failed = {"error": "no answer", "error_class": "StorageUnavailable", "complete": False}
+    failed: dict[str, Any] = {
+        "error": "no answer",
+        "error_class": "StorageUnavailable",
+        "complete": False,
+    }
     assert [scan(**failed) for _ in range(3)] == [1, 2, 3]
     assert [scan(**failed, commits=True), scan(**failed)] == [1, 2]
     assert scan() == 0

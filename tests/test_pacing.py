@@ -203,16 +203,16 @@ def test_failures_in_a_row_of_several_buckets_make_it_dead(failures, is_dead):
         pytest.param([(0.0, "a"), (0.0, "b"), (0.01, "b")], 1, False, id="connections dropped"),
         pytest.param([(n / 100, "ab"[n % 2]) for n in range(99)], 1, False, id="many dropped"),
         pytest.param([(0.0, "a"), (0.9, "b"), (1.8, "a"), (2.0, "b")], 2, False, id="two moments"),
-        pytest.param([(0.0, "a"), (1.0, "b"), (2.0, "a")], 3, True, id="a second apart"),
-        pytest.param([(n / 4, "ab"[n % 2]) for n in range(9)], 3, True, id="for two seconds"),
+        pytest.param([(0.0, "a"), (1.0, "b"), (2.0, "a")], 3, True, id="a moment apart"),
+        pytest.param([(n / 4, "ab"[n % 2]) for n in range(9)], 3, True, id="for two moments"),
         pytest.param([(0.0, "a"), (0.1, "b"), (1.1, "a"), (2.2, "a")], 3, True, id="b at once"),
         pytest.param([(0.0, "a"), (-60.0, "b"), (-59.0, "a")], 3, True, id="the clock went back"),
     ],
 )
 def test_failures_of_one_moment_are_one(failures, counted, is_dead):
     pace = FREE
-    for second, bucket in failures:
-        pace = failed(pace, bucket, NOW + second)
+    for moments, bucket in failures:
+        pace = failed(pace, bucket, NOW + moments * pacing.MOMENT_S)
     assert (pace.failures, pace.is_dead) == (counted, is_dead)
 
 

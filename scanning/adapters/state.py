@@ -210,7 +210,7 @@ class RedisStates:
         manifest = keys.manifest(bucket.name, bucket.generation)
         segment = keys.segment(bucket.name, bucket.generation, entry.id)
 
-        def read(r: Any) -> tuple[bytes | None, bytes | None]:
+        def read(r: Any) -> tuple[bytes | None, Any]:
             pipe = r.pipeline()
             pipe.hget(manifest, entry.id)
             pipe.get(segment)

@@ -101,8 +101,9 @@ SLOWEST_PER_S = 1.0
 LEAST_FULL_PER_S, RECOVERY_S, FREE_AT = 10.0, 60.0, 2.0
 
 # So many failures in a row, of so many buckets, make an endpoint dead. What fails within a moment
-# counts once: a load balancer that drops its idle connections ends many requests together.
-DEAD_FAILURES, DEAD_BUCKETS, MOMENT_S = 3, 2, 1.0
+# counts once: a load balancer that drops its idle connections ends many requests together. It is
+# shorter than the pause before a request is sent again, which then has its answer.
+DEAD_FAILURES, DEAD_BUCKETS, MOMENT_S = 3, 2, 0.25
 # Between probes: this, twice as long after each in vain, up to the longest. Short, because all
 # its buckets wait for the one that succeeds.
 FIRST_PROBE_S, LONGEST_PROBE_S = 1.0, 10.0
