@@ -220,7 +220,7 @@ class Deletions(Section):
         0.5, gt=0, le=1, description="a larger share of missing objects is held until confirmed"
     )
     mass_minimum: int = Field(
-        1000, ge=1, description="the share counts from this many known objects on"
+        1000, ge=1, description="missing objects are held from this many known ones on"
     )
     second_look: float = Field(
         0.0, ge=0, description="seconds after which a held deletion is released; 0: by hand only"

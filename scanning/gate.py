@@ -45,6 +45,7 @@ class Gate:
         self._gates, self._paces, self._limits = gates, gates.paces, limits
         self._lock = threading.Condition()
         self._in_flight = self._peak = self._granted = 0
+        self._granted_at = 0.0
         self._throttled = self._unanswered = 0
         # Of this process: what was sent since then, and a second before that.
         self._sent, self._sent_per_s = 0, 0.0
@@ -196,7 +197,8 @@ class Gate:
             return
         with self._lock:
             self._is_deaf = False
-            self._granted = standing.connections
+            if not _is_overtaken(standing.now, self._granted_at):
+                self._granted, self._granted_at = standing.connections, standing.now
             self._stand(standing)
             self._lock.notify_all()
 
@@ -212,7 +214,7 @@ class Gate:
     def _stand(self, standing: Standing) -> None:
         """With the lock: see things so from now on."""
         before = self._standing
-        if -_OVERTAKES_S < standing.now - before.now < 0:
+        if _is_overtaken(standing.now, before.now):
             return
         if standing.pace.is_dead != before.pace.is_dead:
             _say(self.endpoint, standing.pace)
@@ -306,6 +308,11 @@ class Turn:
 
     def __exit__(self, *_: object) -> None:
         self._gate.leave()
+
+
+def _is_overtaken(now: float, last: float) -> bool:
+    """Whether an answer of ``now`` comes after one that Redis gave later."""
+    return -_OVERTAKES_S < now - last < 0
 
 
 def _say(endpoint: str, pace: Pace) -> None:

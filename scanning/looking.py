@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from scanning.core.errors import BucketwatchError, PermanentError, StateDamaged
+from scanning.core.errors import BucketwatchError, PermanentError
 from scanning.core.explaining import Known, Situation, outside
 from scanning.core.segments import states_of
 
@@ -45,11 +45,9 @@ def situation(
 
 def known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known:
     """What is stored of a key. Raises StateDamaged, RedisUnavailable."""
-    try:
-        return _known_of(states, bucket, key)
-    except StateDamaged:
-        # A scan may have joined the segment with another, after we had read where it was.
-        return _known_of(states, bucket, key)
+    while (known := _known_of(states, bucket, key)) is None:
+        pass  # a scan has written the segment anew after the manifest was read
+    return known
 
 
 def listed_of(storage: Storage, key: str) -> ObjectState | None:
@@ -61,9 +59,13 @@ def listed_of(storage: Storage, key: str) -> ObjectState | None:
     return states_of(columns, [0], 0.0).get(key) if len(columns) else None
 
 
-def _known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known:
+def _known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known | None:
+    """The same; None if it changed while it was read."""
     known = states.open(bucket)
-    state, is_missing = _row(states, bucket, known, key)
+    row = _row(states, bucket, known, key)
+    if row is None:
+        return None
+    state, is_missing = row
     older = None
     if state is None and known.is_first and bucket.taken_over:
         [older] = states.older_states(bucket, [key])
@@ -82,13 +84,15 @@ def _known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known:
 
 def _row(
     states: StateStore, bucket: BucketConfig, known: KnownState, key: str
-) -> tuple[ObjectState | None, bool]:
-    """The key's stored state, and whether it was missing from the listing."""
+) -> tuple[ObjectState | None, bool] | None:
+    """The key's stored state, and whether it was missing from the listing; None if it moved."""
     place = bisect_left(known.entries, key, key=lambda entry: entry.last_key)
     if place == len(known.entries):
         return None, False
     entry = known.entries[place]
-    [columns] = states.load(bucket, [entry.id])
+    columns = states.read_segment(bucket, entry)
+    if columns is None:
+        return None
     row = bisect_left(columns.keys, key)
     if row == len(columns) or columns.keys[row] != key:
         return None, False

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class ScanSettings:
     """``page_size`` is also the most rows of a segment; ``slice_s`` is when a scan pauses.
 
-    ``strings``: the documented JSON strings are written, and live ``ttl_s``. A listing that shows
-    nothing, or lacks more than ``mass_share`` of at least ``mass_minimum`` known objects, is a
-    mass deletion: held, until somebody confirms it or ``second_look_s`` (0: never) have passed.
+    ``strings``: the documented JSON strings are written, and live ``ttl_s``. A listing that lacks
+    more than ``mass_share``, or all, of at least ``mass_minimum`` known objects is a mass deletion:
+    held, until somebody confirms it or ``second_look_s`` (0: never) have passed.
     Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
     """
 

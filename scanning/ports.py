@@ -5,7 +5,7 @@ Every method raises only errors of `core/errors.py`. Times are epoch seconds, UT
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -57,6 +57,13 @@ class Progress:
     appeared: int = 0
     is_listed: bool = False
 
+    def begun_anew(self) -> Progress:
+        """The same pass, with everything still to list.
+
+        When it began stays: it decides what a baseline is silent about.
+        """
+        return replace(self, after="", listed=0, is_listed=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -72,10 +79,10 @@ class KnownState:
 
     ``commit`` is the number of the commit that wrote it last.
     ``is_first`` until the first pass over the bucket is complete. ``held_since`` is set while a
-    mass deletion waits to be confirmed, of ``held_known`` objects; of how many somebody confirmed
-    it says ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
+    mass deletion waits to be confirmed; of how many objects somebody confirmed it says
+    ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
     taken over, until its first pass is complete. ``is_whole``: there are as many segments as the
-    last commit left.
+    last commit left. S3 broke off the last ``stuck`` scans where the pass stands.
     """
 
     entries: Sequence[Entry]
@@ -86,7 +93,7 @@ class KnownState:
     commit: int
     older_scan_at: float | None = None
     is_whole: bool = True
-    held_known: int = 0
+    stuck: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,12 @@ class StateStore(Protocol):
     ) -> list[Columns]:
         """The rows of some segments, in the order asked; one round trip."""
 
+    def read_segment(self, bucket: BucketConfig, entry: Entry) -> Columns | None:
+        """The rows that ``entry`` describes, without a lease; None once a scan has changed it.
+
+        Whoever gets None opens the bucket again. Raises StateDamaged.
+        """
+
     def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
         """The documented states that an older monitor left, in the order of ``keys``; one MGET."""
 
@@ -164,13 +177,20 @@ class Leases(Protocol):
         """Keep the claim for another lease time; False if it is no longer ours."""
 
     def finish(
-        self, claim: Claim, result: ScanResult, *, next_due: float | None, failures: int = 0
+        self,
+        claim: Claim,
+        result: ScanResult,
+        *,
+        next_due: float | None,
+        failures: int = 0,
+        broke_off: bool = False,
     ) -> None:
         """Give the claim back, record how the scan ended and when the bucket is due again.
 
         ``failures`` is how many scans failed in a row, this one included: the bucket is put off
-        until ``next_due``, whatever its polling interval. Of a bucket that was removed or pointed
-        elsewhere meanwhile nothing is recorded, and it stays due.
+        until ``next_due``, whatever its polling interval. ``broke_off``: an endpoint that answers
+        others broke it off, maybe because of where the pass stands. Of a bucket that was removed or
+        pointed elsewhere meanwhile nothing is recorded, and it stays due.
         """
 
     def release(self, claim: Claim) -> None:

@@ -22,6 +22,7 @@ from scanning.core.errors import (
     ConfigurationChanged,
     LeaseLost,
     QueueFull,
+    StateDamaged,
 )
 from scanning.core.replaying import as_replay
 from scanning.core.rewriting import entries_after
@@ -30,10 +31,11 @@ from scanning.core.types import Change
 from scanning.ports import Commit, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from scanning.core.listing import Columns
     from scanning.core.replaying import Selection
+    from scanning.core.segments import Entry
     from scanning.core.types import BucketConfig, Claim
     from scanning.heartbeat import LeaseHeartbeat
     from scanning.ports import KnownState, Leases, StateStore, Storage
@@ -90,10 +92,9 @@ class Replay:
     def count(self) -> Counted:
         """How many objects there are to announce now. Reads all that is known of them."""
         bucket = self._means.bucket()
-        known = self._means.states.open(bucket)
         wanted = chosen = 0
         with Announcer(bucket, self._means.storage) as announcer:
-            for _, changes in self._changes(bucket, known, None):
+            for _, changes in self._changes(self._segments_beside_scans(bucket)):
                 chosen += len(changes)
                 wanted += len(announcer.wanted(changes))
         return Counted(wanted, chosen - wanted)
@@ -101,10 +102,9 @@ class Replay:
     def notifications(self) -> Iterator[str]:
         """What would be queued, but without what HEAD says, and with the sequencer of no commit."""
         bucket = replace(self._means.bucket(), fetch_metadata=False)
-        known = self._means.states.open(bucket)
         order = events.sequencer(0, 0)
         with Announcer(bucket, self._means.storage) as announcer:
-            for _, changes in self._changes(bucket, known, None):
+            for _, changes in self._changes(self._segments_beside_scans(bucket)):
                 wanted = announcer.wanted(changes)
                 for text in announcer.notifications(wanted, now=time.time(), sequencer=order):
                     yield as_replay(text, self.id)
@@ -144,10 +144,10 @@ class Replay:
         if claim.generation != bucket.generation:
             raise ConfigurationChanged(f"{bucket.name}: removed or changed during the replay")
         until = time.monotonic() + _SLICE_S
-        known = self._means.states.open(bucket, claim)
+        known = self._open(bucket, claim)
         self._number = known.commit
         with Announcer(bucket, self._means.storage) as announcer:
-            for last_key, changes in self._changes(bucket, known, claim):
+            for last_key, changes in self._changes(self._segments(known, claim, bucket)):
                 if wanted := announcer.wanted(changes):
                     self._commit(announcer, claim, known, wanted)
                 self._after = last_key
@@ -157,24 +157,60 @@ class Replay:
         self._done = True
 
     def _changes(
-        self, bucket: BucketConfig, known: KnownState, claim: Claim | None
+        self, segments: Iterator[tuple[Entry, Columns]]
     ) -> Iterator[tuple[str, list[Change]]]:
         """Segment by segment its last key, and what is to be said of the chosen rows."""
-        entries, prefix = known.entries, self._chosen.prefix
-        start = max(
-            entries_after(entries, self._after),
-            bisect_left(entries, prefix, key=lambda entry: entry.last_key),
-        )
-        for entry in entries[start:]:
-            at = Position(claim.fence, self._number) if claim else None
-            [columns] = self._means.states.load(bucket, [entry.id], at)
-            yield entry.last_key, self._of_rows(columns, entry.missing)
-            if self._chosen.is_past(entry.last_key):
+        after = self._after
+        for entry, columns in segments:
+            yield entry.last_key, self._of_rows(columns, entry.missing, after)
+            after = entry.last_key
+            if self._chosen.is_past(after):
                 return
 
-    def _of_rows(self, columns: Columns, missing: tuple[int, ...]) -> list[Change]:
+    def _segments(
+        self, known: KnownState, claim: Claim, bucket: BucketConfig
+    ) -> Iterator[tuple[Entry, Columns]]:
+        """The segments that may hold chosen rows, while a lease keeps scans away."""
+        for entry in self._entries(known, self._after):
+            at = Position(claim.fence, self._number)
+            [columns] = self._means.states.load(bucket, [entry.id], at)
+            yield entry, columns
+
+    def _segments_beside_scans(self, bucket: BucketConfig) -> Iterator[tuple[Entry, Columns]]:
+        """The same without a lease.
+
+        A segment that a scan has joined, cut or written anew since the manifest was read is looked
+        up again, behind the last key: so no key comes twice, and none is left out.
+        """
+        states, after = self._means.states, self._after
+        while True:
+            for entry in self._entries(self._open(bucket), after):
+                columns = states.read_segment(bucket, entry)
+                if columns is None:
+                    break
+                yield entry, columns
+                after = entry.last_key
+            else:
+                return
+
+    def _open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
+        known = self._means.states.open(bucket, claim)
+        if not known.is_whole:
+            raise StateDamaged.of(bucket.name)
+        return known
+
+    def _entries(self, known: KnownState, after: str) -> Sequence[Entry]:
+        """Those from the first on that reaches beyond ``after`` and has chosen keys."""
+        entries, prefix = known.entries, self._chosen.prefix
+        start = max(
+            entries_after(entries, after),
+            bisect_left(entries, prefix, key=lambda entry: entry.last_key),
+        )
+        return entries[start:]
+
+    def _of_rows(self, columns: Columns, missing: tuple[int, ...], after: str) -> list[Change]:
         now = time.time()
-        rows = self._chosen.rows(columns, missing=frozenset(missing), after=self._after)
+        rows = self._chosen.rows(columns, missing=frozenset(missing), after=after)
         return [
             Change(event_type, key, state, None)
             for key, state in states_of(columns, rows, now).items()

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 # A lane is worth its thread and connection from this many segments on.
 SEGMENTS_A_LANE = 4
+# A place that S3 has broken off so many scans at may be the reason: the pass lists from the start.
+MOST_STUCK = 5
 # So many segments a lane lists before all of them go on to the next stretch.
 STRETCH = 25
 # An object that is detected was modified long ago; when one was deleted, nobody knows.
@@ -80,6 +82,8 @@ class Scan:
         self._number = self._known.commit
         self._on_its_way: tuple[Callable[[], None], Counter[EventType]] | None = None
         self._progress = self._known.progress or Progress(began=self._clock())
+        if self._known.stuck >= MOST_STUCK and not self._progress.is_listed:
+            self._progress = self._progress.begun_anew()
         self._news_after = news_after(
             bucket,
             is_first=self._known.is_first,
@@ -340,22 +344,18 @@ class Scan:
     def _held(self, entries: Sequence[Entry]) -> Held | None:
         missing = sum(len(entry.missing) for entry in entries)
         known = sum(entry.count for entry in entries) - self._progress.appeared
-        listed = self._progress.listed
         settings, since, now = self._settings, self._known.held_since, self._clock()
-        if since and self._known.held_known:
-            # What came new since then confirms nothing.
-            known = min(known, self._known.held_known)
-            listed = max(0, known - missing)
         # What somebody confirmed is as good as gone; the rest may be a mass deletion of its own.
         confirmed = self._known.released
         if missing <= confirmed:
             return None
         if since and had_second_look(since, now=now, second_look_s=settings.second_look_s):
             return None
-        is_held = is_mass(
+        # A hold that nobody confirmed holds whatever is missing: neither what came back, nor what
+        # came new, nor what went since says that the rest was meant to go.
+        is_held = (since and not confirmed) or is_mass(
             missing=missing - confirmed,
             known=known - confirmed,
-            listed=listed,
             share=settings.mass_share,
             minimum=settings.mass_minimum,
         )

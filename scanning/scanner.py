@@ -151,7 +151,11 @@ class BucketScanner(threading.Thread):
                 again = _again(due - self._schedules_time(claim))
                 result = replace(result, error=f"{result.error}; {again}")
             failures = 0 if result.ok else claim.failures + 1
-            self._engine.leases.finish(claim, result, next_due=due, failures=failures)
+            gate = self._engine.gates.at(self.bucket.endpoint)
+            broke_off = isinstance(error, StorageUnavailable) and not gate.look().is_dead
+            self._engine.leases.finish(
+                claim, result, next_due=due, failures=failures, broke_off=broke_off
+            )
         except BucketwatchError as exc:
             # The lease expires by itself; what was committed stays committed.
             logger.warning("%s: could not record the end of the scan: %s", self.bucket.name, exc)

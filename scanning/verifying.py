@@ -217,8 +217,7 @@ class Verification:
 class Repair(Verification):
     """Commits what makes the stored state right again.
 
-    A pass that is under way lists everything again then. When it began stays: it decides what a
-    baseline is silent about.
+    A pass that is under way lists everything again then.
     """
 
     def __init__(self, bucket: BucketConfig, claim: Claim, means: Means) -> None:
@@ -236,7 +235,8 @@ class Repair(Verification):
 
     def _finish(self) -> None:
         # A commit counts the segments anew, also one that writes none.
-        if self._pieces or self._removed or not self._known.is_whole:
+        progress = self._known.progress
+        if self._pieces or self._removed or progress or not self._known.is_whole:
             self._commit()
 
     def _commit(self) -> None:
@@ -245,7 +245,7 @@ class Repair(Verification):
             self._number + 1,
             pieces=self._pieces,
             removed=self._removed,
-            progress=progress and replace(progress, after="", listed=0, is_listed=False),
+            progress=progress and progress.begun_anew(),
         )
         self._states.commit(self._claim, commit)
         self._number = commit.number

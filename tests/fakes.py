@@ -109,8 +109,8 @@ class FakeStates:
     progress: Progress | None = None
     complete: bool = False
     held_since: float | None = None
-    held_known: int = 0
     released: int = 0
+    stuck: int = 0
     older_scan_at: float | None = None
     loads: int = 0
     before_commit: Callable[[], None] = lambda: None
@@ -126,7 +126,7 @@ class FakeStates:
             released=self.released,
             commit=self.number,
             older_scan_at=self.older_scan_at,
-            held_known=self.held_known,
+            stuck=self.stuck,
         )
 
     def load(
@@ -139,6 +139,12 @@ class FakeStates:
             return [self.segments[id_] for id_ in segments]
         except KeyError as exc:
             raise StateDamaged("a part of its state is missing") from exc
+
+    def read_segment(self, bucket: BucketConfig, entry: Entry) -> Columns | None:
+        if self.manifest.get(entry.id) != entry:
+            return None
+        [columns] = self.load(bucket, [entry.id])
+        return columns
 
     def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
         return [self.strings.get(key) for key in keys]
@@ -217,7 +223,6 @@ class Site:
         if end.complete:
             self.states.progress, self.states.complete = None, True
             self.states.held_since = end.held.since if end.held else None
-            self.states.held_known = end.held.known if end.held else 0
             self.states.released = 0
         else:
             self.states.progress = end.progress

@@ -25,7 +25,10 @@ from buckets import selectors, services
 
 
 class Installation:
-    """A new installation with one operator, in ``directory``; polls every 2 s. Nothing runs yet."""
+    """A new installation with one operator, in ``directory``; polls every 2 s. Nothing runs yet.
+
+    That two objects are gone is a mass deletion.
+    """
 
     username = "operator"
 
@@ -40,6 +43,7 @@ class Installation:
             "HOST": LOOPBACK,
             "PORT": str(port),
             "POLLING_INTERVAL": "2",
+            "DELETIONS_MASS_MINIMUM": "2",
             "READY_REQUIRE_WEBHOOK": "false",
             "DJANGO_SUPERUSER_PASSWORD": self.password,
             **environ,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from scanning.core.types import EventType
 from tests.fakes import Bucket, Crash, FakeStorage, Site, crash_if
-from tests.sites import NEW, OLD, Broken, announced, numbered, scanned, site, without
+from tests.sites import ALL, NEW, OLD, Broken, announced, numbered, scanned, site, without
 
 if TYPE_CHECKING:
     from scanning.scan import ScanEnd
@@ -49,8 +50,8 @@ THRESHOLDS = [
     (1000, 501, True),
     (1000, 1000, True),
     (999, 998, False),
-    (999, 999, True),  # an empty listing
-    (1, 1, True),
+    (999, 999, False),
+    (1, 1, False),
     (2000, 1000, False),
     (2000, 1001, True),
 ]
@@ -58,9 +59,7 @@ THRESHOLDS = [
 
 @pytest.mark.parametrize(("known", "gone", "held"), THRESHOLDS)
 @pytest.mark.parametrize("lanes", [1, 4])
-def test_a_mass_deletion_is_more_than_half_of_at_least_1000_or_all_there_was(
-    known, gone, held, lanes
-):
+def test_a_mass_deletion_is_more_than_half_of_at_least_1000_objects(known, gone, held, lanes):
     here = site(page_size=100, lanes=lanes)
     bucket = numbered(known)
     scanned(here, bucket)
@@ -85,7 +84,7 @@ def test_what_came_new_in_the_same_pass_does_not_dilute_a_mass_deletion():
 
 def emptied() -> Site:
     """A bucket of 30 objects of which everything is gone, and held."""
-    here = site()
+    here = site(mass_minimum=30)
     scanned(here, numbered(30))
     announced(here)
     assert here.scan_to_the_end(FakeStorage({})).held is not None
@@ -128,7 +127,7 @@ def test_what_comes_new_while_deletions_are_held_does_not_confirm_them():
         new: Bucket = {f"new-{number:05d}": ("e", OLD, 1) for number in range(more)}
         end = here.scan_to_the_end(FakeStorage(left | new))
         assert end.held is not None
-        assert (end.held.missing, end.held.known) == (1100, 2000)
+        assert end.held.missing == 1100
     here.states.released = 1100
     announced(here)
     scanned(here, left | new)
@@ -139,18 +138,62 @@ def test_what_comes_new_while_deletions_are_held_does_not_confirm_them():
 def test_a_first_object_in_a_bucket_that_was_emptied_does_not_confirm_that():
     here = emptied()
     for objects in ({"z": ("e", OLD, 1)}, {"z": ("e", OLD, 1)}, {}):
-        end = here.scan_to_the_end(FakeStorage(objects))
-        assert end.held is not None
-        assert end.held.known == 30
+        assert here.scan_to_the_end(FakeStorage(objects)).held is not None
     assert announced(here) == [("detected", "z")]
 
 
-def test_a_key_that_comes_back_while_held_is_not_announced_as_new():
+def test_a_key_that_comes_back_while_held_is_not_announced_and_confirms_nothing():
     here = emptied()
     end = here.scan_to_the_end(FakeStorage(numbered(20)))
-    assert end.held is None
-    assert announced(here) == [("deleted", key) for key in list(numbered(30))[20:]]
-    assert here.states.objects() == numbered(20)
+    assert end.held is not None
+    assert (end.held.missing, end.held.known) == (10, 30)
+    assert announced(here) == []
+    assert here.states.objects() == numbered(30)
+
+
+def test_what_came_back_and_what_is_left_of_a_large_hold_wait_for_somebody():
+    """700 of 1,200 objects gone, and 200 of them back: less than half is missing then."""
+    here = site(page_size=100)
+    bucket = numbered(1200)
+    scanned(here, bucket)
+    announced(here)
+    assert here.scan_to_the_end(FakeStorage(numbered(500))).held is not None
+    end = here.scan_to_the_end(FakeStorage(numbered(700)))
+    assert end.held is not None
+    assert (end.held.missing, end.held.known) == (500, 1200)
+    assert announced(here) == []
+    here.states.released = 500
+    scanned(here, numbered(700))
+    assert announced(here) == [("deleted", key) for key in list(bucket)[700:]]
+
+
+def test_what_goes_while_a_hold_stands_is_held_with_it_and_ends_with_it():
+    """Which rows were held is not known: whatever is missing waits until nothing is."""
+    here = site(page_size=100)
+    bucket = numbered(1200)
+    scanned(here, bucket)
+    announced(here)
+    assert here.scan_to_the_end(FakeStorage(numbered(500))).held is not None
+    lacking = without(bucket, "key-00007")
+    end = here.scan_to_the_end(FakeStorage(lacking))
+    assert end.held is not None
+    assert end.held.missing == 1
+    assert here.scan_to_the_end(FakeStorage(bucket)).held is None
+    assert announced(here) == []
+    scanned(here, lacking)
+    assert announced(here) == [("deleted", "key-00007")]
+
+
+def test_an_inbox_that_is_emptied_every_day_says_each_arrival_and_each_departure():
+    here = site().wanting(events=ALL - {EventType.DETECTED})
+    for day in range(3):
+        here.now += 86_400
+        modified = round(here.now * 1000)
+        scanned(here, {"report.csv": (f"day {day}", modified, 1)})
+        scanned(here, {})
+        scanned(here, {})
+    assert announced(here) == [("created", "report.csv"), ("deleted", "report.csv")] * 3
+    assert here.states.objects() == {}
 
 
 def test_what_is_still_gone_while_it_is_held_is_not_read_again():

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,12 +11,14 @@ import pytest
 
 from scanning import facade, wiring
 from scanning.core import keys
-from scanning.core.errors import RedisUnavailable, StateDamaged, UnknownBucket
+from scanning.core.errors import RedisUnavailable, UnknownBucket
 from scanning.core.explaining import Known, Situation, Standing, explain
 from scanning.core.listing import Columns
+from scanning.core.segments import Entry
 from scanning.core.types import BucketConfig, EventType, KeyPair, ObjectState
 from scanning.looking import known_of
-from scanning.ports import Position, Progress
+from scanning.means import ScanSettings
+from scanning.ports import Progress
 from tests import engine
 from tests.commands import Ran, manage
 from tests.fakes import FakeStates, FakeStorage, Site
@@ -211,13 +213,11 @@ def test_the_stored_state_of_every_key_is_found_in_its_segment():
 class Moving(FakeStates):
     """A scan joins segments with others between a look at the manifest and one at the rows."""
 
-    def load(
-        self, bucket: BucketConfig, segments: Sequence[str], at: Position | None = None
-    ) -> list[Columns]:
+    def read_segment(self, bucket: BucketConfig, entry: Entry) -> Columns | None:
         if self.loads == 0:
             self.loads = 1
-            raise StateDamaged("gone")
-        return super().load(bucket, segments, at)
+            return None
+        return super().read_segment(bucket, entry)
 
 
 def test_a_segment_that_moved_while_somebody_looked_is_looked_up_again():
@@ -227,7 +227,7 @@ def test_a_segment_that_moved_while_somebody_looked_is_looked_up_again():
 
 
 def test_a_missing_row_an_unfinished_pass_and_a_hold_are_seen():
-    here = Site()
+    here = Site(settings=ScanSettings(mass_minimum=2))
     here.scan_to_the_end(FakeStorage({"a": ("e", 0, 0), "b": ("e", 0, 0)}))
     here.scan(FakeStorage({}))
     here.states.progress = Progress(began=0.0, after="a")

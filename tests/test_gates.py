@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,6 +18,7 @@ from scanning.core.errors import Interrupted, StorageUnavailable, Throttled
 from scanning.core.pacing import FREE, Limits
 from scanning.gate import Gate
 from scanning.gates import Gates
+from scanning.ports import Standing, Use
 from tests.waiting import eventually
 
 ENDPOINT = "s3.example.com"
@@ -35,6 +36,12 @@ def pair(store) -> Iterator[tuple[Gate, Gate]]:
     yield both[0].at(ENDPOINT), both[1].at(ENDPOINT)
     for gates in both:
         gates.close()
+
+
+@pytest.fixture
+def _each_failure_counts(monkeypatch) -> None:
+    """As if failures were far enough apart."""
+    monkeypatch.setattr(pacing, "MOMENT_S", 0.0)
 
 
 def ask(gate: Gate, bucket: str = "bucket", *, lists: bool = True) -> None:
@@ -62,6 +69,7 @@ def test_without_limits_nobody_waits_and_redis_is_asked_once(pair, redis_server)
         ask(here)
 
 
+@pytest.mark.usefixtures("_each_failure_counts")
 def test_without_redis_what_is_known_serves_on(pair, redis_server, caplog):
     redis_server.stop()
     here, _ = pair
@@ -134,6 +142,36 @@ def test_who_waits_for_a_turn_is_told_when_the_process_stops(store):
 
 
 # --- connections
+
+
+class Overtaken(RedisPaces):
+    """Redis's answers to ``use``, of which one arrives only after what ``meanwhile`` asks."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def use(self, use: Use) -> Standing:
+        standing = super().use(use)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            meanwhile()
+        return standing
+
+
+def test_connections_that_were_given_back_meanwhile_are_not_used(store):
+    limits = Limits(connections=3)
+    paces = Overtaken(RedisConnection(wiring.conf().redis), process="here:1")
+    gates = Gates(paces, [("*", limits)])
+    here = gates.at(ENDPOINT)
+    with here.turn("a", lists=True), here.turn("b", lists=True), here.turn("c", lists=True):
+        pass
+    gates.close()  # nobody but this test tells of its use
+    paces.meanwhile = here.tell  # wants none, after the first wanted three
+    here.tell()
+    there = RedisPaces(RedisConnection(wiring.conf().redis), process="there:1")
+    assert there.use(Use(ENDPOINT, connections=3, limit=3)).connections == 3
+    gates.most_wait_s = -1.0
+    with pytest.raises(Throttled), here.turn("a", lists=True):
+        pass
 
 
 def test_two_processes_keep_the_limit_of_connections_together(store):
@@ -256,6 +294,7 @@ def test_too_many_that_wait_for_a_slowed_endpoint_are_sent_away(pair, monkeypatc
 # --- dead
 
 
+@pytest.mark.usefixtures("_each_failure_counts")
 def test_a_dead_endpoint_is_asked_by_one_bucket_of_one_process(pair, caplog):
     here, there = pair
     fail(here, "a", "a", "b")
@@ -270,6 +309,7 @@ def test_a_dead_endpoint_is_asked_by_one_bucket_of_one_process(pair, caplog):
     assert here.refuses("b")
 
 
+@pytest.mark.usefixtures("_each_failure_counts")
 def test_its_answer_opens_the_endpoint_to_all(pair, caplog):
     caplog.set_level("INFO")
     here, there = pair
@@ -283,6 +323,7 @@ def test_its_answer_opens_the_endpoint_to_all(pair, caplog):
     assert "s3.example.com answers again" in caplog.text
 
 
+@pytest.mark.usefixtures("_each_failure_counts")
 def test_a_probe_in_vain_ends_its_turn(pair):
     here, _ = pair
     fail(here, "a", "a", "b")
@@ -293,6 +334,14 @@ def test_a_probe_in_vain_ends_its_turn(pair):
     assert not here.may_probe("a")
 
 
+def test_requests_that_end_in_one_moment_leave_it_alive(pair):
+    here, there = pair
+    fail(here, "a", "b", "c")
+    fail(there, "d", "e", "f")
+    ask(here, "g")
+    assert here.look() is FREE
+
+
 def test_time_outs_slow_an_endpoint_down_too(pair):
     here, _ = pair
     ask(here)
@@ -300,6 +349,7 @@ def test_time_outs_slow_an_endpoint_down_too(pair):
     assert facade.endpoint_paces()[0].state == "slowed"
 
 
+@pytest.mark.usefixtures("_each_failure_counts")
 def test_an_answer_between_failures_keeps_it_alive(pair):
     here, _ = pair
     for bucket in "abcdef":

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
@@ -13,6 +14,7 @@ from scanning.adapters.redis_connection import RedisConnection
 from scanning.adapters.statuses import RedisStatuses
 from scanning.core import keys
 from scanning.core.types import BucketStatus, Claim, Held
+from scanning.ports import Commit
 from tests import engine
 from tests.engine import REGION
 
@@ -223,6 +225,29 @@ def test_a_finished_scan_frees_the_slot_and_is_recorded(here, store):
         "last_scan_time": "1234.5",
     }
     assert store.hget(keys.bucket("bucket"), "complete") == "1"
+
+
+def test_scans_that_break_off_without_a_commit_are_counted_at_their_place(here, store):
+    bucket = engine.put("bucket")
+    states = wiring.engine().states
+
+    def scan(*, commits: bool = False, **ended: Any) -> int:
+        make_due(store, "bucket")
+        [claim] = here.claim_due(REGION, most=1, slots=1)
+        if commits:
+            states.commit(claim, Commit(claim.commit + 1))
+        result = replace(engine.result("bucket"), commit=None, **ended)
+        here.finish(claim, result, next_due=5000.0, broke_off=bool(ended))
+        return states.open(bucket).stuck
+
+    failed: dict[str, Any] = {
+        "error": "no answer",
+        "error_class": "StorageUnavailable",
+        "complete": False,
+    }
+    assert [scan(**failed) for _ in range(3)] == [1, 2, 3]
+    assert [scan(**failed, commits=True), scan(**failed)] == [1, 2]
+    assert scan() == 0
 
 
 def test_the_end_of_a_scan_of_what_the_bucket_was_before_is_not_recorded(here, store):

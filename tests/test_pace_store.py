@@ -37,8 +37,8 @@ def now(store: redis.Redis) -> float:
 
 
 def dies(pace: Pace, now: float) -> Pace:
-    for bucket in ("a", "b", "c"):
-        pace = pacing.failed(pace, bucket, now=now, why="no answer", jitter=1.0)
+    for ago, bucket in enumerate("abc"):
+        pace = pacing.failed(pace, bucket, now=now - 2 + ago, why="no answer", jitter=1.0)
     return pace
 
 

@@ -174,8 +174,8 @@ def failed(pace: Pace, bucket: str, now: float = NOW) -> Pace:
 
 def dead(now: float = NOW) -> Pace:
     pace = FREE
-    for bucket in ("a", "a", "b"):
-        pace = failed(pace, bucket, now)
+    for ago, bucket in enumerate("baa"):
+        pace = failed(pace, bucket, now - 2 + ago)
     assert pace.is_dead
     return pace
 
@@ -191,16 +191,35 @@ def dead(now: float = NOW) -> Pace:
 )
 def test_failures_in_a_row_of_several_buckets_make_it_dead(failures, is_dead):
     pace = FREE
-    for bucket in failures:
-        pace = failed(pace, bucket)
+    for second, bucket in enumerate(failures):
+        pace = failed(pace, bucket, NOW + second)
     assert pace.is_dead is is_dead
     assert pace.is_failing
 
 
+@pytest.mark.parametrize(
+    ("failures", "counted", "is_dead"),
+    [
+        pytest.param([(0.0, "a"), (0.0, "b"), (0.01, "b")], 1, False, id="connections dropped"),
+        pytest.param([(n / 100, "ab"[n % 2]) for n in range(99)], 1, False, id="many dropped"),
+        pytest.param([(0.0, "a"), (0.9, "b"), (1.8, "a"), (2.0, "b")], 2, False, id="two moments"),
+        pytest.param([(0.0, "a"), (1.0, "b"), (2.0, "a")], 3, True, id="a moment apart"),
+        pytest.param([(n / 4, "ab"[n % 2]) for n in range(9)], 3, True, id="for two moments"),
+        pytest.param([(0.0, "a"), (0.1, "b"), (1.1, "a"), (2.2, "a")], 3, True, id="b at once"),
+        pytest.param([(0.0, "a"), (-60.0, "b"), (-59.0, "a")], 3, True, id="the clock went back"),
+    ],
+)
+def test_failures_of_one_moment_are_one(failures, counted, is_dead):
+    pace = FREE
+    for moments, bucket in failures:
+        pace = failed(pace, bucket, NOW + moments * pacing.MOMENT_S)
+    assert (pace.failures, pace.is_dead) == (counted, is_dead)
+
+
 def test_an_answer_in_between_begins_the_row_anew():
-    pace = pacing.answered(failed(failed(FREE, "a"), "b"))
+    pace = pacing.answered(failed(failed(FREE, "a"), "b", NOW + 1))
     assert pace == FREE
-    assert not failed(failed(pace, "a"), "b").is_dead
+    assert not failed(failed(pace, "a", NOW + 2), "b", NOW + 3).is_dead
 
 
 def test_one_bucket_at_a_time_tries_a_dead_endpoint():
@@ -244,8 +263,9 @@ def test_who_asked_before_it_was_found_dead_does_not_put_the_next_probe_off():
 def test_an_answer_brings_it_back_at_full_speed():
     """Time-outs on the way to its death were no throttling."""
     pace = throttled(FREE, NOW)
-    for bucket in ("a", "a", "b"):
-        pace = failed(pace, bucket, NOW)
+    for second, bucket in enumerate("aab"):
+        pace = failed(pace, bucket, NOW + second)
+    assert pace.is_dead
     assert pacing.answered(throttled(pace, NOW + 5)) == FREE
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,9 +23,13 @@ from scanning.core import keys
 from scanning.core.errors import ConfigurationChanged
 from scanning.core.listing import Columns
 from scanning.core.replaying import Selection, as_replay, read_moment
+from scanning.core.types import EventType
+from scanning.means import ScanSettings
 from scanning.ports import Progress
+from scanning.replaying import Replay
 from tests import commands, engine
 from tests.commands import Ran
+from tests.fakes import FakeStorage, Site
 from tests.notifications import QUEUE, example, queued
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -210,7 +215,11 @@ def test_a_bucket_whose_notifications_are_off_announces_nothing(replay, bucket, 
     assert queued(store) == []
 
 
-def test_what_a_listing_has_missed_is_not_announced(replay, bucket, store, s3_server, manage):
+def test_what_a_listing_has_missed_is_not_announced(
+    replay, bucket, store, s3_server, manage, settings
+):
+    deletions = settings.SCANNING.deletions.model_copy(update={"mass_minimum": 1})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"deletions": deletions})
     media = bucket("a", "b")
     for key in ("a", "b"):
         s3_server.client().delete_object(Bucket=media.name, Key=key)
@@ -382,6 +391,77 @@ def test_it_stops_when_notifications_are_switched_off(
     with pytest.raises(ConfigurationChanged, match="notifications are off"):
         list(steps)
     assert keys_in(store) == ["a", "b"]
+
+
+@pytest.fixture
+def eight_in_a_segment(settings) -> None:
+    defaults = settings.SCANNING.defaults.model_copy(update={"max_objects_per_batch": 8})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"defaults": defaults})
+
+
+def manifest_of(bucket: Bucket) -> str:
+    configured = wiring.configuration().get(bucket.name)
+    assert configured is not None
+    return keys.manifest(bucket.name, configured.generation)
+
+
+def test_a_scan_that_joins_and_cuts_segments_beside_it_is_no_damage_and_changes_no_count(
+    bucket, manage, s3_server, store, eight_in_a_segment
+):
+    media = bucket(*"abcdefghijklmnop", *(f"z{n}" for n in range(8)))
+    for key in "defghjklmnop":
+        s3_server.client().delete_object(Bucket=media.name, Key=key)
+    assert manage("runscan", media.name).status == 0
+    manifest = manifest_of(media)
+    segments = store.hkeys(manifest)
+    replay = facade.replay(media.name, Selection(), id_="r1")
+    told = replay.notifications()
+    first = next(told)  # the manifest is read, and the first of three segments
+
+    s3_server.put(media.name, "i", "another")
+    for number in range(8):
+        s3_server.put(media.name, f"z{number}x")
+    assert manage("runscan", media.name).status == 0
+    assert not set(segments) <= set(store.hkeys(manifest))
+    shown = [json.loads(text)["key"] for text in (first, *told)]
+    there = ["a", "b", "c", "i", *(f"z{n}{x}" for n in range(8) for x in ("", "x"))]
+    assert shown == there
+    assert replay.count().wanted == len(there)
+
+
+def test_a_manifest_that_has_lost_a_segment_is_damage(bucket, replay, store, small_segments):
+    media = bucket("a", "b", "c")
+    manifest = manifest_of(media)
+    store.hdel(manifest, store.hkeys(manifest)[0])
+    ran = replay(media, "--yes")
+    assert ran.status == 1
+    assert "a part of its state in Redis is missing" in ran.err
+
+
+LISTED = st.dictionaries(
+    st.integers(0, 40).map("{:02}".format),
+    st.tuples(st.sampled_from("ef"), st.just(0), st.just(1)),
+    max_size=40,
+)
+
+
+@given(st.lists(LISTED, min_size=1, max_size=6), st.sampled_from([4, 8]), st.data())
+def test_beside_any_scans_each_object_that_stays_is_announced_once(listings, page_size, data):
+    settings = ScanSettings(page_size=page_size, mass_minimum=10**9)
+    here = Site(settings=settings).wanting(events=frozenset(EventType))
+    here.scan(FakeStorage(listings[0]))
+    means: Any = SimpleNamespace(
+        bucket=lambda: here.bucket, states=here.states, storage=FakeStorage({})
+    )
+    told = []
+    later = iter(listings[1:])
+    for text in Replay(means, Selection(), id_="r1").notifications():
+        told.append(json.loads(text)["key"])
+        if data.draw(st.booleans()) and (listing := next(later, None)) is not None:
+            here.scan(FakeStorage(listing))
+    assert told == sorted(set(told))
+    scanned = listings[: len(listings) - len(list(later))]
+    assert set.intersection(*map(set, scanned)) <= set(told) <= set().union(*scanned)
 
 
 def test_an_interrupted_replay_says_how_to_go_on_and_goes_on(

@@ -45,7 +45,7 @@ from scanning.core.types import (
     ScanCounts,
 )
 from scanning.ports import Commit
-from scanning.scan import Scan
+from scanning.scan import MOST_STUCK, Scan
 from tests.fakes import Bucket, Crash, FakePage, FakeStorage, Site, crash_if
 from tests.sites import ALL, NEW, OLD, Broken, announced, numbered, scanned, site, without
 
@@ -301,6 +301,40 @@ def test_a_scan_that_begins_again_under_its_claim_goes_on_after_what_it_committe
     assert announced(here) == [("detected", key) for key in bucket]
     assert here.states.objects() == bucket
     assert len(here.states.commits) == here.states.number > committed
+
+
+class NothingBehind(FakeStorage):
+    """Lists nothing that begins behind some key: it was deleted, and the server wants it."""
+
+    def __init__(self, objects: Bucket, key: str) -> None:
+        super().__init__(objects)
+        self.key = key
+
+    def page(self, start_after: str, max_keys: int) -> FakePage:
+        if start_after == self.key:
+            raise StorageUnavailable("500 Internal Server Error")
+        return super().page(start_after, max_keys)
+
+
+def test_a_pass_that_cannot_go_on_from_its_place_begins_anew_after_some_tries():
+    here = site(slice_s=0.0)
+    bucket = numbered(100)
+    assert not here.scan(FakeStorage(bucket)).complete
+    assert here.states.progress is not None
+    began, place = here.states.progress.began, here.states.progress.after
+    now_gone = without(bucket, place)
+    here.settings = replace(here.settings, slice_s=1e9)
+    here.now += 60
+    storage = NothingBehind(now_gone, place)
+    for here.states.stuck in range(MOST_STUCK):
+        with pytest.raises(StorageUnavailable):
+            here.scan(storage)
+    here.states.stuck = MOST_STUCK
+    end = here.scan(storage)
+    assert end.complete
+    assert (end.progress.began, end.progress.listed) == (began, 99)
+    gone = ("deleted", place)
+    assert announced(here) == [*(("detected", key) for key in bucket), gone]
 
 
 @given(st.integers(1, 60), st.integers(1, 4), st.lists(st.booleans(), max_size=60))

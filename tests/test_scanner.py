@@ -205,7 +205,9 @@ def test_a_deleted_object_is_announced_to_those_who_ask(scan, s3_server, store):
     assert scan(name, **wanted).counts.changes == 0
 
 
-def test_an_emptied_bucket_is_held_until_it_is_released(scan, s3_server, store):
+def test_an_emptied_bucket_is_held_until_it_is_released(scan, s3_server, store, settings):
+    deletions = settings.SCANNING.deletions.model_copy(update={"mass_minimum": 1})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"deletions": deletions})
     name = s3_server.bucket()
     s3_server.put(name, "key")
     wanted = {"bucketwatch": {"region": "r", "events": ["deleted"], "taken_over": True}}

@@ -133,6 +133,29 @@ def test_rows_from_before_the_last_commit_are_refused(store):
         store.states.load(store.bucket, ["a"], replace(at, commit=2))
 
 
+def test_rows_are_not_read_as_those_of_an_entry_that_has_changed(store):
+    """Joined, cut, marked or gone: the rows may be others, and so may their numbers."""
+    before = [piece("a", "k", "l"), piece("b", "m")]
+    store.commit(1, pieces=before)
+    for one in before:
+        assert store.states.read_segment(store.bucket, one.entry) == one.columns
+    marked = Piece(replace(before[0].entry, missing=(1,)), None)
+    store.commit(2, pieces=[marked], removed=["b"])
+    for one in before:
+        assert store.states.read_segment(store.bucket, one.entry) is None
+    assert store.states.read_segment(store.bucket, marked.entry) == before[0].columns
+
+
+def test_looking_without_touching_stops_where_a_scan_came_between(store):
+    store.commit(1, pieces=[piece("a", "k"), piece("b", "l")])
+    with reading_only(store.states, lambda _: None) as looking:
+        looking.open(store.bucket)
+        store.commit(2, pieces=[piece("a", "k", "l")], removed=["b"])
+        for segment in "ab":
+            with pytest.raises(CommitOutOfStep, match="a scan changed what is known"):
+                looking.load(store.bucket, [segment])
+
+
 def test_looking_without_touching_sees_its_own_writes_and_leaves_none(store):
     store.commit(1, pieces=[piece("a", "k")])
     told: list[str] = []

@@ -282,6 +282,14 @@ def test_a_pass_that_was_under_way_begins_again_after_a_repair():
     assert here.states.progress == Progress(began=7.0, appeared=3)
 
 
+def test_a_repair_begins_a_pass_anew_although_nothing_is_wrong():
+    here = scanned()
+    here.states.progress = Progress(began=7.0, after="key-050", listed=25, appeared=3)
+    findings, _ = verify(here, kind=Repair)
+    assert findings.wrong == {}
+    assert here.states.progress == Progress(began=7.0, appeared=3)
+
+
 def test_a_baseline_that_was_repaired_on_its_way_announces_what_came_after_it_began():
     here = site(slice_s=0.0).wanting(first_scan="baseline")
     here.scan(FakeStorage(BUCKET))

@@ -52,8 +52,8 @@ local due_now = redis.call('HDEL', KEYS[6], 'failures', 'parked') > 0
 if before and before ~= ARGV[7] then
   -- What was known is of another bucket now; its hold and its progress go with it.
   redis.call('SADD', KEYS[7], before .. ' ' .. ARGV[1])
-  redis.call('HDEL', KEYS[6], 'progress', 'held_since', 'held_missing', 'held_known', 'released',
-             'commit_at', 'segments')
+  redis.call('HDEL', KEYS[6], 'progress', 'held_since', 'held_missing', 'released', 'commit_at',
+             'segments')
   redis.call('DEL', KEYS[9])
   due_now = true
 end

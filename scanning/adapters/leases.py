@@ -109,8 +109,9 @@ return 1
 
 # KEYS: run, bucket hash, due, status_changes, last_scan, stats, history.
 # ARGV: bucket, fence, next due or '', start of a complete pass or '', entry of the history or '',
-#       generation, number of the last commit or '', number of counters, then counter, n, …, then
-#       field, value, … of the bucket hash ('' removes a field).
+#       generation, number of the last commit or '', number of counters, number of the last commit
+#       before the scan if S3 broke it off or '', then counter, n, …, then field, value, … of the
+#       bucket hash ('' removes a field).
 # Returns 1, or 0 if another claim came after ours, the bucket is another one since, or a failover
 # forgot the last commit: it stays due then.  It also stays due if another scan is wanted since the
 # claim.  Repeating it changes nothing: the bucket has left the running set by then.
@@ -122,9 +123,9 @@ if ARGV[7] ~= '' and (redis.call('HGET', KEYS[2], 'commit') or '0') ~= ARGV[7] t
 if ARGV[3] ~= '' and redis.call('HEXISTS', KEYS[2], 'again') == 0 then
   redis.call('ZADD', KEYS[3], 'XX', ARGV[3], ARGV[1])
 end
-local fields = 9 + 2 * tonumber(ARGV[8])
+local fields = 10 + 2 * tonumber(ARGV[8])
 local minute = 'MINUTE' .. math.floor(redis.call('TIME')[1] / 60)
-for i = 9, fields - 1, 2 do
+for i = 10, fields - 1, 2 do
   redis.call('HINCRBY', KEYS[6], ARGV[i], ARGV[i + 1])
   redis.pcall('HINCRBY', minute, ARGV[i], ARGV[i + 1])
 end
@@ -140,6 +141,12 @@ end
 for i = fields, #ARGV, 2 do
   if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[i])
   else redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+end
+-- Without a commit the pass stands where it stood.
+if ARGV[9] ~= '' then
+  local moved = (redis.call('HGET', KEYS[2], 'commit') or '0') ~= ARGV[9]
+  local before = not moved and redis.call('HGET', KEYS[2], 'stuck') or 0
+  redis.call('HSET', KEYS[2], 'stuck', before + 1)
 end
 -- What was confirmed before this scan did not suffice, or is done.
 if ARGV[4] ~= '' and redis.call('HEXISTS', KEYS[2], 'again') == 0 then
@@ -180,7 +187,13 @@ class RedisLeases:
         return bool(self._renew(names, args))
 
     def finish(
-        self, claim: Claim, result: ScanResult, *, next_due: float | None, failures: int = 0
+        self,
+        claim: Claim,
+        result: ScanResult,
+        *,
+        next_due: float | None,
+        failures: int = 0,
+        broke_off: bool = False,
     ) -> None:
         names = [
             keys.running(claim.region),
@@ -202,6 +215,7 @@ class RedisLeases:
             claim.generation,
             "" if result.commit is None else result.commit,
             len(counted),
+            claim.commit if broke_off else "",
             *_flat(counted),
             *_flat(_status_fields(claim, result) | _next_try(next_due, failures)),
         ]
@@ -262,7 +276,7 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
             "error_class": result.error_class,
             "error_at": repr(result.started_at + result.duration_s),
         }
-    fields = {"error": "", "error_class": "", "error_at": ""}
+    fields = {"error": "", "error_class": "", "error_at": "", "stuck": ""}
     if not result.complete:
         return fields | {"progress": result.progress}
     return (
@@ -291,11 +305,10 @@ def _next_try(next_due: float | None, failures: int) -> dict[str, str]:
 def _held_fields(result: ScanResult) -> dict[str, str]:
     held = result.held
     if held is None:
-        return {"held_since": "", "held_missing": "", "held_known": "", "released": ""}
+        return {"held_since": "", "held_missing": "", "released": ""}
     return {
         "held_since": repr(held.since),
         "held_missing": str(held.missing),
-        "held_known": str(held.known),
         # "released" stays if the deletion was confirmed after this scan began.
     }
 

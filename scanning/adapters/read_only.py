@@ -8,11 +8,13 @@ import tempfile
 from typing import IO, TYPE_CHECKING
 
 from scanning.adapters import packing
+from scanning.core.errors import CommitOutOfStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from scanning.core.listing import Columns
+    from scanning.core.segments import Entry
     from scanning.core.types import BucketConfig, Claim, ObjectState
     from scanning.ports import Commit, KnownState, Position, StateStore
 
@@ -42,11 +44,14 @@ class ReadOnlyStates:
         self._states = states
         self._file = file
         self._announce = announce
+        self._opened: dict[str, Entry] = {}
         self._last: dict[str, Columns] = {}
         self._places: dict[str, tuple[int, int]] = {}
 
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:  # noqa: ARG002
-        return self._states.open(bucket)
+        known = self._states.open(bucket)
+        self._opened = {entry.id: entry for entry in known.entries}
+        return known
 
     def load(
         self,
@@ -54,7 +59,10 @@ class ReadOnlyStates:
         segments: Sequence[str],
         at: Position | None = None,  # noqa: ARG002 - what it commits is nowhere
     ) -> list[Columns]:
-        return [self._own(id_) or self._states.load(bucket, [id_])[0] for id_ in segments]
+        return [self._own(id_) or self._known(bucket, id_) for id_ in segments]
+
+    def read_segment(self, bucket: BucketConfig, entry: Entry) -> Columns | None:
+        return self._states.read_segment(bucket, entry)
 
     def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
         return self._states.older_states(bucket, keys)
@@ -74,6 +82,14 @@ class ReadOnlyStates:
     def begin(self, claim: Claim, commit: Commit) -> Callable[[], None]:
         self.commit(claim, commit)
         return lambda: None
+
+    def _known(self, bucket: BucketConfig, id_: str) -> Columns:
+        rows = self.read_segment(bucket, self._opened[id_])
+        if rows is None:
+            raise CommitOutOfStep(
+                f"{bucket.name}: a scan changed what is known of it meanwhile; run this again"
+            )
+        return rows
 
     def _own(self, id_: str) -> Columns | None:
         if id_ in self._last or id_ not in self._places:

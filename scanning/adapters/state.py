@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from scanning.adapters.redis_connection import RedisConnection
     from scanning.conf import ScanningConf
     from scanning.core.listing import Columns
+    from scanning.core.segments import Entry
     from scanning.core.types import BucketConfig, Claim, ObjectState
     from scanning.ports import Commit
 
@@ -150,7 +151,7 @@ class RedisStates:
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = keys.manifest(bucket.name, bucket.generation)
         wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
-        wanted += ["held_known", "fence", "commit"]
+        wanted += ["stuck", "fence", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
             pipe = r.pipeline()
@@ -161,7 +162,7 @@ class RedisStates:
             return stored, fields, last_scan
 
         stored, fields, last_scan = self._connection.run_bytes(read)
-        complete, progress, held_since, released, segments, lost_since, held_known = fields[:-2]
+        complete, progress, held_since, released, segments, lost_since, stuck = fields[:-2]
         found = _position(*fields[-2:])
         if claim is not None:
             self._check(bucket.name, found, Position(claim.fence, found.commit))
@@ -182,7 +183,7 @@ class RedisStates:
             commit=found.commit,
             is_whole=segments is None or int(segments) == len(stored),
             older_scan_at=epoch_s(last_scan) if is_first and bucket.taken_over else None,
-            held_known=int(held_known or 0),
+            stuck=int(stuck or 0),
         )
 
     def load(
@@ -202,6 +203,25 @@ class RedisStates:
             self._check(bucket.name, _position(*position), at)
         try:
             return [packing.unpack_rows(value) for value in values]
+        except ValueError as exc:
+            raise StateDamaged.of(bucket.name) from exc
+
+    def read_segment(self, bucket: BucketConfig, entry: Entry) -> Columns | None:
+        manifest = keys.manifest(bucket.name, bucket.generation)
+        segment = keys.segment(bucket.name, bucket.generation, entry.id)
+
+        def read(r: Any) -> tuple[bytes | None, Any]:
+            pipe = r.pipeline()
+            pipe.hget(manifest, entry.id)
+            pipe.get(segment)
+            described, rows = pipe.execute()
+            return described, rows
+
+        described, rows = self._connection.run_bytes(read)
+        try:
+            if described is None or packing.unpack_entry(entry.id.encode(), described) != entry:
+                return None
+            return packing.unpack_rows(rows)
         except ValueError as exc:
             raise StateDamaged.of(bucket.name) from exc
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 
-def is_mass(*, missing: int, known: int, listed: int, share: float, minimum: int) -> bool:
-    """Whether everything is missing, or more than ``share`` of at least ``minimum`` objects."""
-    return listed == 0 or (known >= minimum and missing > known * share)
+def is_mass(*, missing: int, known: int, share: float, minimum: int) -> bool:
+    """Whether more than ``share``, or all, of at least ``minimum`` known objects are missing."""
+    return known >= minimum and (missing > known * share or missing >= known)
 
 
 def had_second_look(since: float, *, now: float, second_look_s: float) -> bool:

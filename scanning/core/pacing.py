@@ -100,8 +100,10 @@ SLOWEST_PER_S = 1.0
 # little, and is held back no more at twice as much.
 LEAST_FULL_PER_S, RECOVERY_S, FREE_AT = 10.0, 60.0, 2.0
 
-# So many failures in a row, of so many buckets, make an endpoint dead.
-DEAD_FAILURES, DEAD_BUCKETS = 3, 2
+# So many failures in a row, of so many buckets, make an endpoint dead. What fails within a moment
+# counts once: a load balancer that drops its idle connections ends many requests together. It is
+# shorter than the pause before a request is sent again, which then has its answer.
+DEAD_FAILURES, DEAD_BUCKETS, MOMENT_S = 3, 2, 0.25
 # Between probes: this, twice as long after each in vain, up to the longest. Short, because all
 # its buckets wait for the one that succeeds.
 FIRST_PROBE_S, LONGEST_PROBE_S = 1.0, 10.0
@@ -111,15 +113,17 @@ FIRST_PROBE_S, LONGEST_PROBE_S = 1.0, 10.0
 class Pace:
     """``rate`` is what all processes together may send a second as of ``since``; 0: any number.
 
-    ``full`` was sent when it was throttled first. ``failures`` in a row, of ``buckets`` (the first
-    few). A dead endpoint may be asked by ``probe`` alone, until ``wait_until``; by the next bucket
-    that comes after that. ``why`` is the last failure, for people.
+    ``full`` was sent when it was throttled first. ``failures`` in a row, the last one at
+    ``failed_at``, of ``buckets`` (the first few). A dead endpoint may be asked by ``probe`` alone,
+    until ``wait_until``; by the next bucket that comes after that. ``why`` is the last failure, for
+    people.
     """
 
     rate: float = 0.0
     since: float = 0.0
     full: float = 0.0
     failures: int = 0
+    failed_at: float = 0.0
     buckets: tuple[str, ...] = ()
     probes: int = 0
     dead_since: float = 0.0
@@ -176,7 +180,9 @@ def failed(pace: Pace, bucket: str, *, now: float, why: str, jitter: float) -> P
         pause_s = min(FIRST_PROBE_S * 2**probes, LONGEST_PROBE_S) * (0.8 + 0.2 * jitter)
         return replace(pace, probes=probes, probe="", wait_until=now + pause_s, why=why)
     several = tuple(dict.fromkeys([*pace.buckets, bucket]))[:DEAD_BUCKETS]
-    pace = replace(pace, failures=pace.failures + 1, buckets=several, why=why)
+    pace = replace(pace, buckets=several, why=why)
+    if not 0 <= now - pace.failed_at < MOMENT_S:
+        pace = replace(pace, failures=pace.failures + 1, failed_at=now)
     if pace.failures < DEAD_FAILURES or len(several) < DEAD_BUCKETS:
         return pace
     # No rate: when it answers again, its buckets come spread anyway.
