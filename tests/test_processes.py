@@ -209,6 +209,16 @@ def test_a_stop_signal_is_seen_by_everybody_as_often_as_they_look():
     assert stop.is_set()
 
 
+def test_a_stop_signal_can_be_set_for_ever():
+    """As the parent does, four times a second, while a guard does not end."""
+    stop = processes.StopSignal()
+    setting = threading.Thread(target=lambda: [stop.set() for _ in range(100_000)], daemon=True)
+    setting.start()
+    setting.join(30)
+    assert not setting.is_alive()
+    assert stop.is_set()
+
+
 def test_a_stop_signal_can_be_set_by_a_handler_while_its_thread_waits_for_it():
     stop = processes.StopSignal()
     before = signal.signal(signal.SIGALRM, lambda *_: stop.set())
