@@ -17,8 +17,9 @@ import pytest
 import redis
 
 from bucketwatch.demo.servers import LOOPBACK, RedisServer, free_port
-from scanning import clusters, processes
+from scanning import clusters, facade, processes, wiring
 from scanning.core import keys
+from tests.engine import REGION
 from tests.notifications import queued
 from tests.processes import Program, all_gone, children_of, command, descendants, running
 from tests.product import Product
@@ -155,6 +156,29 @@ def test_the_monitor_finds_new_regions_survives_kills_and_leaves_nothing_behind(
         eventually(lambda: scans(client) >= scanned + 2)
         assert announced(client) == before
         site.stop()
+
+
+@pytest.mark.processes
+def test_scan_now_does_not_wait_for_the_bucket_that_is_due_next(product, s3_server, store):
+    """With one worker for the region, as deployed, which waits for another bucket."""
+    asked, later = s3_server.bucket(), s3_server.bucket()
+    for name in (asked, later):
+        product.add(name, s3_server, polling_interval=3600)
+    eventually(lambda: scans(store) == 2)
+    store.zadd(keys.due(REGION), {later: wiring.schedule().now() + 15})
+    scan_now(asked, s3_server)
+    eventually(lambda: scans(store) >= 3)  # from now on the worker waits for the other one
+
+    asked_at = time.monotonic()
+    scan_now(asked, s3_server)
+    eventually(lambda: scans(store) >= 4)
+    took_s = time.monotonic() - asked_at
+    print(f"scanned after {took_s:.2f} s")  # noqa: T201 - the figure: pytest -rP
+    assert took_s < 5
+
+
+def scan_now(name: str, s3: TestS3Server) -> None:
+    facade.scan_now(name, REGION, s3.url)
 
 
 @pytest.mark.processes

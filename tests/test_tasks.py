@@ -108,7 +108,7 @@ def test_a_bucket_that_becomes_due_while_another_is_waited_for_is_scanned_soon(
     took_s = time.monotonic() - made_due_at
     stop.set()
     task.join(30)
-    print(f"scanned after {took_s:.2f} s")
+    print(f"scanned after {took_s:.2f} s")  # noqa: T201 - the figure: pytest -rP
     assert took_s < 5
 
 
