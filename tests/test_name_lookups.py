@@ -102,7 +102,7 @@ def test_a_bucket_whose_name_is_never_resolved_fails_and_backs_off(
     [status] = wiring.statuses().read(["bucket"])
     assert status.error_class == StorageUnavailable.__name__
     assert status.error == "bucket bucket at s3.example: the name server does not answer just now"
-    assert store.zscore(keys.due(REGION), "bucket") > time.time() + 2
+    assert wiring.schedule().due_times([REGION])[REGION]["bucket"] > time.time() + 2
     assert store.zcard(keys.running(REGION)) == 0
 
 

@@ -236,7 +236,12 @@ def test_a_stop_signal_is_seen_by_everybody_as_often_as_they_look():
 def test_a_stop_signal_can_be_set_for_ever():
     """As the parent does, four times a second, while a guard does not end."""
     stop = processes.StopSignal()
-    setting = threading.Thread(target=lambda: [stop.set() for _ in range(100_000)], daemon=True)
+
+    def set_often() -> None:
+        for _ in range(100_000):
+            stop.set()
+
+    setting = threading.Thread(target=set_often, daemon=True)
     setting.start()
     setting.join(30)
     assert not setting.is_alive()

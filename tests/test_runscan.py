@@ -340,7 +340,9 @@ class Ending(Watched):
 
 def test_a_scan_that_ends_while_it_is_stopped_breaks_nothing(bucket, store):
     config = wiring.configuration().get(bucket())
+    assert config is not None
     claim = wiring.engine().leases.claim(config, slots=1)
+    assert claim is not None
     scans = ScansByHand([], partial(scan_now, wait_s=0), at_once=1)
     scans.watched = [Ending(config, claim)]
     assert scans.stop() == []
