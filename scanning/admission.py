@@ -53,11 +53,13 @@ class Admission:
         by_endpoint: dict[str, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_endpoint[endpoints.get(claim.bucket, "")].append(claim)
-        admitted = by_endpoint.pop("", [])
+        unknown = by_endpoint.pop("", [])
+        admitted: list[Claim] = []
         for endpoint, some in by_endpoint.items():
             admitted += self._unless_dead(endpoint, some)
         if len(self._endpoints) > 1:
             admitted = self._within_shares(admitted, endpoints)
+        admitted = unknown + admitted
         with self._lock:
             for claim in admitted:
                 endpoint = endpoints.get(claim.bucket, "")
@@ -84,11 +86,11 @@ class Admission:
 
     def _within_shares(self, claims: Sequence[Claim], endpoints: Mapping[str, str]) -> list[Claim]:
         running = self._running()
-        here = self._here + Counter(endpoints.get(claim.bucket, "") for claim in claims)
+        here = self._here + Counter(endpoints[claim.bucket] for claim in claims)
         admitted: list[Claim] = []
         deferred: list[Claim] = []
         for claim in reversed(claims):  # what is due longest keeps its place
-            endpoint = endpoints.get(claim.bucket, "")
+            endpoint = endpoints[claim.bucket]
             is_over = running[endpoint] > self._share(self._slots, endpoint, running)
             if is_over or here[endpoint] > self._share(self._threads, endpoint, here):
                 deferred.append(claim)

@@ -161,9 +161,10 @@ class ScansByHand:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         for watched in self.watched:
-            if watched.claim is not None:
+            claim = watched.claim  # once: a scan that is ending sets it to None
+            if claim is not None:
                 with contextlib.suppress(BucketwatchError):  # it expires by itself
-                    wiring.engine().leases.release(watched.claim)
+                    wiring.engine().leases.release(claim)
         ended = [self._arrived.get() for _ in range(self._arrived.qsize())]
         return [r for r in ended if isinstance(r, Result) and not r.was_interrupted]
 

@@ -61,7 +61,7 @@ class RegionBroker(RedisBroker):  # type: ignore[misc]  # django-q2 has no types
             pipe.hincrby(keys.STATS, "wakeups", 1)
             return pipe.execute()[0]
 
-        return wiring.connection().run(push)
+        return wiring.impatient_connection().run(push)
 
     def dequeue(self) -> Any:
         try:
@@ -80,9 +80,9 @@ class RegionBroker(RedisBroker):  # type: ignore[misc]  # django-q2 has no types
 
 
 def wake(region: str) -> bool:
-    """Put one wake-up into a region's queue, unless one waits there already."""
+    """Put one wake-up into a region's queue, unless one waits there already; or give up at once."""
     broker = _broker(region)
-    if wiring.connection().run(lambda r: r.llen(broker.list_key)):
+    if wiring.impatient_connection().run(lambda r: r.llen(broker.list_key)):
         return False
     async_task("scanning.tasks.scan_region", region, broker=broker, cluster=region)
     return True

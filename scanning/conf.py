@@ -241,7 +241,10 @@ class Ready(Section):
 
 class Storage(Section):
     connect_timeout: float = Field(
-        5.0, gt=0, le=120, description="seconds to connect to an S3 endpoint"
+        5.0,
+        gt=0,
+        le=120,
+        description="seconds to look up an S3 endpoint's name, and as many to connect to it",
     )
     read_timeout: float = Field(
         30.0, gt=0, le=600, description="seconds without a byte from an S3 endpoint"

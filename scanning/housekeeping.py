@@ -7,10 +7,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, close_old_connections
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
 
 from scanning import facade
 from scanning.core.errors import BucketwatchError
+from scanning.unmigrated import UNMIGRATED, is_unmigrated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,22 +37,40 @@ def keep_house(
     """Run jobs one after the other, every few seconds while this monitor leads, in a new thread."""
 
     def run() -> None:
+        said = ""
         while not stopping.wait(EVERY_S if leads() else _STANDING_BY_S):
             if leads():
                 close_old_connections()
-                for job in jobs:
-                    _run(job)
+                problems = [_run(job) for job in jobs]
+                said = _say_once(next(filter(None, problems), ""), said)
 
     threading.Thread(target=run, name=name, daemon=True).start()
 
 
-def _run(job: Callable[[], object]) -> None:
+def _run(job: Callable[[], object]) -> str:
+    """Run one job; return what is wrong with the database, "" if nothing is."""
     try:
         job()
-    except (BucketwatchError, DatabaseError) as exc:
+    except BucketwatchError as exc:
         logger.debug("housekeeping waits: %s", exc)
+    except DatabaseError as exc:
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0][:200]
+        return UNMIGRATED if is_unmigrated(exc) else f"The database does not answer: {reason}"
     except Exception:
         logger.exception("housekeeping: a job broke; it runs again")
+    return ""
+
+
+def _say_once(problem: str, said: str) -> str:
+    """Log what is wrong with the database if that is not what was ``said`` last; return it."""
+    if problem and problem != said:
+        logger.error(
+            "housekeeping waits, so pages show old states and changes of buckets may not count: %s",
+            problem,
+        )
+    elif said and not problem:
+        logger.info("housekeeping goes on: the database answers")
+    return problem
 
 
 class RedisWarnings:

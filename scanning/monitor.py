@@ -70,6 +70,7 @@ class MultiRegionMonitor:
         self._logged_at = time.monotonic()
         self._redis_away = False
         self._leads: bool | None = None  # not known yet
+        self._leads_until = float("-inf")
         self._distrusts_since: float | None = None
         self._stopping = processes.StopSignal()
         self._stop_by = float("inf")
@@ -137,11 +138,14 @@ class MultiRegionMonitor:
             self._redis_away = False
 
     def _schedule(self) -> None:
-        # Impatient: the next tick asks again, and a stop is not kept waiting.
+        # Impatient, as all of a tick: the next one asks again. Who waits for Redis loses the lead,
+        # starts no child that ended, and keeps a stop waiting.
+        asked_at = time.monotonic()
         leads = wiring.impatient_schedule().lead(self.name, lease_s=LEADER_LEASE_S)
         if leads != self._leads:
             logger.info("this monitor %s", "schedules" if leads else "stands by for another")
         self._leads = leads
+        self._leads_until = asked_at + LEADER_LEASE_S if leads else float("-inf")
         if leads:
             self.refresh_config_from_redis()
             if self._keep_trust():
@@ -182,7 +186,11 @@ class MultiRegionMonitor:
         processes.stop(self._children, deadline=self._stop_by)
 
     def _keep_house_with(self, name: str, jobs: Sequence[Callable[[], object]]) -> None:
-        keep_house(name, jobs, leads=lambda: self._leads is True, stopping=self._stopping)
+        keep_house(name, jobs, leads=self.leads, stopping=self._stopping)
+
+    def leads(self) -> bool:
+        """Say whether this monitor still holds the lead; not for long while Redis is away."""
+        return time.monotonic() < self._leads_until
 
     # --- configuration and schedule
 
@@ -210,11 +218,11 @@ class MultiRegionMonitor:
         processes.give_back_memory()
 
     def load_last_scan_times(self) -> None:
-        self.last_scan_times = wiring.schedule().last_scans(self.buckets)
+        self.last_scan_times = wiring.impatient_schedule().last_scans(self.buckets)
 
     def initialize_staggered_schedule(self) -> None:
         """Give each new bucket its due time, take away those that are gone."""
-        store = wiring.schedule()
+        store = wiring.impatient_schedule()
         intervals = {name: self._interval_s(bucket) for name, bucket in self.buckets.items()}
         self._draw_offsets(intervals)
         regions = set(self.get_all_regions())
@@ -238,11 +246,12 @@ class MultiRegionMonitor:
         self, stored: Mapping[str, Mapping[str, float]], intervals: Mapping[str, float]
     ) -> dict[str, dict[str, float]]:
         """Due times, by region and bucket, of buckets that have none, or one that is too far."""
-        now = wiring.schedule().now()
+        store = wiring.impatient_schedule()
+        now = store.now()
         due = {n: stored.get(b.region, {}).get(n) for n, b in self.buckets.items()}
         far = {n for n, at in due.items() if at is not None and at > now + intervals[n]}
         # A bucket whose interval was shortened comes forward, one that failed waits on purpose.
-        far -= wiring.schedule().put_off(far)
+        far -= store.put_off(far)
         added: dict[str, dict[str, float]] = defaultdict(dict)
         for name in {n for n, at in due.items() if at is None} | far:
             added[self.buckets[name].region][name] = schedule.first_due(

@@ -71,7 +71,8 @@ class StopSignal:
         self._reader, self._writer = os.pipe()
 
     def set(self) -> None:
-        os.write(self._writer, b"!")
+        if not self.is_set():  # a full pipe would make the writer wait for ever
+            os.write(self._writer, b"!")
 
     def is_set(self) -> bool:
         return self.wait(0)

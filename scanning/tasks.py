@@ -31,8 +31,11 @@ logger = logging.getLogger(__name__)
 TIME_BUDGET_S = 20.0
 LONGEST_S = 300.0
 PATIENCE_S = 60.0
-# A slot that another host gives back is noticed no later than this.
+# A slot that another host gives back, and a bucket that somebody made due (*scan now*, or a new
+# one), are noticed no later than this.
 _LOOK_AGAIN_S = 0.5
+# S3 clients and the vault's age are told so often: what was not told for 120 s counts as gone.
+_REPORT_S = 30.0
 # A bucket that is due and may not be scanned: the monitor will soon take it off the schedule.
 _PUT_OFF_S = 5.0
 # A process that is to stop gives answers that are under way so long to arrive.
@@ -87,9 +90,13 @@ class _RegionRun:
     def run(self) -> None:
         until = time.monotonic() + TIME_BUDGET_S
         self._claims_until = time.monotonic() + LONGEST_S
+        report_at = time.monotonic() + _REPORT_S
         running: set[Future[None]] = set()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="scan") as pool:
             while not stop_signal.is_set():
+                if time.monotonic() > report_at:
+                    _report_clients()
+                    report_at = time.monotonic() + _REPORT_S
                 if time.monotonic() > self._claims_until + PATIENCE_S:
                     self._claims_until = time.monotonic() + LONGEST_S
                 if time.monotonic() < (self._claims_until if running else until):
@@ -101,7 +108,7 @@ class _RegionRun:
                     break
             if stop_signal.is_set():
                 _end(running)
-        _report().send(wiring.client_cache().get_stats(), vault_age_s=wiring.vault_age_s())
+        _report_clients()
         give_back_memory()
 
     def _claim(self, most: int) -> list[tuple[Claim, BucketConfig | None]]:
@@ -153,12 +160,15 @@ class _RegionRun:
 
     def _sleep_until_due(self, until: float) -> bool:
         """Wait for the next due bucket; False if none comes within the time budget."""
-        due_in_s = self._leases.next_due_in_s(self._region)
-        left_s = until - time.monotonic()
-        if due_in_s is None or due_in_s > left_s or left_s <= 0:
-            return False
-        # Due but not to be had: its region is full on other hosts, or it is being cleared.
-        stop_signal.wait(max(due_in_s, 0.05))
+        while not stop_signal.is_set():
+            due_in_s = self._leases.next_due_in_s(self._region)
+            left_s = until - time.monotonic()
+            if due_in_s is None or due_in_s > left_s or left_s <= 0:
+                return False
+            # Due but not to be had: its region is full on other hosts, or it is being cleared.
+            stop_signal.wait(min(max(due_in_s, 0.05), _LOOK_AGAIN_S))
+            if due_in_s <= _LOOK_AGAIN_S:
+                break
         return True
 
 
@@ -171,6 +181,7 @@ def _fits(claim: Claim, bucket: BucketConfig) -> bool:
 _reports: dict[int, ClientCacheReport] = {}
 
 
-def _report() -> ClientCacheReport:
+def _report_clients() -> None:
     link = wiring.connection()
-    return _reports.setdefault(id(link), ClientCacheReport(link))
+    report = _reports.setdefault(id(link), ClientCacheReport(link))
+    report.send(wiring.client_cache().get_stats(), vault_age_s=wiring.vault_age_s())

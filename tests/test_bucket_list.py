@@ -214,7 +214,7 @@ def test_a_scan_is_asked_for_by_an_action(operator, store, bucket):
 
     answer = act(operator, "scan_now", bucket, paused)
 
-    assert "1 will be scanned at once; 1 paused" in text(answer)
+    assert "1 due now: scanned as soon as a worker is free; 1 paused" in text(answer)
     assert store.zscore(keys.due("us-iad-1"), "media-in") < 3e9
 
 
@@ -293,7 +293,7 @@ def test_a_question_about_all_pages_is_answered_for_all_pages(operator, redis_se
 @pytest.mark.parametrize(
     ("action", "outcome"),
     [
-        ("scan_now", "400 will be scanned at once"),
+        ("scan_now", "400 due now: scanned as soon as a worker is free"),
         ("pause_monitoring", "400 selected: paused"),
         ("release_holds", "400 released"),
         ("rebaseline", "400 start over"),

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from django.db import OperationalError
 
 from scanning import facade, housekeeping, wiring
 from scanning import monitor as module
 from scanning.core import keys
 from scanning.core.errors import RedisUnavailable
 from scanning.monitor import MultiRegionMonitor
+from scanning.processes import StopSignal
 from tests import engine
 from tests.engine import REGION
 from tests.waiting import eventually
@@ -289,6 +291,21 @@ def test_the_standby_takes_over_when_the_leader_says_nothing_any_more(monitor, s
 # --- Redis away
 
 
+def test_a_monitor_that_cannot_keep_its_lead_stops_leading_when_another_may(
+    monitor, redis_server, monkeypatch
+):
+    """Housekeeping goes by it: two monitors must not do it."""
+    monkeypatch.setattr(module, "LEADER_LEASE_S", 1.0)
+    monitor._tick()
+    assert monitor.leads()
+    redis_server.stop()
+    monitor._tick()
+    eventually(lambda: not monitor.leads())
+    redis_server.start()
+    monitor._tick()
+    assert monitor.leads()
+
+
 def test_a_tick_without_redis_waits_and_the_first_one_with_it_goes_on(
     monitor, redis_server, store, caplog
 ):
@@ -379,6 +396,34 @@ def broken_job() -> None:
 
 def waiting_job() -> None:
     raise RedisUnavailable("Redis does not answer")
+
+
+@pytest.mark.parametrize(
+    ("exc", "says"),
+    [
+        (OperationalError("no such table: buckets_bucket"), "run manage.py migrate"),
+        (OperationalError("connection refused\nIs it up?"), "does not answer: connection refused"),
+    ],
+    ids=["forgotten migrations", "away"],
+)
+def test_a_database_that_fails_is_logged_once_and_when_it_answers_again(
+    monkeypatch, caplog, exc, says
+):
+    caplog.set_level("INFO", "scanning.housekeeping")
+    monkeypatch.setattr(housekeeping, "EVERY_S", 0.01)
+    left, stopping = [exc] * 3, StopSignal()
+
+    def job() -> None:
+        if left:
+            raise left.pop()
+
+    housekeeping.keep_house("test", [job, job], leads=lambda: True, stopping=stopping)
+    eventually(lambda: "goes on" in caplog.text)
+    stopping.set()
+    failed, again = caplog.records
+    assert failed.levelname == "ERROR"
+    assert says in failed.getMessage()
+    assert again.getMessage() == "housekeeping goes on: the database answers"
 
 
 def test_what_redis_may_lose_is_logged_once_and_again_when_it_changes(store, caplog):

@@ -17,8 +17,9 @@ import pytest
 import redis
 
 from bucketwatch.demo.servers import LOOPBACK, RedisServer, free_port
-from scanning import clusters, processes
+from scanning import clusters, facade, processes, wiring
 from scanning.core import keys
+from tests.engine import REGION
 from tests.notifications import queued
 from tests.processes import Program, all_gone, children_of, command, descendants, running
 from tests.product import Product
@@ -158,6 +159,29 @@ def test_the_monitor_finds_new_regions_survives_kills_and_leaves_nothing_behind(
 
 
 @pytest.mark.processes
+def test_scan_now_does_not_wait_for_the_bucket_that_is_due_next(product, s3_server, store):
+    """With one worker for the region, as deployed, which waits for another bucket."""
+    asked, later = s3_server.bucket(), s3_server.bucket()
+    for name in (asked, later):
+        product.add(name, s3_server, polling_interval=3600)
+    eventually(lambda: scans(store) == 2)
+    store.zadd(keys.due(REGION), {later: wiring.schedule().now() + 15})
+    scan_now(asked, s3_server)
+    eventually(lambda: scans(store) >= 3)  # from now on the worker waits for the other one
+
+    asked_at = time.monotonic()
+    scan_now(asked, s3_server)
+    eventually(lambda: scans(store) >= 4)
+    took_s = time.monotonic() - asked_at
+    print(f"scanned after {took_s:.2f} s")  # noqa: T201 - the figure: pytest -rP
+    assert took_s < 5
+
+
+def scan_now(name: str, s3: TestS3Server) -> None:
+    facade.scan_now(name, REGION, s3.url)
+
+
+@pytest.mark.processes
 def test_the_documented_example_runs_and_can_be_stopped_while_redis_is_away(tmp_path):
     example = "from scanning.monitor import MultiRegionMonitor; MultiRegionMonitor().run()"
     environ = {"DATA_DIR": str(tmp_path), "PORT": str(free_port()), "HOST": LOOPBACK}
@@ -206,6 +230,21 @@ def test_a_stop_signal_is_seen_by_everybody_as_often_as_they_look():
     stop.set()
     assert stop.is_set()
     assert stop.wait()
+    assert stop.is_set()
+
+
+def test_a_stop_signal_can_be_set_for_ever():
+    """As the parent does, four times a second, while a guard does not end."""
+    stop = processes.StopSignal()
+
+    def set_often() -> None:
+        for _ in range(100_000):
+            stop.set()
+
+    setting = threading.Thread(target=set_often, daemon=True)
+    setting.start()
+    setting.join(30)
+    assert not setting.is_alive()
     assert stop.is_set()
 
 

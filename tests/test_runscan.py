@@ -1,15 +1,19 @@
 """`manage.py runscan`: what it prints, writes and exits with."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import redis
 
 from scanning import wiring
+from scanning.by_hand import ScansByHand, Watched, scan_now
 from scanning.core import keys
+from scanning.core.types import BucketConfig, Claim
 from tests import engine
 from tests.commands import Ran, manage
 from tests.engine import REGION
@@ -319,3 +323,27 @@ def test_without_redis_there_is_one_clear_line(runscan, redis_server, monkeypatc
     assert ran.status == 1
     [line] = ran.err.splitlines()
     assert line.startswith("CommandError: Redis does not answer: ")
+
+
+class Ending(Watched):
+    """A scan whose own thread ends it, and with it the claim, once somebody has seen the claim."""
+
+    def __init__(self, bucket: BucketConfig, claim: Claim) -> None:
+        super().__init__(bucket, threading.Event(), print)
+        self._left = [claim]
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "claim":
+            return self._left.pop() if self._left else None
+        return super().__getattribute__(name)
+
+
+def test_a_scan_that_ends_while_it_is_stopped_breaks_nothing(bucket, store):
+    config = wiring.configuration().get(bucket())
+    assert config is not None
+    claim = wiring.engine().leases.claim(config, slots=1)
+    assert claim is not None
+    scans = ScansByHand([], partial(scan_now, wait_s=0), at_once=1)
+    scans.watched = [Ending(config, claim)]
+    assert scans.stop() == []
+    assert store.zcard(keys.running(REGION)) == 0

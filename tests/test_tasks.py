@@ -11,6 +11,7 @@ import redis
 
 from scanning import clusters, facade, tasks, wiring
 from scanning.adapters.configuration import BucketCache
+from scanning.adapters.leases import RedisLeases
 from scanning.core import keys
 from scanning.core.types import BucketConfig, Claim, KeyPair
 from scanning.monitor import MultiRegionMonitor
@@ -23,6 +24,7 @@ from tests.notifications import queued
 from tests.waiting import eventually
 
 HOURLY = 3600
+WORKERS_BUDGET_S = tasks.TIME_BUDGET_S
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,36 @@ def test_a_bucket_that_comes_due_soon_is_waited_for(store, due_bucket):
     engine.schedule(store, bucket, at=time.time() + 0.2)
     tasks.scan_region(REGION)
     assert announced(store) == [(bucket.name, "key")]
+
+
+def test_a_bucket_that_becomes_due_while_another_is_waited_for_is_scanned_soon(
+    store, due_bucket, monkeypatch
+):
+    """With the settings that workers have: a new bucket, or *scan now*."""
+    monkeypatch.setattr(tasks, "TIME_BUDGET_S", WORKERS_BUDGET_S)
+    waits = threading.Event()
+    next_due_in_s = RedisLeases.next_due_in_s
+
+    def ask(leases: RedisLeases, region: str) -> float | None:
+        due_in_s = next_due_in_s(leases, region)
+        waits.set()
+        return due_in_s
+
+    monkeypatch.setattr(RedisLeases, "next_due_in_s", ask)
+    stop = threading.Event()
+    monkeypatch.setattr(tasks, "stop_signal", stop)
+    engine.schedule(store, due_bucket(), at=time.time() + 15)
+    task = threading.Thread(target=tasks.scan_region, args=[REGION])
+    task.start()
+    assert waits.wait(30)
+    made_due_at = time.monotonic()
+    added = due_bucket("key")
+    eventually(lambda: announced(store) == [(added.name, "key")])
+    took_s = time.monotonic() - made_due_at
+    stop.set()
+    task.join(30)
+    print(f"scanned after {took_s:.2f} s")  # noqa: T201 - the figure: pytest -rP
+    assert took_s < 5
 
 
 def claimed(store: redis.Redis, bucket: BucketConfig, *, at: float) -> Claim:
@@ -229,6 +261,18 @@ def test_a_scheduled_bucket_that_is_not_configured_is_given_back_and_put_off(sto
     assert store.zcard(keys.running(REGION)) == 0
     assert store.zscore(keys.due(REGION), "stranger") > time.time() + 2
     assert announced(store) == []
+
+
+def test_buckets_that_are_not_configured_hold_up_no_region_of_several_endpoints(store, due_bucket):
+    """There are more of them than any endpoint's share of the slots."""
+    bucket = due_bucket("key")
+    wiring.schedule().write_endpoints({REGION: ["one.example", "another.example"]})
+    strangers = [f"stranger-{n}" for n in range(14)]
+    store.zadd(keys.due(REGION), dict.fromkeys(strangers, 0.5))
+    tasks.scan_region(REGION)
+    assert store.zcard(keys.running(REGION)) == 0
+    assert all(store.zscore(keys.due(REGION), name) > time.time() + 2 for name in strangers)
+    assert announced(store) == [(bucket.name, "key")]
 
 
 def test_a_paused_bucket_is_given_back(store, due_bucket, s3_server):
@@ -392,6 +436,23 @@ def test_a_task_without_redis_says_so_and_ends(redis_server, monkeypatch, caplog
     redis_server.stop()
     tasks.scan_region(REGION)
     assert f"{REGION}: scanning waits: Redis does not answer" in caplog.text
+
+
+def test_the_client_cache_is_reported_while_a_scan_takes_its_time(store, due_bucket, monkeypatch):
+    """A process that says nothing for two minutes counts as gone."""
+    monkeypatch.setattr(tasks, "_REPORT_S", 0.1)
+    due_bucket("key")
+    reported = []
+    scan = BucketScanner.run
+
+    def run(scanner: BucketScanner) -> None:
+        eventually(lambda: store.exists(keys.CLIENTS), 20)
+        reported.append(True)
+        scan(scanner)
+
+    monkeypatch.setattr(BucketScanner, "run", run)
+    tasks.scan_region(REGION)
+    assert reported == [True]
 
 
 def test_the_client_cache_is_reported(store, due_bucket):

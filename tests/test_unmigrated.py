@@ -2,14 +2,18 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from django.db import OperationalError, ProgrammingError, connection
 
-from buckets.unmigrated import UNMIGRATED, is_unmigrated
-from tests.processes import ROOT
+from scanning.unmigrated import UNMIGRATED, is_unmigrated
+from tests.processes import ROOT, Program, all_gone
+from tests.servers import RedisServer
+from tests.waiting import eventually
 
 
 @pytest.mark.parametrize(
@@ -53,3 +57,25 @@ def test_commands_say_what_to_run(tmp_path, redis_server, command, status):
     assert (done.returncode, done.stdout) == (status, "")
     assert UNMIGRATED in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.processes
+def test_the_monitor_says_what_to_run_and_says_it_once(tmp_path: Path, redis_server: RedisServer):
+    program = Program(
+        ["manage.py", "runmonitor", "--no-web", "--no-workers"],
+        log=tmp_path / "log",
+        environ={"DATA_DIR": str(tmp_path), "REDIS_URL": redis_server.url},
+    )
+    try:
+        eventually(lambda: UNMIGRATED in program.output())
+        tree = program.tree()
+        with redis_server.client() as client:  # several rounds of housekeeping later
+            at = int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
+            eventually(
+                lambda: int(client.info("commandstats")["cmdstat_evalsha"]["calls"]) > at + 10
+            )
+        program.signal(signal.SIGTERM)
+        all_gone(tree)
+        assert program.output().count(UNMIGRATED) == 1
+    finally:
+        program.clear_away()

@@ -171,7 +171,7 @@ class ListedBuckets(ServiceAdmin):
             return
         paused = len(queryset) - asked
         left_out = f"; {paused:,} paused" if paused else ""
-        done = f"{asked:,} will be scanned at once{left_out}."
+        done = f"{asked:,} due now: scanned as soon as a worker is free{left_out}."
         self.message_user(request, done, messages.SUCCESS)
 
     @admin.action(description="Turn notifications on", permissions=["change"])

@@ -15,8 +15,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from buckets import selectors
 from buckets.api.errors import DATABASE_AWAY, error_body
 from buckets.api.metrics import metrics
-from buckets.unmigrated import UNMIGRATED, is_unmigrated
 from scanning import facade, wiring
+from scanning.unmigrated import UNMIGRATED, is_unmigrated
 
 if TYPE_CHECKING:
     from collections.abc import Callable

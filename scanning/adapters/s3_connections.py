@@ -37,6 +37,7 @@ from botocore.exceptions import (
 )
 from botocore.httpsession import get_cert_path
 
+from scanning.adapters.name_lookups import NameLookups
 from scanning.core.addresses import how_to_allow
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import AddressRefused
@@ -63,13 +64,14 @@ class Connections:
         self._conf = conf
         self._lock = threading.Lock()
         self._by_url: weakref.WeakValueDictionary[str, _Endpoint] = weakref.WeakValueDictionary()
+        self._names = NameLookups()
 
     def attach(self, client: S3Client, url: str) -> None:
         """Send the client's requests through the endpoint's connections."""
         with self._lock:
             endpoint = self._by_url.get(url)
             if endpoint is None:
-                endpoint = self._by_url[url] = _Endpoint(url, self._conf)
+                endpoint = self._by_url[url] = _Endpoint(url, self._conf, self._names)
         client.meta.events.register("before-send.s3", _sender(endpoint))
 
     def close(self) -> None:
@@ -113,8 +115,9 @@ def _sender(endpoint: _Endpoint) -> Callable[..., Any]:
 class _Endpoint:
     """The idle connections to one endpoint, and how to make more. Safe for threads."""
 
-    def __init__(self, url: str, conf: ScanningConf) -> None:
+    def __init__(self, url: str, conf: ScanningConf, names: NameLookups) -> None:
         self._url = url
+        self._names = names
         self._conf = conf.storage
         self._rules = conf.address_rules
         most = max(LEAST_IDLE, conf.parallel.max_workers)
@@ -199,11 +202,7 @@ class _Endpoint:
     ) -> socket.socket:
         """Connect to one of the host's addresses. Raises AddressRefused if any is not allowed."""
         host, port = address
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except UnicodeError as exc:  # a label that is no name
-            raise socket.gaierror(socket.EAI_NONAME, str(exc)) from exc
-        texts = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+        texts = self._names.addresses(host, timeout_s=timeout)
         for text in texts:
             if problem := self._rules.problem_with(ip_address(text.partition("%")[0])):
                 raise AddressRefused(

@@ -16,8 +16,8 @@ from django.db import close_old_connections
 
 from buckets import terminal
 from buckets.overview import overview
-from buckets.unmigrated import UNMIGRATED, is_unmigrated
 from scanning.management.engine_command import EngineCommand
+from scanning.unmigrated import UNMIGRATED, is_unmigrated
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
