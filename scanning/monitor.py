@@ -200,7 +200,7 @@ class MultiRegionMonitor:
         No key pair is merged into ``buckets``: `BucketScanner` asks the vault for it when it scans,
         so that neither this process nor its log holds any.
         """
-        store, now = wiring.configuration(), time.monotonic()
+        store, now = wiring.impatient_configuration(), time.monotonic()
         has_changed = store.version() != self._version
         if not has_changed and now - self._scheduled_at < RESCHEDULE_S:
             return
@@ -327,7 +327,7 @@ class MultiRegionMonitor:
         Buckets that will be due by the next tick count: their worker then waits for them.
         """
         regions = self.get_all_regions()
-        due = wiring.schedule().due_counts(regions, within_s=TICK_S)
+        due = wiring.impatient_schedule().due_counts(regions, within_s=TICK_S)
         woken = {region: number for region, number in due.items() if number}
         for region in woken:
             clusters.wake(region)

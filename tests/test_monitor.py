@@ -4,7 +4,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -322,6 +323,22 @@ def test_a_tick_without_redis_waits_and_the_first_one_with_it_goes_on(
     monitor._tick()
     assert "scheduling goes on" in caplog.text
     assert due(store).keys() == {"bucket"}
+
+
+def test_a_tick_asks_nothing_over_a_connection_that_waits_for_redis(monitor, store, monkeypatch):
+    """Who waits as long as the lead lasts has lost it, and keeps no child alive meanwhile."""
+    waits = wiring.connection().run
+    asked: list[object] = []
+
+    def ask(operation: Callable[[Any], object]) -> object:
+        asked.append(operation)
+        return waits(operation)
+
+    engine.put("bucket")
+    monkeypatch.setattr(wiring.connection(), "run", ask)
+    monitor._tick()
+    assert wakeups(store) == 1
+    assert asked == []
 
 
 def test_redis_may_be_away_at_the_start(redis_server, caplog):
