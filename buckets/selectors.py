@@ -57,10 +57,13 @@ def late_buckets() -> frozenset[str]:
 
 
 def in_state(
-    buckets: QuerySet[Bucket], wanted: State, *, late: Collection[str] | None = None
+    buckets: QuerySet[Bucket], wanted: State, *, late: Collection[str] = ()
 ) -> QuerySet[Bucket]:
-    """Those of ``buckets`` of which ``state`` says this; ``late`` saves asking Redis again."""
-    return buckets.filter(_in_state(wanted, late_buckets() if late is None else late))
+    """Those of ``buckets`` of which ``state`` says this.
+
+    ``late``, as `late_buckets` names them, only matters to ``State.LATE`` and what follows it.
+    """
+    return buckets.filter(_in_state(wanted, late))
 
 
 def state_counts(*, late: Collection[str]) -> dict[State, int]:

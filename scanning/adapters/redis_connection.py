@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 import re
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -69,6 +70,43 @@ _CONNECT_S = 2.0
 _ANSWER_S = 5.0
 _WARNINGS_LAST_S = 10.0
 KEYS_AT_ONCE = 1000  # in one step through the keyspace
+
+
+@dataclass(slots=True)
+class _Wait:
+    """What the first time-out said; "" before there was one."""
+
+    timed_out: str = ""
+
+
+_wait: ContextVar[_Wait | None] = ContextVar("_wait", default=None)
+
+
+@contextmanager
+def one_wait() -> Iterator[None]:
+    """Have operations of this thread fail at once, within the context, after one has timed out.
+
+    A page asks Redis several times, and shows what it can without an answer: whoever waits for
+    the page waits for a Redis that hangs once, not once a question.
+    """
+    token = _wait.set(_Wait())
+    try:
+        yield
+    finally:
+        _wait.reset(token)
+
+
+def _in_one_wait(operation: Callable[[Any], T], client: redis.Redis) -> T:
+    wait = _wait.get()
+    if wait is None:
+        return operation(client)
+    if wait.timed_out:
+        raise RedisTimeoutError(wait.timed_out)
+    try:
+        return operation(client)
+    except RedisTimeoutError as exc:
+        wait.timed_out = str(exc)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +201,7 @@ class RedisConnection:
         pause_s = 0.05
         while True:
             try:
-                return operation(client)
+                return _in_one_wait(operation, client)
             except RedisError as exc:
                 if not _goes_away(exc):
                     raise RedisUnavailable(_said(exc)) from exc
@@ -185,7 +223,7 @@ class RedisConnection:
     def health(self) -> RedisHealth:
         """Ask once, without patience; never raises."""
         try:
-            self.client.ping()
+            _in_one_wait(lambda r: r.ping(), self.client)
             problem = ""
         except RedisError as exc:
             problem = _said(exc)
