@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from django.db import connection
 from django.db.models import Case, Count, Q, When
+from django.db.models.expressions import RawSQL
 
 from buckets.models import ApiClient, Bucket, Credential, Outbox, SecondFactor, VaultRemoval
 from scanning import facade
@@ -19,6 +22,13 @@ if TYPE_CHECKING:
 
 
 WEBHOOK_SECRET = "_WEBHOOK_CLIENT_SECRET"  # noqa: S105 - the ending of a name
+
+
+# Any number of names as one parameter: SQLite takes 32,766 in one query.
+_NAMES_IN_JSON: Final = {
+    "sqlite": "SELECT value FROM json_each(%s)",
+    "postgresql": "SELECT jsonb_array_elements_text(%s::jsonb)",
+}
 
 
 class State(StrEnum):
@@ -82,7 +92,7 @@ def worst_first() -> Case:
 def _in_state(wanted: State, late: Collection[str]) -> Q:
     paused, lost = Q(monitoring_enabled=False), Q(lost_since__isnull=False)
     failing, held = ~Q(last_error_class=""), Q(held_since__isnull=False)
-    is_late, never = Q(name__in=late), Q(last_scan_at__isnull=True)
+    is_late, never = Q(name__in=_names(late)), Q(last_scan_at__isnull=True)
     known = ~paused & ~lost
     fits = {
         State.PAUSED: paused,
@@ -94,6 +104,12 @@ def _in_state(wanted: State, late: Collection[str]) -> Q:
         State.WATCHED: known & ~failing & ~held & ~is_late & ~never,
     }
     return fits[wanted]
+
+
+def _names(names: Collection[str]) -> Any:
+    if not names:
+        return ()
+    return RawSQL(_NAMES_IN_JSON[connection.vendor], [json.dumps(list(names))])  # noqa: S611 - ours
 
 
 def all_buckets() -> QuerySet[Bucket]:
