@@ -48,7 +48,6 @@ def one_wait() -> AbstractContextManager[None]:
     return redis_connection.one_wait()
 
 
-
 def redis_health() -> RedisHealth:
     return wiring.impatient_connection().health()
 

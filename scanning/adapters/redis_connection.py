@@ -35,7 +35,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from scanning.adapters.redis_warnings import NO_CLUSTER, warnings_of
+from scanning.adapters.redis_warnings import NO_CLUSTER, RedisWarning, warnings_of
 from scanning.adapters.sentinel import (
     REFUSED,
     MasterConnection,
@@ -113,13 +113,12 @@ def _in_one_wait(operation: Callable[[Any], T], client: redis.Redis) -> T:
 class RedisHealth:
     """For ``/ready``: whether Redis answers, and whether a sentinel named the master.
 
-    ``warnings`` are sentences for operators: what may be lost, and which setting changes that.
     ``problem`` and ``sentinel_problem`` say what an error is, "" without one.
     """
 
     redis: Literal["ok", "error"]
     sentinel: Literal["ok", "error", "disabled"]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[RedisWarning, ...] = ()
     problem: str = ""
     sentinel_problem: str = ""
 
@@ -143,7 +142,7 @@ class RedisConnection:
         self._sentinels = Sentinels(settings)
         self.client = client or _client(settings, self._sentinels, answer_s)
         self._bytes_client: redis.Redis | None = None
-        self._warnings: tuple[str, ...] = ()
+        self._warnings: tuple[RedisWarning, ...] = ()
         self._warnings_until = float("-inf")
 
     @classmethod
@@ -245,7 +244,7 @@ class RedisConnection:
         name = self._settings.master_name
         return "error", f"No sentinel knows a master named {name}: correct REDIS_MASTER_NAME"
 
-    def _known_warnings(self, sentinel: str) -> tuple[str, ...]:
+    def _known_warnings(self, sentinel: str) -> tuple[RedisWarning, ...]:
         now = time.monotonic()
         if now >= self._warnings_until:
             self._warnings = warnings_of(self.client, has_sentinel=sentinel != "disabled")
@@ -298,9 +297,10 @@ class Script:
         return self(keys, args)
 
 
-_DIRECT = (
+_DIRECT = RedisWarning(
     "No sentinel answers: Redis is reached directly at REDIS_HOST, and when it fails no replica "
-    "takes its place; start the sentinels, or correct REDIS_SENTINEL_HOST"
+    "takes its place",
+    "start the sentinels, or correct REDIS_SENTINEL_HOST",
 )
 
 
