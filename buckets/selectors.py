@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db import connection
 from django.db.models import Case, Count, Q, When
 from django.db.models.expressions import RawSQL
+from django.utils import timezone
 
 from buckets.models import ApiClient, Bucket, Credential, Outbox, SecondFactor, VaultRemoval
 from scanning import facade
@@ -150,12 +151,17 @@ def buckets_waiting_for_redis() -> int:
 
 def vault_removals() -> int:
     """How many vault entries nobody uses any more, and are still there."""
-    return VaultRemoval.objects.count()
+    return due_removals().count()
 
 
 def vault_removals_wait() -> bool:
     """Whether the vault has yet to forget something that nobody uses any more."""
-    return VaultRemoval.objects.exists()
+    return due_removals().exists()
+
+
+def due_removals() -> QuerySet[VaultRemoval]:
+    """Those whose entries nobody writes at this moment."""
+    return VaultRemoval.objects.filter(created_at__lte=timezone.now())
 
 
 def any_is_active() -> bool:
