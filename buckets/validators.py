@@ -10,8 +10,10 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 
+from scanning.core import endpoints
 from scanning.core.addresses import how_to_allow
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 ALL_OF_OAUTH2 = (
     "Webhook OAuth2 needs client id, client secret and token URL: enter all three, or none."
 )
-LINODE_DOMAIN = "linodeobjects.com"
 
 
 def bucket_name(name: str) -> None:
@@ -141,7 +142,10 @@ def region(text: str) -> None:
 def endpoint_of(region_name: str) -> str:
     """Where a region's buckets are, when the operator names only the region."""
     looks_like_a_host = "." in region_name or ":" in region_name
-    return endpoint(region_name if looks_like_a_host else f"{region_name}.{LINODE_DOMAIN}")
+    if looks_like_a_host:
+        return endpoint(region_name)
+    pattern = settings.SCANNING.defaults.region_endpoint
+    return endpoint(endpoints.endpoint_of(region_name, pattern))
 
 
 def region_of(endpoint_text: str) -> str:

@@ -167,6 +167,26 @@ def test_region_and_endpoint_are_filled_in_from_each_other(make, region, endpoin
     assert (bucket.region, bucket.endpoint) == stored
 
 
+@pytest.mark.parametrize(
+    ("pattern", "stored"),
+    [
+        ("s3.{region}.example.com", "s3.nl-1.example.com"),
+        ("http://minio-{region}:9000", "http://minio-nl-1:9000"),
+    ],
+)
+def test_the_endpoint_of_a_region_is_the_one_that_the_site_configured(
+    make, settings, pattern, stored
+):
+    conf = settings.SCANNING
+    defaults = conf.defaults.model_copy(update={"region_endpoint": pattern})
+    settings.SCANNING = conf.model_copy(update={"defaults": defaults})
+    bucket = make(region="nl-1", endpoint="")
+
+    bucket.full_clean()
+
+    assert (bucket.region, bucket.endpoint) == ("nl-1", stored)
+
+
 def test_a_bucket_without_region_and_endpoint_is_refused_at_both(make):
     with pytest.raises(ValidationError) as refused:
         make(region="", endpoint="").full_clean()
