@@ -108,7 +108,7 @@ _NOT_A_HOST = (
 
 
 def _host_and_port(parts: SplitResult) -> str:
-    host = (parts.hostname or "").lower()
+    host = _host_of(parts).lower()
     if not _is_host(host):
         raise ValidationError(_NOT_A_HOST)
     shown = f"[{host}]" if ":" in host else host
@@ -119,6 +119,12 @@ def _host_and_port(parts: SplitResult) -> str:
     if port == 0 or parts.netloc.endswith(":"):
         raise ValidationError("An endpoint's port is a number from 1 to 65535.")
     return shown if port in {None, _DEFAULT_PORTS[parts.scheme]} else f"{shown}:{port}"
+
+
+def _host_of(parts: SplitResult) -> str:
+    """Its host, "" for one in brackets that is no address: Python's takes ``[v1.x]`` for a name."""
+    host = parts.hostname or ""
+    return host if ":" in host or "[" not in parts.netloc else ""
 
 
 def _is_host(text: str) -> bool:
@@ -173,7 +179,7 @@ def url(text: str) -> None:
     if (
         port_is_wrong
         or parts.scheme not in _DEFAULT_PORTS
-        or not _is_host((parts.hostname or "").removesuffix("."))
+        or not _is_host(_host_of(parts).removesuffix("."))
         or not _PRINTABLE.match(text)
     ):
         raise ValidationError("Enter a URL that begins with https:// or http:// and names a host.")
