@@ -6,7 +6,6 @@ buckets there are: what has one cause is one line, with some of its buckets as e
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -32,8 +31,6 @@ EXAMPLES = 3
 MOST_OF_A_KIND = 10
 # Changes are mirrored and removals done within seconds, unless something is away.
 WAITS = timedelta(minutes=1)
-# Warnings of Redis end with what to do about them.
-_LAST_CLAUSE = re.compile(r"[;:] (?=[^;:]*$)")
 QUEUE_FILLING = 0.8
 QUEUE_OLD_S = 3600.0
 
@@ -134,12 +131,11 @@ def _dead(endpoints: Sequence[EndpointPace]) -> Iterator[Attention]:
 
 def _redis_at_risk() -> Iterator[Attention]:
     for warning in facade.redis_health().warnings:
-        reason, next_step = _LAST_CLAUSE.split(warning, maxsplit=1)
         yield Attention(
             Kind.REDIS_AT_RISK,
             "Redis may lose data",
-            f"{reason}.",
-            f"{capfirst(next_step)}.",
+            f"{warning.risk}.",
+            f"{capfirst(warning.remedy)}.",
         )
 
 

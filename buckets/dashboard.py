@@ -175,7 +175,7 @@ def _where(one: Attention, pks: Mapping[str, int]) -> str:
 def region_rows(loads: Sequence[RegionLoad], paces: Sequence[EndpointPace]) -> list[RegionRow]:
     """One row a region, those with trouble first."""
     failing = dict(
-        selectors.in_state(Bucket.objects.order_by(), State.FAILING, late=())
+        selectors.in_state(Bucket.objects.order_by(), State.FAILING)
         .values_list("region")
         .annotate(Count("pk"))
     )

@@ -82,6 +82,10 @@ class BucketForm(ServiceForm[Bucket]):
             "Seconds between the starts of two scans, 1 to 604,800 (7 days). Empty: the configured "
             f"default, {defaults.defaults.polling_interval} s."
         )
+        self.fields["endpoint"].help_text = (
+            "Host, host:port or http:// URL of the S3 server. Empty: it follows from the region, "
+            f"as {defaults.defaults.region_endpoint}."
+        )
         self.fields["lanes"].help_text = (
             f"Most listings at once in this bucket, 1 to {MOST_LANES}, if it is large. Empty: the "
             f"configured default, {defaults.scan.lanes}."

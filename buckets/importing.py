@@ -12,13 +12,14 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 
-from buckets import audit, mirror, removals, selectors
+from buckets import audit, mirror, selectors, vault_writes
 from buckets.models import Bucket, Credential, Outbox
 from buckets.services.checking import key_pair
+from buckets.vault_writes import Writing
 from scanning import wiring
-from scanning.core.vault_names import entries_of, halves_of, prefix_of
+from scanning.core.vault_names import halves_of, prefix_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from buckets.audit import Actor
     from scanning.core.types import KeyPair
 
-# Rows of one transaction: the vault is written inside it, and other writers wait meanwhile.
+# Rows of one transaction.
 _AT_ONCE = 100
 
 
@@ -107,8 +108,8 @@ def carry_out(
 
     ``progress`` is told how many buckets are through, now and then.
 
-    Some buckets at a time, and each time in the order of every other write (`services`): rows,
-    vault, commit. In the end Redis learns of them all.
+    Some buckets at a time, and each time in the order of every other write (`services`): vault,
+    rows. In the end Redis learns of them all.
     """
     problems, through = [], 0
     wanted = [row for row in planned.rows if row.bucket]
@@ -218,26 +219,16 @@ def _write(
     new = [*shared, *(credential for credential in own.values() if credential.pk is None)]
     for bucket in buckets:
         bucket.generation = bucket.generation or next(generations)
-    with transaction.atomic():
+    writing = Writing(
+        pairs={credential.vault_prefix: pairs.get(credential.name) for credential in new},
+        secrets=dict(_secret_entries(part)),
+    )
+    with vault_writes.stored(writing):
         Credential.objects.bulk_create(new)
         Bucket.objects.bulk_create(buckets)
         Outbox.add(bucket.name for bucket in buckets)
         audit.added(new, by=by)
         audit.added(buckets, by=by)
-        secrets = dict(_secret_entries(part))
-        removals.cancel(removals.Kind.PAIR, *(credential.vault_prefix for credential in new))
-        removals.cancel(removals.Kind.SECRET, *secrets)
-        entries = dict(_pair_entries(new, pairs)) | secrets
-        if entries:
-            wiring.vault().write_many(entries)
-
-
-def _pair_entries(
-    new: Sequence[Credential], pairs: Mapping[str, KeyPair]
-) -> Iterator[tuple[str, str]]:
-    for credential in new:
-        if pair := pairs.get(credential.name):
-            yield from entries_of(credential.vault_prefix, pair).items()
 
 
 def _secret_entries(part: Sequence[Planned]) -> Iterator[tuple[str, str]]:

@@ -1,9 +1,9 @@
 """Vault entries that nobody needs any more: remembered with the deletion, removed after it.
 
 A row is written in the transaction that deletes the last user of a vault entry, and deleted when
-the vault has forgotten the entry. The removal itself happens under the row's lock, and only if
-nobody uses the name again: whoever stores something new under it deletes the row first
-(``cancel``), and so waits until a removal that is under way is over.
+the vault has forgotten the entry. The removal itself happens only if nobody uses the name again,
+and outside any transaction; meanwhile the row is a claim, as `vault_writes.py` describes it, so
+that whoever stores something new under the name waits until the removal is over.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import logging
 import math
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.db import transaction
+from django.utils import timezone
 
 from buckets import selectors
 from buckets.lately import Lately
@@ -24,7 +26,7 @@ from scanning.core.errors import BucketwatchError
 from scanning.core.vault_names import halves_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ Kind = VaultRemoval.Kind
 
 # After a failure the vault is left alone for so long: each try may cost a time-out.
 _LEAVE_IT_S = 60.0
-_TOGETHER = 25  # with SQLite, nobody else writes meanwhile
+_TOGETHER = 25
+_CLAIMED = timedelta(minutes=1)
 _PATIENCE_S = 2.0
 
 _outage = Lately(_LEAVE_IT_S)
@@ -47,18 +50,13 @@ def add(kind: VaultRemoval.Kind, *names: str) -> None:
     transaction.on_commit(flush, robust=True)
 
 
-def cancel(kind: VaultRemoval.Kind, *names: str) -> None:
-    """Keep what is about to be stored under these names; inside the transaction that stores it."""
-    VaultRemoval.objects.filter(kind=kind, name__in=names).delete()
-
-
 def flush() -> bool:
     """Remove what waits, unless the vault failed a moment ago; False if something has to wait on.
 
     Thousands take a while, and somebody waits for a page: it stops after some seconds. The monitor
     calls it again every few seconds.
     """
-    if not VaultRemoval.objects.exists():
+    if not selectors.vault_removals_wait():
         return True
     return not _outage.goes_on() and _remove_all(until=time.monotonic() + _PATIENCE_S)
 
@@ -69,7 +67,7 @@ def flush_now() -> bool:
 
 
 def _remove_all(*, until: float) -> bool:
-    waiting = VaultRemoval.objects.values_list("pk", flat=True)
+    waiting = selectors.due_removals().values_list("pk", flat=True)
     for part in in_parts(waiting, size=_TOGETHER):
         if time.monotonic() > until:
             return False
@@ -83,11 +81,26 @@ def _remove_all(*, until: float) -> bool:
 
 
 def _remove(pks: list[int]) -> None:
+    until = timezone.now() + _CLAIMED
     with transaction.atomic():
-        rows = list(VaultRemoval.objects.select_for_update().filter(pk__in=pks))
-        if unused := [*_unused_pairs(rows), *_unused_secrets(rows)]:
+        rows = list(selectors.due_removals().select_for_update().filter(pk__in=pks))
+        unused = unused_entries(rows)
+        claimed = VaultRemoval.objects.filter(pk__in=[row.pk for row in rows])
+        claimed.update(created_at=until)
+    try:
+        if unused:
             wiring.vault().delete_many(unused)
-        VaultRemoval.objects.filter(pk__in=[row.pk for row in rows]).delete()
+    except BaseException:
+        with transaction.atomic():
+            for row in rows:
+                claimed.filter(pk=row.pk).update(created_at=row.created_at)
+        raise
+    claimed.delete()
+
+
+def unused_entries(rows: Sequence[VaultRemoval]) -> set[str]:
+    """The names of the rows' vault entries, those left out that somebody uses."""
+    return {*_unused_pairs(rows), *_unused_secrets(rows)}
 
 
 def _unused_pairs(rows: Iterable[VaultRemoval]) -> Iterator[str]:

@@ -10,8 +10,10 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 
+from scanning.core import endpoints
 from scanning.core.addresses import how_to_allow
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 ALL_OF_OAUTH2 = (
     "Webhook OAuth2 needs client id, client secret and token URL: enter all three, or none."
 )
-LINODE_DOMAIN = "linodeobjects.com"
 
 
 def bucket_name(name: str) -> None:
@@ -107,7 +108,7 @@ _NOT_A_HOST = (
 
 
 def _host_and_port(parts: SplitResult) -> str:
-    host = (parts.hostname or "").lower()
+    host = _host_of(parts).lower()
     if not _is_host(host):
         raise ValidationError(_NOT_A_HOST)
     shown = f"[{host}]" if ":" in host else host
@@ -118,6 +119,12 @@ def _host_and_port(parts: SplitResult) -> str:
     if port == 0 or parts.netloc.endswith(":"):
         raise ValidationError("An endpoint's port is a number from 1 to 65535.")
     return shown if port in {None, _DEFAULT_PORTS[parts.scheme]} else f"{shown}:{port}"
+
+
+def _host_of(parts: SplitResult) -> str:
+    """Its host, "" for one in brackets that is no address: Python's takes ``[v1.x]`` for a name."""
+    host = parts.hostname or ""
+    return host if ":" in host or "[" not in parts.netloc else ""
 
 
 def _is_host(text: str) -> bool:
@@ -141,7 +148,10 @@ def region(text: str) -> None:
 def endpoint_of(region_name: str) -> str:
     """Where a region's buckets are, when the operator names only the region."""
     looks_like_a_host = "." in region_name or ":" in region_name
-    return endpoint(region_name if looks_like_a_host else f"{region_name}.{LINODE_DOMAIN}")
+    if looks_like_a_host:
+        return endpoint(region_name)
+    pattern = settings.SCANNING.defaults.region_endpoint
+    return endpoint(endpoints.endpoint_of(region_name, pattern))
 
 
 def region_of(endpoint_text: str) -> str:
@@ -169,7 +179,7 @@ def url(text: str) -> None:
     if (
         port_is_wrong
         or parts.scheme not in _DEFAULT_PORTS
-        or not _is_host((parts.hostname or "").removesuffix("."))
+        or not _is_host(_host_of(parts).removesuffix("."))
         or not _PRINTABLE.match(text)
     ):
         raise ValidationError("Enter a URL that begins with https:// or http:// and names a host.")

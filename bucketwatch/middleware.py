@@ -10,11 +10,23 @@ from django.http import HttpResponseRedirect
 
 from buckets.api.probes import PROBES
 from buckets.login import second_factor
+from scanning import facade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.http import HttpRequest, HttpResponse
+
+
+class OneWaitForRedis:
+    """Keep nobody waiting twice in one request for a Redis that hangs."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        with facade.one_wait():
+            return self.get_response(request)
 
 
 class ProbesFirst:

@@ -57,6 +57,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "bucketwatch.middleware.OneWaitForRedis",
     "bucketwatch.middleware.ClientAddress",
     "bucketwatch.middleware.ProbesFirst",
     "django.middleware.security.SecurityMiddleware",

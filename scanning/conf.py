@@ -5,6 +5,7 @@ Pure declarations: ``bucketwatch/env.py`` reads the file and the environment int
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from scanning.core import pacing
 from scanning.core.addresses import AddressRules, networks_in
+from scanning.core.endpoints import LINODE
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES
 
 
@@ -58,6 +60,16 @@ class Defaults(Section):
         min_length=1,
         description="endpoint of buckets that name none",
     )
+    region_endpoint: str = Field(
+        LINODE, description="endpoint of buckets that name only a region, with {region} in it"
+    )
+
+    @field_validator("region_endpoint")
+    @classmethod
+    def _has_a_place_for_the_region(cls, pattern: str) -> str:
+        if not re.fullmatch(r"(https?://)?[\w.-]*\{region\}[\w.-]*(:\d+)?", pattern, re.ASCII):
+            raise ValueError("must be an endpoint with {region} in its host: s3.{region}.host.com")
+        return pattern
 
 
 class Redis(Section):

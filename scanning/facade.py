@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from scanning import looking, wiring
-from scanning.adapters import exposition, standing, stats, under_way, vault_local
+from scanning.adapters import exposition, redis_connection, standing, stats, under_way, vault_local
 from scanning.core import documents, explaining, pacing
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import (
@@ -23,6 +23,7 @@ from scanning.replaying import Replay, ReplayMeans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from scanning.adapters.configuration import ConfigurationStore
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
     from scanning.ports import Vault
 
 # --- how things stand
+
+
+def one_wait() -> AbstractContextManager[None]:
+    """Within it, this thread waits once for a Redis that hangs, however often it asks."""
+    return redis_connection.one_wait()
 
 
 def redis_health() -> RedisHealth:

@@ -90,10 +90,10 @@ class RedisWarnings:
         health = facade.redis_health()
         if health.redis != "ok":
             return
-        before, self._said = self._said, health.warnings
-        for text in health.warnings:
+        before, self._said = self._said, tuple(map(str, health.warnings))
+        for text in self._said:
             if text not in before:
                 logger.warning("Redis: %s", text)
         for text in before:
-            if text not in health.warnings:
+            if text not in self._said:
                 logger.info("Redis, no longer: %s", text)

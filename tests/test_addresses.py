@@ -57,6 +57,9 @@ def test_public_addresses_and_names_are_allowed(host):
         ("64:ff9b:1::1", "private"),
         ("192.0.0.8", "private"),
         ("fec0::1", "private"),
+        ("[3fff::1]", "private"),
+        ("[5f00::1]", "private"),
+        ("[100:0:0:1::1]", "private"),
     ],
 )
 def test_loopback_and_private_addresses_are_refused_unless_allowed(host, kind):

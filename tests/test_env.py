@@ -176,6 +176,14 @@ def test_a_rule_of_ours_is_said_without_the_librarys_words(refusal):
     assert message == "REDIS_URL: must begin with redis://, rediss:// or unix://"
 
 
+@pytest.mark.parametrize(
+    "pattern", ["", "s3.example.com", "{region}.{region}.example.com", "{region}.{zone}.com"]
+)
+def test_an_endpoint_of_regions_without_a_place_for_the_region_is_refused(refusal, pattern):
+    message = refusal(f"defaults: {{region_endpoint: '{pattern}'}}")
+    assert message.startswith("config.yaml: defaults.region_endpoint: must be an endpoint with")
+
+
 def test_half_a_client_certificate_is_refused(refusal):
     assert "REDIS_TLS_CERT and REDIS_TLS_KEY" in refusal(REDIS_TLS_CERT=__file__)
 

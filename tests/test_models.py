@@ -94,6 +94,8 @@ def test_endpoints_are_stored_in_one_form(typed, stored):
         ("host..com", "host name"),
         ("a" * 254, "host name"),
         ("http://[::1", "host name"),
+        ("http://[v1.x]", "host name"),
+        ("[v1.x]:9000", "host name"),
         ("ftp://host", "begins with https:// or http://"),
         ("host/bucket", "no path"),
         ("host?x=1", "no path"),
@@ -121,6 +123,7 @@ def test_endpoints_that_are_none_are_refused_with_the_fix(typed, fix):
         ("https://two words", "names a host"),
         ("https://host:99999", "names a host"),
         ("https://[::1", "names a host"),
+        ("https://[v1.x]/hook", "names a host"),
         ("https://10.0.0%2e1/", "names a host"),
         ("https://exa%6dple.com/", "names a host"),
         ("https://10.0.0.1\\.example.com/", "names a host"),
@@ -165,6 +168,26 @@ def test_region_and_endpoint_are_filled_in_from_each_other(make, region, endpoin
     bucket.full_clean()
 
     assert (bucket.region, bucket.endpoint) == stored
+
+
+@pytest.mark.parametrize(
+    ("pattern", "stored"),
+    [
+        ("s3.{region}.example.com", "s3.nl-1.example.com"),
+        ("http://minio-{region}:9000", "http://minio-nl-1:9000"),
+    ],
+)
+def test_the_endpoint_of_a_region_is_the_one_that_the_site_configured(
+    make, settings, pattern, stored
+):
+    conf = settings.SCANNING
+    defaults = conf.defaults.model_copy(update={"region_endpoint": pattern})
+    settings.SCANNING = conf.model_copy(update={"defaults": defaults})
+    bucket = make(region="nl-1", endpoint="")
+
+    bucket.full_clean()
+
+    assert (bucket.region, bucket.endpoint) == ("nl-1", stored)
 
 
 def test_a_bucket_without_region_and_endpoint_is_refused_at_both(make):

@@ -129,6 +129,18 @@ def test_what_several_people_save_at_once_is_all_kept_and_mirrored(product, stor
     eventually(lambda: product.call(waiting).strip() == "0")
 
 
+def test_late_buckets_are_found_by_their_names(product, s3_server):
+    name = s3_server.bucket()
+    product.add(name, s3_server)
+    shown = product.call(
+        "from buckets.models import Bucket\n"
+        f"late = [{name!r}, *(str(n) for n in range(100_000))]\n"
+        "found = selectors.in_state(Bucket.objects.all(), selectors.State.LATE, late=late)\n"
+        "print([bucket.name for bucket in found], selectors.state_counts(late=late)['late'])"
+    )
+    assert shown.strip() == f"['{name}'] 1"
+
+
 def test_while_it_is_stopped_scanning_goes_on_and_the_status_catches_up(
     product, database, store, s3_server
 ):

@@ -198,44 +198,6 @@ def change(bucket: Bucket) -> None:
     services.update_bucket(bucket=bucket, polling_interval=9)
 
 
-def test_killed_between_vault_and_database_an_addition_leaves_an_unused_entry(store, monkeypatch):
-    vault = wiring.vault()
-    write = vault.write
-
-    def write_and_crash(prefix: str, pair: KeyPair) -> None:
-        write(prefix, pair)
-        raise Crash
-
-    monkeypatch.setattr(vault, "write", write_and_crash)
-    with pytest.raises(Crash):
-        add()
-    monkeypatch.undo()
-
-    assert "unmanaged    vault  MEDIA_IN_ACCESS_KEY" in reconcile()
-    assert wiring.configuration().load().buckets == {}
-    add()
-    assert reconcile().strip() == CLEAN
-
-
-def test_killed_between_vault_and_database_a_rotation_leaves_the_new_keys(store, monkeypatch):
-    credential = add().credential
-    vault = wiring.vault()
-    write = vault.write
-
-    def write_and_crash(prefix: str, pair: KeyPair) -> None:
-        write(prefix, pair)
-        raise Crash
-
-    monkeypatch.setattr(vault, "write", write_and_crash)
-    with pytest.raises(Crash):
-        services.rotate_credential(credential=credential, access_key="NEW", secret_key="NEWER")
-    monkeypatch.undo()
-
-    assert wiring.vault().read_all()["MEDIA_IN"] == KeyPair("NEW", "NEWER")
-    services.rotate_credential(credential=credential, access_key="NEW", secret_key="NEWER")
-    assert reconcile().strip() == CLEAN
-
-
 @pytest.mark.parametrize(
     "repair", [mirror.catch_up, reconcile], ids=["by-the-monitor", "by-reconcile"]
 )

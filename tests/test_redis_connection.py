@@ -114,7 +114,9 @@ def test_a_cluster_is_refused_at_the_start(cluster_url, settings, program):
     wiring.reset()
     with pytest.raises(ConfigurationError, match="Redis Cluster is not supported"):
         program().run()
-    assert "Redis Cluster is not supported" in facade.redis_health().warnings[0]
+    warning = facade.redis_health().warnings[0]
+    assert warning.risk.startswith("Redis Cluster is not supported")
+    assert warning.remedy == "name a server that is none in REDIS_URL or REDIS_HOST"
 
 
 # --- answers that are errors

@@ -12,7 +12,7 @@ import pytest
 from scanning.adapters import s3_listing
 from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.adapters.s3_clients import signing_region
-from scanning.conf import ScanningConf, Storage
+from scanning.conf import Defaults, ScanningConf, Storage
 from scanning.core.errors import AddressRefused, StorageUnavailable
 from scanning.core.types import BucketConfig, KeyPair
 from tests.canned_http import Answer, CannedServer
@@ -162,6 +162,23 @@ def test_a_forked_child_makes_a_cache_of_its_own(cache):
 def test_the_signing_region_is_the_one_that_the_endpoint_names(cache, url, region):
     assert signing_region(url) == region
     assert cache.get_client(url, "a", "s").meta.region_name == region
+
+
+@pytest.mark.parametrize(
+    ("pattern", "url", "region"),
+    [
+        ("{region}.example.com", "https://nl-1.example.com", "nl-1"),
+        ("s3.{region}.cloud.example.com", "https://s3.nl-1.cloud.example.com", "nl-1"),
+        ("http://s3-{region}:9000", "http://s3-nl-1:9000", "nl-1"),
+        ("http://s3-{region}:9000", "http://s3-nl-1:9001", "us-east-1"),
+        ("{region}.example.com", "https://a.nl-1.example.com", "us-east-1"),
+        ("{region}.example.com", "https://nl-1.example.com.evil.org", "us-east-1"),
+        ("{region}.example.com", "https://nl-ams-1.linodeobjects.com", "nl-ams-1"),
+    ],
+)
+def test_the_signing_region_is_the_one_of_the_sites_own_pattern(pattern, url, region):
+    conf = ScanningConf(defaults=Defaults(region_endpoint=pattern))
+    assert S3ClientCache(conf).get_client(url, "a", "s").meta.region_name == region
 
 
 def test_configured_time_outs_and_bounds_reach_the_client():

@@ -109,7 +109,7 @@ def test_without_any_sentinel_the_configured_host_is_taken_if_it_is_a_master(who
     assert port_of(connection) == whole.nodes[0].port
     health = connection.health()
     assert (health.redis, health.sentinel) == ("ok", "error")
-    assert "No sentinel answers" in health.warnings[0]
+    assert "No sentinel answers" in health.warnings[0].risk
     assert connection.sentinel_view()["status"] == "error"
 
 

@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django.db import connection
 from pydantic import SecretStr
 
-from buckets import audit, selectors, services
+from buckets import audit, removals, selectors, services
 from buckets.models import ApiClient, Bucket, Credential, Outbox
 from buckets.services import buckets as bucket_services
 from scanning import wiring
@@ -207,24 +207,25 @@ class Crash(BaseException):
     """The process ends here."""
 
 
-def test_a_crash_between_vault_and_database_leaves_an_unused_entry_and_adding_again_works(
+def test_what_breaks_off_between_vault_and_database_leaves_nothing_and_adding_again_works(
     monkeypatch,
 ):
     vault = wiring.vault()
-    write = vault.write
+    write = vault.write_many
 
-    def write_and_crash(prefix: str, pair: KeyPair) -> None:
-        write(prefix, pair)
+    def write_and_break_off(entries: Mapping[str, str]) -> None:
+        write(entries)
         raise Crash
 
-    monkeypatch.setattr(vault, "write", write_and_crash)
+    monkeypatch.setattr(vault, "write_many", write_and_break_off)
     with pytest.raises(Crash):
         add(access_key="FIRST", secret_key="FIRST")
     monkeypatch.undo()
-    assert pairs()["MEDIA_IN"].access_key == "FIRST"
     assert not Bucket.objects.exists()
     assert not Credential.objects.exists()
     assert not Outbox.objects.exists()
+    removals.flush_now()
+    assert pairs() == {}
 
     add()
     assert pairs()["MEDIA_IN"].access_key == ACCESS

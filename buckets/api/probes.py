@@ -73,7 +73,7 @@ def ready(request: HttpRequest) -> HttpResponse:
         "sentinel": redis.sentinel,
         "webhook": "missing" if webhook else "ok",
         "checks": {check: problem or "ok" for check, problem in checks.items()},
-        "warnings": redis.warnings,
+        "warnings": list(map(str, redis.warnings)),
     }
     # The documented members have no place for this reason.
     error = {"error": database} if database else {}

@@ -8,11 +8,12 @@ then nothing has changed.
 Three stores are written, and no transaction spans them. The order is such that a crash between any
 two leaves nothing that scans with wrong keys, and something that the next run repairs:
 
-1.  *Adding or changing:* the rows are written, then the vault, then the transaction commits, then
-    Redis learns of it. The rows come first so that two who add the same bucket wait for each
-    other instead of mixing their keys; the commit comes after the vault so that there is never a
-    bucket without keys. A crash before the commit leaves at worst a vault entry that nobody uses:
-    adding the bucket again writes over it, and `manage.py reconcile` lists it.
+1.  *Adding or changing:* the vault is written, then the rows in one transaction, then Redis learns
+    of it. The vault comes before the commit so that there is never a bucket without keys, and
+    outside the transaction so that nobody else waits for a slow vault. Its entries are claimed
+    meanwhile, so that two who add the same bucket wait for each other instead of mixing their
+    keys; what the database then refuses is put back, and what a crash leaves is removed within a
+    minute unless it is used (`buckets/vault_writes.py`).
 2.  *Deleting:* the rows go, a ``VaultRemoval`` for each vault entry that nobody needs now is
     written with them, and the transaction commits; then Redis, then the vault. The other way
     round, a crash would leave a bucket without keys. What a crash, or a vault that is away, leaves

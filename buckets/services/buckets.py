@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from buckets import audit, removals, selectors, validators
+from buckets import audit, removals, selectors, validators, vault_writes
 from buckets.models import Bucket, Credential
 from buckets.services import credentials
 from buckets.services.checking import Problems, key_pair, listed, refuse_taken_prefix
-from scanning import wiring
+from buckets.vault_writes import Writing
 from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CLIENT_SECRET = "webhook OAuth2 client secret"  # noqa: S105 - what the history calls it
 
 CHANGEABLE = frozenset(Bucket.CHANGEABLE)
+_OTHER_CREDENTIAL = "Somebody gave the bucket another credential meanwhile: look at it, try again."
 # Keys may begin and end with blanks.
 _PARTS_OF_KEYS = frozenset({"prefix", "suffix"})
 
@@ -79,16 +80,18 @@ def add_bucket(  # noqa: PLR0913 - one argument for each member that the API doc
     with problems.collected():
         client_secret = _client_secret(bucket, webhook_client_secret, stored=False)
     problems.raise_if_any()
-    with transaction.atomic():
+    _refuse_taken_names(bucket.name, needs_credential=credential is None)
+    writing = Writing(
+        pairs={prefix_of(bucket.name): pair} if pair else {},
+        secrets={selectors.webhook_secret_name(bucket): client_secret} if client_secret else {},
+    )
+    with vault_writes.stored(writing):
         _refuse_taken_names(bucket.name, needs_credential=credential is None)
         bucket.credential = credential or _credential_of(bucket.name)
         _insert(bucket)
         audit.added([bucket], by=by)
         if pair:
             audit.added([bucket.credential], by=by)
-            credentials.store_pair(bucket.credential, pair)
-        if client_secret:
-            _store_client_secret(bucket, client_secret)
     return bucket
 
 
@@ -108,18 +111,20 @@ def update_bucket(
     """
     if unknown := changes.keys() - CHANGEABLE:
         raise TypeError(f"A bucket's {', '.join(sorted(unknown))} cannot be changed")
-    with transaction.atomic():
+    given = (access_key, secret_key, webhook_client_secret)
+    looked_at = Bucket.objects.select_related("credential").get(pk=bucket.pk)
+    pair, client_secret = _change(looked_at, changes, *given)
+    writing = Writing(
+        pairs={looked_at.credential.vault_prefix: pair} if pair else {},
+        secrets={selectors.webhook_secret_name(looked_at): client_secret} if client_secret else {},
+    )
+    with vault_writes.stored(writing):
         stored = Bucket.objects.select_for_update(of=("self",)).get(pk=bucket.pk)
         before = Bucket.objects.select_related("credential").get(pk=bucket.pk)
         had_client = bool(before.webhook_client_id)
-        apply_changes(stored, changes)
-        problems = Problems()
-        problems.check(stored)
-        with problems.collected():
-            pair = _replacement_keys(stored, access_key, secret_key, changes)
-        with problems.collected():
-            client_secret = _client_secret(stored, webhook_client_secret, stored=had_client)
-        problems.raise_if_any()
+        _change(stored, changes, *given)  # what we looked at may have changed meanwhile
+        if pair and stored.credential != looked_at.credential:
+            raise ValidationError({"access_key": [_OTHER_CREDENTIAL]})
         stored.save()
         audit.changed(stored, _changes(stored, before, pair, client_secret), by=by)
         if before.credential != stored.credential:
@@ -127,9 +132,7 @@ def update_bucket(
         if had_client and not stored.webhook_client_id:
             removals.add(removals.Kind.SECRET, selectors.webhook_secret_name(stored))
         if pair:
-            credentials.write_keys(stored.credential, pair)
-        if client_secret:
-            _store_client_secret(stored, client_secret)
+            credentials.note_new_keys(stored.credential)
     return stored
 
 
@@ -154,6 +157,27 @@ def apply_changes(stored: Bucket, changes: dict[str, Any]) -> None:
     for field, value in changes.items():
         is_typed = isinstance(value, str) and field not in _PARTS_OF_KEYS
         setattr(stored, field, value.strip() if is_typed else value)
+
+
+def _change(
+    bucket: Bucket,
+    changes: dict[str, Any],
+    access_key: str,
+    secret_key: str,
+    webhook_client_secret: str,
+) -> tuple[KeyPair | None, str]:
+    """Set the changes of an unchanged row; returns the keys and the client secret to store."""
+    had_client = bool(bucket.webhook_client_id)
+    apply_changes(bucket, changes)
+    problems = Problems()
+    problems.check(bucket)
+    pair, client_secret = None, ""
+    with problems.collected():
+        pair = _replacement_keys(bucket, access_key, secret_key, changes)
+    with problems.collected():
+        client_secret = _client_secret(bucket, webhook_client_secret, stored=had_client)
+    problems.raise_if_any()
+    return pair, client_secret
 
 
 def _own_keys(access_key: str, secret_key: str, credential: Credential | None) -> KeyPair | None:
@@ -228,12 +252,6 @@ def _insert(bucket: Bucket) -> None:
     except IntegrityError:  # as above
         _refuse_taken_names(bucket.name, needs_credential=False)
         raise
-
-
-def _store_client_secret(bucket: Bucket, value: str) -> None:
-    name = selectors.webhook_secret_name(bucket)
-    removals.cancel(removals.Kind.SECRET, name)
-    wiring.vault().write_many({name: value})
 
 
 def _changes(stored: Bucket, before: Bucket, pair: KeyPair | None, client_secret: str) -> list[str]:

@@ -8,18 +8,17 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from buckets import audit, mirror, removals, selectors
+from buckets import audit, mirror, removals, selectors, vault_writes
 from buckets.models import Credential
 from buckets.parts import in_parts
 from buckets.services.checking import Problems, key_pair, listed, refuse_taken_prefix
-from scanning import wiring
+from buckets.vault_writes import Writing
 from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from buckets.audit import Actor
-    from scanning.core.types import KeyPair
 
 KEYS = "S3 keys"
 
@@ -35,10 +34,10 @@ def add_credential(
     with problems.collected():
         pair = key_pair(access_key, secret_key)
     problems.raise_if_any()
-    with transaction.atomic():
+    refuse_taken_prefix(credential.vault_prefix)
+    with vault_writes.stored(Writing(pairs={credential.vault_prefix: pair})):
         refuse_taken_prefix(credential.vault_prefix)
         credential.save()
-        store_pair(credential, pair)
         audit.added([credential], by=by)
     return credential
 
@@ -53,18 +52,21 @@ def update_credential(
 ) -> Credential:
     """Change what is said about a credential, and its keys if new ones are given."""
     problems = Problems()
-    with transaction.atomic():
+    looked_at = Credential.objects.get(pk=credential.pk)
+    looked_at.endpoint = endpoint.strip()
+    problems.check(looked_at, but_not="vault_prefix")
+    with problems.collected():
+        pair = key_pair(access_key, secret_key) if access_key or secret_key else None
+    problems.raise_if_any()
+    writing = Writing(pairs={looked_at.vault_prefix: pair} if pair else {})
+    with vault_writes.stored(writing):
         stored = Credential.objects.select_for_update().get(pk=credential.pk)
         before = Credential.objects.get(pk=credential.pk)
         stored.endpoint = endpoint.strip()
-        problems.check(stored, but_not="vault_prefix")
-        with problems.collected():
-            pair = key_pair(access_key, secret_key) if access_key or secret_key else None
-        problems.raise_if_any()
         stored.save(update_fields=["endpoint"])
         changes = audit.fields_changed(stored, before)
         if pair:
-            write_keys(stored, pair)
+            note_new_keys(stored)
         audit.changed(stored, [*changes, KEYS] if pair else changes, by=by)
     return stored
 
@@ -77,9 +79,10 @@ def rotate_credential(
     Raises Credential.DoesNotExist.
     """
     pair = key_pair(access_key, secret_key)
-    with transaction.atomic():
+    prefix = Credential.objects.get(pk=credential.pk).vault_prefix
+    with vault_writes.stored(Writing(pairs={prefix: pair})):
         stored = Credential.objects.select_for_update().get(pk=credential.pk)
-        write_keys(stored, pair)
+        note_new_keys(stored)
         audit.changed(stored, [KEYS], by=by)
     return stored
 
@@ -95,18 +98,11 @@ def delete_credential(*, credential: Credential, by: Actor = None) -> None:
         remove([credential], by=by)
 
 
-def store_pair(credential: Credential, pair: KeyPair) -> None:
-    """Write a stored credential's keys; a removal that waited for its name is off."""
-    removals.cancel(removals.Kind.PAIR, credential.vault_prefix)
-    wiring.vault().write(credential.vault_prefix, pair)
-
-
-def write_keys(credential: Credential, pair: KeyPair) -> None:
-    """Replace the keys; whether the new ones work is not known yet."""
+def note_new_keys(credential: Credential) -> None:
+    """Note that the vault holds other keys; whether they work is not known yet."""
     credential.updated_at = timezone.now()
     credential.last_verified_at, credential.last_verified_error = None, ""
     credential.save(update_fields=["updated_at", "last_verified_at", "last_verified_error"])
-    store_pair(credential, pair)
     mirror.enqueue(selectors.users_of(credential))  # those that failed are due now
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import random
 import re
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -37,7 +38,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from scanning.adapters.redis_warnings import NO_CLUSTER, warnings_of
+from scanning.adapters.redis_warnings import NO_CLUSTER, RedisWarning, warnings_of
 from scanning.adapters.sentinel import (
     REFUSED,
     MasterConnection,
@@ -74,17 +75,53 @@ _WARNINGS_LAST_S = 10.0
 KEYS_AT_ONCE = 1000  # in one step through the keyspace
 
 
+@dataclass(slots=True)
+class _Wait:
+    """What the first time-out said; "" before there was one."""
+
+    timed_out: str = ""
+
+
+_wait: ContextVar[_Wait | None] = ContextVar("_wait", default=None)
+
+
+@contextmanager
+def one_wait() -> Iterator[None]:
+    """Have operations of this thread fail at once, within the context, after one has timed out.
+
+    A page asks Redis several times, and shows what it can without an answer: whoever waits for
+    the page waits for a Redis that hangs once, not once a question.
+    """
+    token = _wait.set(_Wait())
+    try:
+        yield
+    finally:
+        _wait.reset(token)
+
+
+def _in_one_wait(operation: Callable[[Any], T], client: redis.Redis) -> T:
+    wait = _wait.get()
+    if wait is None:
+        return operation(client)
+    if wait.timed_out:
+        raise RedisTimeoutError(wait.timed_out)
+    try:
+        return operation(client)
+    except RedisTimeoutError as exc:
+        wait.timed_out = str(exc)
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class RedisHealth:
     """For ``/ready``: whether Redis answers, and whether a sentinel named the master.
 
-    ``warnings`` are sentences for operators: what may be lost, and which setting changes that.
     ``problem`` and ``sentinel_problem`` say what an error is, "" without one.
     """
 
     redis: Literal["ok", "error"]
     sentinel: Literal["ok", "error", "disabled"]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[RedisWarning, ...] = ()
     problem: str = ""
     sentinel_problem: str = ""
 
@@ -108,7 +145,7 @@ class RedisConnection:
         self._sentinels = Sentinels(settings)
         self.client = client or _client(settings, self._sentinels, answer_s)
         self._bytes_client: redis.Redis | None = None
-        self._warnings: tuple[str, ...] = ()
+        self._warnings: tuple[RedisWarning, ...] = ()
         self._warnings_until = float("-inf")
 
     @classmethod
@@ -166,7 +203,7 @@ class RedisConnection:
         pause_s = 0.05
         while True:
             try:
-                return operation(client)
+                return _in_one_wait(operation, client)
             except RedisError as exc:
                 if not _goes_away(exc):
                     raise RedisUnavailable(_said(exc)) from exc
@@ -188,7 +225,7 @@ class RedisConnection:
     def health(self) -> RedisHealth:
         """Ask once, without patience; never raises."""
         try:
-            self.client.ping()
+            _in_one_wait(lambda r: r.ping(), self.client)
             problem = ""
         except RedisError as exc:
             problem = _said(exc)
@@ -210,7 +247,7 @@ class RedisConnection:
         name = self._settings.master_name
         return "error", f"No sentinel knows a master named {name}: correct REDIS_MASTER_NAME"
 
-    def _known_warnings(self, sentinel: str) -> tuple[str, ...]:
+    def _known_warnings(self, sentinel: str) -> tuple[RedisWarning, ...]:
         now = time.monotonic()
         if now >= self._warnings_until:
             self._warnings = warnings_of(self.client, has_sentinel=sentinel != "disabled")
@@ -263,9 +300,10 @@ class Script:
         return self(keys, args)
 
 
-_DIRECT = (
+_DIRECT = RedisWarning(
     "No sentinel answers: Redis is reached directly at REDIS_HOST, and when it fails no replica "
-    "takes its place; start the sentinels, or correct REDIS_SENTINEL_HOST"
+    "takes its place",
+    "start the sentinels, or correct REDIS_SENTINEL_HOST",
 )
 
 

@@ -5,6 +5,7 @@ INFO tells most of it, as CONFIG is forbidden on many hosted servers.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
@@ -16,42 +17,57 @@ if TYPE_CHECKING:
 
 NO_CLUSTER = "Redis Cluster is not supported: a commit needs one keyspace"
 
+
+@dataclass(frozen=True, slots=True)
+class RedisWarning:
+    """``risk`` is what may be lost or is refused, ``remedy`` what an operator can do about it."""
+
+    risk: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.risk}; {self.remedy}"
+
+
 _ENOUGH_REPLICAS = 2
-_UNKNOWN = (
-    "Whether Redis may lose data cannot be checked: let our user run INFO (ACL SETUSER … +info)"
+_UNKNOWN = RedisWarning(
+    "Whether Redis may lose data cannot be checked",
+    "let our user run INFO (ACL SETUSER … +info)",
 )
+_CLUSTER = RedisWarning(NO_CLUSTER, "name a server that is none in REDIS_URL or REDIS_HOST")
 
 
-def warnings_of(client: redis.Redis, *, has_sentinel: bool) -> tuple[str, ...]:
-    """What may be lost, and which setting changes that; never raises."""
+def warnings_of(client: redis.Redis, *, has_sentinel: bool) -> tuple[RedisWarning, ...]:
+    """What is at risk; never raises."""
     try:
         said: Mapping[str, Any] = client.info()
     except ResponseError:
         return (_UNKNOWN,)
     except RedisError:
         return ()
-    found = [NO_CLUSTER] if said.get("cluster_enabled") else []
+    found = [_CLUSTER] if said.get("cluster_enabled") else []
     found += [*_refused_writes(said, has_sentinel=has_sentinel)]
     found += [*_evictions(said), *_persistence(client, said)]
     return (*found, *(_replicas(said) if has_sentinel else ()))
 
 
-def _refused_writes(said: Mapping[str, Any], *, has_sentinel: bool) -> Iterator[str]:
+def _refused_writes(said: Mapping[str, Any], *, has_sentinel: bool) -> Iterator[RedisWarning]:
     """Why nothing is scanned although it answers; with Sentinel, a replica is soon left."""
     if said.get("role") == "slave" and not has_sentinel:
-        yield (
-            "Redis is a replica and takes no writes, so nothing is scanned; name the master in "
-            "REDIS_URL or REDIS_HOST, or use Sentinel"
+        yield RedisWarning(
+            "Redis is a replica and takes no writes, so nothing is scanned",
+            "name the master in REDIS_URL or REDIS_HOST, or use Sentinel",
         )
     policy, most = said.get("maxmemory_policy", "noeviction"), said.get("maxmemory", 0)
     if policy == "noeviction" and most and said.get("used_memory", 0) >= most:
-        yield (
+        yield RedisWarning(
             f"Redis is full (maxmemory, {said.get('maxmemory_human', most)}) and refuses writes, "
-            "so nothing is scanned; give it more, or see whether consumers read the queue"
+            "so nothing is scanned",
+            "give it more, or see whether consumers read the queue",
         )
 
 
-def _evictions(said: Mapping[str, Any]) -> Iterator[str]:
+def _evictions(said: Mapping[str, Any]) -> Iterator[RedisWarning]:
     policy, most = said.get("maxmemory_policy", "noeviction"), said.get("maxmemory", 0)
     if policy == "noeviction" or not most:
         return
@@ -59,10 +75,12 @@ def _evictions(said: Mapping[str, Any]) -> Iterator[str]:
         lost = "the documented object states of unchanged objects"
     else:
         lost = "what is known of objects, and notifications that wait in the queue"
-    yield f"maxmemory-policy is {policy}: a full Redis drops {lost}; set it to noeviction"
+    yield RedisWarning(
+        f"maxmemory-policy is {policy}: a full Redis drops {lost}", "set it to noeviction"
+    )
 
 
-def _persistence(client: redis.Redis, said: Mapping[str, Any]) -> Iterator[str]:
+def _persistence(client: redis.Redis, said: Mapping[str, Any]) -> Iterator[RedisWarning]:
     save = "" if said.get("aof_enabled", 0) else _save_points(client)
     if said.get("aof_enabled", 0) or save:
         return
@@ -71,9 +89,10 @@ def _persistence(client: redis.Redis, said: Mapping[str, Any]) -> Iterator[str]:
         if save is None
         else "appendonly is off and save is empty:"
     )
-    yield (
+    yield RedisWarning(
         f"{what} a restart of Redis loses what is known of objects, and notifications that wait in "
-        "the queue; set appendonly to yes"
+        "the queue",
+        "set appendonly to yes",
     )
 
 
@@ -86,7 +105,7 @@ def _save_points(client: redis.Redis) -> str | None:
     return answer.get("save")
 
 
-def _replicas(said: Mapping[str, Any]) -> Iterator[str]:
+def _replicas(said: Mapping[str, Any]) -> Iterator[RedisWarning]:
     if said.get("role") != "master":
         return
     online = sum(
@@ -95,14 +114,15 @@ def _replicas(said: Mapping[str, Any]) -> Iterator[str]:
         if name.startswith("slave") and name.removeprefix("slave").isdecimal()
     )
     if online < _ENOUGH_REPLICAS:
-        yield (
+        yield RedisWarning(
             f"The master has {online} replicas online: after a failover there may be none left, "
-            f"and its data are then on one host; run at least {_ENOUGH_REPLICAS}"
+            "and its data are then on one host",
+            f"run at least {_ENOUGH_REPLICAS}",
         )
     # Redis tells this only while both settings are in force.
     if "min_slaves_good_slaves" not in said:
-        yield (
+        yield RedisWarning(
             "min-replicas-to-write is 0: a master that was cut off goes on taking writes, which "
-            "are lost after the failover; set min-replicas-to-write to 1 and min-replicas-max-lag "
-            "to 2 on every node"
+            "are lost after the failover",
+            "set min-replicas-to-write to 1 and min-replicas-max-lag to 2 on every node",
         )

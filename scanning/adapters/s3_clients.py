@@ -21,7 +21,7 @@ from botocore.config import Config
 from scanning import in_force
 from scanning.adapters.s3_connections import Connections
 from scanning.adapters.s3_listing import ListingParser
-from scanning.core.endpoints import endpoint_url
+from scanning.core.endpoints import LINODE, endpoint_url, region_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -70,6 +70,7 @@ class S3ClientCache:
         self._others: dict[ScanningConf, S3ClientCache] = {}
         self.attempts = attempts
         self._config = _config(conf)
+        self._region_endpoint = conf.defaults.region_endpoint
         self._connections = Connections(conf)
         self._most = most
         self._clients: OrderedDict[str, S3Client] = OrderedDict()
@@ -160,7 +161,7 @@ class S3ClientCache:
     def _make(self, url: str, access_key: str, secret_key: str) -> S3Client:
         client: S3Client = _session().client(
             "s3",
-            region_name=signing_region(url),
+            region_name=signing_region(url, self._region_endpoint),
             endpoint_url=url,
             verify=True,
             aws_access_key_id=access_key,
@@ -177,14 +178,17 @@ class S3ClientCache:
         return client
 
 
-def signing_region(url: str) -> str:
+def signing_region(url: str, region_endpoint: str = LINODE) -> str:
     """The region that the endpoint's host names, for signing; most servers take any.
 
-    ``us-east-1.linodeobjects.com`` and ``s3.eu-west-1.amazonaws.com`` name theirs.
+    ``region_endpoint`` is the site's own pattern; besides, ``us-east-1.linodeobjects.com`` and
+    ``s3.eu-west-1.amazonaws.com`` name theirs.
     """
-    labels = (urlsplit(url).hostname or "").split(".")
-    if labels[1:] == ["linodeobjects", "com"]:
-        return labels[0]
+    host = urlsplit(url).hostname or ""
+    for endpoint, pattern in ((url, region_endpoint), (host, LINODE)):
+        if region := region_of(endpoint, pattern):
+            return region
+    labels = host.split(".")
     if labels[0] == "s3" and len(labels) == 4:  # noqa: PLR2004
         return labels[1]
     return DEFAULT_REGION

@@ -45,8 +45,18 @@ _METADATA_NAMES = (
     "instance-data.ec2.internal",
 )
 # Not global by IANA's registries or RFC 3879, and global to some of the Pythons that we run on:
-# IETF's own, site-local, NAT64 of a site.
-_PRIVATE = tuple(ip_network(text) for text in ("192.0.0.0/24", "fec0::/10", "64:ff9b:1::/48"))
+# IETF's own, site-local, NAT64 of a site, documentation, segment routing, a dummy prefix.
+_PRIVATE = tuple(
+    ip_network(text)
+    for text in (
+        "192.0.0.0/24",
+        "fec0::/10",
+        "64:ff9b:1::/48",
+        "3fff::/20",
+        "5f00::/16",
+        "100:0:0:1::/64",
+    )
+)
 # NAT64, and the translation of RFC 2765: an IPv4 address is in the last four bytes.
 _TRANSLATED = tuple(ip_network(text) for text in ("64:ff9b::/96", "::ffff:0:0:0/96"))
 _COMPATIBLE = ip_network("::/96")

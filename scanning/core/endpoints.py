@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from urllib.parse import urlsplit
 
 
@@ -14,6 +15,22 @@ def endpoint_url(endpoint: str) -> str:
 def endpoint_host(endpoint: str) -> str:
     """Its host, and port where it names one, as they were written."""
     return endpoint.split("://", 1)[-1].rstrip("/")
+
+
+REGION = "{region}"  # where it stands in a pattern
+LINODE = f"{REGION}.linodeobjects.com"
+
+
+def endpoint_of(region: str, pattern: str) -> str:
+    """Where a region's buckets are at a provider."""
+    return pattern.replace(REGION, region)
+
+
+def region_of(endpoint: str, pattern: str) -> str | None:
+    """The region whose endpoint this is at a provider; None for an endpoint that is none."""
+    before, after = map(re.escape, endpoint_name(pattern).split(REGION))
+    found = re.fullmatch(rf"{before}([a-z0-9_-]+){after}", endpoint_name(endpoint))
+    return found[1] if found else None
 
 
 @functools.lru_cache(maxsize=10_000)

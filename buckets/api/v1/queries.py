@@ -34,7 +34,8 @@ def buckets(asked: dict[str, Any]) -> QuerySet[Bucket]:
     exactly = {field: asked[name] for name, field in _EXACTLY.items() if name in asked}
     found = selectors.all_buckets().filter(**exactly)
     if "state" in asked:
-        found = selectors.in_state(found, selectors.State[asked["state"].upper()])
+        state = selectors.State[asked["state"].upper()]
+        found = selectors.in_state(found, state, late=selectors.late_buckets())
     if "search" in asked:
         found = found.filter(_any_contains(_SEARCHED, asked["search"]))
     return found.order_by(*_order(asked["ordering"]))
