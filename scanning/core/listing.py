@@ -31,7 +31,9 @@ _OPEN: Final = b"<Contents>"
 _CLOSE: Final = b"</Contents>"
 _END: Final = b"</ListBucketResult>"
 
-_ROOT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>)?\s*<ListBucketResult(?:\s[^>]*)?>")
+# A hostile server chooses the bytes, and a search holds the interpreter's lock until it ends: each
+# pattern must take time in proportion to their number, whatever they are.
+_ROOT = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*\?>\s*+)?<ListBucketResult(?:\s[^>]*)?>")
 _IS_TRUNCATED = re.compile(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
 _KEY_COUNT = re.compile(rb"<KeyCount>\s*(\d+)\s*</KeyCount>")
 _NEXT_TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
