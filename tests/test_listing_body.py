@@ -12,9 +12,11 @@ from botocore.model import ServiceModel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scanning.core.error_bodies import read_error
 from scanning.core.listing import (
     Columns,
     UnreadableListing,
+    check_for_parser,
     is_whole,
     milliseconds,
     next_token,
@@ -258,7 +260,10 @@ def read_encoded_rows(entries: bytes) -> None:
     read_rows(entries, url_encoded=True)
 
 
-READERS = (is_whole, read_listing, says_last, next_token, without_echoes, read_encoded_rows)
+READERS = (
+    *(is_whole, read_listing, says_last, next_token, without_echoes, read_encoded_rows),
+    *(check_for_parser, read_error),
+)
 
 
 def seconds(body: bytes) -> float:

@@ -34,6 +34,9 @@ CONF = ScanningConf.model_validate(
     }
 )
 BODY = rgw([Row("a"), Row("b")])
+THREE = rgw([Row("a"), Row("b"), Row("c")])
+NEST = b"<a>" * 500_000 + b"</a>" * 500_000
+FORGED = "\x1b[2J\x9b31m\u202e"
 
 
 def storage(url: str, *, name: str = "photos", attempts: int = 1) -> S3Storage:
@@ -53,6 +56,8 @@ def complaint(kind: type[Exception], answering: S3Storage) -> str:
     assert type(caught.value) is kind
     message = str(caught.value)
     assert message.startswith("bucket photos at ")
+    assert message.isprintable()
+    assert len(message) < 700
     assert PAIR.secret_key not in message
     assert PAIR.access_key not in message
     return message
@@ -126,6 +131,82 @@ ANSWERS = {
         "the endpoint asks for fewer requests (SlowDown, HTTP 503)",
     ),
     "SlowDown under status 200": (error("SlowDown", status=200), Throttled, "(SlowDown, HTTP 500)"),
+    "SlowDown behind blanks under status 200": (
+        Answer(200, b" \n" * 400 + error("SlowDown", status=200).body),
+        Throttled,
+        "(SlowDown, HTTP 500)",
+    ),
+    "an error code of 20 MB": (
+        error("A" * 7_000_000, status=403),
+        AccessDenied,
+        "or use another one (HTTP 403)",
+    ),
+    "an error code of 10 KB": (error("A" * 10_000, status=403), AccessDenied, "AAAA…, HTTP 403"),
+    "an endpoint with a log line": (
+        error("PermanentRedirect", status=301, more=f"<Endpoint>evil&#10;2026 {FORGED}</Endpoint>"),
+        WrongEndpoint,
+        r"the bucket wants endpoint evil\n2026 \x1b[2J\x9b31m\u202e; correct",
+    ),
+    "a region in a header with escape sequences": (
+        Answer(301, b"", {"x-amz-bucket-region": "\x1b]0;PWNED\x07\x9b2J"}),
+        WrongEndpoint,
+        r"the bucket wants region \x1b]0;PWNED\x07\x9b2J; correct",
+    ),
+    "an error with a document type": (
+        Answer(403, b"<!DOCTYPE Error [<!ENTITY a 'b'>]><Error><Code>&a;</Code></Error>"),
+        AccessDenied,
+        "(HTTP 403)",
+    ),
+    "an error nested 500,000 deep": (
+        Answer(403, b"<Error>" + NEST + b"</Error>"),
+        AccessDenied,
+        "(HTTP 403)",
+    ),
+    "a listing nested 500,000 deep": (
+        Answer(200, BODY.replace(b"<Name>", b"<!-- -->" + NEST + b"<Name>")),
+        StorageUnavailable,
+        "it holds more elements than S3 sends",
+    ),
+    "an entry nested 500,000 deep": (
+        Answer(200, BODY.replace(b"<Size>3</Size>", NEST + b"<Size>x</Size>")),
+        StorageUnavailable,
+        "it holds more elements than S3 sends",
+    ),
+    "a document type": (
+        Answer(200, BODY.replace(b"<ListB", b"<!DOCTYPE l [<!ENTITY e 'a'>]><ListB", 1)),
+        StorageUnavailable,
+        "or is not a listing",
+    ),
+    "a document type in UTF-16": (
+        Answer(200, f"<!DOCTYPE l [<!ENTITY e 'a'>]>{BODY.decode()}".encode("utf-16")),
+        StorageUnavailable,
+        "or is not a listing",
+    ),
+    "a document type inside": (
+        Answer(200, BODY.replace(b"<Name>", b"<!DOCTYPE l><Name>")),
+        StorageUnavailable,
+        "it holds a document type, which is not what S3 sends",
+    ),
+    "entries without children": (
+        Answer(200, BODY.replace(b"<Contents>", b"<Contents/><Contents>", 1)),
+        StorageUnavailable,
+        "the answer cannot be read",
+    ),
+    **{
+        f"common prefixes {where}": (
+            Answer(
+                200, THREE.replace(place, b"<CommonPrefixes>%b</CommonPrefixes>%b" % (what, place))
+            ),
+            StorageUnavailable,
+            "it holds CommonPrefixes, though no delimiter was asked for",
+        )
+        for where, place, what in [
+            ("after the entries", b"</ListB", b"<Prefix>d/</Prefix>"),
+            ("before the entries", b"<Name>", b"<Prefix>d/</Prefix>"),
+            ("without children", b"</ListB", b""),
+            ("between entries", b"<Contents><Key>c<", b"<Prefix>d/</Prefix>"),
+        ]
+    },
     "429": (Answer(429), Throttled, "the endpoint asks for fewer requests (HTTP 429)"),
     "ThrottlingException": (error("ThrottlingException", status=400), Throttled, "fewer requests"),
     "an internal error": (
@@ -154,7 +235,7 @@ ANSWERS = {
     "a web page": (
         Answer(200, b"<html><body>hello</body></html>"),
         StorageUnavailable,
-        "the listing cannot be used: it is not a listing",
+        "it was cut short, or is not a listing",
     ),
     "no IsTruncated": (
         Answer(200, BODY.replace(b"<IsTruncated>false</IsTruncated>", b"")),

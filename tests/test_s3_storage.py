@@ -204,7 +204,6 @@ STRANGE = {
     "entries with attributes": (b"<Contents>", b"<Contents id='1'>"),
     "a prefixed namespace": (b"ListBucketResult", b"s3:ListBucketResult"),
     "entries with a prefix": (b"Contents>", b"s3:Contents>"),
-    "common prefixes": (b"</ListB", b"<CommonPrefixes><Prefix>d/</Prefix></CommonPrefixes></ListB"),
 }
 
 

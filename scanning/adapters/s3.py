@@ -50,13 +50,17 @@ LONGEST_S: Final = 20.0
 
 T = TypeVar("T")
 
-# ValueError: what botocore's parser lets through of numbers and times.
+# The built-in ones are what botocore stumbles with over numbers, times and members that are none.
 _VENDOR_ERRORS: Final = (
     ClientError,
     BotoCoreError,
     ResponseParserError,
     OSError,
     ValueError,
+    LookupError,
+    TypeError,
+    RecursionError,
+    MemoryError,
     AddressRefused,  # names the address; s3_error adds the bucket
 )
 
@@ -165,6 +169,7 @@ class S3Storage:
         try:
             answer = ask()
         except UnreadableListing as exc:
+            self._gate.answered()
             raise unreadable(self._bucket, str(exc)) from exc
         except _VENDOR_ERRORS as exc:
             error = s3_error(exc, self._bucket)

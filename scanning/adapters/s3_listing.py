@@ -17,12 +17,13 @@ import botocore.handlers
 import botocore.parsers
 from botocore.compat import unquote_str
 
-from scanning.adapters.s3_errors import UNREADABLE
+from scanning.core.error_bodies import is_error, read_error, render_error
 from scanning.core.listing import (
     Columns,
     ListingBody,
     UnreadableListing,
-    is_whole,
+    check_elements,
+    check_for_parser,
     next_token,
     read_listing,
     read_rows,
@@ -34,7 +35,7 @@ from scanning.core.listing import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence
 
-    from botocore.model import OperationModel, Shape
+    from botocore.model import Shape
     from mypy_boto3_s3 import S3Client
 
 HTTP_OK: Final = 200
@@ -66,35 +67,35 @@ class ListingParser:
         events = client.meta.events
         # It would parse every body completely before any handler of ours. Its two tests (the
         # root is not Error, the body is whole) are made here for listings, the only operation
-        # of these clients whose answers have a body.
+        # of these clients whose answers have a body. No error body reaches botocore's parser.
         events.unregister("before-parse.s3.*", _error_under_200)
         events.register("before-parse.s3.ListObjectsV2", self.read)
 
     def read(
         self,
         *,
-        operation_model: OperationModel,
         response_dict: MutableMapping[str, Any],
         customized_response_dict: MutableMapping[str, Any],
         **_: Any,
     ) -> None:
-        """Take the body away from botocore if we can read it ourselves."""
-        if response_dict["status_code"] != HTTP_OK:
-            return
+        """Take the body away from botocore if we can read it ourselves.
+
+        Raises UnreadableListing for a body that no parser should see.
+        """
         body: bytes = response_dict["body"]
-        if not is_whole(body):
-            _error_under_200(operation_model, response_dict)
-        if not body:
-            response_dict["status_code"] = SERVER_ERROR  # as botocore does with half a body
         if response_dict["status_code"] != HTTP_OK:
-            if b"<Error" not in body[:512]:
-                customized_response_dict[UNREADABLE] = "it was cut short, or is not a listing"
+            response_dict["body"] = render_error(read_error(body))
             return
         listing = read_listing(body)
         if listing is not None:
             customized_response_dict[BODY] = listing
             response_dict["body"] = ENVELOPE
             return
+        if is_error(body):
+            response_dict["status_code"] = SERVER_ERROR
+            response_dict["body"] = render_error(read_error(body))
+            return
+        check_for_parser(body)
         self._count()
         customized_response_dict[TOKEN] = next_token(body)
         customized_response_dict[LAST] = says_last(body)
@@ -155,6 +156,7 @@ def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
 
 
 def _rows_by_botocore(entries: bytes, shape: Shape, *, url_encoded: bool) -> Columns:
+    check_elements(entries)
     response = {
         "status_code": HTTP_OK,
         "headers": {},
@@ -162,7 +164,7 @@ def _rows_by_botocore(entries: bytes, shape: Shape, *, url_encoded: bool) -> Col
     }
     try:
         parsed = botocore.parsers.create_parser("rest-xml").parse(response, shape)
-    except (botocore.parsers.ResponseParserError, ValueError) as exc:
+    except (botocore.parsers.ResponseParserError, ValueError, RecursionError) as exc:
         raise UnreadableListing("its entries are not what S3 sends") from exc
     columns = columns_of(parsed.get("Contents", []), url_encoded=url_encoded)
     if len(columns) != entries.count(b"</Contents>"):

@@ -33,7 +33,13 @@ _END: Final = b"</ListBucketResult>"
 
 # A hostile server chooses the bytes, and a search holds the interpreter's lock until it ends: each
 # pattern must take time in proportion to their number, whatever they are.
-_ROOT = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*\?>\s*+)?<ListBucketResult(?:\s[^>]*)?>")
+PROLOG: Final = rb"(?:\xef\xbb\xbf)?\s*+(?:<\?[^>]*\?>\s*+)*+"
+_ROOT = re.compile(PROLOG + rb"<ListBucketResult(?:\s[^>]*)?>")
+_PREFIXED_ROOT = re.compile(PROLOG + rb"<(?:[\w.-]+:)?ListBucketResult[\s/>]")
+_PREFIXED_END = re.compile(rb"</(?:[\w.-]+:)?ListBucketResult\s*>\s*\Z")
+_COMMON_PREFIXES = re.compile(rb"<(?:[\w.-]+:)?CommonPrefixes")
+# Elements and end tags: a thousand entries as S3 writes them have half as many.
+_MOST_TAGS: Final = 100_000
 _IS_TRUNCATED = re.compile(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
 _KEY_COUNT = re.compile(rb"<KeyCount>\s*(\d+)\s*</KeyCount>")
 _NEXT_TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
@@ -125,6 +131,27 @@ def is_whole(body: bytes) -> bool:
     return _ROOT.match(body) is not None and body[-256:].rstrip().endswith(_END)
 
 
+def check_for_parser(body: bytes) -> None:
+    """Look at a body that is not of a known shape before an XML parser does.
+
+    Raises UnreadableListing for what is no listing, for what a parser would pay for with all of
+    this host's memory, and for what stands for keys that it does not show.
+    """
+    if not (_PREFIXED_ROOT.match(body) and _PREFIXED_END.search(body[-256:])):
+        raise UnreadableListing("it was cut short, or is not a listing")
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+        raise UnreadableListing("it holds a document type, which is not what S3 sends")
+    check_elements(body)
+    if _COMMON_PREFIXES.search(body):
+        raise UnreadableListing("it holds CommonPrefixes, though no delimiter was asked for")
+
+
+def check_elements(xml: bytes) -> None:
+    """Raise UnreadableListing for so many elements that parsing them takes this host's memory."""
+    if xml.count(b"<") > _MOST_TAGS:
+        raise UnreadableListing("it holds more elements than S3 sends")
+
+
 def read_listing(body: bytes) -> ListingBody | None:
     """Find the entries of an answer; None if the body is not of a known shape.
 
@@ -158,8 +185,10 @@ def read_listing(body: bytes) -> ListingBody | None:
 def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
     """The rows of all entries; None if one is of another shape, or holds what cannot be read.
 
-    Raises UnreadableListing if a key is not UTF-8.
+    Raises UnreadableListing if a key is not UTF-8, or something else stands between them.
     """
+    if b"<CommonPrefixes" in entries:
+        raise UnreadableListing("it holds CommonPrefixes, though no delimiter was asked for")
     count = entries.count(_CLOSE)
     if count == 0:
         return Columns([], [], [], [])
@@ -204,7 +233,7 @@ def next_token(envelope: bytes) -> str:
     """Where the server would go on; "" if it does not say, or not legibly."""
     found = _NEXT_TOKEN.search(envelope)
     try:
-        return _unescape(found[1]).decode() if found else ""
+        return unescape(found[1]).decode() if found else ""
     except ValueError:
         return ""
 
@@ -233,7 +262,7 @@ def decode_keys(raw: Sequence[bytes], *, url_encoded: bool) -> list[str]:
     if b"\r" in text:  # as every XML parser must
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"&" in text:
-        text = _unescape(text)
+        text = unescape(text)
     if url_encoded:
         # Python's own takes its time for each escape, and these two are the most frequent by far.
         text = text.replace(b"+", b" ").replace(b"%2F", b"/").replace(b"%20", b" ")
@@ -296,7 +325,7 @@ def _text(column: Sequence[bytes]) -> list[str]:
     return b"\n".join(column).decode().split("\n")
 
 
-def _unescape(text: bytes) -> bytes:
+def unescape(text: bytes) -> bytes:
     return _REFERENCE.sub(_referred, text)
 
 
