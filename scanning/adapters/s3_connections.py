@@ -37,6 +37,7 @@ from botocore.exceptions import (
 )
 from botocore.httpsession import get_cert_path
 
+from scanning.adapters.s3_errors import AnswerTooSlow
 from scanning.core.addresses import how_to_allow
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import AddressRefused
@@ -121,22 +122,35 @@ class _Endpoint:
         self._idle: deque[http.client.HTTPConnection] = deque(maxlen=most)
         # Requests under way, and until when (monotonic).
         self._busy: dict[http.client.HTTPConnection, float] = {}
+        self._overdue: set[http.client.HTTPConnection] = set()
         weakref.finalize(self, _close_all, self._idle)
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
         """Send one request and read the whole answer. Raises botocore's errors."""
         connection = self._take() or self._connected()
+        self._overdue.discard(connection)
         self._busy[connection] = time.monotonic() + self._conf.read_timeout + LONGEST_ANSWER_S
         try:
             with self._botocore_errors(request):
-                answer = _exchange(connection, request)
-        except BaseException:
+                answer = self._exchange_in_time(connection, request)
+        except BaseException as exc:
             connection.close()
+            if connection in self._overdue:
+                raise AnswerTooSlow(endpoint_url=self._url, error=exc) from exc
             raise
         finally:
             del self._busy[connection]
+            self._overdue.discard(connection)
         if connection.sock is not None:  # the server keeps it open
             self._give_back(connection)
+        return answer
+
+    def _exchange_in_time(
+        self, connection: http.client.HTTPConnection, request: AWSPreparedRequest
+    ) -> AWSResponse:
+        answer = _exchange(connection, request)
+        if connection in self._overdue:
+            raise TimeoutError("this is half of an answer")
         return answer
 
     def close(self) -> None:
@@ -145,6 +159,8 @@ class _Endpoint:
     def break_off(self, now: float = math.inf) -> None:
         """End the requests whose time is over ``now``."""
         for connection in [c for c, until in list(self._busy.items()) if until < now]:
+            if now < math.inf:
+                self._overdue.add(connection)
             with contextlib.suppress(OSError, AttributeError):  # it has just ended by itself
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
