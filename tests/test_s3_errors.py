@@ -24,7 +24,7 @@ from scanning.core.errors import (
 )
 from scanning.core.types import BucketConfig, KeyPair
 from tests.canned_http import Answer, CannedServer, Reset, Stall, error, never_listening
-from tests.listing_bodies import Row, rgw
+from tests.listing_bodies import Row, aws, plain, rgw
 
 PAIR = KeyPair("AKIDPUBLIC", "very-secret")
 CONF = ScanningConf.model_validate(
@@ -35,7 +35,7 @@ CONF = ScanningConf.model_validate(
 )
 BODY = rgw([Row("a"), Row("b")])
 THREE = rgw([Row("a"), Row("b"), Row("c")])
-NEST = b"<a>" * 500_000 + b"</a>" * 500_000
+NEST = b"<a>" * 60_000 + b"</a>" * 60_000
 FORGED = "\x1b[2J\x9b31m\u202e"
 
 
@@ -136,8 +136,8 @@ ANSWERS = {
         Throttled,
         "(SlowDown, HTTP 500)",
     ),
-    "an error code of 20 MB": (
-        error("A" * 7_000_000, status=403),
+    "an error code of 1 MB": (
+        error("A" * 1_000_000, status=403),
         AccessDenied,
         "or use another one (HTTP 403)",
     ),
@@ -157,17 +157,17 @@ ANSWERS = {
         AccessDenied,
         "(HTTP 403)",
     ),
-    "an error nested 500,000 deep": (
+    "an error nested 60,000 deep": (
         Answer(403, b"<Error>" + NEST + b"</Error>"),
         AccessDenied,
         "(HTTP 403)",
     ),
-    "a listing nested 500,000 deep": (
+    "a listing nested 60,000 deep": (
         Answer(200, BODY.replace(b"<Name>", b"<!-- -->" + NEST + b"<Name>")),
         StorageUnavailable,
         "it holds more elements than S3 sends",
     ),
-    "an entry nested 500,000 deep": (
+    "an entry nested 60,000 deep": (
         Answer(200, BODY.replace(b"<Size>3</Size>", NEST + b"<Size>x</Size>")),
         StorageUnavailable,
         "it holds more elements than S3 sends",
@@ -187,6 +187,45 @@ ANSWERS = {
         StorageUnavailable,
         "it holds a document type, which is not what S3 sends",
     ),
+    **{
+        f"a key of 1,025 bytes{where}": (
+            Answer(200, rgw([Row(key) for key in keys])),
+            StorageUnavailable,
+            "a key is longer than 1024 bytes, as none of S3 is",
+        )
+        for where, keys in {
+            "": ["a" * 1025, "b"],
+            " at the end": ["a", "b" * 1025],
+            " and fewer characters": ["a" * 900, "é" * 512 + "a", "ü"],
+        }.items()
+    },
+    "a key of 1,025 bytes, read by botocore": (
+        Answer(200, rgw([Row("a" * 1025)]).replace(b"<Name>", b"<!-- --><Name>")),
+        StorageUnavailable,
+        "a key is longer than 1024 bytes, as none of S3 is",
+    ),
+    "an ETag of 300 characters": (
+        Answer(200, rgw([Row("a", etag="e" * 300), Row("b")])),
+        StorageUnavailable,
+        "an ETag is longer than those that S3 sends",
+    ),
+    **{
+        f"more rows than asked for{said}": (
+            Answer(200, body),
+            StorageUnavailable,
+            "it has more keys than the 1000 that were asked for",
+        )
+        for said, body in {
+            "": rgw(Row(f"{n:05}") for n in range(1001)),
+            " and not counted": plain(Row(f"{n:05}") for n in range(1001)),
+            " and counted wrongly": rgw(Row(f"{n:05}") for n in range(4000)).replace(
+                b"<KeyCount>4000", b"<KeyCount>1000"
+            ),
+            " and read by botocore": aws(Row(f"{n:05}") for n in range(1001)).replace(
+                b"<Name>", b"<!-- --><Name>"
+            ),
+        }.items()
+    },
     "entries without children": (
         Answer(200, BODY.replace(b"<Contents>", b"<Contents/><Contents>", 1)),
         StorageUnavailable,

@@ -127,6 +127,12 @@ def test_a_page_size_that_servers_answer_oddly_is_never_sent(cache, max_keys):
         storage(cache, "http://127.0.0.1:1").page("", max_keys)
 
 
+@pytest.mark.parametrize("key", ["k" * 1024, "é" * 512, "😀" * 256], ids=["ASCII", "é", "😀"])
+def test_the_longest_keys_are_listed(cache, key):
+    with CannedServer(Answer(200, rgw([Row(key), Row("\U0010ffff")]))) as server:
+        assert listed(storage(cache, server.url)).keys == [key, "\U0010ffff"]
+
+
 def test_the_first_request_asks_in_version_2_with_url_encoding(cache):
     with CannedServer(Answer(200, rgw([Row("z")]))) as server:
         storage(cache, server.url).page("k/\x01 %", 7)

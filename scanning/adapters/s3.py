@@ -144,7 +144,7 @@ class S3Storage:
 
         def ask() -> ListedPage:
             answer = client.list_objects_v2(Bucket=self._bucket.name, **asked)
-            return read_page(answer, _shape(client))
+            return read_page(answer, _shape(client), asked=asked["MaxKeys"])
 
         return self._patiently(ask, lists=True)
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 LEAST_IDLE: Final = 10
 # A page of a thousand of the longest keys is a few megabytes; what is longer is cut off.
-MOST_BYTES: Final = 32 * 1024 * 1024
+MOST_BYTES: Final = 8 * 1024 * 1024
 # An answer that is still coming so long after the read time-out may do so for ever, byte by byte.
 LONGEST_ANSWER_S: Final = 120.0
 

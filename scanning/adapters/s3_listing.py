@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from operator import lt
 from typing import TYPE_CHECKING, Any, Final
 
 import botocore.handlers
@@ -22,6 +21,7 @@ from scanning.core.listing import (
     Columns,
     ListingBody,
     UnreadableListing,
+    check_columns,
     check_elements,
     check_for_parser,
     next_token,
@@ -110,7 +110,8 @@ class ListingParser:
         if columns is None:
             self._count()
             columns = _rows_by_botocore(entries, shape, url_encoded=True)
-        return in_order(columns)
+        check_columns(columns)
+        return columns
 
     def _count(self) -> None:
         with self._lock:
@@ -130,13 +131,15 @@ class ListedPage:
     next_token: str
 
 
-def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
-    """What one call of ``list_objects_v2`` answered. Raises UnreadableListing.
+def read_page(answer: Mapping[str, Any], shape: Shape, *, asked: int) -> ListedPage:
+    """What one call of ``list_objects_v2`` for ``asked`` keys answered. Raises UnreadableListing.
 
     Entries that are not URL-encoded, and rows that only botocore could read, are written anew as
     URL-encoded entries: the stream of a listing holds one kind of bytes.
     """
     body: ListingBody | None = answer.get(BODY)
+    if body.has_more_than(asked) if body else len(answer.get("Contents", [])) > asked:
+        raise UnreadableListing(f"it has more keys than the {asked} that were asked for")
     if body is not None and body.url_encoded:
         return ListedPage(body.entries, body.last_key, body.is_truncated, body.next_token)
     if body is not None:
@@ -150,7 +153,7 @@ def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
             raise UnreadableListing("it does not say whether more follows")
     else:
         raise UnreadableListing("it is not a listing")
-    in_order(columns)
+    check_columns(columns)
     last_key = columns.keys[-1] if columns.keys else ""
     return ListedPage(render_entries(columns), last_key, truncated, token)
 
@@ -187,14 +190,3 @@ def columns_of(contents: Sequence[Mapping[str, Any]], *, url_encoded: bool) -> C
         )
     except (KeyError, TypeError) as exc:
         raise UnreadableListing("an entry has no key, time or size") from exc
-
-
-def in_order(columns: Columns) -> Columns:
-    """The same columns if their keys increase strictly.
-
-    Python compares strings by code point, which is the order of their UTF-8 bytes.
-    """
-    keys = columns.keys
-    if not all(map(lt, keys, keys[1:])):
-        raise UnreadableListing("its keys are not in order")
-    return columns

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import lt
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 from xml.sax.saxutils import escape
@@ -38,10 +39,17 @@ _ROOT = re.compile(PROLOG + rb"<ListBucketResult(?:\s[^>]*)?>")
 _PREFIXED_ROOT = re.compile(PROLOG + rb"<(?:[\w.-]+:)?ListBucketResult[\s/>]")
 _PREFIXED_END = re.compile(rb"</(?:[\w.-]+:)?ListBucketResult\s*>\s*\Z")
 _COMMON_PREFIXES = re.compile(rb"<(?:[\w.-]+:)?CommonPrefixes")
+MOST_KEY_BYTES: Final = 1024  # S3's own limit
+_MOST_UTF8: Final = 4  # bytes for a character
+# Those of S3 have 38 characters, those of some servers twice as many.
+MOST_ETAG: Final = 256
+# A page of so many bytes for each of the rows that were asked for has no more than these, or is of
+# a server that lies about KeyCount, and counting takes longer than finding where entries stand.
+_USUAL_ROW: Final = 512
 # Elements and end tags: a thousand entries as S3 writes them have half as many.
 _MOST_TAGS: Final = 100_000
 _IS_TRUNCATED = re.compile(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
-_KEY_COUNT = re.compile(rb"<KeyCount>\s*(\d+)\s*</KeyCount>")
+_KEY_COUNT = re.compile(rb"<KeyCount>\s*(\d{1,9})\s*</KeyCount>")
 _NEXT_TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _URL_ENCODED: Final = b"<EncodingType>url</EncodingType>"
 # Where any of these stands outside the entries, the entries are not all there is.
@@ -93,7 +101,7 @@ class Columns:
 class ListingBody:
     """The digest level of one answer.
 
-    ``last_key`` is the key of the last entry ("" without any).
+    ``last_key`` is the key of the last entry ("" without any), ``key_count`` what the server says.
     ``next_token`` continues the listing; it matters only where there is no last key to go on from.
     """
 
@@ -105,6 +113,7 @@ class ListingBody:
     url_encoded: bool
     last_key: str
     next_token: str
+    key_count: int | None
 
     @property
     def rows(self) -> int:
@@ -117,6 +126,12 @@ class ListingBody:
         if self.gapless:
             return self.body[self.start : self.end]
         return b"".join(_ENTRY.findall(self.body, self.start, self.end))
+
+    def has_more_than(self, asked: int) -> bool:
+        """Whether these are more entries than were asked for."""
+        if self.key_count is not None and self.end - self.start <= asked * _USUAL_ROW:
+            return self.key_count > asked
+        return self.rows > asked
 
     def columns(self) -> Columns | None:
         """The rows; None if an entry is not of the usual shape.
@@ -155,7 +170,7 @@ def check_elements(xml: bytes) -> None:
 def read_listing(body: bytes) -> ListingBody | None:
     """Find the entries of an answer; None if the body is not of a known shape.
 
-    Raises UnreadableListing if the last key is not UTF-8.
+    Raises UnreadableListing if the last key is not UTF-8, or longer than any.
     """
     root = _ROOT.match(body)
     if root is None or not is_whole(body):
@@ -165,7 +180,8 @@ def read_listing(body: bytes) -> ListingBody | None:
     truncated = _IS_TRUNCATED.findall(envelope)
     if len(truncated) != 1 or _FOREIGN.search(envelope):
         return None
-    gapless = _touching(body, start, end, envelope)
+    said = _KEY_COUNT.search(envelope)
+    gapless = _touching(body, start, end, is_counted=said is not None)
     url_encoded = _URL_ENCODED in envelope
     last_key = _last_key(body, start, end, url_encoded=url_encoded) if start < end else ""
     if gapless is None or last_key is None:
@@ -179,6 +195,7 @@ def read_listing(body: bytes) -> ListingBody | None:
         url_encoded=url_encoded,
         last_key=last_key,
         next_token=next_token(envelope),
+        key_count=int(said[1]) if said else None,
     )
 
 
@@ -210,6 +227,29 @@ def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
         raise
     except ValueError:
         return None
+
+
+def check_columns(columns: Columns) -> None:
+    """Raise UnreadableListing for rows that S3 does not send, or in another order.
+
+    Python compares strings by code point, which is the order of their UTF-8 bytes.
+    """
+    keys = columns.keys
+    if not keys:
+        return
+    if not all(map(lt, keys, keys[1:])):
+        raise UnreadableListing("its keys are not in order")
+    if max(map(len, keys)) * _MOST_UTF8 > MOST_KEY_BYTES:
+        for key in keys:
+            check_key(key)
+    if max(map(len, columns.etags)) > MOST_ETAG:
+        raise UnreadableListing("an ETag is longer than those that S3 sends")
+
+
+def check_key(key: str) -> None:
+    """Raise UnreadableListing for a key that is longer than any."""
+    if len(key.encode()) > MOST_KEY_BYTES:
+        raise UnreadableListing(f"a key is longer than {MOST_KEY_BYTES} bytes, as none of S3 is")
 
 
 def render_entries(columns: Columns) -> bytes:
@@ -289,7 +329,7 @@ def _span(body: bytes, offset: int) -> tuple[int, int]:
     return (start, end + len(_CLOSE)) if 0 <= start < end else (offset, offset)
 
 
-def _touching(body: bytes, start: int, end: int, envelope: bytes) -> bool | None:
+def _touching(body: bytes, start: int, end: int, *, is_counted: bool) -> bool | None:
     """Whether there is nothing between the entries, not even white space; None for anything else.
 
     A server that says how many keys it sends sends nothing else, so its first two entries tell.
@@ -297,7 +337,7 @@ def _touching(body: bytes, start: int, end: int, envelope: bytes) -> bool | None
     if start == end:
         return True
     after = body.index(_CLOSE, start) + len(_CLOSE)
-    if _KEY_COUNT.search(envelope) and (after == end or body.startswith(_OPEN, after)):
+    if is_counted and (after == end or body.startswith(_OPEN, after)):
         return True
     position, gapless = start, True
     for entry in _ENTRY.finditer(body, start, end):
@@ -314,11 +354,13 @@ def _last_key(body: bytes, start: int, end: int, *, url_encoded: bool) -> str | 
     if found is None or body.index(_CLOSE, last) + len(_CLOSE) != end:
         return None
     try:
-        return decode_keys([found[1]], url_encoded=url_encoded)[0]
+        key = decode_keys([found[1]], url_encoded=url_encoded)[0]
     except UnreadableListing:
         raise
     except ValueError:
         return None
+    check_key(key)
+    return key
 
 
 def _text(column: Sequence[bytes]) -> list[str]:
