@@ -163,7 +163,6 @@ UNKNOWN = {
     "cut in the end tag": BODY[:-1],
     "something after the end": BODY + b"<more/>",
     "a prefixed namespace": BODY.replace(b"ListBucketResult", b"s3:ListBucketResult"),
-    "no IsTruncated": BODY.replace(b"<IsTruncated>false</IsTruncated>", b""),
     "IsTruncated twice": BODY.replace(
         b"<EncodingType>", b"<IsTruncated>true</IsTruncated><EncodingType>"
     ),

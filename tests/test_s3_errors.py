@@ -1,5 +1,6 @@
 """What an operator reads when a bucket cannot be listed: real HTTP, canned answers."""
 
+import gzip
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -277,9 +278,41 @@ ANSWERS = {
         "it was cut short, or is not a listing",
     ),
     "no IsTruncated": (
-        Answer(200, BODY.replace(b"<IsTruncated>false</IsTruncated>", b"")),
+        Answer(200, plain([Row("a")]).replace(b"<IsTruncated>false</IsTruncated>", b"")),
         StorageUnavailable,
-        "the listing cannot be used: it is not a listing",
+        "it has no IsTruncated, and neither KeyCount nor NextContinuationToken tells",
+    ),
+    "no IsTruncated, an empty token and fewer rows than are counted": (
+        Answer(
+            200,
+            rgw([Row("a"), Row("b")])
+            .replace(b"<IsTruncated>false</IsTruncated>", b"<NextContinuationToken/>")
+            .replace(b"<KeyCount>2", b"<KeyCount>3"),
+        ),
+        StorageUnavailable,
+        "it has no IsTruncated, and neither KeyCount nor NextContinuationToken tells",
+    ),
+    "an empty page with an empty token": (
+        Answer(
+            200, rgw([], is_truncated=True).replace(b"<Name>", b"<NextContinuationToken/><Name>")
+        ),
+        StorageUnavailable,
+        "an empty page says neither that it is the last nor, in NextContinuationToken, where",
+    ),
+    "a body that unpacks to more than any listing": (
+        Answer(200, gzip.compress(bytes(9 * 2**20)), {"Content-Encoding": "gzip"}),
+        StorageUnavailable,
+        "the listing cannot be used: unpacked, it is longer than any listing",
+    ),
+    "half a compressed body": (
+        Answer(200, gzip.compress(BODY)[:-30], {"Content-Encoding": "gzip"}),
+        StorageUnavailable,
+        "it was cut short, or is not a listing",
+    ),
+    "what is said to be compressed and is not": (
+        Answer(200, b"hello", {"Content-Encoding": "gzip"}),
+        StorageUnavailable,
+        "it was cut short, or is not a listing",
     ),
     "keys out of order": (
         Answer(200, rgw([Row("b"), Row("a")])),

@@ -1,5 +1,8 @@
 """`S3Storage` over real HTTP: moto where it does what servers do, canned answers elsewhere."""
 
+import gzip
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -180,7 +183,7 @@ def test_as_many_empty_pages_are_followed_as_there_are_delete_markers_to_skip(ca
 def test_an_empty_page_without_a_token_is_an_error(cache):
     with (
         CannedServer(Answer(200, rgw([], is_truncated=True))) as server,
-        pytest.raises(StorageUnavailable, match="neither that it is the last nor where to go on"),
+        pytest.raises(StorageUnavailable, match="neither that it is the last nor, in NextCont"),
     ):
         listed(storage(cache, server.url))
 
@@ -233,6 +236,43 @@ def test_a_body_of_another_shape_is_read_by_botocore_with_the_same_result(cache,
     assert (page.last_key, page.is_truncated) == ("c d", False)
     assert asking.rows(page.entries) == asking.rows(expected.entries)
     assert cache.parser.unrecognised == 1
+
+
+def without_is_truncated(body: bytes) -> bytes:
+    return re.sub(b"<IsTruncated>.*?</IsTruncated>", b"", body)
+
+
+def test_without_is_truncated_the_token_and_the_number_of_keys_tell(cache):
+    first = rgw([Row("a"), Row("b")], is_truncated=True, token="t")
+    last = rgw([Row("c"), Row("d")])
+    with CannedServer(
+        Answer(200, without_is_truncated(first)), Answer(200, without_is_truncated(last))
+    ) as server:
+        assert listed(storage(cache, server.url)).keys == ["a", "b", "c", "d"]
+
+
+def test_without_is_truncated_a_full_page_may_not_be_the_last(cache):
+    full = Answer(200, without_is_truncated(rgw([Row("a"), Row("b")])))
+    with (
+        CannedServer(full) as server,
+        pytest.raises(StorageUnavailable, match="no IsTruncated"),
+    ):
+        storage(cache, server.url).page("", 2)
+
+
+ZLIB = zlib.compress(rgw([Row("a"), Row("b")]))
+PACKED = {
+    "gzip": ("gzip", gzip.compress(rgw([Row("a"), Row("b")]))),
+    "x-gzip": ("X-GZip", gzip.compress(rgw([Row("a"), Row("b")]))),
+    "deflate": ("deflate", ZLIB),
+    "deflate without its header": ("deflate", ZLIB[2:-4]),
+}
+
+
+@pytest.mark.parametrize(("coding", "body"), PACKED.values(), ids=PACKED)
+def test_a_body_that_is_compressed_unasked_is_read(cache, coding, body):
+    with CannedServer(Answer(200, body, {"Content-Encoding": coding})) as server:
+        assert listed(storage(cache, server.url)).keys == ["a", "b"]
 
 
 @pytest.mark.parametrize("says", ["True", "1", "yes", ""])

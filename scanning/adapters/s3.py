@@ -100,7 +100,8 @@ class S3Storage:
             if not page.next_token:
                 raise unreadable(
                     self._bucket,
-                    "an empty page says neither that it is the last nor where to go on",
+                    "an empty page says neither that it is the last nor, in "
+                    "NextContinuationToken, where to go on",
                 )
             is_same = position.get("ContinuationToken") == page.next_token
             at_one_place = at_one_place + 1 if is_same else 0

@@ -22,6 +22,7 @@ import ssl
 import threading
 import time
 import weakref
+import zlib
 from collections import deque
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
@@ -41,6 +42,7 @@ from scanning.adapters.s3_errors import AnswerTooSlow
 from scanning.core.addresses import how_to_allow
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import AddressRefused
+from scanning.core.listing import UnreadableListing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 LEAST_IDLE: Final = 10
 # A page of a thousand of the longest keys is a few megabytes; what is longer is cut off.
 MOST_BYTES: Final = 8 * 1024 * 1024
+_COMPRESSED: Final = {"gzip", "x-gzip", "deflate"}
+_GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 # An answer that is still coming so long after the read time-out may do so for ever, byte by byte.
 LONGEST_ANSWER_S: Final = 120.0
 
@@ -266,6 +270,7 @@ def _exchange(connection: http.client.HTTPConnection, request: AWSPreparedReques
         response.close()
     if response.will_close or not is_whole:
         connection.close()
+    body = _unpacked(body, response.getheader("Content-Encoding", ""))
     headers: Any = {}
     for name, value in response.getheaders():
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
@@ -279,6 +284,23 @@ def _read(response: http.client.HTTPResponse) -> tuple[bytes, bool]:
     except http.client.IncompleteRead as exc:
         return exc.partial, False
     return body, len(body) < MOST_BYTES and not response.length
+
+
+def _unpacked(body: bytes, coding: str) -> bytes:
+    """Undo a compression that was not asked for; half a body gives half.
+
+    Raises UnreadableListing for a body that is longer than MOST_BYTES then.
+    """
+    if coding.strip().lower() not in _COMPRESSED:
+        return body
+    for wbits in (_GZIP_OR_ZLIB, -zlib.MAX_WBITS):  # "deflate" is often without zlib's header
+        unpacking = zlib.decompressobj(wbits)
+        with contextlib.suppress(zlib.error):
+            unpacked = unpacking.decompress(body, MOST_BYTES)
+            if unpacking.unconsumed_tail:
+                raise UnreadableListing("unpacked, it is longer than any listing")
+            return unpacked
+    return body
 
 
 def _written(request: AWSPreparedRequest) -> bytes:

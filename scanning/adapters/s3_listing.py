@@ -141,10 +141,10 @@ def read_page(answer: Mapping[str, Any], shape: Shape, *, asked: int) -> ListedP
     if body.has_more_than(asked) if body else len(answer.get("Contents", [])) > asked:
         raise UnreadableListing(f"it has more keys than the {asked} that were asked for")
     if body is not None and body.url_encoded:
-        return ListedPage(body.entries, body.last_key, body.is_truncated, body.next_token)
+        return ListedPage(body.entries, body.last_key, body.goes_on(asked), body.next_token)
     if body is not None:
         columns = body.columns() or _rows_by_botocore(body.entries, shape, url_encoded=False)
-        truncated, token = body.is_truncated, body.next_token
+        truncated, token = body.goes_on(asked), body.next_token
     elif "IsTruncated" in answer:
         # botocore has undone the URL encoding already
         columns = columns_of(answer.get("Contents", []), url_encoded=False)
@@ -152,7 +152,7 @@ def read_page(answer: Mapping[str, Any], shape: Shape, *, asked: int) -> ListedP
         if not truncated and not answer.get(LAST):
             raise UnreadableListing("it does not say whether more follows")
     else:
-        raise UnreadableListing("it is not a listing")
+        raise UnreadableListing("it has no IsTruncated")
     check_columns(columns)
     last_key = columns.keys[-1] if columns.keys else ""
     return ListedPage(render_entries(columns), last_key, truncated, token)

@@ -102,14 +102,15 @@ class ListingBody:
     """The digest level of one answer.
 
     ``last_key`` is the key of the last entry ("" without any), ``key_count`` what the server says.
-    ``next_token`` continues the listing; it matters only where there is no last key to go on from.
+    ``is_truncated`` is None if the server does not say. ``next_token`` continues the listing; it
+    matters only where there is no last key to go on from.
     """
 
     body: bytes
     start: int
     end: int
     gapless: bool
-    is_truncated: bool
+    is_truncated: bool | None
     url_encoded: bool
     last_key: str
     next_token: str
@@ -132,6 +133,22 @@ class ListingBody:
         if self.key_count is not None and self.end - self.start <= asked * _USUAL_ROW:
             return self.key_count > asked
         return self.rows > asked
+
+    def goes_on(self, asked: int) -> bool:
+        """Whether more follows these entries, of which ``asked`` were asked for.
+
+        Raises UnreadableListing if that cannot be told.
+        """
+        if self.is_truncated is not None:
+            return self.is_truncated
+        if self.next_token:
+            return True
+        if self.key_count == self.rows < asked:
+            return False
+        raise UnreadableListing(
+            "it has no IsTruncated, and neither KeyCount nor NextContinuationToken tells whether "
+            "more follows"
+        )
 
     def columns(self) -> Columns | None:
         """The rows; None if an entry is not of the usual shape.
@@ -178,7 +195,9 @@ def read_listing(body: bytes) -> ListingBody | None:
     start, end = _span(body, root.end())
     envelope = body[root.end() : start] + body[end:]
     truncated = _IS_TRUNCATED.findall(envelope)
-    if len(truncated) != 1 or _FOREIGN.search(envelope):
+    if len(truncated) > 1 or _FOREIGN.search(envelope):
+        return None
+    if not truncated and b"IsTruncated" in envelope:
         return None
     said = _KEY_COUNT.search(envelope)
     gapless = _touching(body, start, end, is_counted=said is not None)
@@ -191,7 +210,7 @@ def read_listing(body: bytes) -> ListingBody | None:
         start=start,
         end=end,
         gapless=gapless,
-        is_truncated=truncated[0] == b"true",
+        is_truncated=truncated[0] == b"true" if truncated else None,
         url_encoded=url_encoded,
         last_key=last_key,
         next_token=next_token(envelope),
