@@ -319,10 +319,10 @@ ANSWERS = {
         StorageUnavailable,
         "the listing cannot be used: its keys are not in order",
     ),
-    "a key twice": (
-        Answer(200, rgw([Row("a"), Row("a")])),
+    "a key twice with different rows": (
+        Answer(200, rgw([Row("a"), Row("a", size=4)])),
         StorageUnavailable,
-        "its keys are not in order",
+        "it has two different rows of the key a",
     ),
     "a key that is not UTF-8": (
         Answer(200, BODY.replace(b"<Key>a<", b"<Key>%FF<")),

@@ -15,7 +15,7 @@ from scanning.core.listing import Columns
 from scanning.core.matching import digest, end_of_rows
 from scanning.core.types import BucketConfig, KeyPair, ObjectMetadata
 from tests.canned_http import Answer, CannedServer
-from tests.listing_bodies import FLAVOURS, Row, minio, rgw
+from tests.listing_bodies import FLAVOURS, Row, minio, plain, rgw
 from tests.servers import LOCAL
 
 PAIR = KeyPair("AKID", "secret")
@@ -193,6 +193,32 @@ def test_a_server_that_repeats_a_page_is_an_error_not_a_loop(cache):
         with pytest.raises(StorageUnavailable, match="does not go on after the key"):
             listed(storage(cache, server.url))
         assert len(server.asked) == 2
+
+
+def test_a_row_that_the_next_page_repeats_is_one(cache):
+    """To some servers "after" a key means "from" it."""
+    pages = [["a", "b%"], ["b%", "c"], ["c"]]
+    answers = [Answer(200, rgw(map(Row, keys), is_truncated=keys != ["c"])) for keys in pages]
+    with CannedServer(*answers) as server:
+        assert listed(storage(cache, server.url)).keys == ["a", "b%", "c"]
+
+
+def test_a_page_with_nothing_but_the_row_before_it_is_gone_on_from_by_its_token(cache):
+    answers = [
+        rgw([Row("a")], is_truncated=True, token="t"),
+        rgw([Row("a")], is_truncated=True, token="u"),
+        rgw([Row("b")]),
+    ]
+    with CannedServer(*(Answer(200, body) for body in answers)) as server:
+        assert listed(storage(cache, server.url), page_size=1).keys == ["a", "b"]
+        assert [asked.get("continuation-token") for asked in server.asked] == [None, None, "u"]
+
+
+@pytest.mark.parametrize("flavour", [rgw, plain], ids=["encoded", "raw"])
+def test_a_row_that_comes_twice_is_one(cache, flavour):
+    rows = [Row(key) for key in ("a", "b", "b", "c")]
+    with CannedServer(Answer(200, flavour(rows))) as server:
+        assert listed(storage(cache, server.url)).keys == ["a", "b", "c"]
 
 
 def test_the_digest_level_tells_all_without_parsing_a_row(cache):

@@ -93,6 +93,8 @@ class S3Storage:
         at_one_place = 0
         for _ in range(MOST_EMPTY_PAGES):
             page = self._ask(MaxKeys=max_keys, **position)
+            if start_after:
+                page = page.after(start_after)
             if page.entries and page.last_key <= start_after:
                 raise unreadable(self._bucket, "it does not go on after the key that was asked for")
             if page.entries or not page.is_truncated:

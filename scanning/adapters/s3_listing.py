@@ -8,7 +8,7 @@ envelope to parse. A body that we do not recognise is left to botocore, with the
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,7 @@ from scanning.core.listing import (
     render_entries,
     says_last,
     without_echoes,
+    without_first,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class ListingParser:
         response_dict["body"] = without_echoes(body)
 
     def rows(self, entries: bytes, shape: Shape) -> Columns:
-        """The rows in some URL-encoded entries, in order. Raises UnreadableListing.
+        """The rows in some URL-encoded entries, in order and each once. Raises UnreadableListing.
 
         ``shape`` is what botocore knows of a listing: it reads entries that we cannot.
         """
@@ -110,8 +111,7 @@ class ListingParser:
         if columns is None:
             self._count()
             columns = _rows_by_botocore(entries, shape, url_encoded=True)
-        check_columns(columns)
-        return columns
+        return check_columns(columns)
 
     def _count(self) -> None:
         with self._lock:
@@ -129,6 +129,13 @@ class ListedPage:
     last_key: str
     is_truncated: bool
     next_token: str
+
+    def after(self, key: str) -> ListedPage:
+        """The page without this key's row: to some servers "after" a key means "from" it."""
+        entries = without_first(self.entries, key)
+        if entries is self.entries:
+            return self
+        return replace(self, entries=entries, last_key=self.last_key if entries else "")
 
 
 def read_page(answer: Mapping[str, Any], shape: Shape, *, asked: int) -> ListedPage:
@@ -153,7 +160,7 @@ def read_page(answer: Mapping[str, Any], shape: Shape, *, asked: int) -> ListedP
             raise UnreadableListing("it does not say whether more follows")
     else:
         raise UnreadableListing("it has no IsTruncated")
-    check_columns(columns)
+    columns = check_columns(columns)
     last_key = columns.keys[-1] if columns.keys else ""
     return ListedPage(render_entries(columns), last_key, truncated, token)
 

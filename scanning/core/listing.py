@@ -18,15 +18,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from operator import lt
+from itertools import pairwise
+from operator import le, lt
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 from xml.sax.saxutils import escape
 
 from scanning.core.shapes import rows_like
+from scanning.core.texts import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _OPEN: Final = b"<Contents>"
 _CLOSE: Final = b"</Contents>"
@@ -248,21 +250,56 @@ def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
         return None
 
 
-def check_columns(columns: Columns) -> None:
-    """Raise UnreadableListing for rows that S3 does not send, or in another order.
+def distinct(columns: Columns) -> Columns:
+    """Drop the repeats of rows that come twice, one after the other.
+
+    Raises UnreadableListing if the rows of a key differ.
+    """
+    keys, rows = columns.keys, list(_rows_of(columns))
+    twice = {n for n in range(1, len(keys)) if keys[n] == keys[n - 1]}
+    for n in twice:
+        if rows[n] != rows[n - 1]:
+            raise UnreadableListing(f"it has two different rows of the key {clean(keys[n])}")
+    kept = [row for n, row in enumerate(rows) if n not in twice]
+    return Columns(*map(list, zip(*kept, strict=True)))
+
+
+def _rows_of(columns: Columns) -> Iterator[tuple[str, str, int, int]]:
+    return zip(columns.keys, columns.etags, columns.last_modified, columns.sizes, strict=True)
+
+
+def without_repeats(entries: bytes) -> bytes:
+    """Drop each entry that has the bytes of the one before it."""
+    rows = _ENTRY.findall(entries)
+    return b"".join(row for before, row in pairwise([b"", *rows]) if row != before)
+
+
+def without_first(entries: bytes, key: str) -> bytes:
+    """Drop the first of some URL-encoded entries if it is this key's."""
+    found = _FIRST_KEY.match(entries)
+    if found is None or decode_keys([found[1]], url_encoded=True) != [key]:
+        return entries
+    return entries[entries.index(_CLOSE) + len(_CLOSE) :]
+
+
+def check_columns(columns: Columns) -> Columns:
+    """The rows, each once. Raises UnreadableListing for what S3 does not send, or in another order.
 
     Python compares strings by code point, which is the order of their UTF-8 bytes.
     """
     keys = columns.keys
     if not keys:
-        return
+        return columns
     if not all(map(lt, keys, keys[1:])):
-        raise UnreadableListing("its keys are not in order")
+        if not all(map(le, keys, keys[1:])):
+            raise UnreadableListing("its keys are not in order")
+        columns = distinct(columns)
     if max(map(len, keys)) * _MOST_UTF8 > MOST_KEY_BYTES:
         for key in keys:
             check_key(key)
     if max(map(len, columns.etags)) > MOST_ETAG:
         raise UnreadableListing("an ETag is longer than those that S3 sends")
+    return columns
 
 
 def check_key(key: str) -> None:
