@@ -18,6 +18,7 @@ from bench.measuring import FULL, GROUPS, QUICK, Bench, Sizes
 from bench.product import Product, configure, redis_server
 from bench.server import BenchServer
 from bench.targets import TARGETS, line
+from bucketwatch.demo.servers import other_redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -33,6 +34,8 @@ def main() -> int:
         return 2
     print(f"# {os.cpu_count()} cores, Python {platform.python_version()}", end="")
     print(", QUICK: figures are only for trying" if quick else "", flush=True)
+    if other := other_redis_server():
+        print(f"# {other}", flush=True)
     targets = {} if quick else TARGETS  # they are for what few objects do not show
     missed = []
     for name, value in measure(only, quick=quick):

@@ -6,8 +6,8 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from scanning import wiring
+from scanning.core.texts import printable
 from scanning.core.types import EventType
-from scanning.management.printing import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

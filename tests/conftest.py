@@ -16,6 +16,7 @@ from django.test import Client
 from pydantic import SecretStr
 from pytest_django import Settings
 
+from bucketwatch.demo.servers import other_redis_server
 from scanning import conf, wiring
 from scanning.adapters.redis_connection import RedisConnection
 from tests import notifications
@@ -34,6 +35,10 @@ hypothesis.settings.load_profile("bucketwatch")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let long tests begin first: one process runs them, the others share the rest."""
     items.sort(key=lambda item: item.get_closest_marker("starts_early") is None)
+
+
+def pytest_report_header() -> str:
+    return other_redis_server()
 
 
 @pytest.fixture(scope="session")

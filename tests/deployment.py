@@ -157,8 +157,11 @@ class Stack:
         """The programs that are in the image, by their names there."""
         programs = self.directory / "bin"
         programs.mkdir()
-        for name in ("valkey-server", "valkey-sentinel"):
-            (programs / name).symlink_to(redis_server_binary())
+        # Not links: a server of another name does not know a link's as a sentinel's.
+        for name, mode in {"valkey-server": "", "valkey-sentinel": " --sentinel"}.items():
+            program = programs / name
+            program.write_text(f'#!/bin/sh\nexec {redis_server_binary()} "$@"{mode}\n')
+            program.chmod(0o755)
 
     def _translated(self, text: str, service: str) -> str:
         """``text`` of a file or setting of a service, as it is right on this machine."""

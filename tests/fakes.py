@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from scanning.core.errors import CommitOutOfStep, StateDamaged, TransientError
-from scanning.core.listing import Columns, read_rows, render_entries
+from scanning.core.listing import Columns, check_columns, read_rows, render_entries
 from scanning.core.segments import Entry
 from scanning.core.types import (
     BucketConfig,
@@ -67,7 +67,7 @@ class FakeStorage:
         self.parsed += bool(entries)
         columns = read_rows(entries, url_encoded=True)
         assert columns is not None
-        return columns
+        return check_columns(columns)
 
     def head(self, key: str) -> ObjectMetadata | None:
         self.asked.append(key)

@@ -114,3 +114,49 @@ FLAVOURS: dict[str, Callable[..., bytes]] = {
 
 def _bool(value: object) -> str:
     return str(bool(value)).lower()
+
+
+# What a server can send as often as it likes; each means something to one pattern or another.
+REPEATED = [
+    *(b" ", b"\n", b"<", b">", b"</", b"&", b"&#", b"&#x1", b"&amp;", b"%", b"%2F", b"a", b"1"),
+    *(b"<?xml ", b"<?xml?>", b"?>", b"<!--", b"<!", b"<ListBucketResult "),
+    *(b"<IsTruncated>", b"<IsTruncated> ", b"<IsTruncated>true", b">false", b"</IsTruncated>"),
+    *(b"<KeyCount>", b"<KeyCount>1", b"<NextContinuationToken>", b"<StartAfter>", b"<Prefix>"),
+    *(b"<Contents>", b"</Contents>", b"<Contents></Contents>", b"<Contents/>"),
+    *(b"<CommonPrefixes/>", b"<Contents><Key>", b"<Contents> <Key>a</Key>", b"<Key>a</Key>"),
+    *(b"<a:", b"<a", b"<a>", b"<LastModified>", b"<ETag>", b"<ETag>&quot;", b"<ETag ", b"<Size>"),
+    *(
+        b"<Size>1</Size>",
+        b"<Error>",
+        b"<Code>",
+        b"<Code>a",
+        b"<Region>&",
+        b"<Endpoint>a</Endpoint>",
+    ),
+]
+_ROOT = b"<ListBucketResult>"
+_HALF_A_ROW = (
+    b"<Contents><Key>a</Key><LastModified>2024-05-01T12:34:56.789Z</LastModified><ETag>e</ETag>"
+)
+
+
+def adversarial(unit: bytes, times: int) -> list[bytes]:
+    """Bodies in which ``unit`` comes so often, at each place where a parser may look at it."""
+    repeated = unit * times
+    whole = rgw([Row("a"), Row("b")])
+    key = whole.index(b"b</Key>")
+    return [
+        repeated,
+        b'<?xml version="1.0"?>' + repeated,
+        b"<Error>" + repeated,
+        b"<ListBucketResult " + repeated,
+        _ROOT + repeated + b"</ListBucketResult>",
+        _ROOT + b"<IsTruncated>" + repeated + b"</ListBucketResult>",
+        _ROOT + b"<KeyCount>1" + repeated + b"</ListBucketResult>",
+        _ROOT + b"<IsTruncated>true</IsTruncated>" + _HALF_A_ROW + repeated + b"</Contents>"
+        b"</ListBucketResult>",
+        whole.replace(b"<Name>", repeated + b"<Name>"),
+        whole.replace(b"<Owner>", repeated + b"<Owner>"),
+        whole[:key] + repeated + whole[key:],
+        whole.replace(b"</ListBucketResult>", repeated + b"</ListBucketResult>"),
+    ]

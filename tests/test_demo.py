@@ -264,3 +264,10 @@ def test_a_damaged_file_says_how_to_start_over(tmp_path):
     home = Home(tmp_path / "var")
     (home.directory / "secrets.json").write_text("")  # a machine that lost power
     assert "is damaged; rm -r var/demo* starts over" in refusal(tmp_path, "8080")
+
+
+def test_files_that_redis_does_not_take_say_how_to_start_over(tmp_path):
+    files = Home(tmp_path / "var").redis_directory / "appendonlydir"
+    files.mkdir(parents=True)
+    (files / "appendonly.aof.manifest").write_text("written by another server\n")
+    assert "rm -r var/demo* starts over" in refusal(tmp_path, "8080")

@@ -5,6 +5,7 @@ import os
 import shlex
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,12 @@ from bucketwatch.demo.environment import without_product_variables
 from bucketwatch.demo.follow import KEEP_PRINTED, TRIM_ABOVE, Follower, line
 from bucketwatch.demo.home import Home, write_private
 from bucketwatch.demo.s3_memory import Memory
-from bucketwatch.demo.servers import redis_server_binary
+from bucketwatch.demo.servers import (
+    RedisServer,
+    ServerError,
+    other_redis_server,
+    redis_server_binary,
+)
 from bucketwatch.demo.world import BUCKETS, DAY_S, seed
 
 QUEUE = "queue"
@@ -189,21 +195,33 @@ def test_the_callers_redis_and_database_are_left_alone():
     assert without_product_variables({**environ, "PATH": os.defpath}) == {"PATH": os.defpath}
 
 
-@pytest.mark.parametrize(
-    ("says", "is_taken"),
-    [
-        ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=1", True),
-        ("Valkey server v=8.1.3 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=1", True),
-        ("Redis server v=6.0.16 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64 build=1", False),
-        ("no command 'redis-server' found, but there are 16 similar ones", False),
-    ],
-    ids=["redis 7", "valkey 8", "redis 6", "something else"],
-)
-def test_a_redis_server_of_the_machine_is_used_if_it_is_recent_enough(
-    tmp_path, monkeypatch, says, is_taken
-):
-    program = tmp_path / "redis-server"
-    program.write_text(f"#!/bin/sh\necho {shlex.quote(says)}\n")
-    program.chmod(0o755)
+@pytest.mark.parametrize("name", ["redis-server", "valkey-server"])
+def test_a_redis_server_of_the_machine_changes_nothing(tmp_path, monkeypatch, name):
+    bundled = redis_server_binary()
+    program_saying(tmp_path / name, "Redis server v=7.0.15 sha=00000000:0 bits=64 build=1")
     monkeypatch.setenv("PATH", f"{tmp_path}")
-    assert (redis_server_binary() == program) is is_taken
+    assert redis_server_binary() == bundled
+    assert other_redis_server() == ""
+
+
+@pytest.mark.parametrize("named", ["redis-server", "{}/redis-server"], ids=["name", "path"])
+def test_another_redis_server_is_used_when_asked_for_and_that_is_said(tmp_path, monkeypatch, named):
+    program = program_saying(tmp_path / "redis-server", "I am no server")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
+    monkeypatch.setenv("REDIS_SERVER_PROGRAM", named.format(tmp_path))
+    assert redis_server_binary() == program
+    assert other_redis_server().startswith(f"Redis server: {named.format(tmp_path)}, as REDIS_")
+    with pytest.raises(ServerError, match="I am no server"):
+        RedisServer(tmp_path / "data").start()
+
+
+def test_a_redis_server_that_is_asked_for_and_not_there_is_named(monkeypatch):
+    monkeypatch.setenv("REDIS_SERVER_PROGRAM", "no-such-server")
+    with pytest.raises(ServerError, match="REDIS_SERVER_PROGRAM names no-such-server, which is no"):
+        redis_server_binary()
+
+
+def program_saying(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\necho {shlex.quote(text)}\n")
+    path.chmod(0o755)
+    return path

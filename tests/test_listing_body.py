@@ -1,5 +1,7 @@
 """`scanning/core/listing.py`: the bodies of listings, against botocore's own parser."""
 
+import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import botocore.loaders
@@ -10,18 +12,22 @@ from botocore.model import ServiceModel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scanning.core.error_bodies import read_error
 from scanning.core.listing import (
     Columns,
     UnreadableListing,
+    check_for_parser,
     is_whole,
     milliseconds,
+    next_token,
     read_listing,
     read_rows,
     render_entries,
+    says_last,
     without_echoes,
 )
 from scanning.core.matching import digest, end_of_rows
-from tests.listing_bodies import FLAVOURS, Row, aws, minio, pretty, rgw
+from tests.listing_bodies import FLAVOURS, REPEATED, Row, adversarial, aws, minio, pretty, rgw
 
 ROWS = [
     Row("a b"),
@@ -157,7 +163,6 @@ UNKNOWN = {
     "cut in the end tag": BODY[:-1],
     "something after the end": BODY + b"<more/>",
     "a prefixed namespace": BODY.replace(b"ListBucketResult", b"s3:ListBucketResult"),
-    "no IsTruncated": BODY.replace(b"<IsTruncated>false</IsTruncated>", b""),
     "IsTruncated twice": BODY.replace(
         b"<EncodingType>", b"<IsTruncated>true</IsTruncated><EncodingType>"
     ),
@@ -248,3 +253,30 @@ def test_timestamps_become_milliseconds(stamp, expected):
 def test_no_beginning_of_a_body_passes_for_a_listing(listed, data):
     body = rgw(listed)
     assert not is_whole(body[: data.draw(st.integers(0, len(body) - 1))])
+
+
+def read_encoded_rows(entries: bytes) -> None:
+    read_rows(entries, url_encoded=True)
+
+
+READERS = (
+    *(is_whole, read_listing, says_last, next_token, without_echoes, read_encoded_rows),
+    *(check_for_parser, read_error),
+)
+
+
+def seconds(body: bytes) -> float:
+    """How long this thread reads one body, in every way that there is."""
+    began = time.thread_time()
+    for read in READERS:
+        with suppress(UnreadableListing):
+            read(body)
+    return time.thread_time() - began
+
+
+@pytest.mark.parametrize("unit", REPEATED, ids=repr)
+def test_reading_takes_time_in_proportion_to_the_bytes_whatever_they_are(unit):
+    times = 8_000 // len(unit)
+    for body, longer in zip(adversarial(unit, times), adversarial(unit, 4 * times), strict=True):
+        took = min(seconds(longer) for _ in range(2))
+        assert took < 0.1 or took < 10 * seconds(body), body[:80]

@@ -3,7 +3,7 @@
 The segments of `BUCKET` are a-d, e-h, i-l: four rows each, as many as a segment may have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from urllib.parse import quote
@@ -37,9 +37,15 @@ class Known:
     unchanged: int = 0
 
     def compare(
-        self, listed: Bucket, *, page_size: int = MOST, most: int = MOST, short: Sequence[int] = ()
+        self,
+        listed: Bucket,
+        *,
+        page_size: int = MOST,
+        most: int = MOST,
+        short: Sequence[int] = (),
+        render: Callable[[Columns], bytes] = render_entries,
     ) -> list[Rewriting]:
-        storage = FakeStorage(listed, short)
+        storage = FakeStorage(listed, short, render=render)
         lane = Comparison(
             Lane("", None),
             self.entries,
@@ -295,18 +301,52 @@ def test_a_last_key_that_the_server_writes_otherwise_is_found_and_decoded(writte
 
 def test_keys_that_go_back_are_an_error_wherever_they_do():
     entries = [Entry("0", "d", 4), Entry("1", "h", 4)]
-    for keys in (["b", "a"], ["a", "a"], ["e", "d"]):
-        matcher = Matcher(entries, _rows_in_any_order, most=4, tail=True, after="")
+    for keys in (["b", "a"], ["e", "d"]):
+        matcher = Matcher(entries, FakeStorage({}).rows, most=4, tail=True, after="")
         raw = b"".join(render_entries(columns_of({key: STATE})) for key in keys)
         with pytest.raises(UnreadableListing, match="not in order"):
             list(matcher.feed(FakePage(raw, keys[-1], is_truncated=False)))
 
 
-def _rows_in_any_order(entries: bytes) -> Columns:
-    columns = FakeStorage({}).rows(entries)
-    if columns.keys != sorted(set(columns.keys)):
-        raise UnreadableListing("its keys are not in order")
-    return columns
+@given(
+    st.sets(st.sampled_from("abcdefghijklmnopq")),
+    st.lists(st.integers(1, 3), min_size=17, max_size=17),
+    st.integers(1, 9),
+)
+def test_rows_that_come_twice_are_one_wherever_pages_and_segments_end(keys, times, page_size):
+    def repeating(columns: Columns) -> bytes:
+        return b"".join(
+            render_entries(columns_of({key: STATE})) * times[ord(key) - ord("a")]
+            for key in columns.keys
+        )
+
+    known = Known([], {}, count())
+    known.compare(BUCKET)
+    known.compare(dict.fromkeys(keys, STATE), page_size=page_size, render=repeating)
+    rows = {
+        key: row in entry.missing
+        for entry in known.entries
+        for row, key in enumerate(known.segments[entry.id].keys)
+    }
+    assert {key for key, is_missing in rows.items() if not is_missing} == keys
+    assert {key for key, is_missing in rows.items() if is_missing} == BUCKET.keys() - keys
+    again = known.compare(dict.fromkeys(keys, STATE), page_size=page_size, render=repeating)
+    assert not appeared(again)
+
+
+def test_two_different_rows_of_a_key_are_an_error_that_names_it():
+    raw = b"".join(render_entries(columns_of({"a\x1b": ("e", 0, size)})) for size in (1, 2))
+    matcher = Matcher([], FakeStorage({}).rows, most=4, tail=True, after="")
+    with pytest.raises(UnreadableListing, match=r"two different rows of the key a\\x1b"):
+        list(matcher.feed(FakePage(raw, "a", is_truncated=False)))
+
+
+def test_a_row_that_comes_twice_in_other_words_is_an_error():
+    raw = render_entries(columns_of({"a": STATE}))
+    raw += raw.replace(b"<ETag>&quot;e&quot;</ETag>", b"<ETag>e</ETag>")
+    matcher = Matcher([], FakeStorage({}).rows, most=4, tail=True, after="")
+    with pytest.raises(UnreadableListing, match="repeats a row in other words"):
+        list(matcher.feed(FakePage(raw, "a", is_truncated=False)))
 
 
 def test_a_page_that_begins_before_what_was_asked_for_is_an_error():

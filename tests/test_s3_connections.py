@@ -9,17 +9,34 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import ClientError, ConnectionClosedError
 
 from scanning.adapters import s3_connections
-from scanning.adapters.s3 import S3ClientCache
+from scanning.adapters.s3 import S3ClientCache, S3Storage
 from scanning.adapters.s3_connections import _is_dropped, _written
+from scanning.adapters.s3_errors import AnswerTooSlow
+from scanning.core.errors import StorageUnavailable
+from scanning.core.listing import UnreadableListing
+from scanning.core.types import BucketConfig, KeyPair
+from scanning.gates import OpenGate
 from tests.canned_http import Answer, CannedServer
 from tests.listing_bodies import Row, rgw
 from tests.servers import LOCAL
 from tests.waiting import eventually
 
 BODY = rgw([Row("a")])
+
+
+class RecordingGate(OpenGate):
+    """Remembers what it was told of its endpoint."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def answered(self) -> None:
+        self.said.append("answered")
+
+    def unanswered(self, bucket: str, why: str, *, timed_out: bool) -> None:
+        self.said.append("timed out" if timed_out else "unanswered")
 
 
 @pytest.fixture
@@ -132,14 +149,30 @@ def test_an_answer_that_comes_byte_by_byte_is_not_waited_for_for_ever(cache, mon
         client = cache.get_client(url, "a", "s")
         asking = pool.submit(client.list_objects_v2, Bucket="photos")
         eventually(lambda: cache.end_overdue() or asking.done())
-        with pytest.raises((ClientError, ConnectionClosedError)):
+        with pytest.raises(AnswerTooSlow):
             asking.result()
+
+
+def test_an_answer_that_is_broken_off_for_its_slowness_is_silence(cache, monkeypatch):
+    """So that the endpoint's buckets are parked, and do not take its region's slots again."""
+    monkeypatch.setattr(s3_connections, "LONGEST_ANSWER_S", -LOCAL.storage.read_timeout)
+    cache.attempts = 1
+    gate = RecordingGate()
+    begin = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
+    with trickling_server(begin) as url, ThreadPoolExecutor() as pool:
+        bucket = BucketConfig("photos", url, "r", "C")
+        slow = S3Storage(cache, bucket, KeyPair("a", "s"), gate=gate)
+        asking = pool.submit(slow.page, "", 1)
+        eventually(lambda: cache.end_overdue() or asking.done())
+        with pytest.raises(StorageUnavailable, match="the answer came too slowly"):
+            asking.result()
+    assert gate.said == ["timed out"]
 
 
 def test_an_answer_that_is_larger_than_any_listing_is_cut_off(cache, monkeypatch):
     """An endpoint may be anything: a film, or a stream that never ends."""
     monkeypatch.setattr(s3_connections, "MOST_BYTES", len(BODY) - 1)
-    with CannedServer(Answer(200, BODY)) as server, pytest.raises(ClientError):
+    with CannedServer(Answer(200, BODY)) as server, pytest.raises(UnreadableListing):
         cache.get_client(server.url, "a", "s").list_objects_v2(Bucket="photos")
     [endpoint] = cache._connections._by_url.values()
     assert not endpoint._idle

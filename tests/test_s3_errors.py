@@ -1,5 +1,6 @@
 """What an operator reads when a bucket cannot be listed: real HTTP, canned answers."""
 
+import gzip
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,7 @@ from scanning.core.errors import (
 )
 from scanning.core.types import BucketConfig, KeyPair
 from tests.canned_http import Answer, CannedServer, Reset, Stall, error, never_listening
-from tests.listing_bodies import Row, rgw
+from tests.listing_bodies import Row, aws, plain, rgw
 
 PAIR = KeyPair("AKIDPUBLIC", "very-secret")
 CONF = ScanningConf.model_validate(
@@ -34,6 +35,9 @@ CONF = ScanningConf.model_validate(
     }
 )
 BODY = rgw([Row("a"), Row("b")])
+THREE = rgw([Row("a"), Row("b"), Row("c")])
+NEST = b"<a>" * 60_000 + b"</a>" * 60_000
+FORGED = "\x1b[2J\x9b31m\u202e"
 
 
 def storage(url: str, *, name: str = "photos", attempts: int = 1) -> S3Storage:
@@ -53,6 +57,8 @@ def complaint(kind: type[Exception], answering: S3Storage) -> str:
     assert type(caught.value) is kind
     message = str(caught.value)
     assert message.startswith("bucket photos at ")
+    assert message.isprintable()
+    assert len(message) < 700
     assert PAIR.secret_key not in message
     assert PAIR.access_key not in message
     return message
@@ -126,6 +132,121 @@ ANSWERS = {
         "the endpoint asks for fewer requests (SlowDown, HTTP 503)",
     ),
     "SlowDown under status 200": (error("SlowDown", status=200), Throttled, "(SlowDown, HTTP 500)"),
+    "SlowDown behind blanks under status 200": (
+        Answer(200, b" \n" * 400 + error("SlowDown", status=200).body),
+        Throttled,
+        "(SlowDown, HTTP 500)",
+    ),
+    "an error code of 1 MB": (
+        error("A" * 1_000_000, status=403),
+        AccessDenied,
+        "or use another one (HTTP 403)",
+    ),
+    "an error code of 10 KB": (error("A" * 10_000, status=403), AccessDenied, "AAAA…, HTTP 403"),
+    "an endpoint with a log line": (
+        error("PermanentRedirect", status=301, more=f"<Endpoint>evil&#10;2026 {FORGED}</Endpoint>"),
+        WrongEndpoint,
+        r"the bucket wants endpoint evil\n2026 \x1b[2J\x9b31m\u202e; correct",
+    ),
+    "a region in a header with escape sequences": (
+        Answer(301, b"", {"x-amz-bucket-region": "\x1b]0;PWNED\x07\x9b2J"}),
+        WrongEndpoint,
+        r"the bucket wants region \x1b]0;PWNED\x07\x9b2J; correct",
+    ),
+    "an error with a document type": (
+        Answer(403, b"<!DOCTYPE Error [<!ENTITY a 'b'>]><Error><Code>&a;</Code></Error>"),
+        AccessDenied,
+        "(HTTP 403)",
+    ),
+    "an error nested 60,000 deep": (
+        Answer(403, b"<Error>" + NEST + b"</Error>"),
+        AccessDenied,
+        "(HTTP 403)",
+    ),
+    "a listing nested 60,000 deep": (
+        Answer(200, BODY.replace(b"<Name>", b"<!-- -->" + NEST + b"<Name>")),
+        StorageUnavailable,
+        "it holds more elements than S3 sends",
+    ),
+    "an entry nested 60,000 deep": (
+        Answer(200, BODY.replace(b"<Size>3</Size>", NEST + b"<Size>x</Size>")),
+        StorageUnavailable,
+        "it holds more elements than S3 sends",
+    ),
+    "a document type": (
+        Answer(200, BODY.replace(b"<ListB", b"<!DOCTYPE l [<!ENTITY e 'a'>]><ListB", 1)),
+        StorageUnavailable,
+        "or is not a listing",
+    ),
+    "a document type in UTF-16": (
+        Answer(200, f"<!DOCTYPE l [<!ENTITY e 'a'>]>{BODY.decode()}".encode("utf-16")),
+        StorageUnavailable,
+        "or is not a listing",
+    ),
+    "a document type inside": (
+        Answer(200, BODY.replace(b"<Name>", b"<!DOCTYPE l><Name>")),
+        StorageUnavailable,
+        "it holds a document type, which is not what S3 sends",
+    ),
+    **{
+        f"a key of 1,025 bytes{where}": (
+            Answer(200, rgw([Row(key) for key in keys])),
+            StorageUnavailable,
+            "a key is longer than 1024 bytes, as none of S3 is",
+        )
+        for where, keys in {
+            "": ["a" * 1025, "b"],
+            " at the end": ["a", "b" * 1025],
+            " and fewer characters": ["a" * 900, "é" * 512 + "a", "ü"],
+        }.items()
+    },
+    "a key of 1,025 bytes, read by botocore": (
+        Answer(200, rgw([Row("a" * 1025)]).replace(b"<Name>", b"<!-- --><Name>")),
+        StorageUnavailable,
+        "a key is longer than 1024 bytes, as none of S3 is",
+    ),
+    "an ETag of 300 characters": (
+        Answer(200, rgw([Row("a", etag="e" * 300), Row("b")])),
+        StorageUnavailable,
+        "an ETag is longer than those that S3 sends",
+    ),
+    **{
+        f"more rows than asked for{said}": (
+            Answer(200, body),
+            StorageUnavailable,
+            "it has more keys than the 1000 that were asked for",
+        )
+        for said, body in {
+            "": rgw(Row(f"{n:05}") for n in range(1001)),
+            " and not counted": plain(Row(f"{n:05}") for n in range(1001)),
+            " and counted wrongly": rgw(Row(f"{n:05}") for n in range(4000)).replace(
+                b"<KeyCount>4000", b"<KeyCount>1000"
+            ),
+            " and read by botocore": aws(Row(f"{n:05}") for n in range(1001)).replace(
+                b"<Name>", b"<!-- --><Name>"
+            ),
+        }.items()
+    },
+    "entries without children": (
+        Answer(200, BODY.replace(b"<Contents>", b"<Contents/><Contents>", 1)),
+        StorageUnavailable,
+        "the answer cannot be read",
+    ),
+    **{
+        f"common prefixes {where}": (
+            Answer(
+                200, THREE.replace(place, b"<CommonPrefixes>%b</CommonPrefixes>%b" % (what, place))
+            ),
+            StorageUnavailable,
+            "it holds CommonPrefixes, though no delimiter was asked for",
+        )
+        for where, place, what in [
+            ("after the entries", b"</ListB", b"<Prefix>d/</Prefix>"),
+            ("before the entries", b"<Name>", b"<Prefix>d/</Prefix>"),
+            ("without children", b"</ListB", b""),
+            ("between entries", b"<Contents><Key>c<", b"<Prefix>d/</Prefix>"),
+        ]
+    },
     "429": (Answer(429), Throttled, "the endpoint asks for fewer requests (HTTP 429)"),
     "ThrottlingException": (error("ThrottlingException", status=400), Throttled, "fewer requests"),
     "an internal error": (
@@ -154,22 +275,54 @@ ANSWERS = {
     "a web page": (
         Answer(200, b"<html><body>hello</body></html>"),
         StorageUnavailable,
-        "the listing cannot be used: it is not a listing",
+        "it was cut short, or is not a listing",
     ),
     "no IsTruncated": (
-        Answer(200, BODY.replace(b"<IsTruncated>false</IsTruncated>", b"")),
+        Answer(200, plain([Row("a")]).replace(b"<IsTruncated>false</IsTruncated>", b"")),
         StorageUnavailable,
-        "the listing cannot be used: it is not a listing",
+        "it has no IsTruncated, and neither KeyCount nor NextContinuationToken tells",
+    ),
+    "no IsTruncated, an empty token and fewer rows than are counted": (
+        Answer(
+            200,
+            rgw([Row("a"), Row("b")])
+            .replace(b"<IsTruncated>false</IsTruncated>", b"<NextContinuationToken/>")
+            .replace(b"<KeyCount>2", b"<KeyCount>3"),
+        ),
+        StorageUnavailable,
+        "it has no IsTruncated, and neither KeyCount nor NextContinuationToken tells",
+    ),
+    "an empty page with an empty token": (
+        Answer(
+            200, rgw([], is_truncated=True).replace(b"<Name>", b"<NextContinuationToken/><Name>")
+        ),
+        StorageUnavailable,
+        "an empty page says neither that it is the last nor, in NextContinuationToken, where",
+    ),
+    "a body that unpacks to more than any listing": (
+        Answer(200, gzip.compress(bytes(9 * 2**20)), {"Content-Encoding": "gzip"}),
+        StorageUnavailable,
+        "the listing cannot be used: unpacked, it is longer than any listing",
+    ),
+    "half a compressed body": (
+        Answer(200, gzip.compress(BODY)[:-30], {"Content-Encoding": "gzip"}),
+        StorageUnavailable,
+        "it was cut short, or is not a listing",
+    ),
+    "what is said to be compressed and is not": (
+        Answer(200, b"hello", {"Content-Encoding": "gzip"}),
+        StorageUnavailable,
+        "it was cut short, or is not a listing",
     ),
     "keys out of order": (
         Answer(200, rgw([Row("b"), Row("a")])),
         StorageUnavailable,
         "the listing cannot be used: its keys are not in order",
     ),
-    "a key twice": (
-        Answer(200, rgw([Row("a"), Row("a")])),
+    "a key twice with different rows": (
+        Answer(200, rgw([Row("a"), Row("a", size=4)])),
         StorageUnavailable,
-        "its keys are not in order",
+        "it has two different rows of the key a",
     ),
     "a key that is not UTF-8": (
         Answer(200, BODY.replace(b"<Key>a<", b"<Key>%FF<")),

@@ -1,5 +1,8 @@
 """`S3Storage` over real HTTP: moto where it does what servers do, canned answers elsewhere."""
 
+import gzip
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,7 +15,7 @@ from scanning.core.listing import Columns
 from scanning.core.matching import digest, end_of_rows
 from scanning.core.types import BucketConfig, KeyPair, ObjectMetadata
 from tests.canned_http import Answer, CannedServer
-from tests.listing_bodies import FLAVOURS, Row, minio, rgw
+from tests.listing_bodies import FLAVOURS, Row, minio, plain, rgw
 from tests.servers import LOCAL
 
 PAIR = KeyPair("AKID", "secret")
@@ -127,6 +130,12 @@ def test_a_page_size_that_servers_answer_oddly_is_never_sent(cache, max_keys):
         storage(cache, "http://127.0.0.1:1").page("", max_keys)
 
 
+@pytest.mark.parametrize("key", ["k" * 1024, "é" * 512, "😀" * 256], ids=["ASCII", "é", "😀"])
+def test_the_longest_keys_are_listed(cache, key):
+    with CannedServer(Answer(200, rgw([Row(key), Row("\U0010ffff")]))) as server:
+        assert listed(storage(cache, server.url)).keys == [key, "\U0010ffff"]
+
+
 def test_the_first_request_asks_in_version_2_with_url_encoding(cache):
     with CannedServer(Answer(200, rgw([Row("z")]))) as server:
         storage(cache, server.url).page("k/\x01 %", 7)
@@ -174,7 +183,7 @@ def test_as_many_empty_pages_are_followed_as_there_are_delete_markers_to_skip(ca
 def test_an_empty_page_without_a_token_is_an_error(cache):
     with (
         CannedServer(Answer(200, rgw([], is_truncated=True))) as server,
-        pytest.raises(StorageUnavailable, match="neither that it is the last nor where to go on"),
+        pytest.raises(StorageUnavailable, match="neither that it is the last nor, in NextCont"),
     ):
         listed(storage(cache, server.url))
 
@@ -184,6 +193,32 @@ def test_a_server_that_repeats_a_page_is_an_error_not_a_loop(cache):
         with pytest.raises(StorageUnavailable, match="does not go on after the key"):
             listed(storage(cache, server.url))
         assert len(server.asked) == 2
+
+
+def test_a_row_that_the_next_page_repeats_is_one(cache):
+    """To some servers "after" a key means "from" it."""
+    pages = [["a", "b%"], ["b%", "c"], ["c"]]
+    answers = [Answer(200, rgw(map(Row, keys), is_truncated=keys != ["c"])) for keys in pages]
+    with CannedServer(*answers) as server:
+        assert listed(storage(cache, server.url)).keys == ["a", "b%", "c"]
+
+
+def test_a_page_with_nothing_but_the_row_before_it_is_gone_on_from_by_its_token(cache):
+    answers = [
+        rgw([Row("a")], is_truncated=True, token="t"),
+        rgw([Row("a")], is_truncated=True, token="u"),
+        rgw([Row("b")]),
+    ]
+    with CannedServer(*(Answer(200, body) for body in answers)) as server:
+        assert listed(storage(cache, server.url), page_size=1).keys == ["a", "b"]
+        assert [asked.get("continuation-token") for asked in server.asked] == [None, None, "u"]
+
+
+@pytest.mark.parametrize("flavour", [rgw, plain], ids=["encoded", "raw"])
+def test_a_row_that_comes_twice_is_one(cache, flavour):
+    rows = [Row(key) for key in ("a", "b", "b", "c")]
+    with CannedServer(Answer(200, flavour(rows))) as server:
+        assert listed(storage(cache, server.url)).keys == ["a", "b", "c"]
 
 
 def test_the_digest_level_tells_all_without_parsing_a_row(cache):
@@ -204,7 +239,6 @@ STRANGE = {
     "entries with attributes": (b"<Contents>", b"<Contents id='1'>"),
     "a prefixed namespace": (b"ListBucketResult", b"s3:ListBucketResult"),
     "entries with a prefix": (b"Contents>", b"s3:Contents>"),
-    "common prefixes": (b"</ListB", b"<CommonPrefixes><Prefix>d/</Prefix></CommonPrefixes></ListB"),
 }
 
 
@@ -228,6 +262,43 @@ def test_a_body_of_another_shape_is_read_by_botocore_with_the_same_result(cache,
     assert (page.last_key, page.is_truncated) == ("c d", False)
     assert asking.rows(page.entries) == asking.rows(expected.entries)
     assert cache.parser.unrecognised == 1
+
+
+def without_is_truncated(body: bytes) -> bytes:
+    return re.sub(b"<IsTruncated>.*?</IsTruncated>", b"", body)
+
+
+def test_without_is_truncated_the_token_and_the_number_of_keys_tell(cache):
+    first = rgw([Row("a"), Row("b")], is_truncated=True, token="t")
+    last = rgw([Row("c"), Row("d")])
+    with CannedServer(
+        Answer(200, without_is_truncated(first)), Answer(200, without_is_truncated(last))
+    ) as server:
+        assert listed(storage(cache, server.url)).keys == ["a", "b", "c", "d"]
+
+
+def test_without_is_truncated_a_full_page_may_not_be_the_last(cache):
+    full = Answer(200, without_is_truncated(rgw([Row("a"), Row("b")])))
+    with (
+        CannedServer(full) as server,
+        pytest.raises(StorageUnavailable, match="no IsTruncated"),
+    ):
+        storage(cache, server.url).page("", 2)
+
+
+ZLIB = zlib.compress(rgw([Row("a"), Row("b")]))
+PACKED = {
+    "gzip": ("gzip", gzip.compress(rgw([Row("a"), Row("b")]))),
+    "x-gzip": ("X-GZip", gzip.compress(rgw([Row("a"), Row("b")]))),
+    "deflate": ("deflate", ZLIB),
+    "deflate without its header": ("deflate", ZLIB[2:-4]),
+}
+
+
+@pytest.mark.parametrize(("coding", "body"), PACKED.values(), ids=PACKED)
+def test_a_body_that_is_compressed_unasked_is_read(cache, coding, body):
+    with CannedServer(Answer(200, body, {"Content-Encoding": coding})) as server:
+        assert listed(storage(cache, server.url)).keys == ["a", "b"]
 
 
 @pytest.mark.parametrize("says", ["True", "1", "yes", ""])

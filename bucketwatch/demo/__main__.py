@@ -35,6 +35,7 @@ from bucketwatch.demo.servers import (
     ServerError,
     die_with_parent,
     free_port,
+    other_redis_server,
 )
 from bucketwatch.demo.world import BUCKETS, seed
 from scanning.processes import StopSignal
@@ -118,6 +119,8 @@ def run(home: Home, signals: Signals) -> None:
         home.json_file.unlink(missing_ok=True)
         say(f"Starting the demo (logs in {home.directory}) …")
         _say_ignored()
+        if other := other_redis_server():
+            say(f"{other}.")
 
         redis_server = _start_redis(home, made)
         stack.callback(redis_server.stop)
@@ -198,7 +201,10 @@ def _start_redis(home: Home, made: Secrets) -> RedisServer:
     except OSError:
         port = 0  # any will do: only var/demo.env and var/demo.json name it
     server = RedisServer(home.redis_directory, port=port, appendonly=True)
-    server.start()
+    try:
+        server.start()
+    except ServerError as exc:  # another server may have written its files
+        raise DemoError(f"{exc}; {START_OVER}") from exc
     return server
 
 

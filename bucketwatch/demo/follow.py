@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bucketwatch.demo.home import write_private
+from scanning.core.texts import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,8 +83,7 @@ def line(entry: str) -> str:
     """One notification for a person."""
     event = json.loads(entry)
     at = datetime.fromtimestamp(event["detection_time"]).astimezone()
-    key = event["key"] if event["key"].isprintable() else repr(event["key"])[1:-1]
-    size = f"{event['size']:,} B"
+    key, size = printable(event["key"]), f"{event['size']:,} B"
     return f"{at:%H:%M:%S}  {event['event_type']:<9} {event['bucket']:<14} {key}  ({size})"
 
 

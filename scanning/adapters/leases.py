@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from scanning.adapters.schedule_store import server_time
 from scanning.adapters.telemetry import history_entry, with_telemetry
 from scanning.core import counters, keys
+from scanning.core.texts import MOST_MESSAGE, clean
 from scanning.core.types import Claim, EventType
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
     """Fields of the bucket hash; a failed scan leaves what the last complete one said."""
     if not result.ok:
         return {
-            "error": result.error,
+            "error": clean(result.error, MOST_MESSAGE),
             "error_class": result.error_class,
             "error_at": repr(result.started_at + result.duration_s),
         }

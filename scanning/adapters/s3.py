@@ -50,13 +50,17 @@ LONGEST_S: Final = 20.0
 
 T = TypeVar("T")
 
-# ValueError: what botocore's parser lets through of numbers and times.
+# The built-in ones are what botocore stumbles with over numbers, times and members that are none.
 _VENDOR_ERRORS: Final = (
     ClientError,
     BotoCoreError,
     ResponseParserError,
     OSError,
     ValueError,
+    LookupError,
+    TypeError,
+    RecursionError,
+    MemoryError,
     AddressRefused,  # names the address; s3_error adds the bucket
 )
 
@@ -89,6 +93,8 @@ class S3Storage:
         at_one_place = 0
         for _ in range(MOST_EMPTY_PAGES):
             page = self._ask(MaxKeys=max_keys, **position)
+            if start_after:
+                page = page.after(start_after)
             if page.entries and page.last_key <= start_after:
                 raise unreadable(self._bucket, "it does not go on after the key that was asked for")
             if page.entries or not page.is_truncated:
@@ -96,7 +102,8 @@ class S3Storage:
             if not page.next_token:
                 raise unreadable(
                     self._bucket,
-                    "an empty page says neither that it is the last nor where to go on",
+                    "an empty page says neither that it is the last nor, in "
+                    "NextContinuationToken, where to go on",
                 )
             is_same = position.get("ContinuationToken") == page.next_token
             at_one_place = at_one_place + 1 if is_same else 0
@@ -140,7 +147,7 @@ class S3Storage:
 
         def ask() -> ListedPage:
             answer = client.list_objects_v2(Bucket=self._bucket.name, **asked)
-            return read_page(answer, _shape(client))
+            return read_page(answer, _shape(client), asked=asked["MaxKeys"])
 
         return self._patiently(ask, lists=True)
 
@@ -165,6 +172,7 @@ class S3Storage:
         try:
             answer = ask()
         except UnreadableListing as exc:
+            self._gate.answered()
             raise unreadable(self._bucket, str(exc)) from exc
         except _VENDOR_ERRORS as exc:
             error = s3_error(exc, self._bucket)

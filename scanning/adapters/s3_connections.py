@@ -22,6 +22,7 @@ import ssl
 import threading
 import time
 import weakref
+import zlib
 from collections import deque
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
@@ -38,9 +39,11 @@ from botocore.exceptions import (
 from botocore.httpsession import get_cert_path
 
 from scanning.adapters.name_lookups import NameLookups
+from scanning.adapters.s3_errors import AnswerTooSlow
 from scanning.core.addresses import how_to_allow
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import AddressRefused
+from scanning.core.listing import UnreadableListing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +55,9 @@ if TYPE_CHECKING:
 
 LEAST_IDLE: Final = 10
 # A page of a thousand of the longest keys is a few megabytes; what is longer is cut off.
-MOST_BYTES: Final = 32 * 1024 * 1024
+MOST_BYTES: Final = 8 * 1024 * 1024
+_COMPRESSED: Final = {"gzip", "x-gzip", "deflate"}
+_GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 # An answer that is still coming so long after the read time-out may do so for ever, byte by byte.
 LONGEST_ANSWER_S: Final = 120.0
 
@@ -124,22 +129,35 @@ class _Endpoint:
         self._idle: deque[http.client.HTTPConnection] = deque(maxlen=most)
         # Requests under way, and until when (monotonic).
         self._busy: dict[http.client.HTTPConnection, float] = {}
+        self._overdue: set[http.client.HTTPConnection] = set()
         weakref.finalize(self, _close_all, self._idle)
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
         """Send one request and read the whole answer. Raises botocore's errors."""
         connection = self._take() or self._connected()
+        self._overdue.discard(connection)
         self._busy[connection] = time.monotonic() + self._conf.read_timeout + LONGEST_ANSWER_S
         try:
             with self._botocore_errors(request):
-                answer = _exchange(connection, request)
-        except BaseException:
+                answer = self._exchange_in_time(connection, request)
+        except BaseException as exc:
             connection.close()
+            if connection in self._overdue:
+                raise AnswerTooSlow(endpoint_url=self._url, error=exc) from exc
             raise
         finally:
             del self._busy[connection]
+            self._overdue.discard(connection)
         if connection.sock is not None:  # the server keeps it open
             self._give_back(connection)
+        return answer
+
+    def _exchange_in_time(
+        self, connection: http.client.HTTPConnection, request: AWSPreparedRequest
+    ) -> AWSResponse:
+        answer = _exchange(connection, request)
+        if connection in self._overdue:
+            raise TimeoutError("this is half of an answer")
         return answer
 
     def close(self) -> None:
@@ -148,6 +166,8 @@ class _Endpoint:
     def break_off(self, now: float = math.inf) -> None:
         """End the requests whose time is over ``now``."""
         for connection in [c for c, until in list(self._busy.items()) if until < now]:
+            if now < math.inf:
+                self._overdue.add(connection)
             with contextlib.suppress(OSError, AttributeError):  # it has just ended by itself
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
@@ -249,6 +269,7 @@ def _exchange(connection: http.client.HTTPConnection, request: AWSPreparedReques
         response.close()
     if response.will_close or not is_whole:
         connection.close()
+    body = _unpacked(body, response.getheader("Content-Encoding", ""))
     headers: Any = {}
     for name, value in response.getheaders():
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
@@ -262,6 +283,23 @@ def _read(response: http.client.HTTPResponse) -> tuple[bytes, bool]:
     except http.client.IncompleteRead as exc:
         return exc.partial, False
     return body, len(body) < MOST_BYTES and not response.length
+
+
+def _unpacked(body: bytes, coding: str) -> bytes:
+    """Undo a compression that was not asked for; half a body gives half.
+
+    Raises UnreadableListing for a body that is longer than MOST_BYTES then.
+    """
+    if coding.strip().lower() not in _COMPRESSED:
+        return body
+    for wbits in (_GZIP_OR_ZLIB, -zlib.MAX_WBITS):  # "deflate" is often without zlib's header
+        unpacking = zlib.decompressobj(wbits)
+        with contextlib.suppress(zlib.error):
+            unpacked = unpacking.decompress(body, MOST_BYTES)
+            if unpacking.unconsumed_tail:
+                raise UnreadableListing("unpacked, it is longer than any listing")
+            return unpacked
+    return body
 
 
 def _written(request: AWSPreparedRequest) -> bytes:

@@ -34,15 +34,23 @@ from scanning.core.errors import (
     Throttled,
     WrongEndpoint,
 )
+from scanning.core.texts import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from scanning.core.types import BucketConfig
 
-# Put into botocore's answer by our body parser when status 200 came with something else.
-UNREADABLE: Final = "bucketwatch.unreadable"
 
+class AnswerTooSlow(ReadTimeoutError):
+    """An answer came byte by byte, and was broken off."""
+
+
+_TIME_OUTS: Final = {
+    ConnectTimeoutError: "no connection within the connect time-out",
+    AnswerTooSlow: "the answer came too slowly, and was broken off",
+    ReadTimeoutError: "no answer within the read time-out",
+}
 _REJECTED: Final = {
     "InvalidAccessKeyId": "does not know the access key",
     "SignatureDoesNotMatch": "says that the secret key does not belong to the access key",
@@ -118,7 +126,7 @@ _RULES: Final[tuple[tuple[Callable[[str, int], bool], type[BucketwatchError], st
     (
         lambda code, status: code in _TRANSIENT or status in _FAILURES,
         StorageUnavailable,
-        "{failed}",
+        "the endpoint failed",
     ),
     (
         lambda _, status: status in {401, 403},
@@ -185,7 +193,6 @@ def _answered(exc: ClientError, bucket: BucketConfig) -> BucketwatchError:
     found = {
         "rejected": _REJECTED.get(code, ""),
         "wanted": _wanted(exc),
-        "failed": exc.response.get(UNREADABLE) or "the endpoint failed",
     }
     return error(f"{_at(bucket)}: {says.format(**found)} ({_shown(code, status)})")
 
@@ -193,8 +200,9 @@ def _answered(exc: ClientError, bucket: BucketConfig) -> BucketwatchError:
 def _wanted(exc: ClientError) -> str:
     error: Any = exc.response.get("Error", {})
     headers: Any = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    region = error.get("Region") or headers.get("x-amz-bucket-region")
-    endpoint = error.get("Endpoint") or headers.get("location")
+    # Our parser has cleaned what was in the body.
+    region = error.get("Region") or clean(headers.get("x-amz-bucket-region", ""))
+    endpoint = error.get("Endpoint") or clean(headers.get("location", ""))
     places = [f"endpoint {endpoint}"] * bool(endpoint) + [f"region {region}"] * bool(region)
     if not places:
         return "the bucket lives at another endpoint or in another region"
@@ -213,10 +221,9 @@ def _not_connected(exc: EndpointConnectionError, bucket: BucketConfig) -> Bucket
 
 
 def _transport(exc: Exception) -> str:
-    if isinstance(exc, ConnectTimeoutError):
-        return "no connection within the connect time-out"
-    if isinstance(exc, ReadTimeoutError):
-        return "no answer within the read time-out"
+    for kind, says in _TIME_OUTS.items():
+        if isinstance(exc, kind):
+            return says
     if isinstance(exc, SSLError):
         return f"TLS failed{_os_reason(exc)}; check the endpoint's certificate"
     if isinstance(exc, ConnectionClosedError):
@@ -229,7 +236,7 @@ def _transport(exc: Exception) -> str:
 def _os_reason(exc: BaseException) -> str:
     """What the operating system or TLS said, if it is among the causes."""
     found = next((e for e in _causes(exc) if isinstance(e, OSError) and e.strerror), None)
-    return f" ({found.strerror})" if found else ""
+    return f" ({clean(str(found.strerror))})" if found else ""
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -8,33 +8,35 @@ envelope to parse. A body that we do not recognise is left to botocore, with the
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from operator import lt
 from typing import TYPE_CHECKING, Any, Final
 
 import botocore.handlers
 import botocore.parsers
 from botocore.compat import unquote_str
 
-from scanning.adapters.s3_errors import UNREADABLE
+from scanning.core.error_bodies import is_error, read_error, render_error
 from scanning.core.listing import (
     Columns,
     ListingBody,
     UnreadableListing,
-    is_whole,
+    check_columns,
+    check_elements,
+    check_for_parser,
     next_token,
     read_listing,
     read_rows,
     render_entries,
     says_last,
     without_echoes,
+    without_first,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence
 
-    from botocore.model import OperationModel, Shape
+    from botocore.model import Shape
     from mypy_boto3_s3 import S3Client
 
 HTTP_OK: Final = 200
@@ -66,42 +68,42 @@ class ListingParser:
         events = client.meta.events
         # It would parse every body completely before any handler of ours. Its two tests (the
         # root is not Error, the body is whole) are made here for listings, the only operation
-        # of these clients whose answers have a body.
+        # of these clients whose answers have a body. No error body reaches botocore's parser.
         events.unregister("before-parse.s3.*", _error_under_200)
         events.register("before-parse.s3.ListObjectsV2", self.read)
 
     def read(
         self,
         *,
-        operation_model: OperationModel,
         response_dict: MutableMapping[str, Any],
         customized_response_dict: MutableMapping[str, Any],
         **_: Any,
     ) -> None:
-        """Take the body away from botocore if we can read it ourselves."""
-        if response_dict["status_code"] != HTTP_OK:
-            return
+        """Take the body away from botocore if we can read it ourselves.
+
+        Raises UnreadableListing for a body that no parser should see.
+        """
         body: bytes = response_dict["body"]
-        if not is_whole(body):
-            _error_under_200(operation_model, response_dict)
-        if not body:
-            response_dict["status_code"] = SERVER_ERROR  # as botocore does with half a body
         if response_dict["status_code"] != HTTP_OK:
-            if b"<Error" not in body[:512]:
-                customized_response_dict[UNREADABLE] = "it was cut short, or is not a listing"
+            response_dict["body"] = render_error(read_error(body))
             return
         listing = read_listing(body)
         if listing is not None:
             customized_response_dict[BODY] = listing
             response_dict["body"] = ENVELOPE
             return
+        if is_error(body):
+            response_dict["status_code"] = SERVER_ERROR
+            response_dict["body"] = render_error(read_error(body))
+            return
+        check_for_parser(body)
         self._count()
         customized_response_dict[TOKEN] = next_token(body)
         customized_response_dict[LAST] = says_last(body)
         response_dict["body"] = without_echoes(body)
 
     def rows(self, entries: bytes, shape: Shape) -> Columns:
-        """The rows in some URL-encoded entries, in order. Raises UnreadableListing.
+        """The rows in some URL-encoded entries, in order and each once. Raises UnreadableListing.
 
         ``shape`` is what botocore knows of a listing: it reads entries that we cannot.
         """
@@ -109,7 +111,7 @@ class ListingParser:
         if columns is None:
             self._count()
             columns = _rows_by_botocore(entries, shape, url_encoded=True)
-        return in_order(columns)
+        return check_columns(columns)
 
     def _count(self) -> None:
         with self._lock:
@@ -128,19 +130,28 @@ class ListedPage:
     is_truncated: bool
     next_token: str
 
+    def after(self, key: str) -> ListedPage:
+        """The page without this key's row: to some servers "after" a key means "from" it."""
+        entries = without_first(self.entries, key)
+        if entries is self.entries:
+            return self
+        return replace(self, entries=entries, last_key=self.last_key if entries else "")
 
-def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
-    """What one call of ``list_objects_v2`` answered. Raises UnreadableListing.
+
+def read_page(answer: Mapping[str, Any], shape: Shape, *, asked: int) -> ListedPage:
+    """What one call of ``list_objects_v2`` for ``asked`` keys answered. Raises UnreadableListing.
 
     Entries that are not URL-encoded, and rows that only botocore could read, are written anew as
     URL-encoded entries: the stream of a listing holds one kind of bytes.
     """
     body: ListingBody | None = answer.get(BODY)
+    if body.has_more_than(asked) if body else len(answer.get("Contents", [])) > asked:
+        raise UnreadableListing(f"it has more keys than the {asked} that were asked for")
     if body is not None and body.url_encoded:
-        return ListedPage(body.entries, body.last_key, body.is_truncated, body.next_token)
+        return ListedPage(body.entries, body.last_key, body.goes_on(asked), body.next_token)
     if body is not None:
         columns = body.columns() or _rows_by_botocore(body.entries, shape, url_encoded=False)
-        truncated, token = body.is_truncated, body.next_token
+        truncated, token = body.goes_on(asked), body.next_token
     elif "IsTruncated" in answer:
         # botocore has undone the URL encoding already
         columns = columns_of(answer.get("Contents", []), url_encoded=False)
@@ -148,13 +159,14 @@ def read_page(answer: Mapping[str, Any], shape: Shape) -> ListedPage:
         if not truncated and not answer.get(LAST):
             raise UnreadableListing("it does not say whether more follows")
     else:
-        raise UnreadableListing("it is not a listing")
-    in_order(columns)
+        raise UnreadableListing("it has no IsTruncated")
+    columns = check_columns(columns)
     last_key = columns.keys[-1] if columns.keys else ""
     return ListedPage(render_entries(columns), last_key, truncated, token)
 
 
 def _rows_by_botocore(entries: bytes, shape: Shape, *, url_encoded: bool) -> Columns:
+    check_elements(entries)
     response = {
         "status_code": HTTP_OK,
         "headers": {},
@@ -162,7 +174,7 @@ def _rows_by_botocore(entries: bytes, shape: Shape, *, url_encoded: bool) -> Col
     }
     try:
         parsed = botocore.parsers.create_parser("rest-xml").parse(response, shape)
-    except (botocore.parsers.ResponseParserError, ValueError) as exc:
+    except (botocore.parsers.ResponseParserError, ValueError, RecursionError) as exc:
         raise UnreadableListing("its entries are not what S3 sends") from exc
     columns = columns_of(parsed.get("Contents", []), url_encoded=url_encoded)
     if len(columns) != entries.count(b"</Contents>"):
@@ -185,14 +197,3 @@ def columns_of(contents: Sequence[Mapping[str, Any]], *, url_encoded: bool) -> C
         )
     except (KeyError, TypeError) as exc:
         raise UnreadableListing("an entry has no key, time or size") from exc
-
-
-def in_order(columns: Columns) -> Columns:
-    """The same columns if their keys increase strictly.
-
-    Python compares strings by code point, which is the order of their UTF-8 bytes.
-    """
-    keys = columns.keys
-    if not all(map(lt, keys, keys[1:])):
-        raise UnreadableListing("its keys are not in order")
-    return columns

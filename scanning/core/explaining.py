@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from scanning.core.deletions import had_second_look
 from scanning.core.diff import RECENT_S, classify, is_recent, news_after
+from scanning.core.listing import MOST_KEY_BYTES
 from scanning.core.types import EventType
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from scanning.core.types import BucketConfig, ObjectState
 
-MOST_KEY_BYTES = 1024  # S3's own limit
 # A bucket that is due for longer than this is not only waiting for its turn.
 _LONG_DUE_S = 120.0
 

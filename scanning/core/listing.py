@@ -18,22 +18,40 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
+from operator import le, lt
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 from xml.sax.saxutils import escape
 
 from scanning.core.shapes import rows_like
+from scanning.core.texts import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _OPEN: Final = b"<Contents>"
 _CLOSE: Final = b"</Contents>"
 _END: Final = b"</ListBucketResult>"
 
-_ROOT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>)?\s*<ListBucketResult(?:\s[^>]*)?>")
+# A hostile server chooses the bytes, and a search holds the interpreter's lock until it ends: each
+# pattern must take time in proportion to their number, whatever they are.
+PROLOG: Final = rb"(?:\xef\xbb\xbf)?\s*+(?:<\?[^>]*\?>\s*+)*+"
+_ROOT = re.compile(PROLOG + rb"<ListBucketResult(?:\s[^>]*)?>")
+_PREFIXED_ROOT = re.compile(PROLOG + rb"<(?:[\w.-]+:)?ListBucketResult[\s/>]")
+_PREFIXED_END = re.compile(rb"</(?:[\w.-]+:)?ListBucketResult\s*>\s*\Z")
+_COMMON_PREFIXES = re.compile(rb"<(?:[\w.-]+:)?CommonPrefixes")
+MOST_KEY_BYTES: Final = 1024  # S3's own limit
+_MOST_UTF8: Final = 4  # bytes for a character
+# Those of S3 have 38 characters, those of some servers twice as many.
+MOST_ETAG: Final = 256
+# A page of so many bytes for each of the rows that were asked for has no more than these, or is of
+# a server that lies about KeyCount, and counting takes longer than finding where entries stand.
+_USUAL_ROW: Final = 512
+# Elements and end tags: a thousand entries as S3 writes them have half as many.
+_MOST_TAGS: Final = 100_000
 _IS_TRUNCATED = re.compile(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
-_KEY_COUNT = re.compile(rb"<KeyCount>\s*(\d+)\s*</KeyCount>")
+_KEY_COUNT = re.compile(rb"<KeyCount>\s*(\d{1,9})\s*</KeyCount>")
 _NEXT_TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 _URL_ENCODED: Final = b"<EncodingType>url</EncodingType>"
 # Where any of these stands outside the entries, the entries are not all there is.
@@ -85,18 +103,20 @@ class Columns:
 class ListingBody:
     """The digest level of one answer.
 
-    ``last_key`` is the key of the last entry ("" without any).
-    ``next_token`` continues the listing; it matters only where there is no last key to go on from.
+    ``last_key`` is the key of the last entry ("" without any), ``key_count`` what the server says.
+    ``is_truncated`` is None if the server does not say. ``next_token`` continues the listing; it
+    matters only where there is no last key to go on from.
     """
 
     body: bytes
     start: int
     end: int
     gapless: bool
-    is_truncated: bool
+    is_truncated: bool | None
     url_encoded: bool
     last_key: str
     next_token: str
+    key_count: int | None
 
     @property
     def rows(self) -> int:
@@ -109,6 +129,28 @@ class ListingBody:
         if self.gapless:
             return self.body[self.start : self.end]
         return b"".join(_ENTRY.findall(self.body, self.start, self.end))
+
+    def has_more_than(self, asked: int) -> bool:
+        """Whether these are more entries than were asked for."""
+        if self.key_count is not None and self.end - self.start <= asked * _USUAL_ROW:
+            return self.key_count > asked
+        return self.rows > asked
+
+    def goes_on(self, asked: int) -> bool:
+        """Whether more follows these entries, of which ``asked`` were asked for.
+
+        Raises UnreadableListing if that cannot be told.
+        """
+        if self.is_truncated is not None:
+            return self.is_truncated
+        if self.next_token:
+            return True
+        if self.key_count == self.rows < asked:
+            return False
+        raise UnreadableListing(
+            "it has no IsTruncated, and neither KeyCount nor NextContinuationToken tells whether "
+            "more follows"
+        )
 
     def columns(self) -> Columns | None:
         """The rows; None if an entry is not of the usual shape.
@@ -123,10 +165,31 @@ def is_whole(body: bytes) -> bool:
     return _ROOT.match(body) is not None and body[-256:].rstrip().endswith(_END)
 
 
+def check_for_parser(body: bytes) -> None:
+    """Look at a body that is not of a known shape before an XML parser does.
+
+    Raises UnreadableListing for what is no listing, for what a parser would pay for with all of
+    this host's memory, and for what stands for keys that it does not show.
+    """
+    if not (_PREFIXED_ROOT.match(body) and _PREFIXED_END.search(body[-256:])):
+        raise UnreadableListing("it was cut short, or is not a listing")
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+        raise UnreadableListing("it holds a document type, which is not what S3 sends")
+    check_elements(body)
+    if _COMMON_PREFIXES.search(body):
+        raise UnreadableListing("it holds CommonPrefixes, though no delimiter was asked for")
+
+
+def check_elements(xml: bytes) -> None:
+    """Raise UnreadableListing for so many elements that parsing them takes this host's memory."""
+    if xml.count(b"<") > _MOST_TAGS:
+        raise UnreadableListing("it holds more elements than S3 sends")
+
+
 def read_listing(body: bytes) -> ListingBody | None:
     """Find the entries of an answer; None if the body is not of a known shape.
 
-    Raises UnreadableListing if the last key is not UTF-8.
+    Raises UnreadableListing if the last key is not UTF-8, or longer than any.
     """
     root = _ROOT.match(body)
     if root is None or not is_whole(body):
@@ -134,9 +197,12 @@ def read_listing(body: bytes) -> ListingBody | None:
     start, end = _span(body, root.end())
     envelope = body[root.end() : start] + body[end:]
     truncated = _IS_TRUNCATED.findall(envelope)
-    if len(truncated) != 1 or _FOREIGN.search(envelope):
+    if len(truncated) > 1 or _FOREIGN.search(envelope):
         return None
-    gapless = _touching(body, start, end, envelope)
+    if not truncated and b"IsTruncated" in envelope:
+        return None
+    said = _KEY_COUNT.search(envelope)
+    gapless = _touching(body, start, end, is_counted=said is not None)
     url_encoded = _URL_ENCODED in envelope
     last_key = _last_key(body, start, end, url_encoded=url_encoded) if start < end else ""
     if gapless is None or last_key is None:
@@ -146,18 +212,21 @@ def read_listing(body: bytes) -> ListingBody | None:
         start=start,
         end=end,
         gapless=gapless,
-        is_truncated=truncated[0] == b"true",
+        is_truncated=truncated[0] == b"true" if truncated else None,
         url_encoded=url_encoded,
         last_key=last_key,
         next_token=next_token(envelope),
+        key_count=int(said[1]) if said else None,
     )
 
 
 def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
     """The rows of all entries; None if one is of another shape, or holds what cannot be read.
 
-    Raises UnreadableListing if a key is not UTF-8.
+    Raises UnreadableListing if a key is not UTF-8, or something else stands between them.
     """
+    if b"<CommonPrefixes" in entries:
+        raise UnreadableListing("it holds CommonPrefixes, though no delimiter was asked for")
     count = entries.count(_CLOSE)
     if count == 0:
         return Columns([], [], [], [])
@@ -181,6 +250,64 @@ def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
         return None
 
 
+def distinct(columns: Columns) -> Columns:
+    """Drop the repeats of rows that come twice, one after the other.
+
+    Raises UnreadableListing if the rows of a key differ.
+    """
+    keys, rows = columns.keys, list(_rows_of(columns))
+    twice = {n for n in range(1, len(keys)) if keys[n] == keys[n - 1]}
+    for n in twice:
+        if rows[n] != rows[n - 1]:
+            raise UnreadableListing(f"it has two different rows of the key {clean(keys[n])}")
+    kept = [row for n, row in enumerate(rows) if n not in twice]
+    return Columns(*map(list, zip(*kept, strict=True)))
+
+
+def _rows_of(columns: Columns) -> Iterator[tuple[str, str, int, int]]:
+    return zip(columns.keys, columns.etags, columns.last_modified, columns.sizes, strict=True)
+
+
+def without_repeats(entries: bytes) -> bytes:
+    """Drop each entry that has the bytes of the one before it."""
+    rows = _ENTRY.findall(entries)
+    return b"".join(row for before, row in pairwise([b"", *rows]) if row != before)
+
+
+def without_first(entries: bytes, key: str) -> bytes:
+    """Drop the first of some URL-encoded entries if it is this key's."""
+    found = _FIRST_KEY.match(entries)
+    if found is None or decode_keys([found[1]], url_encoded=True) != [key]:
+        return entries
+    return entries[entries.index(_CLOSE) + len(_CLOSE) :]
+
+
+def check_columns(columns: Columns) -> Columns:
+    """The rows, each once. Raises UnreadableListing for what S3 does not send, or in another order.
+
+    Python compares strings by code point, which is the order of their UTF-8 bytes.
+    """
+    keys = columns.keys
+    if not keys:
+        return columns
+    if not all(map(lt, keys, keys[1:])):
+        if not all(map(le, keys, keys[1:])):
+            raise UnreadableListing("its keys are not in order")
+        columns = distinct(columns)
+    if max(map(len, keys)) * _MOST_UTF8 > MOST_KEY_BYTES:
+        for key in keys:
+            check_key(key)
+    if max(map(len, columns.etags)) > MOST_ETAG:
+        raise UnreadableListing("an ETag is longer than those that S3 sends")
+    return columns
+
+
+def check_key(key: str) -> None:
+    """Raise UnreadableListing for a key that is longer than any."""
+    if len(key.encode()) > MOST_KEY_BYTES:
+        raise UnreadableListing(f"a key is longer than {MOST_KEY_BYTES} bytes, as none of S3 is")
+
+
 def render_entries(columns: Columns) -> bytes:
     """Entries as a URL-encoding server would write them, for rows that came in another way."""
     return b"".join(
@@ -202,7 +329,7 @@ def next_token(envelope: bytes) -> str:
     """Where the server would go on; "" if it does not say, or not legibly."""
     found = _NEXT_TOKEN.search(envelope)
     try:
-        return _unescape(found[1]).decode() if found else ""
+        return unescape(found[1]).decode() if found else ""
     except ValueError:
         return ""
 
@@ -231,7 +358,7 @@ def decode_keys(raw: Sequence[bytes], *, url_encoded: bool) -> list[str]:
     if b"\r" in text:  # as every XML parser must
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"&" in text:
-        text = _unescape(text)
+        text = unescape(text)
     if url_encoded:
         # Python's own takes its time for each escape, and these two are the most frequent by far.
         text = text.replace(b"+", b" ").replace(b"%2F", b"/").replace(b"%20", b" ")
@@ -258,7 +385,7 @@ def _span(body: bytes, offset: int) -> tuple[int, int]:
     return (start, end + len(_CLOSE)) if 0 <= start < end else (offset, offset)
 
 
-def _touching(body: bytes, start: int, end: int, envelope: bytes) -> bool | None:
+def _touching(body: bytes, start: int, end: int, *, is_counted: bool) -> bool | None:
     """Whether there is nothing between the entries, not even white space; None for anything else.
 
     A server that says how many keys it sends sends nothing else, so its first two entries tell.
@@ -266,7 +393,7 @@ def _touching(body: bytes, start: int, end: int, envelope: bytes) -> bool | None
     if start == end:
         return True
     after = body.index(_CLOSE, start) + len(_CLOSE)
-    if _KEY_COUNT.search(envelope) and (after == end or body.startswith(_OPEN, after)):
+    if is_counted and (after == end or body.startswith(_OPEN, after)):
         return True
     position, gapless = start, True
     for entry in _ENTRY.finditer(body, start, end):
@@ -283,18 +410,20 @@ def _last_key(body: bytes, start: int, end: int, *, url_encoded: bool) -> str | 
     if found is None or body.index(_CLOSE, last) + len(_CLOSE) != end:
         return None
     try:
-        return decode_keys([found[1]], url_encoded=url_encoded)[0]
+        key = decode_keys([found[1]], url_encoded=url_encoded)[0]
     except UnreadableListing:
         raise
     except ValueError:
         return None
+    check_key(key)
+    return key
 
 
 def _text(column: Sequence[bytes]) -> list[str]:
     return b"\n".join(column).decode().split("\n")
 
 
-def _unescape(text: bytes) -> bytes:
+def unescape(text: bytes) -> bytes:
     return _REFERENCE.sub(_referred, text)
 
 

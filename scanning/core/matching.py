@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import xxhash
 
-from scanning.core.listing import UnreadableListing
+from scanning.core.listing import UnreadableListing, without_repeats
+from scanning.core.segments import part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -127,7 +128,7 @@ class Matcher:
                 end = self._end_of(entry)
                 rows = self._buffer.count(_CLOSE, self._at, end)
                 if rows <= self._most:
-                    listed = self._take(end, entry)
+                    listed = self._take(end, rows, entry)
                     self._next += 1
                     yield listed
                 else:  # in equal parts, as they will be segments
@@ -140,12 +141,12 @@ class Matcher:
     def _after_entries(self) -> Iterator[Listed]:
         while (rows := self._rows()) > self._most:
             end = end_of_rows(self._buffer, self._at, self._most)
-            yield self._take(end, None)
+            yield self._take(end, self._most, None)
         if self._ended or rows == self._most:
-            yield self._take(len(self._buffer), None, is_last=self._ended)
+            yield self._take(len(self._buffer), rows, None, is_last=self._ended)
 
-    def _take(self, end: int, entry: Entry | None, *, is_last: bool = False) -> Listed:
-        raw, columns = self._read(end)
+    def _take(self, end: int, rows: int, entry: Entry | None, *, is_last: bool = False) -> Listed:
+        raw, columns = self._read(end, rows)
         keys = columns.keys
         covered = entry.last_key if entry else keys[-1] if keys else self._covered
         self._pass(end, covered)
@@ -153,13 +154,21 @@ class Matcher:
 
     def _take_part(self, rows: int, entry: Entry) -> Listed:
         end = end_of_rows(self._buffer, self._at, rows)
-        raw, columns = self._read(end)
-        self._pass(end, columns.keys[-1])
-        return Listed(entry, columns, raw, up_to=columns.keys[-1])
+        raw, columns = self._read(end, rows)
+        covered = columns.keys[-1] if columns.keys else self._covered
+        self._pass(end, covered)
+        return Listed(entry, columns, raw, up_to=covered)
 
-    def _read(self, end: int) -> tuple[bytes, Columns]:
+    def _read(self, end: int, rows: int) -> tuple[bytes, Columns]:
+        """The next bytes, which hold so many rows, and what they say; rows that come twice once."""
         raw = self._buffer[self._at : end]
         columns = self._parse(raw)
+        if len(columns) != rows:
+            raw = without_repeats(raw)
+            if raw.count(_CLOSE) != len(columns):
+                raise UnreadableListing("it repeats a row in other words")
+        if columns.keys and columns.keys[0] == self._covered:
+            columns, raw = part(columns, 1, len(columns)), raw[end_of_rows(raw, 0, 1) :]
         if columns.keys and columns.keys[0] <= self._covered:
             raise UnreadableListing("its keys are not in order")
         return raw, columns
@@ -184,6 +193,9 @@ class Matcher:
                 return self._buffer.index(_CLOSE, found) + len(_CLOSE)
         # Its last key is gone, or is written otherwise than before.
         keys = self._parse(self._buffer[self._at :]).keys
+        if len(keys) != self._rows():
+            self._buffer = without_repeats(self._buffer[self._at :])
+            self._at = 0
         return end_of_rows(self._buffer, self._at, bisect_right(keys, entry.last_key))
 
 

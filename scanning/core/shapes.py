@@ -20,6 +20,8 @@ Row = tuple[bytes, bytes, bytes, bytes]
 # What `listing.py` takes for a key, an ETag and a size; times are looked at afterwards.
 _GROUPS: Final = (rb"([^<]++)", rb"([\d:.T-]++)", rb"([^<&\"\n]*+)", rb"(\d{1,18}+)")
 _USUAL_STAMP: Final = b"0000-00-00T00:00:00.000"
+# What S3 writes between them is shorter; a pattern is compiled of it, and kept.
+_LONGEST_BETWEEN: Final = 2000
 _DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
 
 
@@ -34,7 +36,7 @@ def rows_like(first: re.Match[bytes], entries: bytes, count: int) -> Sequence[Ro
     ends.append(first.end())
     text = first.string
     between = tuple(text[ends[at] : ends[at + 1]] for at in range(0, len(ends), 2))
-    if b"<Size>" in between[4]:
+    if b"<Size>" in between[4] or sum(map(len, between)) > _LONGEST_BETWEEN:
         return None
     rows: list[Row] = _pattern(between).findall(entries)
     return rows if len(rows) == count and _usual(rows) else None

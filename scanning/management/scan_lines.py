@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scanning.by_hand import Verified
+from scanning.core.texts import printable
 from scanning.core.verifying import Fault
-from scanning.management.printing import printable
 
 if TYPE_CHECKING:
     from scanning.by_hand import Result

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from scanning import facade
+from scanning.core.texts import printable
 from scanning.management.engine_command import FAILED, EngineCommand
-from scanning.management.printing import printable
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
