@@ -16,7 +16,7 @@ def main() -> None:
     from django.core.management import execute_from_command_line  # noqa: PLC0415
     from django.db import Error as DatabaseError  # noqa: PLC0415
 
-    from scanning.unmigrated import UNMIGRATED, is_unmigrated  # noqa: PLC0415
+    from scanning.runtime.database import UNMIGRATED, is_unmigrated  # noqa: PLC0415
 
     try:
         execute_from_command_line(sys.argv)

@@ -22,7 +22,7 @@ import psutil
 from bench.server import BenchServer
 from bucketwatch.demo.environment import without_product_variables
 from bucketwatch.demo.servers import LOOPBACK, Child, RedisServer, free_port
-from scanning.core import keys
+from scanning.core import redis_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -124,7 +124,7 @@ class Watch:
         """How late each bucket's last complete scan was, by bucket and the time of the scan."""
         pipe = self._redis.pipeline(transaction=False)
         for name in self._names:
-            pipe.hmget(keys.bucket(name), "scan_at", "lag_s")
+            pipe.hmget(redis_keys.bucket(name), "scan_at", "lag_s")
         answers = zip(self._names, pipe.execute(), strict=True)
         return {(name, at): float(lag or 0) for name, (at, lag) in answers if at}
 
@@ -135,12 +135,12 @@ class Watch:
             now - due
             for number in range(self._size.regions)
             for _, due in self._redis.zrangebyscore(
-                keys.due(_region(number)), "-inf", now, withscores=True
+                redis_keys.due(_region(number)), "-inf", now, withscores=True
             )
         ]
 
     def _wakeups(self) -> int:
-        return int(self._redis.hget(keys.STATS, "wakeups") or 0)
+        return int(self._redis.hget(redis_keys.STATS, "wakeups") or 0)
 
     def _processes(self) -> list[psutil.Process]:
         return [self._product, *self._product.children(recursive=True)]

@@ -112,7 +112,7 @@ class Product:
 
     def scan(self) -> Scanned:
         """One complete scan, in as many time slices as it takes."""
-        from scanning.scanner import BucketScanner  # noqa: PLC0415 - see configure()
+        from scanning.runtime.bucket_scanner import BucketScanner  # noqa: PLC0415 - see configure()
 
         bucket = self._wiring.configuration().get(BUCKET)
         if bucket is None:

@@ -4,8 +4,8 @@ import gc
 import time
 from pathlib import Path
 
-from scanning.adapters.s3 import S3ClientCache
-from scanning.conf import ScanningConf
+from scanning.adapters.s3.storage import S3ClientCache
+from scanning.config.settings import ScanningConf
 
 CLIENTS = 300
 

@@ -12,7 +12,7 @@ from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
 from buckets.models import ApiClient, Bucket, Credential, Outbox, SecondFactor, VaultRemoval
-from scanning import facade
+from scanning import engine
 from scanning.core.errors import RedisUnavailable, StateDamaged
 from scanning.core.vault_names import prefix_of
 
@@ -62,7 +62,7 @@ def state(bucket: Bucket, *, late: bool = False) -> State:
 def late_buckets() -> frozenset[str]:
     """Names of the buckets that are due and that nobody scans; none known while Redis is away."""
     try:
-        return facade.late_buckets()
+        return engine.late_buckets()
     except RedisUnavailable:
         return frozenset()
 

@@ -11,14 +11,14 @@ from typing import Any
 from django.db.models.signals import post_delete, post_save, pre_save
 from django.dispatch import receiver
 
-from buckets import mirror
 from buckets.models import Bucket, Credential
+from buckets.sync import outbox
 
 
 @receiver(post_save, sender=Bucket)
 @receiver(post_delete, sender=Bucket)
 def mirror_the_bucket(instance: Bucket, **_: Any) -> None:
-    mirror.enqueue(name for name in (instance.renamed_from, instance.name) if name)
+    outbox.enqueue(name for name in (instance.renamed_from, instance.name) if name)
 
 
 @receiver(pre_save, sender=Credential)
@@ -26,4 +26,4 @@ def mirror_the_buckets_of_a_changed_prefix(instance: Credential, **_: Any) -> No
     """Buckets name their credential by its vault prefix in Redis."""
     stored = Credential.objects.filter(pk=instance.pk).values_list("vault_prefix", flat=True)
     if stored.first() not in {None, instance.vault_prefix}:
-        mirror.enqueue(instance.buckets.values_list("name", flat=True))
+        outbox.enqueue(instance.buckets.values_list("name", flat=True))

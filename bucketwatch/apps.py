@@ -2,4 +2,4 @@ from django.contrib.admin.apps import AdminConfig as DjangosAdminConfig
 
 
 class AdminConfig(DjangosAdminConfig):
-    default_site = "buckets.site.OperatorsSite"
+    default_site = "buckets.pages.site.OperatorsSite"

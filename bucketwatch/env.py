@@ -24,9 +24,9 @@ from pydantic import (
     field_validator,
 )
 
-from scanning.conf import ScanningConf, checked_networks
+from scanning.config.settings import ScanningConf, checked_networks
+from scanning.config.yaml_reader import read_yaml
 from scanning.core.errors import ConfigurationError
-from scanning.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.http import HttpResponseRedirect
 
+from buckets.accounts import second_factor
 from buckets.api.probes import PROBES
-from buckets.login import second_factor
-from scanning import facade
+from scanning import engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ class OneWaitForRedis:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        with facade.one_wait():
+        with engine.one_wait():
             return self.get_response(request)
 
 

@@ -152,8 +152,8 @@ SPECTACULAR_SETTINGS = {
     "VERSION": VERSION,
     "DESCRIPTION": "Which buckets are watched, how, and what happened in them. No route needs the "
     'slash at its end. Every error is `{"error": …, "fields": {…}}`.',
-    "PREPROCESSING_HOOKS": ["buckets.api.openapi.name_paths"],
-    "POSTPROCESSING_HOOKS": ["buckets.api.openapi.finish"],
+    "PREPROCESSING_HOOKS": ["buckets.api.openapi.views.name_paths"],
+    "POSTPROCESSING_HOOKS": ["buckets.api.openapi.views.finish"],
     "COMPONENT_SPLIT_PATCH": False,  # bodies of PATCH have serializers of their own
     "ENFORCE_NON_BLANK_FIELDS": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
@@ -187,25 +187,25 @@ WHITENOISE_USE_FINDERS = True  # no collectstatic step between a clone and a sty
 
 # Work that the monitor process does for the control plane every few seconds: dotted paths,
 # because the engine may not import it.
-LOOK_FOR_LOSSES = "buckets.losses.look"
+LOOK_FOR_LOSSES = "buckets.sync.losses.look"
 HOUSEKEEPING = [
     LOOK_FOR_LOSSES,  # first: until then nothing is scanned
-    "buckets.mirror.catch_up",
-    "buckets.removals.flush",
-    "buckets.status.flush",
-    "buckets.new_keys.look",
+    "buckets.sync.outbox.catch_up",
+    "buckets.sync.vault_removals.flush",
+    "buckets.sync.scan_status.flush",
+    "buckets.sync.rotated_keys.look",
 ]
 # The control plane's writes, for `MultiRegionMonitor.add_bucket_to_active_config` and its siblings.
 BUCKET_WRITES = {
-    "add": "buckets.programs.add",
-    "update": "buckets.programs.update",
-    "delete": "buckets.programs.delete",
+    "add": "buckets.api.bucket_commands.add",
+    "update": "buckets.api.bucket_commands.update",
+    "delete": "buckets.api.bucket_commands.delete",
 }
 WEB_BIND: str = f"{SITE.host}:{SITE.port}"
 
 Q_CLUSTER = {
     "name": "bucketwatch",
-    "broker_class": "scanning.clusters.RegionBroker",
+    "broker_class": "scanning.runtime.region_workers.RegionBroker",
     "workers": 1,  # a region's scans run in threads of one process
     # A last resort: scan_region has a time budget of its own, but a bucket of millions of objects
     # takes as long as its listing does.

@@ -4,7 +4,7 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-from scanning.processes import share_heaps
+from scanning.runtime.processes import share_heaps
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bucketwatch.settings")
 

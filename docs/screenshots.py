@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bucketwatch.demo.servers import free_port
-from tests.browser import chromium, log_in, new_page
-from tests.processes import Program
-from tests.waiting import eventually
+from tests.support.browser import chromium, log_in, new_page
+from tests.support.processes import Program
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from scanning.core.listing import Columns
-    from scanning.core.matching import Page
+    from scanning.core.listing.body import Columns
     from scanning.core.pacing import Pace
-    from scanning.core.segments import Entry, Piece
+    from scanning.core.segments.matcher import Page
+    from scanning.core.segments.model import Entry, Piece
     from scanning.core.types import (
         BucketConfig,
         Claim,

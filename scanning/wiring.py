@@ -14,36 +14,36 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
 
-from scanning import in_force
-from scanning.adapters import vault_infisical, vault_local
-from scanning.adapters.clearing import Clearing
-from scanning.adapters.configuration import BucketCache, ConfigurationStore
-from scanning.adapters.leases import RedisLeases
-from scanning.adapters.losses import Losses
-from scanning.adapters.pace import RedisPaces
-from scanning.adapters.recent_events import RecentEvents
-from scanning.adapters.redis_connection import RedisConnection
-from scanning.adapters.s3 import S3ClientCache, S3Storage
-from scanning.adapters.schedule_store import ScheduleStore
-from scanning.adapters.state import RedisStates
-from scanning.adapters.statuses import RedisStatuses
-from scanning.adapters.telemetry import TelemetryStore
-from scanning.adapters.vault_snapshot import CredentialSnapshot
-from scanning.conf import Redis
+from scanning.adapters.redis.bucket_configs import BucketCache, ConfigurationStore
+from scanning.adapters.redis.bucket_status import RedisStatuses
+from scanning.adapters.redis.cleanup import Clearing
+from scanning.adapters.redis.connection import RedisConnection
+from scanning.adapters.redis.leases import RedisLeases
+from scanning.adapters.redis.losses import Losses
+from scanning.adapters.redis.pacing import RedisPaces
+from scanning.adapters.redis.recent_events import RecentEvents
+from scanning.adapters.redis.schedule import ScheduleStore
+from scanning.adapters.redis.state import RedisStates
+from scanning.adapters.redis.telemetry import TelemetryStore
+from scanning.adapters.s3.storage import S3ClientCache, S3Storage
+from scanning.adapters.vault import infisical, local
+from scanning.adapters.vault.snapshot import CredentialSnapshot
+from scanning.config import active
+from scanning.config.settings import Redis
 from scanning.core.errors import (
     BucketwatchError,
     CredentialsRejected,
 )
-from scanning.gates import Gates
-from scanning.heartbeat import LeaseHeartbeat
-from scanning.means import ScanSettings
+from scanning.pacing.registry import Gates
+from scanning.scan.context import ScanSettings
+from scanning.scan.heartbeat import LeaseHeartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import redis
 
-    from scanning.conf import ScanningConf
+    from scanning.config.settings import ScanningConf
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.ports import Storage, Vault
 
@@ -51,8 +51,8 @@ T = TypeVar("T")
 
 PROBE_S = 5.0
 
-conf = in_force.conf
-ensure_django = in_force.ensure_django
+conf = active.conf
+ensure_django = active.ensure_django
 
 _built: dict[tuple[int, str], Any] = {}
 # Scan threads ask for the same things at the same moment. One builder may call another.
@@ -258,12 +258,12 @@ def probing_clients() -> S3ClientCache:
 def vault() -> Vault:
     site = settings.SITE
     if site.uses_infisical:
-        return vault_infisical.open_infisical_vault(site)
+        return infisical.open_infisical_vault(site)
     return embedded_vault()
 
 
 def embedded_vault() -> Vault:
-    return vault_local.open_local_vault(settings.DATA_DIR, vault_key())
+    return local.open_local_vault(settings.DATA_DIR, vault_key())
 
 
 def vault_key() -> str | None:

@@ -17,12 +17,13 @@ from pydantic import SecretStr
 from pytest_django import Settings
 
 from bucketwatch.demo.servers import other_redis_server
-from scanning import conf, wiring
-from scanning.adapters.redis_connection import RedisConnection
-from tests import notifications
-from tests.infisical_server import InfisicalServer
-from tests.product import Product
-from tests.servers import RedisServer, TestS3Server
+from scanning import wiring
+from scanning.adapters.redis.connection import RedisConnection
+from scanning.config import settings as engine_settings
+from tests.support import notifications
+from tests.support.infisical_server import InfisicalServer
+from tests.support.product import Product
+from tests.support.servers import RedisServer, TestS3Server
 
 Connect = Callable[..., RedisConnection]
 
@@ -88,7 +89,7 @@ def connect() -> Iterator[Connect]:
     def build(
         *, patience_s: float = 0.0, answer_s: float = 5.0, **settings: object
     ) -> RedisConnection:
-        found = conf.Redis.model_validate(settings)
+        found = engine_settings.Redis.model_validate(settings)
         made.append(RedisConnection(found, patience_s=patience_s, answer_s=answer_s))
         return made[-1]
 

@@ -9,7 +9,8 @@ from django.core.exceptions import ValidationError
 from django.forms import Media
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from buckets import forms, selectors, services
+from buckets import selectors, services
+from buckets.admin import forms
 from scanning.core.errors import ConfigurationError, TransientError, VaultRefused
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 
 from buckets import services
 from buckets.admin.base import REFUSALS, actor
-from buckets.forms import refusals
+from buckets.admin.forms import refusals
 from buckets.models import Bucket
 from scanning.core.errors import RedisUnavailable
 

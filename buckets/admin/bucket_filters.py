@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 
 from buckets import selectors
-from buckets.advice import advice
+from buckets.health.remedies import advice
 from buckets.models import Bucket, Credential
 
 if TYPE_CHECKING:

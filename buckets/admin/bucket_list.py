@@ -10,8 +10,8 @@ from django.contrib.admin.views.main import ChangeList
 from django.urls import reverse
 from django.utils.html import format_html
 
-from buckets import badges, selectors, services, words
-from buckets.admin import confirming
+from buckets import formatting, selectors, services
+from buckets.admin import confirmations
 from buckets.admin.base import ServiceAdmin, actor
 from buckets.admin.bucket_filters import (
     CredentialFilter,
@@ -19,17 +19,18 @@ from buckets.admin.bucket_filters import (
     NotificationsFilter,
     StateFilter,
 )
-from buckets.advice import advice
-from buckets.bucket_page import next_scan_in_words
+from buckets.health.remedies import advice
 from buckets.models import Bucket
-from scanning import facade
+from buckets.pages import badges
+from buckets.pages.bucket import next_scan_in_words
+from scanning import engine
 from scanning.core.errors import RedisUnavailable
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
     from django.http import HttpRequest, HttpResponse
 
-    from scanning.core.telemetry import NextScan
+    from scanning.core.metrics.telemetry import NextScan
 
 
 class BucketList(ChangeList):
@@ -45,8 +46,8 @@ class BucketList(ChangeList):
         rows: list[Bucket] = list(self.result_list)
         self.result_list = rows
         try:
-            next_scans = facade.next_scans({row.name: row.region for row in rows})
-            events = facade.events_today(row.name for row in rows)
+            next_scans = engine.next_scans({row.name: row.region for row in rows})
+            events = engine.events_today(row.name for row in rows)
         except RedisUnavailable as exc:
             self.redis_problem = str(exc)
             return
@@ -119,7 +120,7 @@ class ListedBuckets(ServiceAdmin):
 
     @admin.display(description="objects", ordering="object_count")
     def objects(self, bucket: Bucket) -> str:
-        return words.number(bucket.object_count)
+        return formatting.number(bucket.object_count)
 
     @admin.display(description="last scan", ordering="last_scan_at")
     def last_scan(self, bucket: Bucket) -> str:
@@ -131,7 +132,7 @@ class ListedBuckets(ServiceAdmin):
 
     @admin.display(description="events today")
     def events_today(self, bucket: Bucket) -> str:
-        return words.number(getattr(bucket, "events_today", None))
+        return formatting.number(getattr(bucket, "events_today", None))
 
     @admin.display(description="notify", ordering="notifications_enabled")
     def notify(self, bucket: Bucket) -> str:
@@ -198,8 +199,8 @@ class ListedBuckets(ServiceAdmin):
         if not held:
             self.message_user(request, "None of them holds deletions.", messages.WARNING)
             return None
-        if not confirming.is_confirmed(request):
-            return confirming.page(request, self, held, confirming.RELEASE)
+        if not confirmations.is_confirmed(request):
+            return confirmations.page(request, self, held, confirmations.RELEASE)
         try:
             services.release_holds(buckets=held, by=actor(request))
         except RedisUnavailable as exc:
@@ -211,8 +212,8 @@ class ListedBuckets(ServiceAdmin):
 
     @admin.action(description="Start over silently (new baseline) …", permissions=["change"])
     def rebaseline(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> HttpResponse | None:
-        if not confirming.is_confirmed(request):
-            return confirming.page(request, self, queryset, confirming.REBASELINE)
+        if not confirmations.is_confirmed(request):
+            return confirmations.page(request, self, queryset, confirmations.REBASELINE)
         services.rebaseline_all(buckets=queryset, by=actor(request))
         self._note_all_written(request, queryset)
         done = f"{len(queryset):,} start over: the next scan only remembers what is there."
@@ -223,8 +224,8 @@ class ListedBuckets(ServiceAdmin):
     def delete_buckets(
         self, request: HttpRequest, queryset: QuerySet[Bucket]
     ) -> HttpResponse | None:
-        if not confirming.is_confirmed(request):
-            return confirming.page(request, self, queryset, confirming.DELETE)
+        if not confirmations.is_confirmed(request):
+            return confirmations.page(request, self, queryset, confirmations.DELETE)
         number = len(queryset)
         self.delete_queryset(request, queryset)
         self.message_user(request, f"{number:,} deleted.", messages.SUCCESS)
@@ -239,8 +240,8 @@ class ListedBuckets(ServiceAdmin):
     def announce_after_loss(
         self, request: HttpRequest, queryset: QuerySet[Bucket]
     ) -> HttpResponse | None:
-        if not confirming.is_confirmed(request):
-            return confirming.page(request, self, queryset, confirming.ANNOUNCE_LOST)
+        if not confirmations.is_confirmed(request):
+            return confirmations.page(request, self, queryset, confirmations.ANNOUNCE_LOST)
         self._resume_after_loss(request, queryset, Bucket.FirstScan.ANNOUNCE)
         return None
 
@@ -248,8 +249,8 @@ class ListedBuckets(ServiceAdmin):
     def remember_after_loss(
         self, request: HttpRequest, queryset: QuerySet[Bucket]
     ) -> HttpResponse | None:
-        if not confirming.is_confirmed(request):
-            return confirming.page(request, self, queryset, confirming.REMEMBER_LOST)
+        if not confirmations.is_confirmed(request):
+            return confirmations.page(request, self, queryset, confirmations.REMEMBER_LOST)
         self._resume_after_loss(request, queryset, Bucket.FirstScan.BASELINE)
         return None
 

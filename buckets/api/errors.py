@@ -20,7 +20,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from buckets import services
-from buckets.login import brake
+from buckets.accounts import login_throttle
 from scanning.core.errors import BucketwatchError
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def _known(exc: Exception) -> exceptions.APIException | None:
             known = exc
         case ValidationError():
             known = InvalidBody(_fields(exc))
-        case brake.TooManyFailures():
-            known = exceptions.Throttled(wait=brake.WINDOW_S, detail=TOO_MANY_FAILURES)
+        case login_throttle.TooManyFailures():
+            known = exceptions.Throttled(wait=login_throttle.WINDOW_S, detail=TOO_MANY_FAILURES)
         case services.BucketExists():
             known = Conflict(str(exc))
         case ObjectDoesNotExist():  # deleted by somebody else meanwhile

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.crypto import constant_time_compare
 
 from buckets.api.errors import error_body
-from scanning import facade
+from scanning import engine
 from scanning.core.addresses import networks_in
 from scanning.core.errors import RedisUnavailable
 
@@ -42,10 +42,10 @@ def metrics(request: HttpRequest) -> HttpResponse:
         error = f"format: one of {', '.join(FORMS)}."
         return JsonResponse(error_body(error, {"format": [error]}), status=400)
     if form != "json":
-        text, content_type = facade.metrics_text(form)
+        text, content_type = engine.metrics_text(form)
         return HttpResponse(text, content_type=content_type)
     try:
-        return JsonResponse(facade.metrics())
+        return JsonResponse(engine.metrics())
     except RedisUnavailable as exc:
         return JsonResponse(error_body(str(exc)), status=503)
 

@@ -15,8 +15,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from buckets import selectors
 from buckets.api.errors import DATABASE_AWAY, error_body
 from buckets.api.metrics import metrics
-from scanning import facade, wiring
-from scanning.unmigrated import UNMIGRATED, is_unmigrated
+from scanning import engine, wiring
+from scanning.runtime.database import UNMIGRATED, is_unmigrated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def ready(request: HttpRequest) -> HttpResponse:
     Sentinel's silence alone does not count, as Redis is then reached directly, and warnings of
     what Redis may lose do not either.
     """
-    redis = facade.redis_health()
+    redis = engine.redis_health()
     database, webhook = _database_and_webhook()
     checks = {
         "database": database,

@@ -2,8 +2,9 @@
 
 from django.urls import re_path
 
-from buckets.api import openapi, views
 from buckets.api.errors import no_such_route
+from buckets.api.legacy import views
+from buckets.api.openapi import views as openapi_views
 from buckets.api.v1 import buckets, credentials, events
 
 NAME = r"(?P<name>[^/]+)"
@@ -40,7 +41,7 @@ urlpatterns = [
         rf"^v1/credentials/{NAME}/?$", credentials.OneCredential.as_view(), name="v1-credential"
     ),
     re_path(r"^v1/events/?$", events.Events.as_view(), name="v1-events"),
-    re_path(r"^schema/?$", openapi.Schema.as_view(), name="schema"),
-    re_path(r"^docs/?$", openapi.Page.as_view(), name="docs"),
+    re_path(r"^schema/?$", openapi_views.Schema.as_view(), name="schema"),
+    re_path(r"^docs/?$", openapi_views.Page.as_view(), name="docs"),
     re_path(r"", no_such_route),
 ]

@@ -69,7 +69,7 @@ class Outbox(models.Model):
 class VaultRemoval(models.Model):
     """A vault entry that nobody needs any more; removed from here once the vault has forgotten it.
 
-    Written in the transaction that deletes the last user of the entry (`removals.py`). While
+    Written in the transaction that deletes the last user of the entry (`vault_removals.py`). While
     ``created_at`` lies ahead, somebody writes or removes the entry at this moment
     (`vault_writes.py`).
     """

@@ -13,13 +13,13 @@ two leaves nothing that scans with wrong keys, and something that the next run r
     outside the transaction so that nobody else waits for a slow vault. Its entries are claimed
     meanwhile, so that two who add the same bucket wait for each other instead of mixing their
     keys; what the database then refuses is put back, and what a crash leaves is removed within a
-    minute unless it is used (`buckets/vault_writes.py`).
+    minute unless it is used (`buckets/sync/vault_writes.py`).
 2.  *Deleting:* the rows go, a ``VaultRemoval`` for each vault entry that nobody needs now is
     written with them, and the transaction commits; then Redis, then the vault. The other way
     round, a crash would leave a bucket without keys. What a crash, or a vault that is away, leaves
-    is removed by the monitor within seconds (`buckets/removals.py`), or by `reconcile`.
+    is removed by the monitor within seconds (`buckets/sync/vault_removals.py`), or by `reconcile`.
 3.  *Redis* is told after the commit, from the ``Outbox`` rows that the change itself wrote
-    (`buckets/mirror.py`); what could not be told stays in it for the monitor and `reconcile`.
+    (`buckets/sync/outbox.py`); what could not be told stays in it for the monitor and `reconcile`.
 """
 
 from buckets.audit import Actor
@@ -37,15 +37,7 @@ from buckets.services.buckets import (
     set_notifications,
     update_bucket,
 )
-from buckets.services.connections import ConnectionTest, test_connection, test_settings
-from buckets.services.credentials import (
-    add_credential,
-    delete_credential,
-    rotate_credential,
-    update_credential,
-)
-from buckets.services.losses import resume_after_loss
-from buckets.services.operations import (
+from buckets.services.bulk import (
     delete_bucket,
     delete_buckets,
     rebaseline,
@@ -56,7 +48,15 @@ from buckets.services.operations import (
     scan_now,
     switch_buckets,
 )
-from buckets.services.replaying import replay
+from buckets.services.connection_check import ConnectionTest, test_connection, test_settings
+from buckets.services.credentials import (
+    add_credential,
+    delete_credential,
+    rotate_credential,
+    update_credential,
+)
+from buckets.services.losses import resume_after_loss
+from buckets.services.replay import replay
 from buckets.services.second_factors import (
     remove_second_factor,
     set_up_second_factor,

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from buckets import audit, removals, selectors, validators, vault_writes
+from buckets import audit, selectors, validators
 from buckets.models import Bucket, Credential
 from buckets.services import credentials
-from buckets.services.checking import Problems, key_pair, listed, refuse_taken_prefix
-from buckets.vault_writes import Writing
+from buckets.services.validation import Problems, key_pair, listed, refuse_taken_prefix
+from buckets.sync import vault_removals, vault_writes
+from buckets.sync.vault_writes import Writing
 from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def update_bucket(
         if before.credential != stored.credential:
             credentials.remove_unused([before.credential], by=by)
         if had_client and not stored.webhook_client_id:
-            removals.add(removals.Kind.SECRET, selectors.webhook_secret_name(stored))
+            vault_removals.add(vault_removals.Kind.SECRET, selectors.webhook_secret_name(stored))
         if pair:
             credentials.note_new_keys(stored.credential)
     return stored

@@ -8,11 +8,12 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from buckets import audit, mirror, removals, selectors, vault_writes
+from buckets import audit, selectors
+from buckets.batching import in_parts
 from buckets.models import Credential
-from buckets.parts import in_parts
-from buckets.services.checking import Problems, key_pair, listed, refuse_taken_prefix
-from buckets.vault_writes import Writing
+from buckets.services.validation import Problems, key_pair, listed, refuse_taken_prefix
+from buckets.sync import outbox, vault_removals, vault_writes
+from buckets.sync.vault_writes import Writing
 from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def note_new_keys(credential: Credential) -> None:
     credential.updated_at = timezone.now()
     credential.last_verified_at, credential.last_verified_error = None, ""
     credential.save(update_fields=["updated_at", "last_verified_at", "last_verified_error"])
-    mirror.enqueue(selectors.users_of(credential))  # those that failed are due now
+    outbox.enqueue(selectors.users_of(credential))  # those that failed are due now
 
 
 def remove_unused(credentials: Iterable[Credential], *, by: Actor) -> None:
@@ -118,6 +119,8 @@ def remove_unused(credentials: Iterable[Credential], *, by: Actor) -> None:
 
 def remove(unused: Sequence[Credential], *, by: Actor) -> None:
     audit.deleted_alike(unused, by=by)
-    removals.add(removals.Kind.PAIR, *(credential.vault_prefix for credential in unused))
+    vault_removals.add(
+        vault_removals.Kind.PAIR, *(credential.vault_prefix for credential in unused)
+    )
     for part in in_parts(credential.pk for credential in unused):
         Credential.objects.filter(pk__in=part).delete()

@@ -8,9 +8,10 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from buckets import audit, mirror, selectors
+from buckets import audit, selectors
+from buckets.batching import in_parts
 from buckets.models import Bucket
-from buckets.parts import in_parts
+from buckets.sync import outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,12 +36,12 @@ def resume_after_loss(*, buckets: Sequence[Bucket], choice: str, by: Actor = Non
         raise ValidationError({"choice": [problem]})
     chosen = Bucket.FirstScan(choice)
     resumed: list[str] = []
-    with transaction.atomic(), mirror.together():
+    with transaction.atomic(), outbox.together():
         for pks in in_parts(bucket.pk for bucket in buckets):
             lost = list(selectors.lost_buckets().select_for_update().filter(pk__in=pks))
             _resume(lost, chosen)
             audit.did_alike(lost, _SAID[chosen], by=by)
-            mirror.enqueue(bucket.name for bucket in lost)
+            outbox.enqueue(bucket.name for bucket in lost)
             resumed += [bucket.name for bucket in lost]
     return resumed
 

@@ -38,7 +38,7 @@ from bucketwatch.demo.servers import (
     other_redis_server,
 )
 from bucketwatch.demo.world import BUCKETS, seed
-from scanning.processes import StopSignal
+from scanning.runtime.processes import StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

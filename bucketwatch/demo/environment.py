@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bucketwatch.env import NAMES_IN_USE, Site, secret_variables
-from scanning.conf import ScanningConf
+from scanning.config.settings import ScanningConf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

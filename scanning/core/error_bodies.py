@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 from xml.sax.saxutils import escape
 
-from scanning.core.listing import PROLOG, unescape
+from scanning.core.listing.body import PROLOG, unescape
 from scanning.core.texts import clean
 
 _LONGEST: Final = 64 * 1024

@@ -17,8 +17,8 @@ from typing import Any
 import redis
 from redis.sentinel import Sentinel
 
-from tests.processes import ROOT
-from tests.redis_topology import MASTER_NAME
+from tests.support.processes import ROOT
+from tests.support.redis_topology import MASTER_NAME
 
 NAME = "chaos"
 IN_HAND = f"my-service:{NAME}:in-hand"

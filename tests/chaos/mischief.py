@@ -13,7 +13,7 @@ from itertools import count
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from typing import TYPE_CHECKING, Final
 
-from tests.processes import descendants, running
+from tests.support.processes import descendants, running
 
 if TYPE_CHECKING:
     import random
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.s3_server import ChaosS3
     from tests.chaos.site import Host, KeptAlive
-    from tests.redis_topology import Node, RedisTopology
+    from tests.support.redis_topology import Node, RedisTopology
 
 LEASE_S: Final = 15.0  # what a frozen worker has to outlive
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
-from scanning.core import keys
+from scanning.core import redis_keys
 from tests.chaos import operator
 from tests.chaos.consumer import FINISHED, IN_HAND
 from tests.chaos.mischief import LATENCY_S, Failovers, Mischief
@@ -28,8 +28,8 @@ from tests.chaos.site import (
     site_environ,
     still_running,
 )
-from tests.notifications import QUEUE, message
-from tests.redis_topology import RedisTopology
+from tests.support.notifications import QUEUE, message
+from tests.support.redis_topology import RedisTopology
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -210,7 +210,7 @@ class Run:
 
     def _has_scanned(self, topology: RedisTopology) -> bool:
         with suppress(RedisError), topology.client() as client:
-            return client.hget(keys.STATS, "total_scans") is not None
+            return client.hget(redis_keys.STATS, "total_scans") is not None
         return False
 
     def _go_on_for(
@@ -262,8 +262,8 @@ class Run:
                     f"{bucket.name}: {status.get('error') or 'a scan'}"
                     for bucket in self.world.buckets
                     if not self._is_settled(
-                        status := client.hgetall(keys.bucket(bucket.name)),
-                        client.get(keys.last_scan(bucket.name)),
+                        status := client.hgetall(redis_keys.bucket(bucket.name)),
+                        client.get(redis_keys.last_scan(bucket.name)),
                     )
                 ]
                 left = client.llen(QUEUE) + client.llen(IN_HAND)

@@ -35,7 +35,7 @@ from tests.chaos.s3_objects import (
     key_of,
     token_after,
 )
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from bucketwatch.demo.environment import without_product_variables
 from bucketwatch.demo.servers import LOOPBACK, Child, free_port
-from tests.processes import ROOT, children_of, command, descendants, running
+from tests.support.processes import ROOT, children_of, command, descendants, running
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,10 +10,10 @@ from rest_framework import status
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from buckets import programs, selectors, services
-from buckets.api import auth
+from buckets import selectors, services
+from buckets.api import auth, bucket_commands
 from buckets.api.errors import refusals_as_conflicts
-from buckets.api.v1 import answers, described, members, queries, reading
+from buckets.api.v1 import parsing, queries, requests, responses, schema
 from buckets.models import EVENT_TYPES, Bucket, Credential
 
 if TYPE_CHECKING:
@@ -27,78 +27,78 @@ _NONE_WAITED = "Redis forgot nothing here: nothing was changed."
 
 
 class Buckets(APIView):
-    @described.LIST_BUCKETS
+    @schema.LIST_BUCKETS
     def get(self, request: Request) -> Response:
-        asked = reading.query(members.BucketQuery, request)
+        asked = parsing.query(requests.BucketQuery, request)
         rows = queries.buckets(asked)
-        return Response(queries.page(request, rows, asked, answers.BucketsAnswer))
+        return Response(queries.page(request, rows, asked, responses.BucketsAnswer))
 
-    @described.CREATE_BUCKET
+    @schema.CREATE_BUCKET
     def post(self, request: Request) -> Response:
-        given = _in_services_words(reading.body(members.BucketCreate, request))
+        given = _in_services_words(parsing.body(requests.BucketCreate, request))
         bucket = services.add_bucket(**given, by=auth.client_of(request))
         where = reverse("api:v1-bucket", args=[bucket.name]) + "/"
         return Response(_shown(bucket), status.HTTP_201_CREATED, headers={"Location": where})
 
 
 class OneBucket(APIView):
-    @described.RETRIEVE_BUCKET
+    @schema.RETRIEVE_BUCKET
     def get(self, request: Request, name: str) -> Response:
-        return Response(_shown(programs.named(name)))
+        return Response(_shown(bucket_commands.named(name)))
 
-    @described.PATCH_BUCKET
+    @schema.PATCH_BUCKET
     def patch(self, request: Request, name: str) -> Response:
-        bucket = programs.named(name)
-        changes = _in_services_words(reading.body(members.BucketPatch, request))
+        bucket = bucket_commands.named(name)
+        changes = _in_services_words(parsing.body(requests.BucketPatch, request))
         if changes:
             by = auth.client_of(request)
             bucket = services.update_bucket(bucket=bucket, by=by, **changes)
         return Response(_shown(bucket))
 
-    @described.DELETE_BUCKET
+    @schema.DELETE_BUCKET
     def delete(self, request: Request, name: str) -> Response:
-        services.delete_bucket(bucket=programs.named(name), by=auth.client_of(request))
+        services.delete_bucket(bucket=bucket_commands.named(name), by=auth.client_of(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class ScanBucket(APIView):
-    @described.SCAN_BUCKET
+    @schema.SCAN_BUCKET
     def post(self, request: Request, name: str) -> Response:
         with refusals_as_conflicts():
-            services.scan_now(bucket=programs.named(name), by=auth.client_of(request))
+            services.scan_now(bucket=bucket_commands.named(name), by=auth.client_of(request))
         return _accepted(name, "The bucket is due: it is scanned as soon as a worker is free.")
 
 
 class TestBucket(APIView):
-    @described.TEST_BUCKET
+    @schema.TEST_BUCKET
     def post(self, request: Request, name: str) -> Response:
-        bucket = programs.named(name)
-        keys = reading.body(members.KeyPair, request)
+        bucket = bucket_commands.named(name)
+        keys = parsing.body(requests.KeyPair, request)
         test = services.test_connection(bucket=bucket, **keys, by=auth.client_of(request))
-        return Response(answers.ConnectionAnswer(test).data)
+        return Response(responses.ConnectionAnswer(test).data)
 
 
 class ReleaseBucket(APIView):
-    @described.RELEASE_BUCKET
+    @schema.RELEASE_BUCKET
     def post(self, request: Request, name: str) -> Response:
-        services.release_hold(bucket=programs.named(name), by=auth.client_of(request))
+        services.release_hold(bucket=bucket_commands.named(name), by=auth.client_of(request))
         return _accepted(name, "Held deletions are confirmed: the next scan announces them.")
 
 
 class ResumeBucket(APIView):
-    @described.RESUME_BUCKET
+    @schema.RESUME_BUCKET
     def post(self, request: Request, name: str) -> Response:
-        bucket = programs.named(name)
-        choice = reading.body(members.Resumption, request)["choice"]
+        bucket = bucket_commands.named(name)
+        choice = parsing.body(requests.Resumption, request)["choice"]
         by = auth.client_of(request)
         names = services.resume_after_loss(buckets=[bucket], choice=choice, by=by)
         return _accepted(name, _RESUMED[choice] if names else _NONE_WAITED)
 
 
 class ResumeBuckets(APIView):
-    @described.RESUME_BUCKETS
+    @schema.RESUME_BUCKETS
     def post(self, request: Request) -> Response:
-        choice = reading.body(members.Resumption, request)["choice"]
+        choice = parsing.body(requests.Resumption, request)["choice"]
         names = services.resume_after_loss(
             buckets=list(selectors.lost_buckets()), choice=choice, by=auth.client_of(request)
         )
@@ -124,7 +124,7 @@ def _credential(name: str) -> Credential:
 
 
 def _shown(bucket: Bucket) -> dict[str, Any]:
-    return dict(answers.BucketAnswer(bucket, context=queries.beside([bucket])).data)
+    return dict(responses.BucketAnswer(bucket, context=queries.beside([bucket])).data)
 
 
 def _accepted(name: str, message: str) -> Response:

@@ -12,22 +12,22 @@ from rest_framework.views import APIView
 from buckets import services
 from buckets.api import auth
 from buckets.api.errors import refusals_as_conflicts
-from buckets.api.v1 import answers, described, members, queries, reading
+from buckets.api.v1 import parsing, queries, requests, responses, schema
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
 
 
 class Credentials(APIView):
-    @described.LIST_CREDENTIALS
+    @schema.LIST_CREDENTIALS
     def get(self, request: Request) -> Response:
-        asked = reading.query(members.CredentialQuery, request)
+        asked = parsing.query(requests.CredentialQuery, request)
         rows = queries.credentials(asked)
-        return Response(queries.page(request, rows, asked, answers.CredentialsAnswer))
+        return Response(queries.page(request, rows, asked, responses.CredentialsAnswer))
 
-    @described.CREATE_CREDENTIAL
+    @schema.CREATE_CREDENTIAL
     def post(self, request: Request) -> Response:
-        given = reading.body(members.CredentialCreate, request)
+        given = parsing.body(requests.CredentialCreate, request)
         credential = services.add_credential(**given, by=auth.client_of(request))
         where = reverse("api:v1-credential", args=[credential.name]) + "/"
         shown = _shown(credential.name)
@@ -35,14 +35,14 @@ class Credentials(APIView):
 
 
 class OneCredential(APIView):
-    @described.RETRIEVE_CREDENTIAL
+    @schema.RETRIEVE_CREDENTIAL
     def get(self, request: Request, name: str) -> Response:
         return Response(_shown(name))
 
-    @described.PATCH_CREDENTIAL
+    @schema.PATCH_CREDENTIAL
     def patch(self, request: Request, name: str) -> Response:
         credential = queries.credential_named(name)
-        given = reading.body(members.CredentialPatch, request)
+        given = parsing.body(requests.CredentialPatch, request)
         by = auth.client_of(request)
         if "endpoint" in given:
             services.update_credential(credential=credential, **given, by=by)
@@ -51,7 +51,7 @@ class OneCredential(APIView):
             services.rotate_credential(credential=credential, **pair, by=by)
         return Response(_shown(name))
 
-    @described.DELETE_CREDENTIAL
+    @schema.DELETE_CREDENTIAL
     def delete(self, request: Request, name: str) -> Response:
         credential = queries.credential_named(name)
         with refusals_as_conflicts():
@@ -60,4 +60,4 @@ class OneCredential(APIView):
 
 
 def _shown(name: str) -> dict[str, Any]:
-    return dict(answers.CredentialAnswer(queries.credential_named(name)).data)
+    return dict(responses.CredentialAnswer(queries.credential_named(name)).data)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from buckets.api.v1 import answers, described, members, reading
+from buckets.api.v1 import parsing, requests, responses, schema
 from scanning import wiring
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ NOTE = (
 
 
 class Events(APIView):
-    @described.LIST_EVENTS
+    @schema.LIST_EVENTS
     def get(self, request: Request) -> Response:
-        asked = reading.query(members.EventQuery, request)
+        asked = parsing.query(requests.EventQuery, request)
         window = wiring.recent_events().read(
             most=asked["limit"],
             bucket=asked.get("bucket", ""),
@@ -30,4 +30,4 @@ class Events(APIView):
             prefix=asked.get("prefix", ""),
         )
         about = {"since": window.since, "not_listed": window.not_listed, "note": NOTE}
-        return Response(answers.EventsAnswer({"window": about, "results": window.events}).data)
+        return Response(responses.EventsAnswer({"window": about, "results": window.events}).data)

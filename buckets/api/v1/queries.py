@@ -8,7 +8,7 @@ from django.db.models import Count, F, Model, Q, QuerySet
 from rest_framework.utils.urls import replace_query_param
 
 from buckets import selectors
-from buckets.api.v1.members import ORDERS
+from buckets.api.v1.requests import ORDERS
 from buckets.models import Bucket, Credential, Outbox
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rest_framework.request import Request
 
-    from buckets.api.v1.answers import PageAnswer
+    from buckets.api.v1.responses import PageAnswer
 
 M = TypeVar("M", bound=Model)
 

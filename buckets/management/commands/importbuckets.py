@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
-from buckets import import_sources, importing, words
-from scanning.management.engine_command import EngineCommand
+from buckets import formatting
+from buckets.importing import plan, sources
+from scanning.management.base import EngineCommand
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from buckets.importing import Plan, Planned
+    from buckets.importing.plan import Plan, Planned
 
 _NAMED = 5
 
@@ -68,33 +69,33 @@ class Command(EngineCommand):
 
     def _carry_out(self, planned: Plan) -> list[str]:
         if not self.stdout.isatty():
-            return importing.carry_out(planned)
+            return plan.carry_out(planned)
         total = planned.count("import")
 
         def show(through: int) -> None:
             self.stdout.write(f"\r{through:,} of {total:,} imported", ending="")
             self.stdout.flush()
 
-        problems = importing.carry_out(planned, progress=show)
+        problems = plan.carry_out(planned, progress=show)
         self.stdout.write("")
         return problems
 
     def _plan(self, file: Path | None, first_scan: str) -> Plan:
         if file is None:
-            found = import_sources.from_redis(first_scan=first_scan)
+            found = sources.from_redis(first_scan=first_scan)
         else:
-            found = import_sources.from_file(file, first_scan=first_scan)
-        return importing.plan(*found)
+            found = sources.from_file(file, first_scan=first_scan)
+        return plan.plan(*found)
 
     def _look_for_the_older_monitor(self, wait_s: float | None, *, only_warn: bool) -> None:
         if wait_s is None:
-            wait_s = import_sources.time_to_look_s(now=time.time())
+            wait_s = sources.time_to_look_s(now=time.time())
         self.stdout.write(f"Looking for {wait_s:.0f} s whether the older monitor still scans …")
-        moved = import_sources.older_monitor_runs(wait_s=wait_s, sleep=self.sleep)
+        moved = sources.older_monitor_runs(wait_s=wait_s, sleep=self.sleep)
         if not moved:
             return
         text = (
-            f"The older monitor still runs: it has just scanned {words.some(moved, most=_NAMED)}. "
+            f"The older monitor still runs: it has just scanned {formatting.some(moved, most=_NAMED)}. "
             "Stop it first, or each event is announced twice."
         )
         if not only_warn:

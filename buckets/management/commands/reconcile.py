@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
-from buckets import reconciling
-from buckets.reconciling import Kind
-from scanning.management.engine_command import EngineCommand
+from buckets.sync import reconcile
+from buckets.sync.reconcile import Kind
+from scanning.management.base import EngineCommand
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Sequence
 
-    from buckets.reconciling import Difference
+    from buckets.sync.reconcile import Difference
 
 
 class Command(EngineCommand):
@@ -28,9 +28,9 @@ class Command(EngineCommand):
         parser.add_argument("--dry-run", action="store_true", help="compare only; write nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        found = reconciling.compare()
+        found = reconcile.compare()
         self._show(found)
-        is_repaired = options["dry_run"] or reconciling.repair(found)
+        is_repaired = options["dry_run"] or reconcile.repair(found)
         if not is_repaired:
             raise CommandError("Not everything could be repaired now: run this again.")
         if any(one.kind is Kind.BY_HAND for one in found):

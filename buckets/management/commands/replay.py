@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
-from buckets import selectors, services, words
-from scanning import facade
+from buckets import formatting, selectors, services
+from scanning import engine
 from scanning.core.errors import BucketwatchError
-from scanning.core.replaying import Selection, read_moment
-from scanning.management.engine_command import FAILED, INTERRUPTED, UNKNOWN, EngineCommand
-from scanning.management.printing import event_line
+from scanning.core.replay import Selection, read_moment
+from scanning.management.base import FAILED, INTERRUPTED, UNKNOWN, EngineCommand
+from scanning.management.output import event_line
 from scanning.management.progress import ProgressBar
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from buckets.models import Bucket
-    from scanning.replaying import Counted, Replay, Step
+    from scanning.inspection.replay import Counted, Replay, Step
 
 _PAUSE_S = 0.5
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
@@ -72,7 +72,7 @@ class Command(EngineCommand):
             raise CommandError(f"unknown bucket: {options['bucket']}", returncode=UNKNOWN)
         since: datetime | None = options["since"]
         chosen = Selection(options["prefix"], since.timestamp() if since else float("-inf"))
-        replay = facade.replay(
+        replay = engine.replay(
             bucket.name,
             chosen,
             id_=options["id"] or _new_id(),
@@ -92,13 +92,13 @@ class Command(EngineCommand):
                 _confirm(bucket, counted)
             announced = self._run(bucket, replay, counted, _again(options, replay.id))
         said = {"bucket": bucket.name, "replay": replay.id, "announced": announced}
-        objects = words.count(announced, "object")
+        objects = formatting.count(announced, "object")
         in_words = f"{bucket.name}: {objects} announced again, replay {replay.id}"
         self.stdout.write(json.dumps(said) if as_json else in_words)
 
     def _show(self, bucket: Bucket, counted: Counted) -> None:
         self.stderr.write(
-            f"{bucket.name}: {words.count(counted.wanted, 'known object')} to announce"
+            f"{bucket.name}: {formatting.count(counted.wanted, 'known object')} to announce"
         )
         if counted.left_out:
             self.stderr.write(
@@ -134,14 +134,16 @@ class Command(EngineCommand):
     def _interrupted(self, step: Step | None, again: list[str]) -> None:
         announced, after = (step.announced, step.after) if step else (0, "")
         rest = shlex.join([*again, *(["--after", after] if after else [])])
-        self.stderr.write(f"Interrupted after {words.count(announced, 'object')}. The rest: {rest}")
+        self.stderr.write(
+            f"Interrupted after {formatting.count(announced, 'object')}. The rest: {rest}"
+        )
 
 
 def _confirm(bucket: Bucket, counted: Counted) -> None:
     if not sys.stdin.isatty():
         raise CommandError("nobody is there to confirm it: say --yes", returncode=UNKNOWN)
     answer = input(
-        f"Announce {words.count(counted.wanted, 'object')} of {bucket.name} again? [y/N] "
+        f"Announce {formatting.count(counted.wanted, 'object')} of {bucket.name} again? [y/N] "
     )
     if answer.strip().lower() not in {"y", "yes"}:
         raise CommandError("nothing was announced", returncode=FAILED)

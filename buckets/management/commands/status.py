@@ -14,16 +14,16 @@ from django.core.management.base import CommandError
 from django.db import Error as DatabaseError
 from django.db import close_old_connections
 
-from buckets import terminal
-from buckets.overview import overview
-from scanning.management.engine_command import EngineCommand
-from scanning.unmigrated import UNMIGRATED, is_unmigrated
+from buckets.health.overview import overview
+from buckets.management import status_report
+from scanning.management.base import EngineCommand
+from scanning.runtime.database import UNMIGRATED, is_unmigrated
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable
 
-    from buckets.overview import Overview
+    from buckets.health.overview import Overview
 
 ATTENTION, UNKNOWN = 1, 2
 _LONGEST_S = 86400
@@ -65,7 +65,7 @@ class Command(EngineCommand):
 
     def _show(self, seen: Overview) -> Overview:
         bad, good = self.style.ERROR, self.style.SUCCESS
-        for line in terminal.lines(seen, datetime.now(UTC), bad=bad, good=good):
+        for line in status_report.lines(seen, datetime.now(UTC), bad=bad, good=good):
             self.stdout.write(line)
         return seen
 

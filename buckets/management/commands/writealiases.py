@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
-from buckets import aliases
+from buckets.importing import legacy_aliases
 from scanning.core.vault_names import halves_of
-from scanning.management.engine_command import EngineCommand
+from scanning.management.base import EngineCommand
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Sequence
 
-    from buckets.aliases import Alias
+    from buckets.importing.legacy_aliases import Alias
 
 
 class Command(EngineCommand):
@@ -28,7 +28,7 @@ class Command(EngineCommand):
         parser.add_argument("--remove", action="store_true", help="remove what was written so")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        found = aliases.wanted()
+        found = legacy_aliases.wanted()
         usable = [alias for alias in found if not alias.problem]
         lacking = [] if options["dry_run"] else self._carry_out(usable, options["remove"])
         self._show(found)
@@ -40,9 +40,9 @@ class Command(EngineCommand):
 
     def _carry_out(self, usable: Sequence[Alias], remove: bool) -> list[str]:  # noqa: FBT001
         if remove:
-            aliases.remove(usable)
+            legacy_aliases.remove(usable)
             return []
-        return aliases.write(usable)
+        return legacy_aliases.write(usable)
 
     def _show(self, found: Sequence[Alias]) -> None:
         for alias in found:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scanning import facade
-from scanning.management.engine_command import EngineCommand
+from scanning import engine
+from scanning.management.base import EngineCommand
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -21,7 +21,7 @@ class Command(EngineCommand):
         parser.add_argument("--dry-run", action="store_true", help="show only; write nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        embedded, infisical = facade.both_vaults()
+        embedded, infisical = engine.both_vaults()
         names, there = embedded.names(), infisical.names()
         missing = sorted(names - there)
         if missing and not options["dry_run"]:

@@ -7,14 +7,14 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from scanning import facade
+from scanning import engine
 from scanning.core.texts import printable
-from scanning.management.engine_command import FAILED, EngineCommand
+from scanning.management.base import FAILED, EngineCommand
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from scanning.core.explaining import Explanation
+    from scanning.core.explain import Explanation
     from scanning.core.types import ObjectState
 
 
@@ -32,7 +32,7 @@ class Command(EngineCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        found = facade.explain(options["bucket"], options["key"])
+        found = engine.explain(options["bucket"], options["key"])
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(found)))
         else:

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.conf import settings
 
-from scanning import facade
-from scanning.management.engine_command import EngineCommand
+from scanning import engine
+from scanning.management.base import EngineCommand
 
 _SET_IT = """\
 The vault has a new key, which is in {key}. Now:
@@ -29,5 +29,5 @@ class Command(EngineCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        key = facade.rotate_vault_key()
+        key = engine.rotate_vault_key()
         self.stdout.write((_SET_IT if settings.SITE.vault_key else _FOUND).format(key=key))

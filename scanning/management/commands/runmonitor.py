@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from scanning.monitor import MultiRegionMonitor
+from scanning.runtime.monitor import MultiRegionMonitor
 
 
 def region_list(text: str) -> list[str]:

@@ -13,8 +13,13 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
-from scanning import facade, wiring
-from scanning.by_hand import (
+from scanning import engine, wiring
+from scanning.core.types import ScanResult
+from scanning.management.base import FAILED, INTERRUPTED, UNKNOWN, EngineCommand
+from scanning.management.output import event_line
+from scanning.management.progress import ProgressBar
+from scanning.management.scan_output import line_of
+from scanning.runtime.manual_scan import (
     Announced,
     Result,
     Said,
@@ -25,18 +30,13 @@ from scanning.by_hand import (
     scan_now,
     verify,
 )
-from scanning.core.types import ScanResult
-from scanning.management.engine_command import FAILED, INTERRUPTED, UNKNOWN, EngineCommand
-from scanning.management.printing import event_line
-from scanning.management.progress import ProgressBar
-from scanning.management.scan_lines import line_of
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable, Sequence
 
-    from scanning.by_hand import Arrival, Watched
     from scanning.core.types import BucketConfig
+    from scanning.runtime.manual_scan import Arrival, Watched
 
 _DRAW_S = 0.2
 
@@ -83,7 +83,7 @@ class Command(EngineCommand):
         if not options["dry_run"]:
             _compare_with_the_database()
         buckets = _choose(options["names"], options["all"], options["region"])
-        with ProgressBar(expected=facade.expected_objects(buckets)) as self._bar:
+        with ProgressBar(expected=engine.expected_objects(buckets)) as self._bar:
             failed = self._scan_all(buckets, scan)
         if failed:
             sys.exit(FAILED)

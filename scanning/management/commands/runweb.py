@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from scanning import processes
+from scanning.runtime import processes
 
 
 class Command(BaseCommand):

@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from scanning.clusters import Clusters
 from scanning.management.commands.runmonitor import region_list
+from scanning.runtime.region_workers import Clusters
 
 
 class Command(BaseCommand):

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scanning import wiring
-from scanning.adapters.recent_events import BEFORE_ALL
+from scanning.adapters.redis.recent_events import BEFORE_ALL
 from scanning.core.errors import RedisUnavailable, UnknownBucket
 from scanning.core.types import EventType
-from scanning.management.engine_command import EngineCommand
-from scanning.management.printing import event_line
+from scanning.management.base import EngineCommand
+from scanning.management.output import event_line
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Iterator
 
-    from scanning.adapters.recent_events import RecentCommit, RecentEvent
+    from scanning.adapters.redis.recent_events import RecentCommit, RecentEvent
 
 _SHOWN = 10
 _WAIT_S = 1.0

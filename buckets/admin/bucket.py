@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.views.decorators.http import require_POST
+
+from buckets import services
+from buckets.admin import bucket_actions, forms
+from buckets.admin.base import actor
+from buckets.admin.bucket_list import ListedBuckets
+from buckets.models import Bucket
+from buckets.pages import bucket as bucket_page
+from scanning import engine
+from scanning.core.errors import BucketwatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.models import Model
+    from django.http import HttpRequest, HttpResponse
+    from django.urls import URLPattern
+
+ONLY_A_TEST = "This was only a test: nothing is saved. Enter secrets again before you save."
+
+
+@admin.register(Bucket)
+class BucketAdmin(ListedBuckets):
+    """A bucket has an overview, where its state is, and settings, which is Django's form."""
+
+    form = forms.BucketForm
+    save_on_top = False
+
+    SETTINGS: ClassVar[tuple[tuple[str | None, dict[str, Any]], ...]] = (
+        (None, {"fields": ("name", "region", "endpoint")}),
+        ("S3 keys", {"fields": ("credential", "access_key", "secret_key")}),
+        (
+            "Watching",
+            {
+                "fields": (
+                    "polling_interval",
+                    "monitoring_enabled",
+                    "notifications_enabled",
+                    "fetch_metadata",
+                    "lanes",
+                )
+            },
+        ),
+        (
+            "Announcing",
+            {
+                "fields": (
+                    (
+                        "announce_created",
+                        "announce_updated",
+                        "announce_detected",
+                        "announce_deleted",
+                    ),
+                    "first_scan",
+                    "prefix",
+                    "suffix",
+                )
+            },
+        ),
+        (
+            "Webhook",
+            {
+                "fields": (
+                    "webhook_url",
+                    "webhook_client_id",
+                    "webhook_client_secret",
+                    "webhook_token_url",
+                    "webhook_secret_in_redis",
+                )
+            },
+        ),
+    )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        if self._may_save(request, obj):
+            return self.SETTINGS
+        secrets = forms.BucketForm.SECRETS  # "None" would look as if there were none
+        return [
+            (title, {"fields": [field for field in options["fields"] if field not in secrets]})
+            for title, options in self.SETTINGS
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        # A bucket cannot be renamed in S3 either: another name is another bucket.
+        return ("name",) if obj else ()
+
+    def get_urls(self) -> list[URLPattern]:
+        pages = (
+            ("", "overview", self.overview_view),
+            ("do/", "do", require_POST(self.do_view)),
+            ("explain/", "explain", self.explain_view),
+        )
+        return [*(self._path(*page) for page in pages), *super().get_urls()]
+
+    def _path(self, end: str, name: str, view: Callable[..., HttpResponse]) -> URLPattern:
+        view = self.admin_site.admin_view(view)
+        return path(f"<int:pk>/{end}", view, name=f"buckets_bucket_{name}")
+
+    # --- overview
+
+    def overview_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Show how the bucket is: facts, scans, events."""
+        bucket = self._bucket(request, pk)
+        context = self._context(request, bucket) | {"page": bucket_page.look_at(bucket)}
+        return TemplateResponse(request, "admin/buckets/bucket/overview.html", context)
+
+    def do_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Do what a button of the overview asks for."""
+        bucket = self._bucket(request, pk)
+        if not self.has_change_permission(request, bucket):
+            raise PermissionDenied
+        action = request.POST.get("action", "")
+        if action not in bucket_actions.ACTIONS:
+            raise Http404
+        bucket_actions.do(request, bucket, action)
+        self.note_written(request, bucket.name)
+        self.after_writing(request)
+        return HttpResponseRedirect(_overview_of(bucket))
+
+    def explain_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Say what is known of one key, and what the next scan would announce of it."""
+        bucket = self._bucket(request, pk)
+        key = request.GET.get("key", "")
+        context = self._context(request, bucket) | {"key": key}
+        if key:
+            try:
+                context["explanation"] = engine.explain(bucket.name, key)
+            except BucketwatchError as exc:
+                context["problem"] = str(exc)
+        return TemplateResponse(request, "admin/buckets/bucket/explain.html", context)
+
+    def _bucket(self, request: HttpRequest, pk: int) -> Bucket:
+        bucket: Bucket | None = self.get_object(request, str(pk))
+        if bucket is None:
+            raise Http404
+        if not self.has_view_or_change_permission(request, bucket):
+            raise PermissionDenied
+        return bucket
+
+    def _context(self, request: HttpRequest, bucket: Bucket) -> dict[str, Any]:
+        return {
+            **self.admin_site.each_context(request),
+            "title": bucket.name,
+            "opts": self.opts,
+            "original": bucket,
+            "may_change": self.has_change_permission(request, bucket),
+        }
+
+    # --- settings
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        context = extra_context or {}
+        if request.method == "POST" and "_test" in request.POST:
+            context = context | {"test": self._test(request, object_id)}
+            request.refused = {"__all__": [ONLY_A_TEST]}  # type: ignore[attr-defined]
+        return super().changeform_view(request, object_id, form_url, context)
+
+    def _test(self, request: HttpRequest, object_id: str | None) -> services.ConnectionTest:
+        """List the bucket as the form has it now."""
+        stored = self.get_object(request, object_id) if object_id else None
+        if not self._may_save(request, stored):
+            raise PermissionDenied
+        form: Any = self.get_form(request, stored, change=stored is not None)
+        filled: forms.BucketForm = form(request.POST, instance=stored)
+        problems = [str(text) for texts in filled.errors.values() for text in texts]
+        if problems:
+            return services.ConnectionTest.impossible(problems)
+        try:
+            return filled.test(by=actor(request))
+        except ValidationError as exc:
+            return services.ConnectionTest.impossible(exc.messages)
+
+    def _may_save(self, request: HttpRequest, stored: Model | None) -> bool:
+        if stored is None:
+            return self.has_add_permission(request)
+        return self.has_change_permission(request, stored)
+
+    def response_post_save_add(self, request: HttpRequest, obj: Bucket) -> HttpResponseRedirect:
+        return HttpResponseRedirect(_overview_of(obj))
+
+    response_post_save_change = response_post_save_add
+
+
+def _overview_of(bucket: Bucket) -> str:
+    return reverse("admin:buckets_bucket_overview", args=[bucket.pk])

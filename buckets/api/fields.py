@@ -1,0 +1,98 @@
+"""The members by which programs describe a bucket, and their types; the services check the rest.
+
+Types are strict: a number is not a name, and ``"60"`` is not an interval.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+REQUIRED = "This member is required."
+# Longer than any key, URL or secret in use; the model has its own, narrower limits.
+LONGEST_TEXT = 2048
+
+
+class Text(serializers.CharField):
+    default_error_messages = {
+        "required": REQUIRED,
+        "null": REQUIRED,
+        "blank": "This must not be empty.",
+        "invalid": "This must be text.",
+        "max_length": "This must have at most {max_length} characters.",
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"max_length": LONGEST_TEXT, **kwargs})
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class OptionalText(Text):
+    """Left out and null are the same: not given. Empty is a value, which may clear a setting."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"required": False, "allow_null": True, "allow_blank": True, **kwargs})
+
+
+class Seconds(serializers.IntegerField):
+    default_error_messages = {"invalid": "This must be a whole number of seconds, such as 60."}
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return data
+
+
+class Switch(serializers.BooleanField):
+    default_error_messages = {"invalid": "This must be true or false."}
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
+class BucketMembers(serializers.Serializer[Any]):
+    """What add and update have in common."""
+
+    name = Text()
+    region = OptionalText()
+    endpoint = OptionalText()
+    client_id = OptionalText()
+    client_secret = OptionalText()
+    token_url = OptionalText()
+    polling_interval = Seconds(required=False, allow_null=True)
+    fetch_metadata = Switch(required=False, allow_null=True)
+    notifications_enabled = Switch(required=False, allow_null=True)
+
+
+class NewBucket(BucketMembers):
+    access_key = Text()
+    secret_key = Text()
+    webhook_url = Text()
+
+
+class BucketChanges(BucketMembers):
+    """``name`` says which bucket; everything else is optional.
+
+    Empty keys are refused: whoever sends them, from a variable that is not set for one, would
+    believe that they were replaced.
+    """
+
+    access_key = OptionalText(allow_blank=False)
+    secret_key = OptionalText(allow_blank=False)
+    webhook_url = OptionalText()
+
+
+class BucketName(serializers.Serializer[Any]):
+    name = Text()
+
+
+class Login(serializers.Serializer[Any]):
+    client_id = Text()
+    client_secret = Text(trim_whitespace=False)

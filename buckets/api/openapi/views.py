@@ -1,0 +1,83 @@
+"""OpenAPI 3.1 of every route, made from the serializers and views that answer, and a page of it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from csp.constants import SELF
+from csp.decorators import csp_update
+from django.utils.decorators import method_decorator
+from django.views.generic import TemplateView
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.generators import SchemaGenerator
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from buckets.api.openapi.probe_paths import PLAIN_PATHS
+
+if TYPE_CHECKING:
+    from rest_framework.request import Request
+
+_WITH_A_SLASH = "/api/v1/"
+
+
+class TokenScheme(OpenApiAuthenticationExtension):
+    target_class = "buckets.api.auth.ApiClientAuthentication"
+    name = "token"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "From `POST /api/auth/token`. A client of scope `read` may only GET.",
+        }
+
+
+def name_paths(endpoints: list[Any]) -> list[Any]:
+    """Name the documented routes without a slash at their end, as their documentation does."""
+    return [
+        (path if path.startswith(_WITH_A_SLASH) else path.rstrip("/"), *rest)
+        for path, *rest in endpoints
+    ]
+
+
+def finish(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Add the routes that are no REST framework views; drop what only the generator reads."""
+    result["paths"] |= PLAIN_PATHS
+    _drop(result, "x-spec-enum-id")
+    return result
+
+
+def _drop(node: Any, name: str) -> None:
+    if isinstance(node, dict):
+        node.pop(name, None)
+        node = list(node.values())
+    if isinstance(node, list):
+        for inner in node:
+            _drop(inner, name)
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The whole description; made once per process, because routes do not change."""
+    described: dict[str, Any] = SchemaGenerator().get_schema(public=True)
+    return described
+
+
+class Schema(APIView):
+    authentication_classes = ()
+    permission_classes = ()
+    schema = None  # described with the other plain ones
+
+    def get(self, request: Request) -> Response:
+        return Response(document())
+
+
+# Swagger UI's style sheet holds its icons itself.
+@method_decorator(csp_update({"img-src": [SELF, "data:"]}), name="dispatch")
+class Page(TemplateView):
+    """Swagger UI from our own static files: no CDN, no inline script."""
+
+    template_name = "buckets/api_docs.html"

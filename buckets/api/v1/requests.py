@@ -1,0 +1,171 @@
+"""The members of requests under /api/v1/, and their types; the services check the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from buckets import selectors
+from buckets.api.fields import LONGEST_TEXT, REQUIRED, Seconds, Switch, Text
+from buckets.api.v1.parsing import Strict
+from buckets.models import EVENT_TYPES, Bucket
+
+LARGEST_PAGE = 500
+MOST_EVENTS = 1000
+# Far past the last page of any site, and small enough for every database.
+_LAST_PAGE = 1_000_000
+
+STATES = tuple(state.name.lower() for state in selectors.State)
+# What a list of buckets can be sorted by -> the model's field.
+ORDERS = {
+    "name": "name",
+    "region": "region",
+    "added_at": "added_at",
+    "updated_at": "updated_at",
+    "last_scan_at": "last_scan_at",
+    "last_error_at": "last_error_at",
+    "held_since": "held_since",
+    "objects": "object_count",
+}
+
+
+class Choice(serializers.ChoiceField):
+    default_error_messages = {
+        "required": REQUIRED,
+        "invalid_choice": "This must be one of: {known}.",
+    }
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str) or data not in self.choices:
+            self.fail("invalid_choice", known=", ".join(map(str, self.choices)))
+        return data
+
+
+class Flag(serializers.BooleanField):
+    """True or false as a query says it."""
+
+    default_error_messages = {"invalid": "This must be true or false."}
+
+    def to_internal_value(self, data: Any) -> bool:
+        if data not in {"true", "false"}:
+            self.fail("invalid")
+        return bool(data == "true")
+
+
+class WholeNumber(Seconds):
+    default_error_messages = {"invalid": "This must be a whole number."}
+
+
+class EventTypes(serializers.ListField):
+    child = Choice(choices=EVENT_TYPES)
+    default_error_messages = {"not_a_list": "This must be a list of event types."}
+
+
+class SomeText(Text):
+    """May be empty, which clears a setting, and keeps its spaces."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"required": False, "allow_blank": True, **kwargs})
+
+
+class BucketSettings(Strict):
+    """What creating and changing a bucket have in common."""
+
+    region = SomeText()
+    endpoint = SomeText()
+    credential = Text(required=False, help_text="Name of an existing credential.")
+    access_key = Text(required=False, help_text="Instead of a credential; goes to the vault.")
+    secret_key = Text(required=False, help_text="With access_key; goes to the vault.")
+    prefix = SomeText(trim_whitespace=False, help_text="Watch only keys that begin so.")
+    suffix = SomeText(trim_whitespace=False, help_text="Announce only keys that end so.")
+    polling_interval = Seconds(
+        required=False, allow_null=True, help_text="1 to 604800; null: the configured default."
+    )
+    monitoring_enabled = Switch(required=False)
+    notifications_enabled = Switch(required=False)
+    events = EventTypes(required=False, help_text="The event types to announce.")
+    first_scan = Choice(choices=Bucket.FirstScan.values, required=False)
+    fetch_metadata = Switch(required=False)
+    lanes = WholeNumber(
+        required=False, allow_null=True, help_text="Listings at once; null: the configured default."
+    )
+    webhook_url = SomeText()
+    webhook_client_id = SomeText()
+    webhook_client_secret = Text(required=False, help_text="Goes to the vault.")
+    webhook_token_url = SomeText()
+    webhook_secret_in_redis = Switch(required=False)
+
+
+class BucketCreate(BucketSettings):
+    name = Text()
+
+
+class BucketPatch(BucketSettings):
+    """What is left out stays as it is."""
+
+
+class KeyPair(Strict):
+    """Keys to try instead of the credential's; both or none."""
+
+    access_key = Text(required=False)
+    secret_key = Text(required=False)
+
+
+class Resumption(Strict):
+    """How to go on with what Redis forgot."""
+
+    choice = Choice(
+        choices=Bucket.FirstScan.values,
+        help_text="`announce` what Redis does not know, or only remember it: `baseline`.",
+    )
+
+
+class CredentialPatch(KeyPair):
+    """Both keys of a new pair, for every bucket that uses the credential; or a note of where."""
+
+    endpoint = SomeText()
+
+
+class CredentialCreate(Strict):
+    name = Text()
+    access_key = Text()
+    secret_key = Text()
+    endpoint = SomeText(help_text="A note of where these keys are valid.")
+
+
+class PageQuery(Strict):
+    page = serializers.IntegerField(default=1, min_value=1, max_value=_LAST_PAGE)
+    page_size = serializers.IntegerField(default=100, min_value=1, max_value=LARGEST_PAGE)
+
+
+class BucketQuery(PageQuery):
+    region = Text(required=False, max_length=255)
+    state = Choice(choices=STATES, required=False)
+    credential = Text(required=False, max_length=63, help_text="Name of a credential.")
+    notifications_enabled = Flag(required=False)
+    monitoring_enabled = Flag(required=False)
+    search = Text(
+        required=False, max_length=200, help_text="Part of name, region, endpoint or webhook URL."
+    )
+    ordering = Choice(
+        choices=[*ORDERS, *(f"-{name}" for name in ORDERS)],
+        default="name",
+        help_text="With - before it: descending. What was never set comes last.",
+    )
+
+
+class CredentialQuery(PageQuery):
+    search = Text(required=False, max_length=200, help_text="Part of the name.")
+
+
+class EventQuery(Strict):
+    bucket = Text(required=False, max_length=63)
+    type = Choice(choices=EVENT_TYPES, required=False)
+    prefix = Text(
+        required=False,
+        max_length=LONGEST_TEXT,
+        trim_whitespace=False,
+        help_text="How the object's key begins.",
+    )
+    limit = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EVENTS)

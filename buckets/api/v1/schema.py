@@ -1,0 +1,250 @@
+"""The v1 routes in OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buckets.api.openapi.route import path_name, route
+from buckets.api.v1 import requests, responses
+
+_BUCKETS, _CREDENTIALS, _EVENTS = "buckets", "credentials", "events"
+_BUCKET, _CREDENTIAL = path_name("bucket"), path_name("credential")
+
+BUCKET: dict[str, Any] = {
+    "name": "media-in",
+    "region": "us-iad-1",
+    "endpoint": "us-iad-1.linodeobjects.com",
+    "credential": "shared-key",
+    "prefix": "",
+    "suffix": ".mp4",
+    "polling_interval": 300,
+    "monitoring_enabled": True,
+    "notifications_enabled": True,
+    "events": ["created", "updated", "detected"],
+    "first_scan": "baseline",
+    "fetch_metadata": True,
+    "lanes": None,
+    "webhook_url": "https://api.example.com/hook",
+    "webhook_client_id": "",
+    "webhook_token_url": "",
+    "webhook_secret_in_redis": False,
+    "added_at": "2025-04-10T12:00:00Z",
+    "updated_at": "2025-04-11T09:30:00Z",
+    "state": "watched",
+    "mirrored": True,
+    "status": {
+        "last_scan_at": "2025-04-11T09:35:00Z",
+        "last_scan_duration_s": 1.4,
+        "last_lag_s": 0.2,
+        "objects": 120345,
+        "last_changes": 2,
+        "last_error": "",
+        "last_error_class": "",
+        "last_error_at": None,
+        "next_scan_at": "2025-04-11T09:36:00Z",
+        "held_since": None,
+        "held_missing": 0,
+        "lost_since": None,
+    },
+}
+CREDENTIAL: dict[str, Any] = {
+    "name": "shared-key",
+    "vault_prefix": "SHARED_KEY",
+    "came_with_bucket": False,
+    "bucket_count": 25,
+    "endpoint": "us-iad-1.linodeobjects.com",
+    "created_at": "2025-04-10T11:58:00Z",
+    "keys_entered_at": "2025-04-10T11:58:00Z",
+    "last_verified_at": "2025-04-11T09:35:00Z",
+    "last_verified_error": "",
+}
+_KEYS = {"access_key": "THE-ACCESS-KEY", "secret_key": "THE-SECRET-KEY"}
+_NEW_BUCKET = {"name": "media-in", "region": "us-iad-1", "credential": "shared-key"}
+
+
+def _page_of(row: dict[str, Any]) -> dict[str, Any]:
+    return {"count": 1, "next": None, "previous": None, "results": [row]}
+
+
+LIST_BUCKETS = route(
+    "v1_list_buckets",
+    "Buckets by page, filtered and sorted",
+    tag=_BUCKETS,
+    parameters=[requests.BucketQuery],
+    answers={200: responses.BucketsAnswer},
+    errors=(400,),
+    answered=_page_of(BUCKET),
+)
+CREATE_BUCKET = route(
+    "v1_create_bucket",
+    "Watch a bucket",
+    description="One of `region` and `endpoint` is required; and `credential`, or both keys.",
+    tag=_BUCKETS,
+    takes=requests.BucketCreate,
+    answers={201: responses.BucketAnswer},
+    errors=(400, 403, 409),
+    example=_NEW_BUCKET,
+    answered=BUCKET,
+)
+RETRIEVE_BUCKET = route(
+    "v1_retrieve_bucket",
+    "One bucket, and how its last scan ended",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    answers={200: responses.BucketAnswer},
+    errors=(404,),
+    answered=BUCKET,
+)
+PATCH_BUCKET = route(
+    "v1_patch_bucket",
+    "Change a bucket",
+    description="What is left out stays. Keys that other buckets use too are changed at their "
+    "credential.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    takes=requests.BucketPatch,
+    answers={200: responses.BucketAnswer},
+    errors=(400, 403, 404),
+    example={"polling_interval": 300, "events": ["created", "updated", "detected"]},
+    answered=BUCKET,
+)
+DELETE_BUCKET = route(
+    "v1_delete_bucket",
+    "Stop watching a bucket",
+    description="Its objects in S3 are not touched.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    answers={204: None},
+    errors=(403, 404),
+)
+SCAN_BUCKET = route(
+    "v1_scan_bucket",
+    "Scan a bucket as soon as possible",
+    description="409 while its monitoring is paused.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    answers={202: responses.ActionAnswer},
+    errors=(403, 404, 409),
+    answered={"bucket": "media-in", "message": "The bucket is due: …"},
+)
+TEST_BUCKET = route(
+    "v1_test_bucket",
+    "List one page of a bucket, with its keys or with those given",
+    description="Changes nothing. 200 also when it fails: `ok` says which.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    takes=requests.KeyPair,
+    answers={200: responses.ConnectionAnswer},
+    errors=(400, 403, 404),
+    example={},
+    answered={
+        "ok": True,
+        "latency_ms": 41.5,
+        "first_keys": ["a/b c.mp4"],
+        "error": "",
+        "fix": "",
+    },
+)
+RELEASE_BUCKET = route(
+    "v1_release_bucket",
+    "Confirm a held mass deletion",
+    description="The next scan, which is due now, announces the deletions. Nothing happens to a "
+    "bucket that holds none.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    answers={202: responses.ActionAnswer},
+    errors=(403, 404),
+    answered={"bucket": "media-in", "message": "Held deletions are confirmed: …"},
+)
+RESUME_BUCKET = route(
+    "v1_resume_bucket",
+    "Say how to go on with a bucket that Redis forgot",
+    description="Nothing happens to a bucket that does not wait for it.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET],
+    takes=requests.Resumption,
+    answers={202: responses.ActionAnswer},
+    errors=(400, 403, 404),
+    example={"choice": "announce"},
+    answered={"bucket": "media-in", "message": "What Redis does not know is announced …"},
+)
+RESUME_BUCKETS = route(
+    "v1_resume_buckets",
+    "The same for every bucket that Redis forgot",
+    tag=_BUCKETS,
+    takes=requests.Resumption,
+    answers={202: responses.ResumedAnswer},
+    errors=(400, 403),
+    example={"choice": "baseline"},
+    answered={"buckets": ["media-in"], "message": "What is there now is remembered …"},
+)
+LIST_CREDENTIALS = route(
+    "v1_list_credentials",
+    "Credentials by page, by name",
+    tag=_CREDENTIALS,
+    parameters=[requests.CredentialQuery],
+    answers={200: responses.CredentialsAnswer},
+    errors=(400,),
+    answered=_page_of(CREDENTIAL),
+)
+CREATE_CREDENTIAL = route(
+    "v1_create_credential",
+    "Store a key pair that several buckets may use",
+    tag=_CREDENTIALS,
+    takes=requests.CredentialCreate,
+    answers={201: responses.CredentialAnswer},
+    errors=(400, 403),
+    example={"name": "shared-key", **_KEYS},
+    answered=CREDENTIAL,
+)
+RETRIEVE_CREDENTIAL = route(
+    "v1_retrieve_credential",
+    "One credential, without its keys",
+    tag=_CREDENTIALS,
+    parameters=[_CREDENTIAL],
+    answers={200: responses.CredentialAnswer},
+    errors=(404,),
+    answered=CREDENTIAL,
+)
+PATCH_CREDENTIAL = route(
+    "v1_patch_credential",
+    "Give a credential another key pair",
+    description="For every bucket that uses it. Both keys together, or neither.",
+    tag=_CREDENTIALS,
+    parameters=[_CREDENTIAL],
+    takes=requests.CredentialPatch,
+    answers={200: responses.CredentialAnswer},
+    errors=(400, 403, 404),
+    example=_KEYS,
+    answered=CREDENTIAL,
+)
+DELETE_CREDENTIAL = route(
+    "v1_delete_credential",
+    "Remove a credential that no bucket uses",
+    description="409 while buckets use it; the error names them.",
+    tag=_CREDENTIALS,
+    parameters=[_CREDENTIAL],
+    answers={204: None},
+    errors=(403, 404, 409),
+)
+LIST_EVENTS = route(
+    "v1_list_events",
+    "What happened lately, the newest first",
+    description="A window on the last commits, for people; programs read the queue.",
+    tag=_EVENTS,
+    parameters=[requests.EventQuery],
+    answers={200: responses.EventsAnswer},
+    errors=(400,),
+    answered={
+        "window": {"since": "2025-04-11T08:00:00Z", "not_listed": 0, "note": "This is a window …"},
+        "results": [
+            {
+                "bucket": "media-in",
+                "type": "created",
+                "key": "a/b c.mp4",
+                "size": 1024,
+                "at": "2025-04-11T09:35:01Z",
+            }
+        ],
+    },
+)

@@ -1,0 +1,329 @@
+"""What an operator has to look at now, with the reason and the next step, in words.
+
+The dashboard and ``manage.py status`` show the same list from here. It is short however many
+buckets there are: what has one cause is one line, with some of its buckets as examples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from django.db.models import Count, F, Window
+from django.db.models.functions import RowNumber
+from django.utils import timezone
+from django.utils.text import capfirst
+
+from buckets import formatting, selectors
+from buckets.health.remedies import advice
+from buckets.models import Bucket, Outbox, VaultRemoval
+from scanning import engine, wiring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from scanning.core.errors import RedisUnavailable
+    from scanning.core.metrics.telemetry import EndpointPace, RegionLoad, Telemetry
+
+EXAMPLES = 3
+MOST_OF_A_KIND = 10
+# Changes are mirrored and removals done within seconds, unless something is away.
+WAITS = timedelta(minutes=1)
+QUEUE_FILLING = 0.8
+QUEUE_OLD_S = 3600.0
+
+
+class Kind(StrEnum):
+    """What is wrong, the worst first."""
+
+    REDIS_AWAY = "Redis away"
+    NO_MONITOR = "nothing is scheduled"
+    QUEUE_FULL = "queue full"
+    LOST = "forgotten by Redis"
+    ENDPOINT_DEAD = "endpoint away"
+    FAILING = "failing"
+    HELD = "held"
+    LATE = "late"
+    REDIS_AT_RISK = "Redis may lose data"
+    QUEUE_FILLING = "queue filling up"
+    QUEUE_UNREAD = "queue unread"
+    NOT_MIRRORED = "changes wait for Redis"
+    VAULT_REMOVALS = "removals wait for the vault"
+    NO_WEBHOOK = "no webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """One thing to look at. ``bucket`` if it concerns one only, else ``count`` says how many.
+
+    ``error_class`` is that of a failing bucket, or of several that fail alike.
+    """
+
+    kind: Kind
+    title: str
+    reason: str
+    next_step: str
+    bucket: str | None = None
+    count: int = 1
+    error_class: str = ""
+
+
+def attention(telemetry: Telemetry, endpoints: Sequence[EndpointPace]) -> list[Attention]:
+    """What to look at now, the worst first; empty if all is well. Raises what the database does."""
+    found = [*_in_redis(telemetry), *_dead(endpoints), *_redis_at_risk(), *_in_database()]
+    worst_first = list(Kind)
+    return sorted(found, key=lambda one: worst_first.index(one.kind))
+
+
+def attention_without_redis(problem: RedisUnavailable) -> list[Attention]:
+    """The same while Redis is away, which is then the worst."""
+    return [_redis_away(problem), *_in_database()]
+
+
+# --- in Redis
+
+
+def _redis_away(exc: RedisUnavailable) -> Attention:
+    return Attention(
+        Kind.REDIS_AWAY,
+        "Redis is away",
+        f"{formatting.sentence(str(exc))} Nothing is scanned or announced meanwhile; nothing is lost.",
+        "Start Redis, or correct the REDIS_ settings.",
+    )
+
+
+def _in_redis(telemetry: Telemetry) -> Iterator[Attention]:
+    # Regions are only known once a monitor has led.
+    if not telemetry.leader and (telemetry.regions or selectors.any_is_active()):
+        yield Attention(
+            Kind.NO_MONITOR,
+            "Nothing is scheduled",
+            "No monitor holds the lead, so no bucket is scanned.",
+            "Start `manage.py runmonitor` on one host at least, and look into its log.",
+        )
+    yield from _queue(telemetry)
+    late = [region for region in telemetry.regions if region.late]
+    late.sort(key=lambda region: -region.late)
+    yield from map(_late, late[:MOST_OF_A_KIND])
+
+
+def _dead(endpoints: Sequence[EndpointPace]) -> Iterator[Attention]:
+    dead = [one for one in endpoints if one.state == "dead"]
+    for one in dead[:MOST_OF_A_KIND]:
+        yield Attention(
+            Kind.ENDPOINT_DEAD,
+            f"{one.endpoint} does not answer",
+            f"{formatting.sentence(one.why)} Its buckets wait; it is tried again every few seconds.",
+            "Nothing, if it is short: its buckets are scanned as soon as it answers. Else check "
+            "the network between, and the provider's status page.",
+        )
+    if (more := len(dead) - MOST_OF_A_KIND) > 0:
+        yield Attention(
+            Kind.ENDPOINT_DEAD,
+            f"{more} endpoints more do not answer",
+            "So many at once hint at this side of the network.",
+            "Check name resolution and the way out of the hosts that scan.",
+            count=more,
+        )
+
+
+def _redis_at_risk() -> Iterator[Attention]:
+    for warning in engine.redis_health().warnings:
+        yield Attention(
+            Kind.REDIS_AT_RISK,
+            "Redis may lose data",
+            f"{warning.risk}.",
+            f"{capfirst(warning.remedy)}.",
+        )
+
+
+def _queue(telemetry: Telemetry) -> Iterator[Attention]:
+    length, most = telemetry.queue_length, wiring.conf().queue.high_water
+    oldest_s = telemetry.queue_oldest_s or 0.0
+    if length >= most:
+        yield Attention(
+            Kind.QUEUE_FULL,
+            "The notification queue is full",
+            f"{length:,} notifications wait; scanning pauses from {most:,} on. Nothing is lost.",
+            "Start or mend the queue's consumers, or raise QUEUE_HIGH_WATER if Redis has the "
+            "memory for it.",
+            count=length,
+        )
+    elif length >= QUEUE_FILLING * most:
+        yield Attention(
+            Kind.QUEUE_FILLING,
+            "The notification queue fills up",
+            f"{length:,} notifications wait; scanning pauses from {most:,} on.",
+            "See whether the queue's consumers keep up; start more of them.",
+            count=length,
+        )
+    elif oldest_s >= QUEUE_OLD_S:
+        yield Attention(
+            Kind.QUEUE_UNREAD,
+            "The notification queue is not being read",
+            f"Its oldest notification has waited for {oldest_s / 3600:.0f} h.",
+            "Start or mend the queue's consumers.",
+            count=length,
+        )
+
+
+def _late(region: RegionLoad) -> Attention:
+    reason, next_step = _why_late(region)
+    return Attention(
+        Kind.LATE,
+        f"{formatting.count(region.late, 'bucket')} in {region.region} {_are(region.late)} late",
+        f"Due, and not being scanned: {reason}.",
+        next_step,
+        count=region.late,
+    )
+
+
+def _why_late(region: RegionLoad) -> tuple[str, str]:
+    """The reason and the next step."""
+    if not region.running:
+        reason = "no worker takes this region's buckets"
+        return reason, (
+            "Start `manage.py runworkers` (or runmonitor without --no-workers), and see whether "
+            "--regions leaves this region out."
+        )
+    if region.running >= region.slots:
+        reason = f"all {region.slots} slots of the region are taken"
+        return reason, (
+            "Raise PARALLEL_RATE_LIMIT_PER_REGION if the provider allows it, or lengthen polling "
+            "intervals."
+        )
+    reason = f"{region.running} of {region.slots} slots are taken, and workers do not fill them"
+    return reason, "Raise PARALLEL_MAX_WORKERS, or run workers on another host."
+
+
+# --- in the database
+
+
+def _in_database() -> Iterator[Attention]:
+    yield from _lost()
+    yield from _failing()
+    yield from _held()
+    waiting_since = timezone.now() - WAITS
+    changes = Outbox.objects.filter(created_at__lt=waiting_since)
+    if number := changes.values("bucket").distinct().count():
+        yield Attention(
+            Kind.NOT_MIRRORED,
+            f"Changes of {formatting.count(number, 'bucket')} have not reached the scanner",
+            "They are saved, and are written to Redis by the monitor that leads.",
+            "See that Redis answers and that `manage.py runmonitor` is running.",
+            count=number,
+        )
+    if number := VaultRemoval.objects.filter(created_at__lt=waiting_since).count():
+        yield Attention(
+            Kind.VAULT_REMOVALS,
+            f"The vault still holds {number} {'entry' if number == 1 else 'entries'} to be removed",
+            "Their last user is gone; the vault could not be told yet.",
+            "See that the vault answers, and that its settings let bucketwatch delete entries.",
+            count=number,
+        )
+    if wiring.conf().ready.require_webhook and selectors.lacks_webhook():
+        yield Attention(
+            Kind.NO_WEBHOOK,
+            "No bucket has a webhook URL",
+            "/ready answers 503: a site without any usually forgot it.",
+            "Enter a webhook URL at a bucket, or set READY_REQUIRE_WEBHOOK=false if the queue's "
+            "consumers need none.",
+        )
+
+
+def _lost() -> Iterator[Attention]:
+    lost = selectors.in_state(Bucket.objects.all(), selectors.State.LOST)
+    number = lost.count()
+    if not number:
+        return
+    names = ", ".join(lost.order_by("name").values_list("name", flat=True)[:EXAMPLES])
+    yield Attention(
+        Kind.LOST,
+        f"Redis forgot {formatting.count(number, 'bucket')}",
+        "It was emptied, or restored from an old backup. Nothing is scanned or announced of "
+        f"{names}{' and others' if number > EXAMPLES else ''} meanwhile.",
+        "Restore the right backup; or choose in the list of buckets, filtered by state, whether to "
+        "announce what Redis does not know or only to remember it.",
+        names if number == 1 else None,
+        count=number,
+    )
+
+
+def _failing() -> list[Attention]:
+    """The largest groups of one error first; small groups bucket by bucket."""
+    failing = selectors.in_state(Bucket.objects.all(), selectors.State.FAILING)
+    same_error = [F("last_error_class")]
+    examples = (
+        failing.annotate(
+            place=Window(RowNumber(), partition_by=same_error, order_by="name"),
+            together=Window(Count("id"), partition_by=same_error),
+        )
+        .filter(place__lte=EXAMPLES)
+        .order_by("-together", "last_error_class", "name")
+    )
+    groups: dict[str, list[Bucket]] = {}
+    for bucket in examples:
+        groups.setdefault(bucket.last_error_class, []).append(bucket)
+    return [found for group in groups.values() for found in _failing_alike(group)]
+
+
+def _failing_alike(examples: Sequence[Bucket]) -> list[Attention]:
+    about = advice(examples[0].last_error_class)
+    together: int = examples[0].together  # type: ignore[attr-defined]
+    if together <= len(examples):
+        return [
+            Attention(
+                Kind.FAILING,
+                f"{bucket.name}: {about.meaning}",
+                bucket.last_error,
+                about.next_step,
+                bucket.name,
+                error_class=bucket.last_error_class,
+            )
+            for bucket in examples
+        ]
+    names = ", ".join(bucket.name for bucket in examples)
+    return [
+        Attention(
+            Kind.FAILING,
+            f"{formatting.count(together, 'bucket')}: {about.meaning}",
+            f"Among them {names}. The first says: {examples[0].last_error}",
+            about.next_step,
+            count=together,
+            error_class=examples[0].last_error_class,
+        )
+    ]
+
+
+def _held() -> Iterator[Attention]:
+    held = selectors.in_state(Bucket.objects.all(), selectors.State.HELD).order_by("held_since")
+    shown = list(held[:MOST_OF_A_KIND])
+    for bucket in shown:
+        yield Attention(
+            Kind.HELD,
+            f"{bucket.name}: a mass deletion waits to be confirmed",
+            f"{_missing(bucket.held_missing)} not listed any more. Nothing is announced of that "
+            "yet; created and updated objects still are.",
+            "See in S3 whether they were meant to go: if so, release the hold; if not, put them "
+            "back, and the hold ends by itself.",
+            bucket.name,
+        )
+    if len(shown) == MOST_OF_A_KIND and (more := held.count() - len(shown)):
+        yield Attention(
+            Kind.HELD,
+            f"{formatting.count(more, 'bucket')} more: mass deletions wait to be confirmed",
+            "The longest held are shown above.",
+            "Filter the list of buckets by state to see all of them.",
+            count=more,
+        )
+
+
+def _missing(number: int) -> str:
+    was_known = "was known is" if number == 1 else "were known are"
+    return f"{formatting.count(number, 'object')} that {was_known}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

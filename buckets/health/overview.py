@@ -1,0 +1,47 @@
+"""The state of the whole installation, as the dashboard and ``manage.py status`` show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from buckets import selectors
+from buckets.health.alerts import attention, attention_without_redis
+from scanning import engine
+from scanning.core.errors import RedisUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from buckets.health.alerts import Attention
+    from buckets.selectors import State
+    from scanning.core.metrics.telemetry import EndpointPace, Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """``telemetry`` is None while Redis is away; ``attention`` says so then, and none is late.
+
+    ``endpoints`` are those that were asked lately.
+    """
+
+    buckets: Mapping[State, int]
+    telemetry: Telemetry | None
+    attention: Sequence[Attention]
+    endpoints: Sequence[EndpointPace] = ()
+
+    @property
+    def total(self) -> int:
+        return sum(self.buckets.values())
+
+
+def overview() -> Overview:
+    """Ask Redis once and the database a few times. Raises what the database raises."""
+    try:
+        telemetry, late = engine.telemetry(), engine.late_buckets()
+        endpoints = engine.endpoint_paces()
+    except RedisUnavailable as exc:
+        without = attention_without_redis(exc)
+        return Overview(selectors.state_counts(late=()), None, without)
+    needed = attention(telemetry, endpoints)
+    return Overview(selectors.state_counts(late=late), telemetry, needed, endpoints)

@@ -1,0 +1,252 @@
+"""What the page of one bucket shows: how it is, what was found in it, how its scans went."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.text import capfirst
+
+from buckets import formatting, selectors
+from buckets.health.remedies import advice
+from buckets.pages import badges, charts
+from buckets.selectors import State
+from scanning import engine, wiring
+from scanning.core.errors import RedisUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from django.utils.safestring import SafeString
+
+    from buckets.models import Bucket
+    from scanning.adapters.redis.recent_events import RecentEvent
+    from scanning.core.metrics.telemetry import NextScan, PassUnderWay, ScanRecord
+
+RECENT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    name: str
+    value: SafeString | str
+
+
+@dataclass(frozen=True, slots=True)
+class Callout:
+    """Why the bucket is not simply on time, and what to do."""
+
+    title: str
+    reason: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPage:
+    """``redis_problem`` is why next scan, charts and events are missing; "" if they are not."""
+
+    state: State
+    callout: Callout | None
+    facts: Sequence[Fact]
+    charts: Sequence[charts.Chart] = ()
+    failed_scans: str = ""
+    events: Sequence[RecentEvent] = ()
+    redis_problem: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.state.name.lower()
+
+
+def look_at(bucket: Bucket) -> BucketPage:
+    """Ask the database and Redis. Raises what the database raises."""
+    try:
+        next_scan = engine.next_scans({bucket.name: bucket.region})[bucket.name]
+        under_way = engine.pass_under_way(bucket.name)
+        events_today = engine.events_today([bucket.name])[bucket.name]
+        history = engine.scan_history(bucket.name)
+        events = wiring.recent_events().read(most=RECENT, bucket=bucket.name).events
+    except RedisUnavailable as exc:
+        return BucketPage(
+            state=selectors.state(bucket),
+            callout=_callout(bucket, selectors.state(bucket)),
+            facts=list(_facts(bucket, None, None)),
+            redis_problem=str(exc),
+        )
+    state = selectors.state(bucket, late=next_scan.is_late(now=time.time()))
+    return BucketPage(
+        state=state,
+        callout=_callout(bucket, state),
+        facts=[*_facts(bucket, next_scan, events_today), *_progress(bucket, under_way)],
+        charts=_charts(history) if history else (),
+        failed_scans=_failed(history),
+        events=events,
+    )
+
+
+def next_scan_in_words(bucket: Bucket, next_scan: NextScan | None) -> str:
+    if next_scan is None or not bucket.monitoring_enabled:
+        return formatting.NOTHING
+    if next_scan.running:
+        return "scanning now"
+    if next_scan.at is None:
+        return "not scheduled yet"
+    left = next_scan.at - time.time()
+    if left > 0:
+        return f"in {formatting.duration(math.ceil(left))}"
+    return (
+        f"{formatting.duration(-left)} overdue" if next_scan.is_late(now=time.time()) else "due now"
+    )
+
+
+# --- why it is as it is
+
+
+def _callout(bucket: Bucket, state: State) -> Callout | None:
+    match state:
+        case State.FAILING:
+            about = advice(bucket.last_error_class)
+            since = f" ({formatting.ago(bucket.last_error_at)})" if bucket.last_error_at else ""
+            return Callout(capfirst(about.meaning), bucket.last_error + since, about.next_step)
+        case State.LOST:
+            return Callout(
+                "Redis forgot what was known of it",
+                f"Redis was emptied, or restored from an old backup; noticed "
+                f"{formatting.ago(bucket.lost_since)}. Nothing is scanned or announced meanwhile.",
+                "Restore the right backup; or choose whether to announce what Redis does not know "
+                "(every object, if it knows nothing any more), or only to remember what is there.",
+            )
+        case State.HELD:
+            return Callout(
+                f"{formatting.count(bucket.held_missing, 'object')} missing: a mass deletion is held",
+                f"Noticed {formatting.ago(bucket.held_since)}. Nothing is announced of them yet; other "
+                "changes still are.",
+                "See in S3 whether they were meant to go. If so, announce the deletions, or start "
+                "over silently; if not, put them back, and the hold ends by itself.",
+            )
+        case State.LATE:
+            return Callout(
+                "Due, and not being scanned",
+                "No worker has taken it since it was due.",
+                "The dashboard says why its region is late.",
+            )
+        case State.PAUSED:
+            return Callout(
+                "Monitoring is paused",
+                "Nothing is scanned or announced. What changes meanwhile is found when it is "
+                "resumed.",
+                "Resume it when it should be watched again.",
+            )
+        case State.WAITING | State.WATCHED:
+            return None
+
+
+# --- facts
+
+
+def _facts(bucket: Bucket, next_scan: NextScan | None, events_today: int | None) -> Iterator[Fact]:
+    yield Fact("Objects", formatting.number(bucket.object_count))
+    yield Fact("Events today", formatting.number(events_today))
+    yield Fact("Last scan", badges.moment(bucket.last_scan_at))
+    yield Fact("Duration", formatting.duration(bucket.last_scan_duration_s))
+    yield Fact("Next scan", next_scan_in_words(bucket, next_scan))
+    yield Fact("Polling interval", _interval(bucket))
+    yield Fact("Region", bucket.region)
+    yield Fact("Endpoint", bucket.endpoint)
+    yield Fact("Credential", _credential(bucket))
+    yield Fact("Notifications", _notifications(bucket))
+    if bucket.prefix or bucket.suffix:
+        yield Fact("Keys", _keys(bucket))
+    yield Fact("Webhook", bucket.webhook_url or "none")
+    if selectors.is_waiting_for_redis(bucket.name):
+        yield Fact("Last change", "has not reached the scanner yet")
+
+
+def _progress(bucket: Bucket, under_way: PassUnderWay | None) -> Iterator[Fact]:
+    if under_way is None:
+        return
+    listed = formatting.count(under_way.listed, "object")
+    total = bucket.object_count or 0
+    share = f" of about {total:,}" if total >= under_way.listed else ""
+    began = formatting.ago(datetime.fromtimestamp(under_way.began, UTC))
+    yield Fact("Scan under way", f"{listed} listed{share}; it began {began}")
+
+
+def _interval(bucket: Bucket) -> str:
+    if bucket.polling_interval:
+        return formatting.duration(bucket.polling_interval)
+    return f"{formatting.duration(wiring.conf().defaults.polling_interval)} (default)"
+
+
+def _credential(bucket: Bucket) -> SafeString:
+    url = reverse("admin:buckets_credential_change", args=[bucket.credential_id])
+    return format_html('<a href="{}">{}</a>', url, bucket.credential.name)
+
+
+def _notifications(bucket: Bucket) -> str:
+    if not bucket.notifications_enabled:
+        return "off: what changes is not announced"
+    return ", ".join(bucket.wanted_events) or "none wanted"
+
+
+def _keys(bucket: Bucket) -> str:
+    begin = f"beginning with “{bucket.prefix}”" if bucket.prefix else ""
+    end = f"ending with “{bucket.suffix}”" if bucket.suffix else ""
+    return ", ".join(filter(None, (begin, end)))
+
+
+# --- the history of its scans
+
+
+def _failed(history: Sequence[ScanRecord]) -> str:
+    failed = sum(1 for record in history if record.error_class)
+    return f"{failed} of {len(history)} failed" if failed else ""
+
+
+def _charts(history: Sequence[ScanRecord]) -> list[charts.Chart]:
+    return [
+        _chart(
+            "Duration", history, lambda record: record.duration_s, formatting.duration, least=0.1
+        ),
+        _chart("Objects", history, lambda record: record.objects, formatting.number),
+        _chart("Changes found", history, lambda record: record.changes, formatting.number),
+    ]
+
+
+def _chart(
+    title: str,
+    history: Sequence[ScanRecord],
+    value: Callable[[ScanRecord], float],
+    say: Callable[[float], str],
+    *,
+    least: float = 1.0,
+) -> charts.Chart:
+    """One column a scan; those that failed are marked, and have no value."""
+    values = [0.0 if record.error_class else value(record) for record in history]
+    top = charts.round_up(max(values), least=least)
+    return charts.Chart(
+        title=title,
+        summary=f"{title} of the last {formatting.count(len(history), 'scan')}: at most "
+        f"{say(max(values))}, lately {say(values[-1])}.",
+        series=(charts.Series("scans", charts.bars(values, top)),),
+        columns=tuple(
+            charts.Column(x, _says(record, say(values[x])), is_marked=bool(record.error_class))
+            for x, record in enumerate(history)
+        ),
+        scale=say(top),
+        ticks=(_ago(history[0]), _ago(history[-1])),
+    )
+
+
+def _says(record: ScanRecord, value: str) -> str:
+    said = f"failed: {advice(record.error_class).meaning}" if record.error_class else value
+    return f"{formatting.clock(record.at)} UTC: {said}"
+
+
+def _ago(record: ScanRecord) -> str:
+    return formatting.ago(datetime.fromtimestamp(record.at, UTC))

@@ -1,0 +1,151 @@
+"""Telemetry as the dashboard shows it: readings in words, and charts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from buckets import formatting
+from buckets.pages import charts
+from scanning.core.types import EventType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from scanning.core.metrics.telemetry import Moment, Spread, Telemetry
+
+_MINUTE_S = 60.0
+_RATE_MINUTES = 5
+_TREND_MINUTES = 5
+_TREND_SHARE, _TREND_LEAST = 0.1, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A number of now; ``more`` explains it, ``line`` is its last hour on a scale of ``top``."""
+
+    name: str
+    value: str
+    more: str
+    line: str = ""
+    trend: str = ""
+
+
+def readings(telemetry: Telemetry) -> list[Reading]:
+    hour = telemetry.last_hour
+    lengths = [moment.queue_length for moment in hour]
+    return [
+        Reading(
+            "Queue",
+            formatting.number(telemetry.queue_length),
+            _waiting(telemetry),
+            _sparkline(lengths),
+            _trend([length for length in lengths if length is not None]),
+        ),
+        Reading(
+            "Objects a second",
+            formatting.number(_rate(hour, "objects")),
+            f"{formatting.number(_rate(hour, 'list_calls'))} LIST calls a second",
+            _sparkline([moment.objects for moment in hour[:-1]]),  # the last one is not over
+        ),
+        Reading(
+            "Lateness of scans",
+            formatting.duration(telemetry.lateness.p50),
+            _within(telemetry.lateness),
+        ),
+        Reading(
+            "Lag of notifications",
+            formatting.duration(telemetry.lag.p50),
+            _within(telemetry.lag),
+        ),
+    ]
+
+
+def _waiting(telemetry: Telemetry) -> str:
+    if not telemetry.queue_length:
+        return "nothing waits"
+    if telemetry.queue_oldest_s is None:
+        return "the oldest does not say since when"
+    return f"oldest for {formatting.duration(telemetry.queue_oldest_s)}"
+
+
+def _within(spread: Spread) -> str:
+    if spread.p95 is None:
+        return "none in the last hour"
+    return f"half of them; 95 % within {formatting.duration(spread.p95)}"
+
+
+def _rate(hour: Sequence[Moment], counter: str) -> float:
+    """A mean a second over the last minutes that are over; soon after a start, since that."""
+    begun = next((n for n, moment in enumerate(hour) if moment.list_calls), len(hour) - 1)
+    over = hour[max(begun + 1, len(hour) - 1 - _RATE_MINUTES) : -1]
+    counted = over or hour[begun:]
+    span_s = len(over) * _MINUTE_S or max(1.0, time.time() - hour[begun].at)
+    total: int = sum(getattr(moment, counter) for moment in counted)
+    return total / span_s
+
+
+def _sparkline(values: Sequence[int | None]) -> str:
+    top = max((value for value in values if value is not None), default=0)
+    return charts.line(values, top) if top else ""
+
+
+def _trend(lengths: Sequence[int]) -> str:
+    """Whether the queue grows: "up", "down" or "level"; "" while that cannot be said."""
+    before, after = lengths[-2 * _TREND_MINUTES : -_TREND_MINUTES], lengths[-_TREND_MINUTES:]
+    if len(before) < _TREND_MINUTES:
+        return ""
+    was, now = sum(before) / len(before), sum(after) / len(after)
+    if abs(now - was) < max(_TREND_LEAST, was * _TREND_SHARE):
+        return "level"
+    return "up" if now > was else "down"
+
+
+# --- charts
+
+
+def notification_charts(telemetry: Telemetry) -> list[charts.Chart]:
+    return [
+        _notifications("the last hour", telemetry.last_hour, ("60 min ago", "30 min ago", "now")),
+        _notifications("the last day", telemetry.last_day, ("24 h ago", "12 h ago", "now")),
+    ]
+
+
+def _notifications(
+    span: str, moments: Sequence[Moment], ticks: tuple[str, str, str]
+) -> charts.Chart:
+    """Notifications a minute by type, one column a moment."""
+    minutes = [moment.span_s / 60 for moment in moments]
+    rates = {
+        kind.value: [
+            getattr(moment, kind.value) / length
+            for moment, length in zip(moments, minutes, strict=True)
+        ]
+        for kind in EventType
+    }
+    sums = [sum(column) for column in zip(*rates.values(), strict=True)]
+    top = charts.round_up(max(sums, default=0.0))
+    totals = {kind: sum(getattr(moment, kind) for moment in moments) for kind in rates}
+    said = ", ".join(f"{number:,} {kind}" for kind, number in totals.items())
+    return charts.Chart(
+        title=f"Notifications a minute in {span}",
+        summary=f"Notifications in {span}: {said}; at most {formatting.number(max(sums, default=0))} "
+        "a minute.",
+        series=tuple(
+            charts.Series(kind, path, formatting.number(totals[kind]))
+            for kind, path, _ in charts.stacked(rates.items(), top)
+        ),
+        columns=tuple(
+            charts.Column(x, _says(moment, rates, x)) for x, moment in enumerate(moments)
+        ),
+        scale=charts.scale(top),
+        ticks=ticks,
+    )
+
+
+def _says(moment: Moment, rates: Mapping[str, Sequence[float]], x: int) -> str:
+    parts = [
+        f"{formatting.number(values[x])} {kind}" for kind, values in rates.items() if values[x]
+    ]
+    return f"{formatting.clock(moment.at)} UTC: {', '.join(parts) or 'none'}"

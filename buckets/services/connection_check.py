@@ -1,0 +1,144 @@
+"""Does it work? One page of a bucket, listed with its keys, and what went wrong in words."""
+
+from __future__ import annotations
+
+import time
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.utils import timezone
+
+from buckets.models import Credential
+from buckets.services.buckets import apply_changes
+from buckets.services.validation import Problems, key_pair
+from buckets.sync import outbox
+from scanning import engine, wiring
+from scanning.core.errors import (
+    AccessDenied,
+    AddressRefused,
+    BucketNotFound,
+    BucketwatchError,
+    ClockSkewed,
+    ConfigurationError,
+    CredentialMissing,
+    CredentialsRejected,
+    StorageUnavailable,
+    Throttled,
+    VaultUnavailable,
+    WrongEndpoint,
+)
+from scanning.core.vault_names import halves_of, pairs_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from buckets.audit import Actor
+    from buckets.models import Bucket
+    from scanning.core.types import KeyPair
+
+_SHOWN_KEYS = 5
+_FIXES: dict[type[BucketwatchError], str] = {
+    CredentialMissing: "Enter the bucket's access key and secret key again.",
+    CredentialsRejected: "Give the bucket's credential the keys that the provider shows.",
+    AccessDenied: "Allow the access key to list and read this bucket, or use another credential.",
+    BucketNotFound: "Check the bucket's name, and its endpoint or region.",
+    WrongEndpoint: "Correct the bucket's endpoint or region.",
+    AddressRefused: "Correct the endpoint, or allow its network in the configuration.",
+    ClockSkewed: "Set this host's clock, best by NTP.",
+    Throttled: "Try again in a minute; if it stays so, poll less often.",
+    StorageUnavailable: "Check that the endpoint is right and can be reached from this host.",
+    VaultUnavailable: "Check that the vault can be reached, and try again.",
+    ConfigurationError: "Correct the setting that the error names.",
+}
+_NO_FIX = "The log of the server may say more."
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionTest:
+    """How one listing of a bucket went; ``error`` and ``fix`` are empty if it is ``ok``.
+
+    ``first_keys`` are a few keys of the bucket, none if it is empty.
+    """
+
+    ok: bool
+    latency_ms: float
+    first_keys: tuple[str, ...] = ()
+    error: str = ""
+    fix: str = ""
+
+    @classmethod
+    def impossible(cls, problems: Iterable[str]) -> ConnectionTest:
+        """There was nothing to ask S3: ``problems`` say what is wrong with the bucket itself."""
+        return cls(ok=False, latency_ms=0.0, error=" ".join(problems))
+
+
+def test_connection(
+    *,
+    bucket: Bucket,
+    access_key: str = "",  # noqa: PT028 - it is no test of pytest's
+    secret_key: str = "",  # noqa: PT028
+    by: Actor = None,  # noqa: PT028
+) -> ConnectionTest:
+    """List one page of a bucket, stored or not, with its credential's keys or with those given.
+
+    Changes nothing but what is noted of the credential. Raises ValidationError for a bucket that
+    could not be stored as it is.
+    """
+    del by  # looking is no change
+    given = key_pair(access_key, secret_key) if access_key or secret_key else None
+    problems = Problems()
+    problems.check(bucket)
+    if given is None and not bucket.credential_id:
+        with problems.collected():
+            key_pair(access_key, secret_key)
+    problems.raise_if_any()
+    began = time.perf_counter()
+    keys: tuple[str, ...] = ()
+    failure: BucketwatchError | None = None
+    try:
+        pair = given or _stored_pair(bucket.credential.vault_prefix)
+        keys = engine.first_keys(bucket.name, outbox.document(bucket), pair, most=_SHOWN_KEYS)
+    except BucketwatchError as exc:
+        failure = exc
+    latency_ms = round((time.perf_counter() - began) * 1000, 1)
+    if given is None:
+        _note(bucket.credential, failure)
+    if failure is None:
+        return ConnectionTest(ok=True, latency_ms=latency_ms, first_keys=keys)
+    fix = next((text for kind, text in _FIXES.items() if isinstance(failure, kind)), _NO_FIX)
+    return ConnectionTest(ok=False, latency_ms=latency_ms, error=str(failure), fix=fix)
+
+
+def test_settings(
+    *,
+    bucket: Bucket,
+    access_key: str = "",  # noqa: PT028
+    secret_key: str = "",  # noqa: PT028
+    by: Actor = None,  # noqa: PT028
+    **changes: Any,
+) -> ConnectionTest:
+    """Test a bucket as it would be with these changes, which are not stored."""
+    changed = copy(bucket)
+    apply_changes(changed, changes)
+    return test_connection(bucket=changed, access_key=access_key, secret_key=secret_key, by=by)
+
+
+def _stored_pair(prefix: str) -> KeyPair:
+    """What the vault holds now: the snapshot that scans use may be older than a rotation."""
+    names = halves_of(prefix)
+    pair = pairs_in(wiring.vault().read_secrets(names)).get(prefix)
+    if pair is None:
+        raise CredentialMissing(f"the vault does not hold {' and '.join(names)}")
+    return pair
+
+
+def _note(credential: Credential, failure: BucketwatchError | None) -> None:
+    """Remember what this says of the keys: a time-out or a missing bucket says nothing."""
+    if failure is None or isinstance(
+        failure, CredentialsRejected | CredentialMissing | AccessDenied
+    ):
+        error = str(failure or "")
+        Credential.objects.filter(pk=credential.pk).update(
+            last_verified_at=timezone.now(), last_verified_error=error
+        )

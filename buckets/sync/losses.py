@@ -1,0 +1,131 @@
+"""What Redis has forgotten of the buckets, by what the database remembers.
+
+Redis may be emptied, restored from an old backup, or come back without its data. What is known of
+objects is nowhere else: the next scan would announce everything that Redis forgot. So a bucket of
+which commits of more than the failover window are lost is not scanned until an operator has said
+how to go on (``services.resume_after_loss``; `docs/adr/0009-what-redis-forgot-waits.md`).
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from buckets import formatting, selectors
+from buckets.models import Bucket, Outbox
+from buckets.sync import outbox, reconcile
+from buckets.sync.cooldown import Lately
+from scanning import wiring
+from scanning.core.types import Expected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scanning.core.types import Compared, SetBack
+
+logger = logging.getLogger(__name__)
+
+# Single buckets may be lost as well: evicted, or deleted by hand.
+_LOOK_AGAIN_S = 60.0
+_NAMED = 5
+_ANYTHING = 2**53
+
+_looked = Lately(_LOOK_AGAIN_S)
+
+
+def look() -> None:
+    """Take what Redis forgot off the schedule; at once where nobody vouches for Redis yet.
+
+    Raises RedisUnavailable, and the database's errors: then it is looked again.
+    """
+    losses = wiring.losses()
+    if losses.must_compare():
+        # A Redis that is emptied or replaced while we look does not hold this any more.
+        token = losses.begin()
+        _take_note(losses.compare([*_expected(), *_unknown()]))
+        _write_configurations()
+        losses.trust(token)
+    elif _looked.goes_on():
+        return
+    else:
+        _take_note(losses.compare(list(_expected())))
+        _restore_configurations()
+    _looked.note()
+
+
+def _write_configurations() -> None:
+    """Bring the configurations of a Redis that may be an older one in step with the database."""
+    waiting = set(Outbox.objects.values_list("bucket", flat=True))
+    buckets = {bucket.name: bucket for bucket in selectors.all_buckets()}
+    stored = wiring.configuration().stored_of(buckets)
+    secrets = outbox.client_secrets(buckets.values())
+    Outbox.add(
+        name
+        for name, bucket in buckets.items()
+        if name not in waiting and reconcile.drift(bucket, stored[name], secrets)
+    )
+    outbox.flush()
+
+
+def _restore_configurations() -> None:
+    """Write those again that the scanner cannot read: nobody would notice that it does not scan."""
+    # In this order: a bucket that is saved meanwhile is not mistaken for a lost one.
+    names = set(Bucket.objects.values_list("name", flat=True))
+    waiting = set(Outbox.objects.values_list("bucket", flat=True))
+    readable = wiring.configuration().load().buckets
+    if lost := sorted(names - waiting - readable.keys()):
+        Outbox.add(lost)
+        outbox.flush()
+
+
+def _expected() -> Iterator[Expected]:
+    for bucket in Bucket.objects.only(*Bucket.EXPECTATION, "name").iterator():
+        yield outbox.expected(bucket)
+
+
+def _unknown() -> Iterator[Expected]:
+    """Buckets that only Redis knows: removed since that backup, or the database is the older one.
+
+    Nobody can tell which, so they are not scanned; `importbuckets` brings them back.
+    """
+    revisions = wiring.configuration().revisions()
+    known = set(Bucket.objects.values_list("name", flat=True))
+    for name in revisions.keys() - known:
+        yield Expected(name, _ANYTHING, commit=_ANYTHING, commit_at=float(_ANYTHING))
+
+
+def _take_note(compared: Compared) -> None:
+    _say_lost(compared.lost)
+    _accept(compared.set_back)
+
+
+def _accept(set_back: list[SetBack]) -> None:
+    """Expect no more of Redis than it still knows after a failover: it goes on from there."""
+    for found in set_back:
+        Bucket.objects.filter(
+            name=found.bucket,
+            last_commit_generation=found.generation,
+            last_commit_number=found.expected,
+        ).update(
+            last_commit_number=found.commit,
+            last_commit_at=datetime.fromtimestamp(found.commit_at, UTC),
+        )
+    if set_back:
+        logger.warning(
+            "Redis forgot the last moments of %d buckets (%s), as a failover may: what was "
+            "announced then comes again, with the same ids",
+            len(set_back),
+            formatting.some([found.bucket for found in set_back], most=_NAMED),
+        )
+
+
+def _say_lost(lost: list[str]) -> None:
+    if lost:
+        logger.error(
+            "Redis forgot what was known of %d buckets (%s): it was emptied, or restored from an "
+            "old backup. They are not scanned until somebody chooses, in the admin or over the "
+            "API, whether to announce what Redis does not know or only to remember it",
+            len(lost),
+            formatting.some(lost, most=_NAMED),
+        )

@@ -1,0 +1,310 @@
+"""Bucket configurations in Redis: written by the control plane's mirror, read by the engine.
+
+    linode:objstore:config:bucket:{name}                    string, JSON (documented)
+    linode:objstore:config:{name}:notifications_disabled    string ``true``, or absent
+    …:bw:revisions        hash     bucket -> revision that was written last: the *managed* buckets
+    …:bw:removed          hash     bucket -> revision that removed it
+    …:bw:config_version   counter  moves with every change, so that readers know when to read again
+
+A configuration key that is not in ``revisions`` is *unmanaged*: never scanned, never deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from scanning.adapters.redis.losses import expectation, with_losses
+from scanning.core import bucket_document, redis_keys
+from scanning.core.types import Expected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from scanning.adapters.redis.connection import RedisConnection
+    from scanning.core.types import BucketConfig
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 1000
+
+# KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, garbage, regions,
+#       last_scan, status_changes.
+# ARGV: bucket, revision, expected old JSON or '', new JSON, notifications '1'/'0', what decides
+#       which events are announced, generation, and three more that `compare` takes.
+# Returns 1 written, 0 Redis is newer, -1 the JSON changed under us (read again).
+_PUT = with_losses("""
+local revision = tonumber(ARGV[2])
+local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
+                        tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or 0))
+if revision < newest then return 0 end
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[3] then return -1 end
+redis.call('SET', KEYS[1], ARGV[4])
+if ARGV[5] == '1' then redis.call('DEL', KEYS[2]) else redis.call('SET', KEYS[2], 'true') end
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+redis.call('HDEL', KEYS[4], ARGV[1])
+local before = redis.call('HGET', KEYS[6], 'generation')
+-- A bucket whose scans failed is put off: what was saved may have mended that.
+local due_now = redis.call('HDEL', KEYS[6], 'failures', 'parked') > 0
+if before and before ~= ARGV[7] then
+  -- What was known is of another bucket now; its hold and its progress go with it.
+  redis.call('SADD', KEYS[7], before .. ' ' .. ARGV[1])
+  redis.call('HDEL', KEYS[6], 'progress', 'held_since', 'held_missing', 'released', 'commit_at',
+             'segments')
+  redis.call('DEL', KEYS[9])
+  due_now = true
+end
+redis.call('HSET', KEYS[6], 'generation', ARGV[7], 'wants', ARGV[6])
+compare({KEYS[6], KEYS[8], KEYS[10], KEYS[5]}, ARGV[1], unpack(ARGV, 7, 10))
+if due_now then
+  redis.call('HSET', KEYS[6], 'again', '1')
+  for _, region in ipairs(redis.call('SMEMBERS', KEYS[8])) do
+    local due = 'OURSregion:' .. region .. ':due'
+    redis.call('ZADD', due, 'XX', 'LT', redis.call('TIME')[1], ARGV[1])
+  end
+end
+redis.call('INCR', KEYS[5])
+return 1
+""").replace("OURS", redis_keys.OURS)
+
+# KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, last_scan, clearing,
+#       status_changes, regions, garbage, history.
+# ARGV: bucket, revision.  Returns 1 removed, 0 Redis is newer.
+_REMOVE = """
+local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
+                        tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or 0))
+if tonumber(ARGV[2]) < newest then return 0 end
+redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
+if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
+  redis.call('SADD', KEYS[11], (redis.call('HGET', KEYS[6], 'generation') or '0') .. ' ' .. ARGV[1])
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[6], KEYS[7], KEYS[12])
+  redis.call('ZREM', KEYS[9], ARGV[1])
+  redis.call('SADD', KEYS[8], ARGV[1])
+  -- Added again at once, it must neither keep its old due time nor wait for its old lease.
+  for _, region in ipairs(redis.call('SMEMBERS', KEYS[10])) do
+    redis.call('ZREM', 'OURSregion:' .. region .. ':due', ARGV[1])
+    redis.call('ZREM', 'OURSregion:' .. region .. ':run', ARGV[1])
+  end
+end
+redis.call('INCR', KEYS[5])
+return 1
+""".replace("OURS", redis_keys.OURS)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The managed buckets, by name, as of ``version``."""
+
+    version: int
+    buckets: Mapping[str, BucketConfig]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One bucket's configuration as Redis holds it, whoever wrote it.
+
+    ``text`` is what should be JSON; ``revision`` None if bucketwatch did not write it.
+    """
+
+    text: str
+    notifications: bool
+    revision: int | None
+
+
+class ConfigurationStore:
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._put = connection.script(_PUT)
+        self._remove = connection.script(_REMOVE)
+
+    def put(
+        self,
+        name: str,
+        document: Mapping[str, Any],
+        *,
+        notifications: bool,
+        revision: int,
+        must_know: Expected | None = None,
+    ) -> bool:
+        """Write one bucket's configuration; False if Redis already holds a newer revision.
+
+        Members that only the stored JSON has survive (`documents.merge`). A bucket of which Redis
+        knows less than ``must_know`` is not scanned (`losses.py`).
+        """
+        names = [
+            redis_keys.config(name),
+            redis_keys.notifications_disabled(name),
+            redis_keys.REVISIONS,
+            redis_keys.REMOVED,
+            redis_keys.CONFIG_VERSION,
+            redis_keys.bucket(name),
+            redis_keys.GARBAGE,
+            redis_keys.REGIONS,
+            redis_keys.last_scan(name),
+            redis_keys.STATUS_CHANGES,
+        ]
+        ours = document["bucketwatch"]
+        generation = ours["generation"]
+        wants = json.dumps([notifications, ours.get("events"), ours.get("suffix")])
+        flag = "1" if notifications else "0"
+        known = must_know or Expected(name, generation, None, None)
+        while True:
+            stored = str(self._connection.run(lambda r: r.get(names[0])) or "")
+            merged = json.dumps(bucket_document.merge(stored, document))
+            expected = stored.encode(errors="surrogateescape")
+            args = [name, revision, expected, merged, flag, wants, *expectation(known)]
+            answer = int(self._put(names, args))
+            if answer >= 0:
+                return answer == 1
+
+    def remove(self, name: str, *, revision: int) -> bool:
+        """Forget one bucket and have all that is known of it cleared; False if Redis is newer."""
+        names = [
+            redis_keys.config(name),
+            redis_keys.notifications_disabled(name),
+            redis_keys.REVISIONS,
+            redis_keys.REMOVED,
+            redis_keys.CONFIG_VERSION,
+            redis_keys.bucket(name),
+            redis_keys.last_scan(name),
+            redis_keys.CLEARING,
+            redis_keys.STATUS_CHANGES,
+            redis_keys.REGIONS,
+            redis_keys.GARBAGE,
+            redis_keys.history(name),
+        ]
+        args = [name, revision]
+        return bool(self._remove(names, args))
+
+    def revisions(self) -> dict[str, int]:
+        """What has been written and not removed: revision by bucket."""
+        stored = self._connection.run(lambda r: r.hgetall(redis_keys.REVISIONS))
+        return {str(name): int(revision) for name, revision in stored.items()}
+
+    def stored(self) -> dict[str, Stored]:
+        """Every configuration in Redis, unmanaged ones too, by bucket.
+
+        Looks through the whole keyspace: for commands that somebody runs now and then.
+        """
+        batches = self._connection.keys_beginning(redis_keys.CONFIG_PREFIX, kind="string")
+        # The flag of a bucket that is called "bucket" looks like a configuration.
+        found = {name for batch in batches for name in batch}
+        found.discard(redis_keys.notifications_disabled("bucket"))
+        names = {name.removeprefix(redis_keys.CONFIG_PREFIX) for name in found}
+        return self.stored_of(names | self.revisions().keys())
+
+    def stored_of(self, buckets: Iterable[str]) -> dict[str, Stored]:
+        """The configurations of some buckets; each is in the answer."""
+        revisions, names = self.revisions(), sorted(buckets)
+        stored: dict[str, Stored] = {}
+        for at in range(0, len(names), _AT_ONCE):
+            part = names[at : at + _AT_ONCE]
+            for row in self._connection.run(partial(_rows, names=part)):
+                stored[row.name] = Stored(row.text or "", row.is_on, revisions.get(row.name))
+        return stored
+
+    def version(self) -> int:
+        return int(self._connection.run(lambda r: r.get(redis_keys.CONFIG_VERSION)) or 0)
+
+    def load(self) -> Configuration:
+        """All managed buckets; one whose JSON cannot be read is left out and logged."""
+
+        def read(r: Any) -> tuple[int, list[_Row]]:
+            version = int(r.get(redis_keys.CONFIG_VERSION) or 0)
+            return version, _rows(r, sorted(str(name) for name in r.hkeys(redis_keys.REVISIONS)))
+
+        version, rows = self._connection.run(read)
+        return Configuration(version, _parsed(rows))
+
+    def some(self, names: Sequence[str]) -> tuple[int, dict[str, BucketConfig]]:
+        """The configuration's version, and those of ``names`` that are managed and readable."""
+
+        def read(r: Any) -> tuple[int, list[_Row]]:
+            # In this order: what changes in between is read again, not missed.
+            version = int(r.get(redis_keys.CONFIG_VERSION) or 0)
+            revisions = r.hmget(redis_keys.REVISIONS, names)
+            managed = [name for name, revision in zip(names, revisions, strict=True) if revision]
+            return version, _rows(r, managed)
+
+        version, rows = self._connection.run(read)
+        return version, _parsed(rows)
+
+    def get(self, name: str) -> BucketConfig | None:
+        """One bucket, managed or not; None if there is no readable configuration."""
+        rows = self._connection.run(partial(_rows, names=[name]))
+        return _parsed(row for row in rows if row.text is not None).get(name)
+
+    def as_switched(self, bucket: BucketConfig) -> BucketConfig:
+        """Have a bucket that was described elsewhere announce what Redis says that it may.
+
+        Commits notice from now on when that changes (``wants``).
+        """
+        [row] = self._connection.run(partial(_rows, names=[bucket.name]))
+        return replace(bucket, notifications=row.is_on, wants=row.wants)
+
+
+class BucketCache:
+    """Buckets as they are asked for; all are forgotten when any configuration changes.
+
+    A worker scans one region: it need not hold, nor read again and again, those of all others.
+    """
+
+    def __init__(self, store: ConfigurationStore) -> None:
+        self._store = store
+        self._version = -1
+        self._known: dict[str, BucketConfig] = {}
+
+    def get(self, names: Sequence[str]) -> dict[str, BucketConfig]:
+        """Those of ``names`` that are managed, as they are configured now."""
+        if (version := self._store.version()) != self._version:
+            self._known, self._version = {}, version
+        if missing := [name for name in names if name not in self._known]:
+            version, found = self._store.some(missing)
+            if version != self._version:  # something changed meanwhile
+                self._version, found = self._store.some(names)
+                self._known = {}
+            self._known |= found
+        return {name: self._known[name] for name in names if name in self._known}
+
+
+class _Row(NamedTuple):
+    """What is stored of one bucket: its JSON, None without any."""
+
+    name: str
+    text: str | None
+    is_on: bool
+    wants: str
+
+
+def _rows(r: Any, names: Sequence[str]) -> list[_Row]:
+    if not names:
+        return []
+    pipe = r.pipeline(transaction=False)
+    # First: a commit compares it, to find out that the rest was older.
+    for name in names:
+        pipe.hget(redis_keys.bucket(name), "wants")
+    for name in names:
+        pipe.exists(redis_keys.notifications_disabled(name))
+    pipe.mget([redis_keys.config(name) for name in names])
+    *answers, texts = pipe.execute()
+    wants, disabled = answers[: len(names)], answers[len(names) :]
+    rows = zip(names, texts, disabled, wants, strict=True)
+    return [_Row(name, text, not off, wanted or "") for name, text, off, wanted in rows]
+
+
+def _parsed(rows: Iterable[_Row]) -> dict[str, BucketConfig]:
+    """Those that can be read, by name."""
+    parsed = ((row, parse_bucket(row.name, row.text, notifications=row.is_on)) for row in rows)
+    return {row.name: replace(bucket, wants=row.wants) for row, bucket in parsed if bucket}
+
+
+def parse_bucket(name: str, text: str | None, *, notifications: bool) -> BucketConfig | None:
+    """The engine's view of one configuration JSON; None, and a log line, if it makes no sense."""
+    try:
+        return bucket_document.parse(name, json.loads(text or ""), notifications=notifications)
+    except bucket_document.UNREADABLE:
+        logger.warning("%s: its configuration in Redis cannot be read", name)
+        return None

@@ -1,0 +1,266 @@
+"""How fast endpoints are asked, in Redis (`core/redis_keys.py` names the keys, `core/pacing.py` thinks).
+
+    pace:{endpoint}                string  JSON: held back, failing or dead; absent when none of it
+    pace:{endpoint}:use            hash    process -> "until:connections:requests a second"
+    pace:{endpoint}:slots:         string  up to when moments to ask it are reserved
+    pace:{endpoint}:slots:{bucket} string  the same for LIST requests in one bucket
+    pace:{endpoint}:waiting        zset    "bucket region" -> when it was due
+    paces                          zset    endpoint -> when it was asked last
+
+All of them expire: what is lost is only learnt again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from scanning.adapters.redis.schedule import server_time
+from scanning.adapters.redis.telemetry import with_telemetry
+from scanning.core import redis_keys
+from scanning.core.metrics import counters
+from scanning.core.metrics.telemetry import EndpointPace
+from scanning.core.pacing import FREE, Pace, allowed, settled, state_of
+from scanning.identity import this_process
+from scanning.ports import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from scanning.adapters.redis.connection import RedisConnection
+    from scanning.core.types import Claim
+    from scanning.ports import Use
+
+# A process that has not told of its use for so long has no connections any more.
+USE_S = 30
+_KEEP_PACE_S = 600
+_KEEP_WAITING_S = 86400
+# Endpoints are shown for so long after they were asked last.
+SHOWN_S = 3600
+# When a dead endpoint answers, its buckets are due over so many seconds, at most so far apart.
+_SPREAD_S, _APART_S = 5.0, 0.05
+# So many of those that wait for a dead endpoint try it, one after the other; the rest come after
+# so many seconds by themselves, should nobody have called them.
+_TRIERS, _BY_THEMSELVES_S = 3, 60.0
+
+# KEYS: use, pace, paces, stats.
+# ARGV: process, requests a second, connections wanted, limit or 0, seconds to keep, endpoint,
+#       seconds to show it, throttled, unanswered.
+# Returns {connections granted, requests a second of others, pace or '', now}.
+_USE = (
+    with_telemetry("""
+local t = redis.call('TIME')
+local now = t[1] + t[2] / 1000000
+local taken, others = 0, 0
+local rows = redis.call('HGETALL', KEYS[1])
+for i = 1, #rows, 2 do
+  local untl, connections, per_s = rows[i + 1]:match('^(.-):(.-):(.*)$')
+  local left = tonumber(untl or 0) - now
+  -- More than that if the clock went back.
+  if left < 0 or left > 2 * tonumber(ARGV[5]) then redis.call('HDEL', KEYS[1], rows[i])
+  elseif rows[i] ~= ARGV[1] then
+    taken, others = taken + tonumber(connections), others + tonumber(per_s)
+  end
+end
+local granted, limit = tonumber(ARGV[3]), tonumber(ARGV[4])
+if limit > 0 then granted = math.max(0, math.min(granted, limit - taken)) end
+if granted == 0 and tonumber(ARGV[2]) == 0 then redis.call('HDEL', KEYS[1], ARGV[1])
+else
+  redis.call('HSET', KEYS[1], ARGV[1],
+             string.format('%.3f:%d:%s', now + tonumber(ARGV[5]), granted, ARGV[2]))
+  redis.call('EXPIRE', KEYS[1], ARGV[5])
+end
+redis.call('ZADD', KEYS[3], string.format('%.0f', now), ARGV[6])
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - tonumber(ARGV[7]))
+redis.call('EXPIRE', KEYS[3], ARGV[7])
+local minute = 'MINUTE' .. math.floor(now / 60)
+for field, number in pairs({THROTTLED = ARGV[8], UNANSWERED = ARGV[9]}) do
+  if number ~= '0' then
+    redis.call('HINCRBY', KEYS[4], field, number)
+    redis.pcall('HINCRBY', minute, field, number)
+    redis.pcall('EXPIRE', minute, KEEP_MINUTES)
+  end
+end
+return {granted, string.format('%.3f', others), redis.call('GET', KEYS[2]) or '',
+        string.format('%.6f', now)}
+""")
+    .replace("UNANSWERED", counters.UNANSWERED)
+    .replace("THROTTLED", counters.THROTTLED)
+)
+
+# KEYS: pace, waiting.
+# ARGV: expected pace or '', new pace or '', seconds to keep it, 'died', 'revived' or '',
+#       seconds to spread those that wait over, most seconds apart.
+# Returns 1, or 0 if the pace is another one by now.
+_CHANGE = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1])
+else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
+if ARGV[4] == 'died' then redis.call('DEL', KEYS[2]) end
+if ARGV[4] ~= 'revived' then return 1 end
+local t = redis.call('TIME')
+local now = t[1] + t[2] / 1000000
+local waiting = redis.call('ZRANGE', KEYS[2], 0, -1)
+local apart = math.min(tonumber(ARGV[5]) / math.max(#waiting, 1), tonumber(ARGV[6]))
+for i, member in ipairs(waiting) do
+  local bucket, region = member:match('^(%S+) (.*)$')
+  -- Saved, or removed, since it was parked: it is due already, or never.
+  if redis.call('HDEL', 'BUCKETS' .. bucket, 'parked') == 1 then
+    redis.call('ZADD', 'OURSregion:' .. region .. ':due', 'XX',
+               string.format('%.6f', now + (i - 1) * apart), bucket)
+  end
+end
+redis.call('DEL', KEYS[2])
+return 1
+""".replace("OURS", redis_keys.OURS).replace("BUCKETS", redis_keys.BUCKET_PREFIX)
+
+# KEYS: slots.  ARGV: number, seconds apart, most seconds ahead.
+# Returns seconds from now to the first, or '' if that would be too far ahead.
+_RESERVE = """
+local t = redis.call('TIME')
+local now = t[1] + t[2] / 1000000
+local first = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
+-- Nobody reserves so far ahead: the clock went back.
+if first - now > LONG_AHEAD then first = now end
+if first - now > tonumber(ARGV[3]) then return '' end
+local after = first + tonumber(ARGV[1]) * tonumber(ARGV[2])
+redis.call('SET', KEYS[1], string.format('%.6f', after),
+           'PX', math.ceil((after - now) * 1000) + 1000)
+return string.format('%.6f', first - now)
+""".replace("LONG_AHEAD", "60")
+
+# KEYS: due, run, waiting.
+# ARGV: when they are due, '1' if they wait for an endpoint, region, seconds to keep that, how many
+#       try it, seconds after which the others come, then bucket, fence, when it was due, …
+_PUT_BACK = """
+for i = 7, #ARGV, 3 do
+  local name, hash, at = ARGV[i], 'BUCKETS' .. ARGV[i], tonumber(ARGV[1])
+  if redis.call('HGET', hash, 'fence') == ARGV[i + 1] then
+    redis.call('ZREM', KEYS[2], name)
+    if ARGV[2] == '1' then
+      local member = name .. ' ' .. ARGV[3]
+      redis.call('ZADD', KEYS[3], 'NX', ARGV[i + 2], member)
+      local rank = redis.call('ZRANK', KEYS[3], member)
+      at = at + (rank < tonumber(ARGV[5]) and rank or tonumber(ARGV[6]))
+      redis.call('HSET', hash, 'parked', '1')
+    end
+    redis.call('ZADD', KEYS[1], 'XX', string.format('%.6f', at), name)
+  end
+end
+if ARGV[2] == '1' then redis.call('EXPIRE', KEYS[3], ARGV[4]) end
+return 1
+""".replace("BUCKETS", redis_keys.BUCKET_PREFIX)
+
+
+class RedisPaces:
+    """Implements `ports.Paces`, and tells people of it."""
+
+    def __init__(self, connection: RedisConnection, *, process: str = "") -> None:
+        self._connection = connection
+        register = connection.script
+        self._use, self._change = register(_USE), register(_CHANGE)
+        self._reserve, self._put_back = register(_RESERVE), register(_PUT_BACK)
+        self._process = process or this_process()
+
+    def use(self, use: Use) -> Standing:
+        names = [
+            redis_keys.pace_use(use.endpoint),
+            redis_keys.pace(use.endpoint),
+            redis_keys.PACES,
+            redis_keys.STATS,
+        ]
+        args = [
+            self._process,
+            f"{use.sent_per_s:.3f}",
+            use.connections,
+            use.limit,
+            USE_S,
+            use.endpoint,
+            SHOWN_S,
+            use.throttled,
+            use.unanswered,
+        ]
+        granted, others, pace, now = self._use(names, args)
+        return Standing(_read(pace), float(now), int(granted), float(others))
+
+    def change(self, endpoint: str, change: Callable[[Pace, float], Pace]) -> Standing:
+        while True:
+            stored, now = self._connection.run(
+                lambda r: (r.get(redis_keys.pace(endpoint)), server_time(r))
+            )
+            before = _read(stored)
+            after = settled(change(before, now), now=now)
+            if after == before or self._replace(endpoint, stored or "", before, after):
+                return Standing(after, now)
+
+    def _replace(self, endpoint: str, stored: str, before: Pace, after: Pace) -> bool:
+        news = ""
+        if before.is_dead != after.is_dead:
+            news = "died" if after.is_dead else "revived"
+        args = [stored, _written(after), _KEEP_PACE_S, news, _SPREAD_S, _APART_S]
+        return bool(
+            self._change([redis_keys.pace(endpoint), redis_keys.pace_waiting(endpoint)], args)
+        )
+
+    def reserve(
+        self, endpoint: str, bucket: str, *, count: int, spacing_s: float, ahead_s: float
+    ) -> float | None:
+        args = [count, f"{spacing_s:.6f}", ahead_s]
+        wait_s = self._reserve([redis_keys.pace_slots(endpoint, bucket)], args)
+        return float(wait_s) if wait_s else None
+
+    def park(self, claims: Sequence[Claim], endpoint: str, *, until: float) -> None:
+        self._give_back(claims, until, endpoint)
+
+    def defer(self, claims: Sequence[Claim], *, until: float) -> None:
+        self._give_back(claims, until, "")
+
+    def _give_back(self, claims: Sequence[Claim], until: float, endpoint: str) -> None:
+        region = claims[0].region
+        names = [
+            redis_keys.due(region),
+            redis_keys.running(region),
+            redis_keys.pace_waiting(endpoint),
+        ]
+        args: list[object] = [f"{until:.6f}", int(bool(endpoint)), region]
+        args += [_KEEP_WAITING_S, _TRIERS, _BY_THEMSELVES_S]
+        for claim in claims:
+            args += [claim.bucket, claim.fence, f"{claim.scheduled_at:.6f}"]
+        self._put_back(names, args)
+
+    def shown(self) -> list[EndpointPace]:
+        """The endpoints that were asked lately, by name."""
+
+        def read(r: Any) -> tuple[list[str], list[str | None], float]:
+            now = server_time(r)
+            names = sorted(map(str, r.zrangebyscore(redis_keys.PACES, now - SHOWN_S, "+inf")))
+            return names, r.mget([redis_keys.pace(name) for name in names]) if names else [], now
+
+        names, paces, now = self._connection.run(read)
+        return [_shown(name, _read(text), now) for name, text in zip(names, paces, strict=True)]
+
+
+def _shown(endpoint: str, pace: Pace, now: float) -> EndpointPace:
+    state, per_s = state_of(pace, now=now), allowed(pace, now=now)
+    return EndpointPace(
+        endpoint=endpoint,
+        state=state,
+        list_per_s=per_s if state == "slowed" else 0.0,
+        wait_until=pace.wait_until if pace.is_dead else None,
+        why=pace.why if pace.is_dead else "",
+    )
+
+
+def _written(pace: Pace) -> str:
+    """JSON of what differs from an endpoint that nothing is wrong with; '' for that."""
+    if pace == FREE:
+        return ""
+    return json.dumps({k: v for k, v in asdict(pace).items() if v != getattr(FREE, k)})
+
+
+def _read(text: str | None) -> Pace:
+    if not text:
+        return FREE
+    members = json.loads(text)
+    return Pace(**members | {"buckets": tuple(members.get("buckets", ()))})

@@ -1,0 +1,116 @@
+"""Segments and manifest entries as bytes: columns, then zstd.
+
+Numbers are stored as planes (all lowest bytes, then all next ones, …), where zstd finds what
+neighbouring objects have in common; MD5 ETags as their 16 bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from array import array
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack
+import zstandard
+
+from scanning.core.listing.body import Columns
+from scanning.core.segments.model import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_WIDTH: Final = 8
+_ALL_MD5: Final = re.compile(r"[0-9a-f]*")
+_MD5_DIGITS: Final = 32
+_LEVEL: Final = 1
+
+# A compressor is not safe to share between threads, and costs more to make than to use.
+_local = threading.local()
+
+
+def pack_rows(columns: Columns) -> bytes:
+    """The value of one segment."""
+    etags: Any = columns.etags
+    together = "".join(etags)
+    if all(len(etag) == _MD5_DIGITS for etag in etags) and _ALL_MD5.fullmatch(together):
+        etags = bytes.fromhex(together)
+    packed = msgpack.packb(
+        [columns.keys, etags, _planes(columns.last_modified), _planes(columns.sizes)]
+    )
+    return _zstd()[0].compress(packed)
+
+
+def unpack_rows(value: bytes) -> Columns:
+    """The rows of one segment. Raises ValueError if the bytes are not a segment's."""
+    try:
+        keys, etags, modified, sizes = msgpack.unpackb(_zstd()[1].decompress(value))
+        if isinstance(etags, bytes):
+            together = etags.hex()
+            etags = [together[at : at + _MD5_DIGITS] for at in range(0, len(together), _MD5_DIGITS)]
+        columns = Columns(keys, etags, _numbers(modified), _numbers(sizes))
+        lengths = {len(keys), len(etags), len(columns.last_modified), len(columns.sizes)}
+    except (zstandard.ZstdError, msgpack.UnpackException, TypeError, MemoryError) as exc:
+        raise ValueError("not a segment") from exc
+    if len(lengths) != 1:
+        raise ValueError("not a segment")
+    return columns
+
+
+def pack_texts(texts: Iterable[str]) -> bytes:
+    """Many texts as one argument of a script, encoded as the connection would encode them."""
+    packed: bytes = msgpack.packb(list(texts), unicode_errors="surrogateescape")
+    return packed
+
+
+def pack_entry(entry: Entry) -> bytes:
+    """A manifest entry without its id, which is the field's name."""
+    packed: bytes = msgpack.packb(
+        [
+            entry.last_key,
+            entry.count,
+            entry.digest,
+            entry.length,
+            entry.raw_key,
+            entry.missing,
+            entry.strings_at,
+        ]
+    )
+    return packed
+
+
+def unpack_entry(id_: bytes, value: bytes) -> Entry:
+    """One field of a manifest. Raises ValueError if the bytes are not an entry's."""
+    try:
+        last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(value)
+        rows = tuple(missing)
+    except (msgpack.UnpackException, TypeError) as exc:
+        raise ValueError("not a manifest entry") from exc
+    return Entry(id_.decode(), last_key, count, digest, length, raw_key, rows, strings_at)
+
+
+def _planes(numbers: Sequence[int]) -> bytes:
+    raw = array("q", numbers)
+    if sys.byteorder == "big":
+        raw.byteswap()
+    together = raw.tobytes()
+    return b"".join(together[plane::_WIDTH] for plane in range(_WIDTH))
+
+
+def _numbers(planes: bytes) -> list[int]:
+    count = len(planes) // _WIDTH
+    together = bytearray(len(planes))
+    for plane in range(_WIDTH):
+        together[plane::_WIDTH] = planes[plane * count : (plane + 1) * count]
+    raw = array("q", bytes(together))
+    if sys.byteorder == "big":
+        raw.byteswap()
+    return raw.tolist()
+
+
+def _zstd() -> tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor]:
+    if not hasattr(_local, "zstd"):
+        _local.zstd = (zstandard.ZstdCompressor(level=_LEVEL), zstandard.ZstdDecompressor())
+    found: tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor] = _local.zstd
+    return found

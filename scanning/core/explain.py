@@ -1,0 +1,310 @@
+"""What the next scan would say of one key, and why: in sentences for people.
+
+The rules themselves stand elsewhere (`changes.py`, `bucket_pass.py`, `notifier.py`); here they are asked
+of a single key. `tests/inspection/test_explain.py` compares what is said here with what scans then do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scanning.core.changes import RECENT_S, classify, is_recent, news_after
+from scanning.core.deletions import had_second_look
+from scanning.core.listing.body import MOST_KEY_BYTES
+from scanning.core.types import EventType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scanning.core.types import BucketConfig, ObjectState
+
+# A bucket that is due for longer than this is not only waiting for its turn.
+_LONG_DUE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is stored of a key.
+
+    ``is_missing``: the last listing that came to it did not show it. ``older`` is an older
+    monitor's state, which counts until the first scan is complete. ``is_covered``: a pass over the
+    bucket is unfinished, and past the key. ``held_since``: a mass deletion waits to be confirmed.
+    ``older_scan_at``: when the older monitor last scanned the bucket. ``began``: when the pass that
+    is unfinished did.
+    """
+
+    state: ObjectState | None = None
+    is_missing: bool = False
+    older: ObjectState | None = None
+    is_first: bool = False
+    older_scan_at: float | None = None
+    is_covered: bool = False
+    began: float | None = None
+    held_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a bucket stands in the schedule, and its last scan; times are epoch seconds."""
+
+    is_managed: bool = True
+    is_clearing: bool = False
+    is_running: bool = False
+    due_at: float | None = None
+    error: str = ""
+    held_missing: int = 0
+    queue_length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything that counts for one key.
+
+    ``problem`` says why the listing could not be asked: ``listed`` means nothing then; ``damage``
+    why what is stored cannot be used: nothing is in ``known`` then.
+    """
+
+    bucket: BucketConfig
+    key: str
+    now: float
+    known: Known
+    standing: Standing
+    listed: ObjectState | None
+    problem: str = ""
+    damage: str = ""
+    queue_high_water: int = 1_000_000
+    second_look_s: float = 0.0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the bucket's deletions wait for somebody, in the next scan too."""
+        since = self.known.held_since
+        return since is not None and not had_second_look(
+            since, now=self.now, second_look_s=self.second_look_s
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of one key, what a listing shows now, and what the next scan would say.
+
+    ``event`` is the event that the next scan would find, None if none; ``announced`` says whether
+    it would be put into the queue; ``reasons`` are sentences for people, in order. ``problem`` says
+    why this cannot be told, "" if it can: the bucket could not be listed, or a part of what is
+    known of it is lost; it is the first of the reasons too.
+    """
+
+    bucket: str
+    key: str
+    stored: ObjectState | None
+    listed: ObjectState | None
+    event: EventType | None
+    announced: bool
+    reasons: tuple[str, ...]
+    problem: str = ""
+
+
+def impossible(key: str) -> str:
+    """Why no object can have this key; "" if one can."""
+    if not key:
+        return "A key has at least one character."
+    try:
+        length = len(key.encode())
+    except UnicodeEncodeError:
+        return "Keys are UTF-8, and this one is not."
+    if length > MOST_KEY_BYTES:
+        return f"No key is longer than {MOST_KEY_BYTES} bytes, and this one has {length}."
+    return ""
+
+
+def outside(bucket: BucketConfig, key: str) -> str:
+    """Why the bucket's listings can never show this key; "" if they can."""
+    if key.startswith(bucket.prefix):
+        return impossible(key)
+    return (
+        f'The key does not begin with the bucket\'s prefix "{bucket.prefix}": what is outside it '
+        "is neither listed nor remembered."
+    )
+
+
+def explain(it: Situation) -> Explanation:
+    """What the next scan would find of the key, and whether and why it would be announced."""
+    event, reasons = _found(it)
+    announced = False
+    if event is not None:
+        never = list(_never(it.bucket, it.key, event))
+        later = list(_not_yet(it, event))
+        announced = not never and not later
+        reasons += never or later or [f"The next scan announces it as {event}."]
+    return Explanation(
+        bucket=it.bucket.name,
+        key=it.key,
+        stored=it.known.state or it.known.older,
+        listed=None if it.problem else it.listed,
+        event=event,
+        announced=announced,
+        reasons=(*reasons, *_about_the_next_scan(it)),
+        problem=it.damage or it.problem,
+    )
+
+
+def _found(it: Situation) -> tuple[EventType | None, list[str]]:
+    """The event, if there is one, and what tells it."""
+    if nowhere := outside(it.bucket, it.key):
+        return None, [nowhere]
+    if it.damage:
+        return None, [
+            f"What is stored cannot be used: {it.damage}",
+            "Until that is mended the bucket is not scanned, and nothing of it is announced.",
+        ]
+    if it.problem:
+        return None, [
+            f"The bucket could not be listed: {it.problem}",
+            "While its listings fail, nothing of it is announced, and nothing counts as deleted.",
+        ]
+    if it.listed is None:
+        return _not_listed(it.known)
+    return _listed(it, it.listed)
+
+
+def _not_listed(known: Known) -> tuple[EventType | None, list[str]]:
+    if known.state is None:
+        return None, ["The listing does not show the key, and nothing is known of it."]
+    reason = "The key is known, and the listing does not show it any more."
+    if known.is_missing:
+        reason = "The key is known, and a scan has already missed it in the listing."
+    return EventType.DELETED, [
+        reason,
+        "It counts as deleted once a scan has listed the whole bucket without it.",
+    ]
+
+
+def _listed(it: Situation, listed: ObjectState) -> tuple[EventType | None, list[str]]:
+    known, bucket = it.known, it.bucket
+    previous = known.state or known.older
+    event = classify(previous, listed, now=it.now)
+    if event is None:
+        return None, ["Nothing differs: the listing shows the ETag and the time that are known."]
+    if previous is not None:
+        whose = "known" if known.state else "what the older monitor knew"
+        return event, list(_differences(previous, listed, whose))
+    reasons = [_why_new(listed, it.now)]
+    # A pass that is past the key comes to it only in the next one, which is not the first.
+    if known.is_first and not known.is_covered:
+        began = it.now if known.began is None else known.began
+        begin = news_after(bucket, is_first=True, began=began, older_scan_at=known.older_scan_at)
+        if listed.last_modified <= begin:
+            return None, [
+                "Nothing is known of the key, and no scan of the bucket was complete so far.",
+                "The bucket's first scan is a baseline: it only remembers what was there before.",
+            ]
+        reasons.append(_why_announced_first(bucket, listed, began))
+    return event, reasons
+
+
+def _why_announced_first(bucket: BucketConfig, listed: ObjectState, began: float) -> str:
+    if bucket.first_scan != "baseline":
+        return "It is the bucket's first scan, which announces everything in it."
+    if listed.last_modified > began:
+        return "The bucket's first scan is a baseline, but this came after it had begun."
+    return (
+        "The bucket's first scan is a baseline, but this came after the older monitor's last "
+        "scan or within a day before it."
+    )
+
+
+def _why_new(listed: ObjectState, now: float) -> str:
+    hours = RECENT_S // 3600
+    if is_recent(listed.last_modified, now):
+        return f"Nothing is known of the key, and it was modified within {hours} hours: created."
+    return (
+        f"Nothing is known of the key, and it was last modified more than {hours} hours ago: "
+        "that is detected, not created."
+    )
+
+
+def _differences(known: ObjectState, listed: ObjectState, whose: str) -> Iterator[str]:
+    if listed.etag != known.etag:
+        yield f"The listing shows another ETag than {whose}."
+    if listed.last_modified > known.last_modified:
+        yield f"The listing shows a later time than {whose}."
+    if listed.last_modified < known.last_modified:
+        yield (
+            f"The listing shows an earlier time than {whose}, as when an older version was "
+            "restored: that is an update too."
+        )
+
+
+def _never(bucket: BucketConfig, key: str, event: EventType) -> Iterator[str]:
+    """Why this is remembered and not announced, neither now nor later."""
+    if not bucket.notifications:
+        yield (
+            "The bucket's notifications are off: the change is remembered, and is not announced "
+            "later either."
+        )
+    if event not in bucket.events:
+        wanted = ", ".join(kind for kind in EventType if kind in bucket.events) or "nothing"
+        yield f"The bucket does not announce {event}; it announces {wanted}."
+    if not key.endswith(bucket.suffix):
+        yield (
+            f'The key does not end with "{bucket.suffix}", and the bucket announces only keys '
+            "that do."
+        )
+
+
+def _not_yet(it: Situation, event: EventType) -> Iterator[str]:
+    """What keeps this back for now."""
+    standing = it.standing
+    yield from _not_scanned(it.bucket, standing)
+    if standing.queue_length >= it.queue_high_water:
+        yield (
+            f"The queue holds {standing.queue_length} notifications, and scanning pauses from "
+            f"{it.queue_high_water} on (QUEUE_HIGH_WATER): it goes on when consumers have read "
+            "some."
+        )
+    if event is EventType.DELETED:
+        if it.is_held:
+            yield (
+                f"A mass deletion is held: {standing.held_missing} known objects are missing. "
+                "Somebody has to confirm that they were deleted; until then, no deletion is "
+                "announced."
+            )
+    elif it.known.is_covered:
+        yield (
+            "A pass over the bucket is unfinished, and was past this key already: the pass after "
+            "it finds the change."
+        )
+
+
+def _not_scanned(bucket: BucketConfig, standing: Standing) -> Iterator[str]:
+    if not standing.is_managed:
+        yield (
+            "The bucket's configuration in Redis is not bucketwatch's own, so it is not scanned "
+            "(manage.py importbuckets takes it over)."
+        )
+    elif standing.is_clearing:
+        yield "The bucket was removed, and what was known of it is still being deleted."
+    elif not bucket.active:
+        yield "The bucket is paused: it is not scanned until somebody lets it go on."
+
+
+def _about_the_next_scan(it: Situation) -> Iterator[str]:
+    standing = it.standing
+    if any(_not_scanned(it.bucket, standing)):
+        return
+    if standing.error:
+        yield f"The last scan failed: {standing.error}"
+    if standing.is_running:
+        yield "The bucket is being scanned now."
+    elif standing.due_at is None:
+        yield "The schedule does not know the bucket yet: does a monitor run?"
+    elif standing.due_at > it.now:
+        yield f"The next scan is due in {standing.due_at - it.now:.0f} s."
+    elif it.now - standing.due_at > _LONG_DUE_S:
+        yield (
+            f"A scan has been due for {it.now - standing.due_at:.0f} s: do workers run, and does "
+            "the bucket's region have enough slots?"
+        )
+    else:
+        yield "A scan is due now."

@@ -1,0 +1,98 @@
+"""Notifications: the JSON that consumers read (`docs/notifications.md`)."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from json.encoder import encode_basestring as quoted
+from json.encoder import encode_basestring_ascii as quoted_ascii
+from typing import TYPE_CHECKING, Final
+
+from scanning.core.changes import is_recent
+from scanning.core.types import Change, EventType, ObjectMetadata, ObjectState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from scanning.core.types import BucketConfig
+
+# Created and detected are one thing in an id: which of the two is said depends on the clock.
+_KINDS: Final = {
+    EventType.CREATED: "appeared",
+    EventType.DETECTED: "appeared",
+    EventType.UPDATED: "updated",
+    EventType.DELETED: "deleted",
+}
+
+_DELETED: Final = EventType.DELETED
+NO_METADATA = ObjectMetadata(etag="", content_type="application/octet-stream", metadata={})
+
+
+class Notifications:
+    """Writes the elements of the notification queue, for the changes of one commit.
+
+    A first scan writes millions of them, so the text is put together from parts, in one loop:
+    json's encoder takes several times as long for the same.
+    """
+
+    def __init__(self, bucket: BucketConfig, *, now: float, sequencer: str) -> None:
+        self._now = now
+        self._begin = f'{{"bucket":{quoted(bucket.name)},"key":'
+        self._region = f',"region":{quoted(bucket.endpoint_host)},"etag":'
+        self._detected = f',"detection_time":{now!r},"is_recent":'
+        self._end = f'","sequencer":{quoted(sequencer)}'
+        # What an id is made of: the same change found twice has the same one, whoever found it
+        # and when.
+        begin = f"[{quoted_ascii(bucket.name)}, "
+        self._identity = blake2b(begin.encode(), digest_size=16)
+
+    def texts(
+        self, changes: Iterable[Change], heads: Iterable[ObjectMetadata | None]
+    ) -> Iterator[str]:
+        """One notification as JSON for each change, in their order.
+
+        Each one's head counts only if it describes the listed object: it may have changed since.
+        """
+        begin, region, detected, end = self._begin, self._region, self._detected, self._end
+        now, identity = self._now, self._identity
+        for (kind, key, (etag, modified, size, _), previous), head in zip(
+            changes, heads, strict=True
+        ):
+            about = _ABOUT_NOTHING if head is None or head.etag != etag else _about(head)
+            recent = "true" if is_recent(modified, now) else "false"
+            stamp = repr(modified)
+            before, state_before = ("", "null") if previous is None else _previous(previous)
+            state = "null" if kind is _DELETED else f"[{quoted_ascii(etag)}, {stamp}]"
+            event_id = identity.copy()
+            event_id.update(
+                f'{quoted_ascii(key)}, "{_KINDS[kind]}", {state_before}, {state}]'.encode()
+            )
+            yield (
+                f"{begin}{quoted(key)}{region}{quoted(etag)}"
+                f',"size":{size},"last_modified":{stamp},"event_type":"{kind}"'
+                f'{about}{detected}{recent},"retry_count":0'
+                f',"event_id":"{event_id.hexdigest()}{end}{before}}}'
+            )
+
+
+def _about(head: ObjectMetadata) -> str:
+    metadata = json.dumps(head.metadata, separators=(",", ":"), ensure_ascii=False)
+    return f',"content_type":{quoted(head.content_type)},"metadata":{metadata}'
+
+
+_ABOUT_NOTHING: Final = _about(NO_METADATA)
+
+
+def _previous(state: ObjectState) -> tuple[str, str]:
+    """What the notification says of it, and what the id does."""
+    etag, modified, size, _ = state
+    stamp = repr(modified)
+    return (
+        f',"previous":{{"etag":{quoted(etag)},"size":{size},"last_modified":{stamp}}}',
+        f"[{quoted_ascii(etag)}, {stamp}]",
+    )
+
+
+def sequencer(fence: int, commit: int) -> str:
+    """Orders the events of one key: later commits sort after earlier ones, as text."""
+    return f"{fence:016x}{commit:012x}"

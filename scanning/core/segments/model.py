@@ -1,0 +1,222 @@
+"""A bucket's known state as a sorted run of segments, and what one listing changes in it.
+
+A *segment* is a run of neighbouring keys with their states. Its *entry* in the bucket's manifest
+says which keys it may hold (after the entry before it, up to ``last_key``), and the digest of the
+bytes that the server sent for its rows the last time they were listed. When the listing has the
+same bytes at the same place again, nothing in that range was created, changed or deleted.
+
+A key that a listing does not show is first only *missing*: its row stays, and the entry says which
+rows are missing. Only a complete listing makes deletions of them (`bucket_pass.py`).
+"""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from scanning.core.listing.body import Columns
+from scanning.core.types import ObjectState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+NOTHING = Columns([], [], [], [])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One segment in the manifest.
+
+    ``digest`` and ``length`` are of the listed bytes of the rows that are not missing; an empty
+    digest is like no other. ``raw_key`` is ``last_key`` as the server wrote it, to find the end
+    of the segment in a listing without parsing. ``missing`` are row numbers. ``strings_at`` is
+    when the rows' documented JSON strings were last written (epoch seconds; 0: there are none).
+    """
+
+    id: str
+    last_key: str
+    count: int
+    digest: bytes = b""
+    length: int = 0
+    raw_key: bytes = b""
+    missing: tuple[int, ...] = ()
+    strings_at: float = 0.0
+
+    @property
+    def ends_listed(self) -> bool:
+        """Whether the last row was listed: only then do its bytes end the segment for sure."""
+        return not self.missing or self.missing[-1] != self.count - 1
+
+    @property
+    def listed(self) -> int:
+        """How many of its rows were listed the last time."""
+        return self.count - len(self.missing)
+
+    def listed_rows(self, columns: Columns) -> list[int]:
+        """Which of the segment's rows those are."""
+        gone = set(self.missing)
+        return [row for row in range(len(columns)) if row not in gone]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a range of keys holds after it was listed.
+
+    ``columns`` are the listed rows and the missing ones, in order; ``missing`` numbers the latter.
+    ``appeared`` and ``updated`` are row numbers too; ``before`` gives, for each updated row, its
+    number among the known rows. ``same`` says that the rows are just what was known.
+    """
+
+    columns: Columns
+    missing: tuple[int, ...]
+    appeared: tuple[int, ...]
+    updated: tuple[int, ...]
+    before: tuple[int, ...]
+    same: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A segment to be written: its entry and, unless only the entry changed, its rows."""
+
+    entry: Entry
+    columns: Columns | None = field(repr=False)
+
+
+def merge(known: Columns, listed: Columns) -> Merged:
+    """Compare what is known of a range of keys with what the listing shows there."""
+    if known.keys == listed.keys:
+        changed = _changed(known, listed)
+        same = not changed and known.sizes == listed.sizes
+        return Merged(listed, (), (), changed, changed, same=same)
+    if not known.keys:
+        return Merged(listed, (), tuple(range(len(listed))), (), (), same=False)
+    place = {key: number for number, key in enumerate(known.keys)}
+    appeared, updated, before = [], [], []
+    sizes_differ = False
+    for number, key in enumerate(listed.keys):
+        old = place.pop(key, None)
+        if old is None:
+            appeared.append(number)
+        elif _differs(known, old, listed, number):
+            updated.append(number)
+            before.append(old)
+        else:
+            sizes_differ = sizes_differ or known.sizes[old] != listed.sizes[number]
+    if not place:
+        return Merged(listed, (), tuple(appeared), tuple(updated), tuple(before), same=False)
+    columns, moved, missing = _interleave(listed, known, list(place.values()))
+    return Merged(
+        columns=columns,
+        missing=missing,
+        appeared=tuple(moved[number] for number in appeared),
+        updated=tuple(moved[number] for number in updated),
+        before=tuple(before),
+        same=not appeared and not updated and not sizes_differ,
+    )
+
+
+def _changed(known: Columns, listed: Columns) -> tuple[int, ...]:
+    if known.etags == listed.etags and known.last_modified == listed.last_modified:
+        return ()
+    return tuple(number for number in range(len(known)) if _differs(known, number, listed, number))
+
+
+def _differs(known: Columns, old: int, listed: Columns, new: int) -> bool:
+    # Inequality, never "newer": restoring an older version moves last_modified backwards.
+    return (
+        known.last_modified[old] != listed.last_modified[new]
+        or known.etags[old] != listed.etags[new]
+    )
+
+
+def _interleave(
+    listed: Columns, known: Columns, kept: Sequence[int]
+) -> tuple[Columns, list[int], tuple[int, ...]]:
+    """Listed rows and the ``kept`` known ones in key order.
+
+    Returns the rows, the new number of each listed row, and the numbers of the kept rows.
+    """
+    rows = [(key, True, number) for number, key in enumerate(listed.keys)]
+    rows += [(known.keys[number], False, number) for number in kept]
+    rows.sort()
+    columns = Columns([], [], [], [])
+    moved = [0] * len(listed)
+    missing = []
+    for place, (_, is_listed, number) in enumerate(rows):
+        append_row(columns, listed if is_listed else known, number)
+        if is_listed:
+            moved[number] = place
+        else:
+            missing.append(place)
+    return columns, moved, tuple(missing)
+
+
+def append_row(columns: Columns, source: Columns, number: int) -> None:
+    columns.keys.append(source.keys[number])
+    columns.etags.append(source.etags[number])
+    columns.last_modified.append(source.last_modified[number])
+    columns.sizes.append(source.sizes[number])
+
+
+def part(columns: Columns, start: int, end: int) -> Columns:
+    """Rows ``start`` to ``end`` (exclusive)."""
+    if start == 0 and end >= len(columns):
+        return columns
+    return Columns(
+        columns.keys[start:end],
+        columns.etags[start:end],
+        columns.last_modified[start:end],
+        columns.sizes[start:end],
+    )
+
+
+def split_at(columns: Columns, key: str) -> tuple[Columns, Columns]:
+    """The rows up to and including ``key``, and the rows after it."""
+    at = bisect_right(columns.keys, key)
+    return part(columns, 0, at), part(columns, at, len(columns))
+
+
+def joined(first: Columns, second: Columns) -> Columns:
+    return Columns(
+        first.keys + second.keys,
+        first.etags + second.etags,
+        first.last_modified + second.last_modified,
+        first.sizes + second.sizes,
+    )
+
+
+def states_of(columns: Columns, rows: Sequence[int], now: float) -> dict[str, ObjectState]:
+    """The states of some rows by key, in the order of ``rows``."""
+    keys, etags = columns.keys, columns.etags
+    modified, sizes = columns.last_modified, columns.sizes
+    return {keys[n]: ObjectState(etags[n], modified[n] / 1000, sizes[n], now) for n in rows}
+
+
+def columns_of(states: Mapping[str, ObjectState]) -> Columns:
+    """Rows of these states, which are in key order."""
+    return Columns(
+        keys=list(states),
+        etags=[state.etag for state in states.values()],
+        last_modified=[round(state.last_modified * 1000) for state in states.values()],
+        sizes=[state.size for state in states.values()],
+    )
+
+
+def wears_out(entry: Entry, now: float, ttl_s: float) -> bool:
+    """Whether a segment's strings must be written again, so that they do not expire.
+
+    Between half and three quarters of their life, by segment, so that what was written together
+    is not all written again together.
+    """
+    share = 0.5 + zlib.crc32(entry.id.encode()) / 2**34
+    return now - entry.strings_at >= ttl_s * share
+
+
+def even_cuts(count: int, *, most: int) -> Iterator[tuple[int, int]]:
+    """Cut ``count`` rows into the fewest parts of at most ``most``, of nearly the same size."""
+    parts = -(-count // most)
+    for number in range(parts):
+        yield count * number // parts, count * (number + 1) // parts

@@ -1,0 +1,250 @@
+"""What pages, the API and commands ask of the engine: a function a question, answered by values."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+
+from scanning import wiring
+from scanning.adapters import prometheus
+from scanning.adapters.redis import connection, standing, stats, under_way
+from scanning.adapters.vault import local
+from scanning.core import bucket_document, pacing
+from scanning.core import explain as explain_rules
+from scanning.core.endpoints import endpoint_name
+from scanning.core.errors import (
+    ConfigurationChanged,
+    ConfigurationError,
+    RedisUnavailable,
+    UnknownBucket,
+)
+from scanning.core.types import EventType
+from scanning.inspection import explain as explain_facts
+from scanning.inspection.replay import Replay, ReplayMeans
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from scanning.adapters.redis.bucket_configs import ConfigurationStore
+    from scanning.adapters.redis.connection import RedisHealth
+    from scanning.core.explain import Explanation
+    from scanning.core.metrics.telemetry import (
+        EndpointPace,
+        NextScan,
+        PassUnderWay,
+        ScanRecord,
+        Telemetry,
+    )
+    from scanning.core.replay import Selection
+    from scanning.core.types import BucketConfig, KeyPair, ObjectState
+    from scanning.ports import Vault
+
+# --- how things stand
+
+
+def one_wait() -> AbstractContextManager[None]:
+    """Within it, this thread waits once for a Redis that hangs, however often it asks."""
+    return connection.one_wait()
+
+
+def redis_health() -> RedisHealth:
+    return wiring.impatient_connection().health()
+
+
+def metrics() -> dict[str, Any]:
+    """The documented `/metrics` object. Raises RedisUnavailable."""
+    return stats.read(wiring.impatient_connection(), wiring.conf())
+
+
+def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
+    """The metrics in a text format, and its content type; without Redis they say only that."""
+    store = wiring.telemetry_store()
+    try:
+        measured = prometheus.Measured(
+            counted=stats.counted(wiring.impatient_connection()),
+            documented=metrics(),
+            telemetry=store.read(),
+            states=store.bucket_states(),
+            endpoints=endpoint_paces(),
+        )
+    except RedisUnavailable:
+        return prometheus.write(None, form, version=settings.VERSION)
+    return prometheus.write(measured, form, version=settings.VERSION)
+
+
+def telemetry() -> Telemetry:
+    """What happens in all processes on all hosts. Raises RedisUnavailable."""
+    return wiring.telemetry_store().read()
+
+
+def scan_history(bucket: str) -> list[ScanRecord]:
+    """A bucket's last scans, the oldest first. Raises RedisUnavailable."""
+    return wiring.telemetry_store().history(bucket)
+
+
+def events_today(buckets: Iterable[str]) -> dict[str, int]:
+    """Events of each of these buckets announced since midnight UTC. Raises RedisUnavailable."""
+    return wiring.telemetry_store().events_today(buckets)
+
+
+def next_scans(buckets: Mapping[str, str]) -> dict[str, NextScan]:
+    """When each bucket (name -> region) is scanned next. Raises RedisUnavailable."""
+    return wiring.impatient_schedule().next_scans(buckets)
+
+
+def late_buckets() -> frozenset[str]:
+    """Buckets that should have been scanned by now and are not. Raises RedisUnavailable."""
+    return wiring.impatient_schedule().late()
+
+
+def pass_under_way(bucket: str) -> PassUnderWay | None:
+    """How far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
+    return under_way.pass_over(wiring.impatient_connection(), bucket)
+
+
+def being_cleared() -> list[str]:
+    """Removed buckets that Redis still holds something of. Raises RedisUnavailable."""
+    return under_way.being_cleared(wiring.impatient_connection())
+
+
+def endpoint_paces() -> list[EndpointPace]:
+    """How the endpoints that were asked lately may be asked now. Raises RedisUnavailable."""
+    return wiring.impatient_paces().shown()
+
+
+def expected_objects(buckets: Iterable[BucketConfig]) -> int | None:
+    """How many objects the last scans of these buckets saw; None if one was never scanned.
+
+    Raises RedisUnavailable.
+    """
+    known = wiring.statuses().read([bucket.name for bucket in buckets])
+    if any(status.last_scan_at is None for status in known):
+        return None
+    return sum(status.objects for status in known)
+
+
+# --- one bucket
+
+
+def scan_now(name: str, region: str, endpoint: str) -> None:
+    """Make a scheduled bucket due, and have it tried also where its endpoint is dead.
+
+    Raises RedisUnavailable.
+    """
+    scan_all_now([(name, region, endpoint)])
+
+
+def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
+    """As `scan_now`: name, region and endpoint of each."""
+    rows = list(buckets)
+    for endpoint in {endpoint_name(endpoint) for *_, endpoint in rows}:
+        wiring.impatient_paces().change(endpoint, lambda pace, now: pacing.hurried(pace, now=now))
+    wiring.impatient_schedule().due_now({name: region for name, region, _ in rows})
+
+
+def first_keys(
+    name: str, document: Mapping[str, Any], pair: KeyPair, *, most: int
+) -> tuple[str, ...]:
+    """The first keys of the bucket that a configuration document describes: one request.
+
+    Raises the errors of S3.
+    """
+    bucket = bucket_document.parse(name, document, notifications=True)
+    source = wiring.impatient_storage(bucket, pair)
+    page = source.page("", most)
+    return tuple(source.rows(page.entries).keys)
+
+
+def explain(name: str, key: str) -> Explanation:
+    """Say what the next scan would find of one key, and why it would or would not be announced.
+
+    Changes nothing, and does not wait long. Raises UnknownBucket and RedisUnavailable; a bucket
+    that cannot be listed, or of which something is lost, is a part of the explanation.
+    """
+    bucket = _configured(name, wiring.impatient_configuration())
+    scanning, now = wiring.conf(), time.time()
+    situation = explain_facts.situation(
+        bucket,
+        key,
+        states=wiring.impatient_states(),
+        listed=lambda: wiring.with_keys(bucket, lambda pair: _listed(bucket, key, pair)),
+        standing=standing.read(wiring.impatient_connection(), scanning, bucket, now=now),
+        now=now,
+    )
+    return explain_rules.explain(
+        replace(
+            situation,
+            queue_high_water=scanning.queue.high_water,
+            second_look_s=scanning.deletions.second_look,
+        )
+    )
+
+
+def _listed(bucket: BucketConfig, key: str, pair: KeyPair) -> ObjectState | None:
+    source = wiring.impatient_storage(replace(bucket, prefix=key), pair)
+    return explain_facts.listed_of(source, key)
+
+
+def replay(
+    name: str, chosen: Selection, *, id_: str, after: str = "", any_type: bool = False
+) -> Replay:
+    """Announce again what is known of a bucket; nothing happens before it is asked to.
+
+    ``any_type``: as event types too that the bucket does not announce. Raises UnknownBucket,
+    RedisUnavailable, and the errors of the vault.
+    """
+    first = _configured(name, wiring.configuration())
+
+    def bucket() -> BucketConfig:
+        now = _configured(name, wiring.configuration())
+        if not now.notifications:
+            raise ConfigurationChanged(f"{name}: its notifications are off: switch them on first")
+        return replace(now, events=frozenset(EventType)) if any_type else now
+
+    engine, pair = wiring.engine(), wiring.credentials().get(first.credential)
+    means = ReplayMeans(
+        bucket=bucket,
+        storage=wiring.storage(wiring.client_cache(), first, pair, engine.gates),
+        states=wiring.replay_states(),
+        leases=engine.leases,
+        heartbeat=engine.heartbeat,
+        slots=wiring.conf().parallel.rate_limit_per_region,
+    )
+    return Replay(means, chosen, id_=id_, after=after)
+
+
+def _configured(name: str, store: ConfigurationStore) -> BucketConfig:
+    bucket = store.get(name)
+    if bucket is None:
+        raise UnknownBucket(f"{name}: Redis holds no configuration of this bucket that can be read")
+    return bucket
+
+
+# --- the vault
+
+
+def rotate_vault_key() -> Path:
+    """Give the embedded vault a new key; returns the file that holds it."""
+    if settings.SITE.uses_infisical:
+        raise ConfigurationError(
+            "The keys are in Infisical, as the INFISICAL_ variables say: the embedded vault is "
+            "not in use"
+        )
+    return local.rotate_key(settings.DATA_DIR, wiring.vault_key())
+
+
+def both_vaults() -> tuple[Vault, Vault]:
+    """The embedded vault and Infisical, to copy from one to the other.
+
+    Raises ConfigurationError unless there are both.
+    """
+    if not settings.SITE.uses_infisical:
+        raise ConfigurationError("Infisical is not configured: set the INFISICAL_ variables first")
+    if not (settings.DATA_DIR / "vault.enc").exists():
+        raise ConfigurationError(f"There is no embedded vault in {settings.DATA_DIR}")
+    return wiring.embedded_vault(), wiring.vault()

@@ -1,0 +1,99 @@
+"""One key of a bucket: what is known of it, and what a listing shows now. Changes nothing."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from scanning.core.errors import BucketwatchError, PermanentError
+from scanning.core.explain import Known, Situation, outside
+from scanning.core.segments.model import states_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scanning.core.explain import Standing
+    from scanning.core.types import BucketConfig, ObjectState
+    from scanning.ports import KnownState, StateStore, Storage
+
+
+def situation(
+    bucket: BucketConfig,
+    key: str,
+    *,
+    states: StateStore,
+    listed: Callable[[], ObjectState | None],
+    standing: Standing,
+    now: float,
+) -> Situation:
+    """Everything that counts for one key; what cannot be had is said in it.
+
+    ``listed`` asks S3; it is not called for keys that no listing can show. Raises RedisUnavailable.
+    """
+    it = Situation(bucket, key, now, Known(), standing, listed=None)
+    if not outside(bucket, key):
+        try:
+            it = replace(it, listed=listed())
+        except BucketwatchError as exc:
+            it = replace(it, problem=str(exc))
+    try:
+        return replace(it, known=known_of(states, bucket, key))
+    except PermanentError as exc:
+        return replace(it, damage=str(exc))
+
+
+def known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known:
+    """What is stored of a key. Raises StateDamaged, RedisUnavailable."""
+    while (known := _known_of(states, bucket, key)) is None:
+        pass  # a scan has written the segment anew after the manifest was read
+    return known
+
+
+def listed_of(storage: Storage, key: str) -> ObjectState | None:
+    """What a listing that has ``key`` as its prefix shows of it: it comes first, or not at all.
+
+    One request. Raises the errors of S3.
+    """
+    columns = storage.rows(storage.page("", 1).entries)
+    return states_of(columns, [0], 0.0).get(key) if len(columns) else None
+
+
+def _known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known | None:
+    """The same; None if it changed while it was read."""
+    known = states.open(bucket)
+    row = _row(states, bucket, known, key)
+    if row is None:
+        return None
+    state, is_missing = row
+    older = None
+    if state is None and known.is_first and bucket.taken_over:
+        [older] = states.older_states(bucket, [key])
+    progress = known.progress
+    return Known(
+        state=state,
+        is_missing=is_missing,
+        older=older,
+        is_first=known.is_first,
+        older_scan_at=known.older_scan_at,
+        began=progress.began if progress else None,
+        is_covered=progress is not None and (progress.is_listed or key <= progress.after),
+        held_since=None if known.released else known.held_since,
+    )
+
+
+def _row(
+    states: StateStore, bucket: BucketConfig, known: KnownState, key: str
+) -> tuple[ObjectState | None, bool] | None:
+    """The key's stored state, and whether it was missing from the listing; None if it moved."""
+    place = bisect_left(known.entries, key, key=lambda entry: entry.last_key)
+    if place == len(known.entries):
+        return None, False
+    entry = known.entries[place]
+    columns = states.read_segment(bucket, entry)
+    if columns is None:
+        return None
+    row = bisect_left(columns.keys, key)
+    if row == len(columns) or columns.keys[row] != key:
+        return None, False
+    return states_of(columns, [row], 0.0)[key], row in entry.missing

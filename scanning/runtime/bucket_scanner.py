@@ -1,0 +1,297 @@
+"""`BucketScanner`: the documented thread that scans one bucket, a shell around `scan.Scan`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from scanning import logs, wiring
+from scanning.config import active
+from scanning.core import bucket_document, pacing, schedule
+from scanning.core.errors import (
+    BucketwatchError,
+    ConfigurationChanged,
+    LeaseLost,
+    PermanentError,
+    QueueFull,
+    ScanAborted,
+    StateLost,
+    StorageUnavailable,
+)
+from scanning.core.types import BucketConfig, Claim, KeyPair, ScanCounts, ScanResult
+from scanning.scan.bucket_pass import Scan, ScanEnd
+from scanning.scan.context import Means, ScanSettings
+
+if TYPE_CHECKING:
+    import queue
+    from collections.abc import Callable, Mapping
+
+    import redis
+
+    from scanning.adapters.s3.storage import S3ClientCache
+    from scanning.config.settings import ScanningConf
+
+logger = logging.getLogger(__name__)
+
+
+def _never_stop() -> None:
+    """Keep going."""
+
+
+class BucketScanner(threading.Thread):
+    """Scans one bucket and puts a ``ScanResult`` into ``result_queue``.
+
+    ``bucket_config`` is a ``BucketConfig`` or the documented JSON object; where that holds
+    ``access_key`` and ``secret_key`` they are used, else the vault is asked; whether it announces
+    is read from Redis (``…:notifications_disabled``) as the scan begins. ``redis_client`` may be
+    the older monitor's ``{"master": …, "slave": …}``: the master is asked. ``global_config`` is
+    a ``ScanningConf`` or the documented YAML as a mapping, over the settings in force. Without
+    ``claim`` the scanner claims the bucket itself, and fails if somebody else is scanning it.
+    ``counts`` grow as it goes on.
+
+    Call ``run()`` to scan in this thread, ``start()`` to scan in another.
+    """
+
+    def __init__(  # noqa: PLR0913 - documented
+        self,
+        bucket_config: BucketConfig | Mapping[str, Any],
+        redis_client: redis.Redis | Mapping[str, Any],
+        global_config: ScanningConf | Mapping[str, Any],
+        result_queue: queue.Queue[ScanResult] | None,
+        client_cache: S3ClientCache,
+        *,
+        claim: Claim | None = None,
+        keep_going: Callable[[], None] = _never_stop,
+        settings: ScanSettings | None = None,
+        counts: ScanCounts | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        wiring.ensure_django()
+        self.conf = active.conf_of(global_config)
+        self.bucket = bucket_of(bucket_config, self.conf)
+        self._is_document = not isinstance(bucket_config, BucketConfig)
+        self._given_pair = _pair_of(bucket_config)
+        super().__init__(name=f"scan-{self.bucket.name}", daemon=True)
+        self._engine = wiring.engine_over(redis_client, self.conf)
+        self._results = result_queue
+        self._clients = client_cache.under(self.conf)
+        self._claim = claim
+        self._keep_going = keep_going
+        self._settings = (
+            _of(self.bucket, settings) if settings else in_one_go(self.bucket, self.conf)
+        )
+        self._counts = counts or ScanCounts()
+        self._clock = clock
+        self.result: ScanResult | None = None
+
+    def run(self) -> None:
+        outcome = Outcome(self.bucket.name, self._clock, self._counts)
+        claim = self._claim
+        with ExitStack() as log_lines:
+            with outcome:
+                claim = claim or self._take_claim()
+                log_lines.enter_context(logs.about(claim))
+                if self._is_document:
+                    self.bucket = self._engine.configuration.as_switched(self.bucket)
+                with self._engine.heartbeat.keeping(claim):
+                    outcome.end = _scan_with_credentials(
+                        self._scan(claim, outcome.counts), self.bucket, self._given_pair
+                    )
+            self.result = outcome.result()
+            _log_what_came_of(self.result)
+            if claim is not None:
+                self.result = self._give_back(claim, self.result, outcome.error)
+        if self._engine is not wiring.engine():
+            self._engine.gates.close()
+        if self._results is not None:
+            self._results.put(self.result)
+
+    def _take_claim(self) -> Claim:
+        slots = self.conf.parallel.rate_limit_per_region
+        claim = self._engine.leases.claim(self.bucket, slots=slots)
+        if claim is None:
+            raise LeaseLost.not_to_be_had(self.bucket.name)
+        # A documented JSON object of the older monitor's knows no generation.
+        if self.bucket.generation not in {0, claim.generation}:
+            self._engine.leases.release(claim)
+            raise ConfigurationChanged(f"{self.bucket.name}: changed since it was read")
+        self.bucket = replace(self.bucket, generation=claim.generation)
+        self._engine.gates.at(self.bucket.endpoint).probe_now(self.bucket.name)
+        return claim
+
+    def _scan(self, claim: Claim, counts: ScanCounts) -> Callable[[KeyPair], Scan]:
+        return lambda pair: Scan(
+            self.bucket,
+            claim,
+            Means(
+                storage=wiring.storage(self._clients, self.bucket, pair, self._engine.gates),
+                states=self._engine.states,
+                clock=self._clock,
+                keep_going=self._keep_going,
+                settings=self._settings,
+                counts=counts,
+            ),
+        )
+
+    def _give_back(self, claim: Claim, result: ScanResult, error: Exception | None) -> ScanResult:
+        """Give the claim back; returns the result, with when it is tried again if that is slow."""
+        try:
+            # That Redis forgot the bucket is kept apart from how its last scan ended.
+            if isinstance(error, ScanAborted | StateLost):
+                self._engine.leases.release(claim)
+                return result
+            due = self._next_due(claim, result, error)
+            if due and result.permanent:
+                again = _again(due - self._schedules_time(claim))
+                result = replace(result, error=f"{result.error}; {again}")
+            failures = 0 if result.ok else claim.failures + 1
+            gate = self._engine.gates.at(self.bucket.endpoint)
+            broke_off = isinstance(error, StorageUnavailable) and not gate.look().is_dead
+            self._engine.leases.finish(
+                claim, result, next_due=due, failures=failures, broke_off=broke_off
+            )
+        except BucketwatchError as exc:
+            # The lease expires by itself; what was committed stays committed.
+            logger.warning("%s: could not record the end of the scan: %s", self.bucket.name, exc)
+        return result
+
+    def _next_due(self, claim: Claim, result: ScanResult, error: Exception | None) -> float | None:
+        if claim.offset_s is None:
+            return None  # the schedule does not know this bucket (yet)
+        now = self._schedules_time(claim)
+        jitter = random.random()  # noqa: S311 - spreads what failed together
+        interval_s = self.bucket.polling_interval_s or self.conf.defaults.polling_interval
+        failures, retry = claim.failures + 1, self.conf.retry
+        gate = self._engine.gates.at(self.bucket.endpoint)
+        match error:
+            case StorageUnavailable() if gate.refuses(self.bucket.name):
+                return gate.look().wait_until  # to try it then, or to wait with the others
+            case None if not result.complete:
+                return now  # it only let others go first
+            case None | QueueFull():  # consumers may make room at any moment
+                return schedule.next_due(claim.offset_s, interval_s, now=now)
+            case PermanentError():
+                return now + pacing.slow_poll_s(
+                    failures, interval_s=interval_s, longest_s=retry.permanent, jitter=jitter
+                )
+        return now + pacing.back_off_s(failures, longest_s=retry.longest, jitter=jitter)
+
+    @staticmethod
+    def _schedules_time(claim: Claim) -> float:
+        """Now by Redis's clock, which says what is due.
+
+        By a clock that is behind it a scan ends before its own scheduled start: that would come
+        next, over and over again.
+        """
+        return claim.taken_at + time.monotonic() - claim.arrived_s
+
+
+def in_one_go(bucket: BucketConfig, conf: ScanningConf) -> ScanSettings:
+    """Somebody waits for this scan: it does not pause for other buckets."""
+    return _of(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
+
+
+def _of(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
+    return replace(settings, lanes=bucket.lanes or settings.lanes)
+
+
+def _scan_with_credentials(
+    scan: Callable[[KeyPair], Scan], bucket: BucketConfig, given: KeyPair | None
+) -> ScanEnd:
+    if given is not None:
+        return scan(given).run()
+    return wiring.with_keys(bucket, lambda pair: scan(pair).run())
+
+
+class Outcome:
+    """Takes the errors of a block of scanning, and says how it ended."""
+
+    def __init__(self, bucket: str, clock: Callable[[], float], counts: ScanCounts) -> None:
+        self._bucket, self._clock = bucket, clock
+        self._started_at = clock()
+        self.counts = counts
+        self.end: ScanEnd | None = None
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: object
+    ) -> bool:
+        if isinstance(exc, BucketwatchError):
+            level = logging.INFO if isinstance(exc, ScanAborted) else logging.WARNING
+            logger.log(level, "%s: %s", self._bucket, exc)
+            self.error = exc
+        elif isinstance(exc, Exception):
+            logger.error("%s: an error in bucketwatch broke the scan", self._bucket, exc_info=exc)
+            self.error = BucketwatchError(f"internal error, see the log: {type(exc).__name__}")
+        return isinstance(exc, Exception)
+
+    def result(self) -> ScanResult:
+        error, end = self.error, self.end
+        return ScanResult(
+            bucket=self._bucket,
+            started_at=self._started_at,
+            duration_s=self._clock() - self._started_at,
+            counts=self.counts,
+            complete=end is not None and end.complete,
+            began=end.progress.began if end else self._started_at,
+            listed=end.progress.listed if end else 0,
+            progress=json.dumps(asdict(end.progress)) if end else "",
+            held=end.held if end else None,
+            error=str(error) if error else "",
+            error_class=type(error).__name__ if error else "",
+            permanent=isinstance(error, PermanentError),
+            commit=end.commit if end else None,
+        )
+
+
+def _again(seconds: float) -> str:
+    pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004
+    return f"tried again after {pause}, or once the bucket or its credential is saved"
+
+
+def _log_what_came_of(result: ScanResult) -> None:
+    counts = result.counts
+    if result.ok and counts.changes:
+        logger.info(
+            "%s: %d objects, %d created, %d updated, %d detected, %d deleted in %.3f s",
+            result.bucket,
+            counts.objects,
+            counts.created,
+            counts.updated,
+            counts.detected,
+            counts.deleted,
+            result.duration_s,
+        )
+    if result.held is not None:
+        logger.warning(
+            "%s: %d of %d known objects are gone; held until somebody confirms the deletion",
+            result.bucket,
+            result.held.missing,
+            result.held.known,
+        )
+
+
+def bucket_of(given: BucketConfig | Mapping[str, Any], conf: ScanningConf) -> BucketConfig:
+    """A bucket as we know it, of one or of the documented JSON object."""
+    if isinstance(given, BucketConfig):
+        return given
+    document = {"endpoint": conf.defaults.endpoint} | dict(given)
+    bucket = bucket_document.parse(str(given["name"]), document, notifications=True)
+    # Written by or for an older monitor: what it knew counts.
+    return bucket if "bucketwatch" in given else replace(bucket, taken_over=True)
+
+
+def _pair_of(given: BucketConfig | Mapping[str, Any]) -> KeyPair | None:
+    if isinstance(given, BucketConfig) or not (given.get("access_key") and given.get("secret_key")):
+        return None
+    return KeyPair(str(given["access_key"]), str(given["secret_key"]))

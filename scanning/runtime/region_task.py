@@ -1,0 +1,187 @@
+"""What a django-q2 worker runs. A task is a wake-up: lost, late or twice, it costs nothing.
+
+The truth of what is due, and who may scan it, is in Redis (`adapters/redis/leases.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from scanning import wiring
+from scanning.adapters.redis.stats import ClientCacheReport
+from scanning.core.errors import BucketwatchError, Interrupted
+from scanning.pacing.admission import Admission
+from scanning.runtime.bucket_scanner import BucketScanner
+from scanning.runtime.processes import StopSignal, give_back_memory
+
+if TYPE_CHECKING:
+    from scanning.core.types import BucketConfig, Claim
+    from scanning.scan.context import ScanSettings
+
+logger = logging.getLogger(__name__)
+
+# A task ends well before django-q2 would kill it: once nothing runs after so long, and whatever
+# runs after longer. Until then a scan that takes its time keeps no other bucket waiting, nor does
+# one that has still not ended so long after that: nobody knows whether it will.
+TIME_BUDGET_S = 20.0
+LONGEST_S = 300.0
+PATIENCE_S = 60.0
+# A slot that another host gives back, and a bucket that somebody made due (*scan now*, or a new
+# one), are noticed no later than this.
+_LOOK_AGAIN_S = 0.5
+# S3 clients and the vault's age are told so often: what was not told for 120 s counts as gone.
+_REPORT_S = 30.0
+# A bucket that is due and may not be scanned: the monitor will soon take it off the schedule.
+_PUT_OFF_S = 5.0
+# A process that is to stop gives answers that are under way so long to arrive.
+_LAST_ANSWER_S = 2.0
+
+
+# Workers are told to stop through this; the process that forks them puts a shared event here.
+stop_signal: threading.Event | StopSignal = threading.Event()
+
+
+def scan_region(region: str) -> None:
+    """Scan a region's due buckets for ``TIME_BUDGET_S``, or until none is due in that time."""
+    try:
+        _RegionRun(region).run()
+    except BucketwatchError as exc:
+        logger.warning("%s: scanning waits: %s", region, exc)
+
+
+def stop_if_asked() -> None:
+    """Raise Interrupted once this process was told to stop."""
+    if stop_signal.is_set():
+        raise Interrupted("this process is stopping")
+
+
+def _end(running: set[Future[None]]) -> None:
+    """Let scans end at their next page or commit; those that wait for an answer wait no more."""
+    wiring.engine().gates.close()
+    _, waiting = wait(running, timeout=_LAST_ANSWER_S)
+    if waiting:
+        wiring.client_cache().break_off()
+
+
+class _RegionRun:
+    """One wake-up of one region."""
+
+    def __init__(self, region: str) -> None:
+        self._region = region
+        self._conf = wiring.conf()
+        self._leases = wiring.engine().leases
+        self._slots = self._conf.parallel.rate_limit_per_region
+        self._threads = min(self._slots, self._conf.parallel.max_workers)
+        self._admission = Admission(
+            region,
+            wiring.engine().gates,
+            self._leases,
+            wiring.bucket_cache().get,
+            endpoints=wiring.schedule().endpoints(region),
+            slots=self._slots,
+            threads=self._threads,
+        )
+
+    def run(self) -> None:
+        until = time.monotonic() + TIME_BUDGET_S
+        self._claims_until = time.monotonic() + LONGEST_S
+        report_at = time.monotonic() + _REPORT_S
+        running: set[Future[None]] = set()
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="scan") as pool:
+            while not stop_signal.is_set():
+                if time.monotonic() > report_at:
+                    _report_clients()
+                    report_at = time.monotonic() + _REPORT_S
+                if time.monotonic() > self._claims_until + PATIENCE_S:
+                    self._claims_until = time.monotonic() + LONGEST_S
+                if time.monotonic() < (self._claims_until if running else until):
+                    for claim, bucket in self._claim(self._threads - len(running)):
+                        running.add(pool.submit(self._scan, claim, bucket))
+                if running:
+                    _, running = wait(running, timeout=_LOOK_AGAIN_S, return_when=FIRST_COMPLETED)
+                elif not self._sleep_until_due(until):
+                    break
+            if stop_signal.is_set():
+                _end(running)
+        _report_clients()
+        give_back_memory()
+
+    def _claim(self, most: int) -> list[tuple[Claim, BucketConfig | None]]:
+        admitted: list[tuple[Claim, BucketConfig | None]] = []
+        while (room := most - len(admitted)) > 0:
+            claims = self._leases.claim_due(self._region, most=room, slots=self._slots)
+            if not claims:
+                break
+            buckets = wiring.bucket_cache().get([claim.bucket for claim in claims])
+            may_scan = self._admission.admit(claims, buckets)
+            admitted += [(claim, buckets.get(claim.bucket)) for claim in may_scan]
+            if len(may_scan) == len(claims):
+                break  # else those that were turned away made room
+        return admitted
+
+    def _scan(self, claim: Claim, bucket: BucketConfig | None) -> None:
+        try:
+            if bucket is None or not _fits(claim, bucket):
+                self._put_off(claim)  # removed or changed since it was scheduled
+                return
+            BucketScanner(
+                bucket,
+                wiring.connection().client,
+                self._conf,
+                None,
+                wiring.client_cache(),
+                claim=claim,
+                keep_going=stop_if_asked,
+                settings=self._settings(),
+            ).run()
+        except BucketwatchError as exc:
+            logger.warning("%s: %s", claim.bucket, exc)
+        except Exception:
+            logger.exception("%s: an error in bucketwatch; its lease expires", claim.bucket)
+        finally:
+            self._admission.ended(claim)
+
+    def _settings(self) -> ScanSettings:
+        """How to scan: with a time slice that ends soon after the last claim."""
+        settings = wiring.scan_settings(self._conf)
+        left_s = max(1.0, self._claims_until - time.monotonic())
+        return replace(settings, slice_s=min(settings.slice_s, left_s))
+
+    def _put_off(self, claim: Claim) -> None:
+        """Give a claim back, and do not take it again in the next moment, and the next."""
+        at = claim.taken_at + _PUT_OFF_S
+        wiring.schedule().due_at(claim.bucket, claim.region, at=at)
+        self._leases.release(claim)
+
+    def _sleep_until_due(self, until: float) -> bool:
+        """Wait for the next due bucket; False if none comes within the time budget."""
+        while not stop_signal.is_set():
+            due_in_s = self._leases.next_due_in_s(self._region)
+            left_s = until - time.monotonic()
+            if due_in_s is None or due_in_s > left_s or left_s <= 0:
+                return False
+            # Due but not to be had: its region is full on other hosts, or it is being cleared.
+            stop_signal.wait(min(max(due_in_s, 0.05), _LOOK_AGAIN_S))
+            if due_in_s <= _LOOK_AGAIN_S:
+                break
+        return True
+
+
+def _fits(claim: Claim, bucket: BucketConfig) -> bool:
+    """Whether it was this bucket, as it is configured now, that was claimed here."""
+    claimed = (claim.region, claim.generation)
+    return bucket.active and (bucket.region, bucket.generation) == claimed
+
+
+_reports: dict[int, ClientCacheReport] = {}
+
+
+def _report_clients() -> None:
+    link = wiring.connection()
+    report = _reports.setdefault(id(link), ClientCacheReport(link))
+    report.send(wiring.client_cache().get_stats(), vault_age_s=wiring.vault_age_s())

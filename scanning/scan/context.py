@@ -1,0 +1,50 @@
+"""What a look at a whole bucket needs, whatever it is for: a scan, or a verification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scanning.scan.prefetch import SLOW_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scanning.core.types import ScanCounts
+    from scanning.ports import StateStore, Storage
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSettings:
+    """``page_size`` is also the most rows of a segment; ``slice_s`` is when a scan pauses.
+
+    ``strings``: the documented JSON strings are written, and live ``ttl_s``. A listing that lacks
+    more than ``mass_share``, or all, of at least ``mass_minimum`` known objects is a mass deletion:
+    held, until somebody confirms it or ``second_look_s`` (0: never) have passed.
+    Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
+    """
+
+    page_size: int = 1000
+    lanes: int = 4
+    slice_s: float = 20.0
+    strings: bool = True
+    ttl_s: float = 2_592_000.0
+    mass_share: float = 0.5
+    mass_minimum: int = 1000
+    second_look_s: float = 0.0
+    slow_page_s: float = SLOW_S
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """``keep_going`` is called at every page and commit, and raises to end it early.
+
+    ``counts`` grow as it goes on.
+    """
+
+    storage: Storage
+    states: StateStore
+    clock: Callable[[], float]
+    keep_going: Callable[[], None]
+    settings: ScanSettings
+    counts: ScanCounts

@@ -1,0 +1,315 @@
+"""Every route under /api/v1/ with every answer that its description promises, as a table."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+
+from buckets import services
+from buckets.models import Bucket
+from scanning import wiring
+from tests.support import api_client
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BUCKETS, CREDENTIALS, EVENTS = "/api/v1/buckets/", "/api/v1/credentials/", "/api/v1/events/"
+ONE, SHARED = f"{BUCKETS}media-in/", f"{CREDENTIALS}shared/"
+OAUTH = {
+    "webhook_client_id": "hook-client",
+    "webhook_client_secret": "hook-client-secret",
+    "webhook_token_url": "https://auth.example.com/token",
+}
+KEYS = {"access_key": "AK2", "secret_key": "SK2"}
+MEMBERS = {
+    *("name", "region", "endpoint", "credential", "prefix", "suffix", "polling_interval"),
+    *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
+    *("lanes", "webhook_url", "webhook_client_id", "webhook_token_url"),
+    *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
+}
+
+
+@pytest.fixture
+def caller(redis_server):
+    """With a bucket media-in that has keys of its own, and a credential that nobody uses."""
+    api_client.use_fast_hashes()
+    cache.clear()
+    client, _ = api_client.new_client()
+    api_client.add_bucket("media-in")
+    services.add_credential(name="shared", access_key="AK", secret_key="SK")
+    return api_client.Caller(client)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request; what a success shows at least, or what the error of a refusal names."""
+
+    title: str
+    method: str
+    path: str
+    body: Any
+    status: int
+    shows: dict[str, Any] | None = None
+    named: tuple[str, ...] = ()
+
+
+def done(
+    title: str, method: str, path: str, body: Any = None, status: int = 200, **shows: Any
+) -> Case:
+    return Case(title, method, path, body, status, shows)
+
+
+def refused(title: str, method: str, path: str, body: Any, status: int, *named: str) -> Case:
+    return Case(title, method, path, body, status, named=named)
+
+
+def _new(**changes: Any) -> dict[str, Any]:
+    body = {"name": "media-out", "endpoint": "eu.example.com", "credential": "shared"} | changes
+    return {k: v for k, v in body.items() if v is not ...}
+
+
+def created(title: str, changes: dict[str, Any], **shows: Any) -> Case:
+    return done(f"create {title}", "POST", BUCKETS, _new(**changes), 201, **shows)
+
+
+def not_created(title: str, changes: dict[str, Any], *named: str) -> Case:
+    return refused(f"create {title}", "POST", BUCKETS, _new(**changes), 400, *named)
+
+
+def patched(title: str, changes: dict[str, Any], **shows: Any) -> Case:
+    return done(f"patch {title}", "PATCH", ONE, changes, **(shows or changes))
+
+
+def not_patched(title: str, changes: Any, *named: str) -> Case:
+    return refused(f"patch {title}", "PATCH", ONE, changes, 400, *named)
+
+
+def not_listed(query: str, *named: str) -> Case:
+    return refused(f"list with {query}", "GET", f"{BUCKETS}?{query}", None, 400, *named)
+
+
+SETTINGS: dict[str, Any] = {
+    "prefix": "in/",
+    "suffix": ".mp4",
+    "polling_interval": 300,
+    "monitoring_enabled": False,
+    "notifications_enabled": False,
+    "events": ["created", "deleted"],
+    "first_scan": "baseline",
+    "fetch_metadata": False,
+    "lanes": 2,
+    "webhook_url": "https://b.example.com/hook",
+}
+NOT_TEXT = ("region", "endpoint", "prefix", "suffix", "webhook_url", "credential", "access_key")
+SWITCHES = ("monitoring_enabled", "notifications_enabled", "fetch_metadata")
+NOBODY = [
+    refused(f"{method} of nobody{action}", method, f"{BUCKETS}nobody/{action}", body, 404, "nobody")
+    for method, action, body in (
+        ("GET", "", None),
+        ("PATCH", "", {}),
+        ("DELETE", "", None),
+        ("POST", "scan/", None),
+        ("POST", "test/", None),
+        ("POST", "release/", None),
+        ("POST", "resume/", {"choice": "announce"}),
+    )
+]
+
+CASES = [
+    done("list", "GET", BUCKETS, count=1, next=None, previous=None),
+    done("list with a filter", "GET", f"{BUCKETS}?state=paused", count=0, results=[]),
+    not_listed("state=asleep", "state", "paused"),
+    not_listed("colour=red", "colour", "known"),
+    not_listed("page=0", "page"),
+    not_listed("page=x", "page"),
+    not_listed("page=99999999999999999999999", "page"),
+    not_listed("page_size=501", "page_size", "500"),
+    not_listed("ordering=webhook_url", "ordering", "name"),
+    not_listed("monitoring_enabled=1", "monitoring_enabled", "true or false"),
+    not_listed("region=a&region=b", "region", "once"),
+    not_listed("search=a%00b", "search"),
+    created("with an endpoint", {}, name="media-out", region="eu.example.com", mirrored=True),
+    created("with a region", {"endpoint": ..., "region": "us-ord-1"}, region="us-ord-1"),
+    created("with keys", {"credential": ...} | KEYS, credential="media-out"),
+    created("with a credential", {}, credential="shared"),
+    created("with settings", SETTINGS, **SETTINGS),
+    created(
+        "with OAuth",
+        OAUTH | {"webhook_url": api_client.WEBHOOK_URL},
+        webhook_client_id="hook-client",
+    ),
+    created("for no events", {"events": []}, events=[]),
+    not_created("without a name", {"name": ...}, "name"),
+    not_created("with a bad name", {"name": "Media_Out"}, "name", "lower-case"),
+    not_created("without region and endpoint", {"endpoint": ...}, "region", "endpoint"),
+    not_created("without keys", {"credential": ...}, "access_key", "secret_key"),
+    not_created("with half the keys", {"credential": ..., "access_key": "AK2"}, "secret_key"),
+    not_created("with keys and credential", KEYS, "credential", "not both"),
+    not_created("with an unknown credential", {"credential": "x1"}, "credential", "x1"),
+    not_created("with NUL", {"credential": "a\0b"}, "credential"),
+    not_created("with an unknown member", {"colour": "red"}, "colour", "known"),
+    not_created("with a member of a strange name", {"a b\nc": 1}, "known"),
+    not_created("with part of OAuth", {"webhook_client_id": "x"}, "webhook_client_secret"),
+    not_created("with an unknown event", {"events": ["moved"]}, "events", "deleted"),
+    not_created("with an event as a list", {"events": [["created"]]}, "events", "deleted"),
+    not_created("with events as text", {"events": "created"}, "events", "list"),
+    not_created("with a bad first scan", {"first_scan": "ignore"}, "first_scan", "baseline"),
+    not_created("with no lanes", {"lanes": 0}, "lanes"),
+    not_created("with many lanes", {"lanes": 10**30}, "lanes"),
+    *(not_created(f"with {name} of 7", {name: 7}, name, "text") for name in NOT_TEXT),
+    *(
+        not_created(f"with {name} as text", {name: "no"}, name, "true or false")
+        for name in SWITCHES
+    ),
+    *(
+        not_created(f"with interval {value!r}", {"polling_interval": value}, "polling_interval")
+        for value in ("60", 1.5, True, 0, -1, 604801, 10**30)
+    ),
+    refused("create again", "POST", BUCKETS, _new(name="media-in"), 409, "media-in"),
+    refused("create what is not JSON", "POST", BUCKETS, b"{name: x}", 400, "JSON"),
+    refused("create a list", "POST", BUCKETS, [], 400, "object"),
+    refused("create too much", "POST", BUCKETS, b" " * 100_000, 413, "bytes"),
+    done("retrieve", "GET", ONE, name="media-in", state="waiting", credential="media-in"),
+    *(patched(name, {name: value}) for name, value in SETTINGS.items()),
+    patched("nothing", {}, name="media-in"),
+    patched("the region", {"region": "us-ord-1"}, region="us-ord-1"),
+    patched("the keys", KEYS, credential="media-in"),
+    patched("the credential", {"credential": "shared"}),
+    patched("the default interval back", {"polling_interval": None}),
+    patched("the webhook away", {"webhook_url": ""}),
+    not_patched("the name", {"name": "other"}, "name", "known"),
+    not_patched("half the keys", {"access_key": "AK2"}, "secret_key"),
+    not_patched("with null", {"webhook_url": None}, "webhook_url"),
+    not_patched("a bad endpoint", {"endpoint": "a/b"}, "endpoint"),
+    not_patched("not JSON", b"interval=5", "JSON"),
+    Case("delete", "DELETE", ONE, None, 204),
+    done("scan", "POST", f"{ONE}scan/", None, 202, bucket="media-in"),
+    done("release", "POST", f"{ONE}release/", None, 202, bucket="media-in"),
+    done("resume", "POST", f"{ONE}resume/", {"choice": "baseline"}, 202, bucket="media-in"),
+    done("resume all", "POST", "/api/v1/resume/", {"choice": "baseline"}, 202, buckets=[]),
+    refused("resume somehow", "POST", f"{ONE}resume/", {"choice": "x"}, 400, "choice", "announce"),
+    refused("resume all somehow", "POST", "/api/v1/resume/", {}, 400, "choice", "required"),
+    refused("test with half a key pair", "POST", f"{ONE}test/", {"access_key": "A"}, 400, "secret"),
+    *NOBODY,
+    done("list credentials", "GET", CREDENTIALS, count=2),
+    done("search credentials", "GET", f"{CREDENTIALS}?search=SHAR", count=1),
+    refused("list credentials by colour", "GET", f"{CREDENTIALS}?colour=x", None, 400, "colour"),
+    done("create a credential", "POST", CREDENTIALS, {"name": "k"} | KEYS, 201, bucket_count=0),
+    refused(
+        "create a credential again", "POST", CREDENTIALS, {"name": "shared"} | KEYS, 400, "name"
+    ),
+    refused(
+        "create a credential without keys", "POST", CREDENTIALS, {"name": "k"}, 400, "secret_key"
+    ),
+    done("retrieve a credential", "GET", SHARED, name="shared", vault_prefix="SHARED"),
+    done("rotate a credential", "PATCH", SHARED, KEYS, name="shared"),
+    done("patch nothing of a credential", "PATCH", SHARED, {}, name="shared"),
+    done(
+        "note an endpoint",
+        "PATCH",
+        SHARED,
+        {"endpoint": "eu.example.com"},
+        endpoint="eu.example.com",
+    ),
+    refused("rotate by half", "PATCH", SHARED, {"access_key": "AK2"}, 400, "secret_key"),
+    refused("rename a credential", "PATCH", SHARED, {"name": "other"}, 400, "name"),
+    Case("delete a credential", "DELETE", SHARED, None, 204),
+    refused("delete one in use", "DELETE", f"{CREDENTIALS}media-in/", None, 409, "media-in"),
+    *(
+        refused(f"{method} no credential", method, f"{CREDENTIALS}{name}/", {}, 404, "credential")
+        for method in ("GET", "PATCH", "DELETE")
+        for name in ("nobody", "a%00b")
+    ),
+    done("events", "GET", EVENTS, results=[]),
+    refused("events of a type", "GET", f"{EVENTS}?type=moved", None, 400, "type", "deleted"),
+    refused("too many events", "GET", f"{EVENTS}?limit=1001", None, 400, "limit"),
+    refused("events by colour", "GET", f"{EVENTS}?colour=red", None, 400, "colour"),
+    *(
+        refused(f"{method} {path}", method, path, None, 405, method)
+        for path, method in (
+            (BUCKETS, "DELETE"),
+            (ONE, "PUT"),
+            (f"{ONE}scan/", "GET"),
+            (EVENTS, "POST"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
+def test_the_contract(caller, case):
+    response = caller.send(case.method, case.path, case.body)
+    assert response.status_code == case.status, response.content
+    if case.status >= 400:
+        error = api_client.error_of(response)
+        assert all(name in error for name in case.named), error
+        fields = response.json()["fields"]
+        assert all(message in error for said in fields.values() for message in said)
+        assert bool(fields) == (case.status == 400 and "JSON" not in error)
+    elif case.status == 204:
+        assert response.content == b""
+    else:
+        shown = response.json()
+        wanted = case.shows or {}
+        assert {name: shown[name] for name in wanted} == wanted
+
+
+def test_a_bucket_shows_all_of_itself_wherever_it_is_shown(caller):
+    shown = [
+        caller.get(ONE).json(),
+        caller.get(BUCKETS).json()["results"][0],
+        caller.send("PATCH", ONE, {"polling_interval": 5}).json(),
+        caller.post(BUCKETS, _new()).json(),
+    ]
+    assert [set(bucket) for bucket in shown] == [MEMBERS] * 4
+
+
+def test_what_is_created_is_where_the_answer_says(caller):
+    for path, body in ((BUCKETS, _new()), (CREDENTIALS, {"name": "k"} | KEYS)):
+        response = caller.post(path, body)
+        assert caller.get(response["Location"]).json() == response.json()
+
+
+def test_a_slash_at_the_end_changes_nothing(caller):
+    for path in (BUCKETS, ONE, CREDENTIALS, SHARED, EVENTS):
+        assert caller.get(path.rstrip("/")).json() == caller.get(path).json()
+
+
+def test_deleted_is_gone_everywhere(caller):
+    assert caller.send("DELETE", ONE).status_code == 204
+    assert not Bucket.objects.exists()
+    assert "media-in" not in wiring.configuration().load().buckets
+    assert "MEDIA_IN" not in wiring.vault().read_all()
+
+
+def test_rotated_keys_are_in_the_vault(caller):
+    caller.send("PATCH", SHARED, KEYS)
+    pair = wiring.vault().read_all()["SHARED"]
+    assert (pair.access_key, pair.secret_key) == ("AK2", "SK2")
+
+
+def test_events_wanted_are_the_models_four_switches(caller):
+    caller.send("PATCH", ONE, {"events": ["deleted"]})
+    assert Bucket.objects.get().wanted_events == ["deleted"]
+
+
+def test_a_paused_bucket_is_not_scanned_on_demand(caller):
+    caller.send("PATCH", ONE, {"monitoring_enabled": False})
+    response = caller.post(f"{ONE}scan/")
+    assert response.status_code == 409
+    assert "paused" in api_client.error_of(response)
+
+
+def test_a_connection_test_says_what_is_in_the_bucket(caller, s3_server, settings):
+    security = settings.SCANNING.security.model_copy(update={"allow_private_endpoints": True})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"security": security})
+    s3_server.put(s3_server.bucket("on-this-host"), "a/b c.txt")
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    api_client.add_bucket("on-this-host", endpoint=s3_server.url, **pair)
+    answer = caller.post(f"{BUCKETS}on-this-host/test/").json()
+    assert (answer["ok"], answer["first_keys"], answer["error"]) == (True, ["a/b c.txt"], "")
+    s3_server.remove("on-this-host")
+    answer = caller.post(f"{BUCKETS}on-this-host/test/", pair).json()
+    assert not answer["ok"]
+    assert "on-this-host" in answer["error"]
+    assert answer["fix"]

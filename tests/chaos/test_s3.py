@@ -1,0 +1,120 @@
+"""The S3 server of `make chaos`: it shows what the model says, and fails as it is told to."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scanning.adapters.s3.storage import S3ClientCache, S3Storage
+from scanning.core.errors import PermanentError, TransientError
+from scanning.core.types import BucketConfig, KeyPair
+from scanning.scan.prefetch import Lane, list_pages
+from tests.chaos.model import ModelBucket, World
+from tests.chaos.s3_faults import FAULTS, PERMANENT, SHAPES
+from tests.chaos.s3_server import ChaosS3
+from tests.support.servers import LOCAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUCKET = ModelBucket("photos", 0, objects=300, prefix="in/")
+IMPATIENT = LOCAL.model_copy(
+    update={"storage": LOCAL.storage.model_copy(update={"read_timeout": 0.5})}
+)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    """A bucket in the middle of its life."""
+    world = World(1, [BUCKET])
+    world.begin(1_700_000_000_000)
+    for step in range(100):
+        world.step(1_700_000_000_000 + step, changes=5)
+    return world
+
+
+@pytest.fixture(scope="module")
+def server(world, tmp_path_factory) -> Iterator[ChaosS3]:
+    again = World(1, [BUCKET])
+    with ChaosS3(tmp_path_factory.mktemp("chaos"), endpoints=2, seed=1) as running:
+        running.change(again.begin(1_700_000_000_000))
+        for step in range(100):
+            running.change(again.step(1_700_000_000_000 + step, changes=5))
+        assert again.histories == world.histories
+        yield running
+
+
+@pytest.fixture
+def storage(server) -> Iterator[S3Storage]:
+    server.faults({0: {}, 1: {}})
+    cache = S3ClientCache(IMPATIENT, attempts=1)
+    bucket = BucketConfig(BUCKET.name, server.urls[0], "region", "C")
+    yield S3Storage(cache, bucket, KeyPair("key", "secret"))
+    cache.clear_cache()
+
+
+def listed(storage: S3Storage, *, page_size: int = 100) -> dict[str, tuple[str, int, int]]:
+    pages = list_pages(storage, Lane("", None), page_size=page_size)
+    rows = storage.rows(b"".join(page.entries for page in pages))
+    values = zip(rows.etags, rows.last_modified, rows.sizes, strict=True)
+    return dict(zip(rows.keys, values, strict=True))
+
+
+@pytest.mark.parametrize("shape", ["", *SHAPES])
+def test_every_shape_of_a_listing_shows_what_the_model_says(server, storage, world, shape):
+    server.faults({0: {shape: 0.5} if shape else {}})
+    assert listed(storage) == world.listed(BUCKET.name)
+    assert list(listed(storage)) == sorted(world.listed(BUCKET.name))
+
+
+def test_a_listing_of_a_prefix_leaves_the_others_out(server, world):
+    cache = S3ClientCache(LOCAL, attempts=1)
+    bucket = BucketConfig(BUCKET.name, server.urls[1], "region", "C", prefix=BUCKET.prefix)
+    here = S3Storage(cache, bucket, KeyPair("key", "secret"))
+    inside = {k: v for k, v in world.listed(BUCKET.name).items() if k.startswith(BUCKET.prefix)}
+    assert 0 < len(inside) < len(world.listed(BUCKET.name))
+    assert listed(here) == inside
+    cache.clear_cache()
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"slow"}))
+def test_a_fault_is_an_error_and_no_listing(server, storage, fault):
+    server.faults({0: {fault: 1.0}})
+    with pytest.raises(TransientError):
+        storage.page("", 100)
+
+
+@pytest.mark.parametrize("fault", PERMANENT)
+def test_what_stays_is_another_error(server, storage, fault):
+    server.faults({0: {fault: 1.0}})
+    with pytest.raises(PermanentError):
+        storage.page("", 100)
+
+
+def test_endpoints_have_faults_of_their_own(server, storage):
+    server.faults({1: {"failed": 1.0}})
+    assert listed(storage)
+    server.faults({0: {"slow": 1.0}})
+    assert listed(storage)
+    assert server.drawn()["slow"] >= 1
+
+
+def test_head_says_what_the_listing_says(server, storage, world):
+    for key, version in list(world.listed(BUCKET.name).items())[:20]:
+        found = storage.head(key)
+        assert found is not None
+        assert found.etag == version.etag
+        assert found.metadata == {"etag": version.etag}
+    assert storage.head("never there") is None
+
+
+def test_every_list_is_recorded(server, storage):
+    before = server.lists()
+    began = time.time()
+    storage.page("", 10)
+    storage.page("in/", 10)
+    new = server.lists()[len(before) :]
+    assert [name for _, name in new] == [BUCKET.name] * 2
+    assert all(began <= at <= time.time() for at, _ in new)

@@ -1,0 +1,136 @@
+"""`scanning/core/notification.py`: texts put together by hand are what json would write."""
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from jsonschema_rs import ValidationError
+
+from scanning.core import notification
+from scanning.core.types import BucketConfig, Change, EventType, ObjectMetadata, ObjectState
+from tests.support.notifications import SCHEMA, example, message
+
+BUCKET = BucketConfig("photos", "http://s3.example:9000", "region", "CREDENTIAL")
+NOW = 1_700_000_000.25
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+states = st.builds(
+    ObjectState,
+    etag=st.text(st.characters(exclude_categories=["Cs"], exclude_characters='"'), max_size=8),
+    last_modified=st.integers(0, 4_000_000_000_000).map(lambda at: at / 1000),
+    size=st.integers(0, 5 * 2**40),
+)
+changes = st.builds(
+    Change,
+    event_type=st.sampled_from(EventType),
+    key=texts,
+    current=states,
+    previous=st.none() | states,
+)
+heads = st.none() | st.builds(
+    ObjectMetadata,
+    etag=texts,
+    content_type=texts,
+    metadata=st.dictionaries(texts, texts, max_size=2),
+)
+
+
+def event_id(change: Change) -> str:
+    """A hash of what happened to which version; created and detected are one thing in it."""
+    kind = change.event_type
+    what = "appeared" if kind in {EventType.CREATED, EventType.DETECTED} else kind.value
+    before, now = change.previous, change.current
+    parts = [
+        "photos",
+        change.key,
+        what,
+        before and [before.etag, before.last_modified],
+        None if kind is EventType.DELETED else [now.etag, now.last_modified],
+    ]
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def reference(change: Change, head: ObjectMetadata | None) -> dict[str, object]:
+    current, previous = change.current, change.previous
+    if head is None or head.etag != current.etag:
+        head = ObjectMetadata("", "application/octet-stream", {})
+    message = {
+        "bucket": "photos",
+        "key": change.key,
+        "region": "s3.example:9000",
+        "etag": current.etag,
+        "size": current.size,
+        "last_modified": current.last_modified,
+        "event_type": change.event_type.value,
+        "content_type": head.content_type,
+        "metadata": head.metadata,
+        "detection_time": NOW,
+        "is_recent": NOW - current.last_modified <= 24 * 3600,
+        "retry_count": 0,
+        "event_id": event_id(change),
+        "sequencer": "00ff",
+    }
+    if previous is not None:
+        message["previous"] = {
+            "etag": previous.etag,
+            "size": previous.size,
+            "last_modified": previous.last_modified,
+        }
+    return message
+
+
+positions = st.tuples(st.integers(0, 2**50), st.integers(0, 2**40))
+
+
+@given(positions, positions)
+def test_sequencers_sort_as_text_as_fences_and_commits_do_as_numbers(one, other):
+    assert (notification.sequencer(*one) < notification.sequencer(*other)) == (one < other)
+    assert len(notification.sequencer(*one)) == len(notification.sequencer(*other))
+
+
+@given(changes, heads)
+def test_a_notification_is_what_json_writes_with_an_id_of_what_happened(change, head):
+    [text] = notification.Notifications(BUCKET, now=NOW, sequencer="00ff").texts([change], [head])
+    assert text == json.dumps(reference(change, head), separators=(",", ":"), ensure_ascii=False)
+
+
+@given(changes, heads)
+def test_whatever_changed_is_announced_as_the_schema_says(change, head):
+    assume(change.key)
+    if change.previous is None:
+        kinds = (EventType.CREATED, EventType.DETECTED)
+    else:
+        kinds = (EventType.UPDATED, EventType.DELETED)
+    for kind in kinds:
+        changed = change._replace(event_type=kind)
+        write = notification.Notifications(BUCKET, now=NOW, sequencer="00ff")
+        [text] = write.texts([changed], [head])
+        message(text)
+
+
+WRONG: dict[str, dict[str, object]] = {
+    "a size in text": {"size": "11"},
+    "half a byte": {"size": 0.5},
+    "another event": {"event_type": "moved"},
+    "a date": {"last_modified": "2025-03-01T12:03:02Z"},
+    "an ETag in quotes": {"etag": '"5eb6"'},
+    "no text in metadata": {"metadata": {"shot": 7}},
+    "a creation that knows what was before": {"event_type": "created"},
+    "a deletion that does not": {"event_type": "deleted", "previous": None},
+}
+
+
+@pytest.mark.parametrize("changes", WRONG.values(), ids=WRONG)
+def test_the_schema_refuses_what_consumers_were_not_promised(changes):
+    message(json.dumps(example()))
+    with pytest.raises(ValidationError):
+        message(json.dumps(example(**changes)))
+
+
+@pytest.mark.parametrize("member", SCHEMA["required"])
+def test_the_schema_misses_each_member_that_is_always_there(member):
+    left = {name: value for name, value in example().items() if name != member}
+    with pytest.raises(ValidationError, match=member):
+        message(json.dumps(left))

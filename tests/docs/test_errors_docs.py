@@ -1,0 +1,51 @@
+"""`docs/errors.md` has every class of errors, and every message that tells of S3."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from buckets.health.remedies import ADVICE
+from scanning.core import errors
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+TEXT = " ".join(PAGE.split())
+CLASSES = {
+    name: value
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, errors.BucketwatchError)
+}
+KINDS = {"TransientError", "PermanentError", "ScanAborted"}
+
+
+def test_every_class_of_errors_has_a_section_or_is_a_kind_and_there_is_no_other():
+    sections = set(re.findall(r"^### (\w+)$", PAGE, flags=re.MULTILINE))
+    assert sections | KINDS == set(CLASSES)
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_every_kind_is_in_the_table_of_kinds(name):
+    assert re.search(rf"^\| `{name}` \|", PAGE, flags=re.MULTILINE)
+
+
+def test_what_operators_are_advised_of_is_documented():
+    assert set(ADVICE) <= set(CLASSES)
+
+
+def messages(module: str) -> Iterator[str]:
+    """The fixed parts of the texts that a module's code holds; docstrings are left out."""
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            for part in re.split(r"\{\w+\}|; ", node.value):
+                if " " in (fixed := part.strip(" :;()")):
+                    yield fixed
+
+
+@pytest.mark.parametrize("message", sorted(set(messages("scanning/adapters/s3/errors.py"))))
+def test_a_message_that_tells_of_s3_is_documented(message):
+    assert message in TEXT

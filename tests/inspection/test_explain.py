@@ -1,0 +1,441 @@
+"""What is said of one key: in the core by cases, and compared with what scans then do."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+
+from scanning import engine, wiring
+from scanning.core import redis_keys
+from scanning.core.errors import RedisUnavailable, UnknownBucket
+from scanning.core.explain import Known, Situation, Standing, explain
+from scanning.core.listing.body import Columns
+from scanning.core.segments.model import Entry
+from scanning.core.types import BucketConfig, EventType, KeyPair, ObjectState
+from scanning.inspection.explain import known_of
+from scanning.ports import Progress
+from scanning.scan.context import ScanSettings
+from tests.support import engine_buckets
+from tests.support.commands import Ran, manage
+from tests.support.fakes import FakeStates, FakeStorage, Site
+from tests.support.notifications import queued
+
+NOW = 1_700_000_000.0
+QUEUE = "linode:notifications:queue"
+BUCKET = BucketConfig("media", "s3.example", "region", "MEDIA", events=frozenset(EventType))
+STATE = ObjectState("aaa", NOW - 60, 1)
+OLD = ObjectState("aaa", NOW - 25 * 3600, 1)
+DUE = Standing(due_at=NOW + 30)
+IT = Situation(BUCKET, "in/a.txt", NOW, Known(), DUE, STATE)
+KNOWN = replace(IT, known=Known(STATE))
+
+
+def of_bucket(it: Situation = IT, **changes: Any) -> Situation:
+    return replace(it, bucket=replace(it.bucket, **changes))
+
+
+# --- the core, case by case
+
+FOUND = {
+    "new": (IT, "created", "was modified within 24 hours"),
+    "new and old": (
+        replace(IT, listed=OLD),
+        "detected",
+        "more than 24 hours ago: that is detected",
+    ),
+    "nothing differs": (KNOWN, None, "Nothing differs"),
+    "only the size differs": (replace(KNOWN, listed=STATE._replace(size=9)), None, "Nothing diff"),
+    "another etag": (
+        replace(KNOWN, listed=STATE._replace(etag="b")),
+        "updated",
+        "another ETag than",
+    ),
+    "later": (
+        replace(KNOWN, listed=STATE._replace(last_modified=NOW)),
+        "updated",
+        "a later time than known",
+    ),
+    "restored": (replace(KNOWN, listed=OLD), "updated", "an earlier time than known, as when an"),
+    "gone": (replace(KNOWN, listed=None), "deleted", "once a scan has listed the whole bucket"),
+    "gone and missed": (
+        replace(IT, known=Known(STATE, is_missing=True), listed=None),
+        "deleted",
+        "a scan has already missed it",
+    ),
+    "never there": (replace(IT, listed=None), None, "nothing is known of it"),
+    "outside the prefix": (of_bucket(prefix="out/"), None, 'the bucket\'s prefix "out/"'),
+    "no key": (replace(IT, key=""), None, "at least one character"),
+    "a key that is too long": (replace(IT, key="é" * 513), None, "and this one has 1026"),
+    "a key that is no text": (replace(IT, key="\udc80"), None, "Keys are UTF-8"),
+    "first scan": (replace(IT, known=Known(is_first=True)), "created", "announces everything"),
+    "baseline": (
+        of_bucket(replace(IT, known=Known(is_first=True)), first_scan="baseline"),
+        None,
+        "first scan is a baseline",
+    ),
+    "baseline, and it came during it": (
+        of_bucket(replace(IT, known=Known(is_first=True, began=NOW - 90)), first_scan="baseline"),
+        "created",
+        "after it had begun",
+    ),
+    "taken over": (replace(IT, known=Known(older=STATE, is_first=True)), None, "Nothing differs"),
+    "taken over and changed": (
+        of_bucket(replace(IT, known=Known(older=OLD, is_first=True)), first_scan="baseline"),
+        "updated",
+        "what the older monitor knew",
+    ),
+    "taken over, and nobody knew it": (
+        of_bucket(
+            replace(IT, known=Known(is_first=True, older_scan_at=NOW + 2 * 86400)),
+            first_scan="baseline",
+            taken_over=True,
+        ),
+        None,
+        "only remembers what was there",
+    ),
+    "taken over, and it came since": (
+        of_bucket(
+            replace(IT, known=Known(is_first=True, older_scan_at=NOW - 60)),
+            first_scan="baseline",
+            taken_over=True,
+        ),
+        "created",
+        "after the older monitor's last scan",
+    ),
+    "taken over and gone": (
+        replace(IT, known=Known(older=OLD, is_first=True), listed=None),
+        None,
+        "nothing is known of it",
+    ),
+    "damaged": (replace(IT, damage="media: lost"), None, "cannot be used: media: lost"),
+    "cannot be listed": (
+        replace(KNOWN, problem="media: no"),
+        None,
+        "could not be listed: media: no",
+    ),
+}
+
+
+@pytest.mark.parametrize(("it", "event", "reason"), FOUND.values(), ids=FOUND)
+def test_what_the_next_scan_finds(it, event, reason):
+    said = explain(it)
+    assert said.event == event
+    assert reason in " ".join(said.reasons)
+    assert said.announced == (event is not None)
+    assert "The next scan is due in 30 s." in said.reasons
+
+
+GONE = replace(KNOWN, listed=None)
+HELD = replace(GONE, known=Known(STATE, is_missing=True, held_since=NOW - 60))
+FULL = replace(IT, standing=replace(DUE, queue_length=10), queue_high_water=10)
+COVERED = Known(is_first=True, is_covered=True)
+KEPT_BACK = {
+    "notifications are off": (of_bucket(notifications=False), "notifications are off"),
+    "an event that is not wanted": (
+        of_bucket(GONE, events=frozenset({EventType.UPDATED, EventType.CREATED})),
+        "does not announce deleted; it announces created, updated.",
+    ),
+    "no event is wanted": (of_bucket(events=frozenset()), "it announces nothing."),
+    "the suffix": (of_bucket(suffix=".mp4"), 'does not end with ".mp4"'),
+    "the queue is full": (FULL, "The queue holds 10 notifications, and scanning pauses from 10 on"),
+    "a mass deletion": (
+        replace(HELD, standing=replace(DUE, held_missing=7)),
+        "7 known objects are",
+    ),
+    "behind an unfinished pass": (replace(IT, known=Known(is_covered=True)), "the pass after it"),
+    "behind an unfinished first pass": (
+        of_bucket(replace(IT, known=COVERED), first_scan="baseline"),
+        "the pass after it",
+    ),
+    "paused": (of_bucket(active=False), "The bucket is paused"),
+    "removed": (replace(IT, standing=Standing(is_clearing=True)), "The bucket was removed"),
+    "not managed": (replace(IT, standing=Standing(is_managed=False)), "manage.py importbuckets"),
+}
+
+
+@pytest.mark.parametrize(("it", "reason"), KEPT_BACK.values(), ids=KEPT_BACK)
+def test_why_an_event_is_not_announced(it, reason):
+    said = explain(it)
+    assert said.event is not None
+    assert not said.announced
+    assert reason in " ".join(said.reasons)
+
+
+def test_what_is_never_announced_is_not_said_to_come_later():
+    said = " ".join(explain(of_bucket(FULL, notifications=False)).reasons)
+    assert "is not announced later either" in said
+    assert "QUEUE_HIGH_WATER" not in said
+
+
+def test_a_held_deletion_is_announced_after_the_configured_second_look():
+    assert explain(replace(HELD, second_look_s=60)).announced
+    assert not explain(replace(HELD, second_look_s=61)).announced
+
+
+def test_a_hold_and_a_full_queue_do_not_concern_what_has_no_event():
+    quiet = replace(KNOWN, standing=replace(DUE, queue_length=10), queue_high_water=10)
+    assert len(explain(quiet).reasons) == 2
+
+
+NEXT = {
+    "soon": (DUE, "The next scan is due in 30 s."),
+    "now": (Standing(due_at=NOW - 5), "A scan is due now."),
+    "long ago": (Standing(due_at=NOW - 300), "A scan has been due for 300 s: do workers run"),
+    "never": (Standing(), "The schedule does not know the bucket yet"),
+    "running": (replace(DUE, is_running=True), "The bucket is being scanned now."),
+    "failing": (replace(DUE, error="media: time-out"), "The last scan failed: media: time-out"),
+}
+
+
+@pytest.mark.parametrize(("standing", "reason"), NEXT.values(), ids=NEXT)
+def test_when_the_next_scan_is(standing, reason):
+    assert reason in " ".join(explain(replace(IT, standing=standing)).reasons)
+
+
+# --- what is stored of a key
+
+
+def test_the_stored_state_of_every_key_is_found_in_its_segment():
+    here = Site(settings=replace(Site().settings, page_size=3))
+    objects = {f"key-{n:02}": (f"etag-{n}", 1_600_000_000_000 + n, n) for n in range(0, 40, 2)}
+    here.scan_to_the_end(FakeStorage(objects))
+    for key, (etag, modified, size) in objects.items():
+        known = known_of(here.states, here.bucket, key)
+        assert known == Known(ObjectState(etag, modified / 1000, size))
+    for n in (-1, 1, 21, 99):
+        assert known_of(here.states, here.bucket, f"key-{n:02}") == Known()
+
+
+class Moving(FakeStates):
+    """A scan joins segments with others between a look at the manifest and one at the rows."""
+
+    def read_segment(self, bucket: BucketConfig, entry: Entry) -> Columns | None:
+        if self.loads == 0:
+            self.loads = 1
+            return None
+        return super().read_segment(bucket, entry)
+
+
+def test_a_segment_that_moved_while_somebody_looked_is_looked_up_again():
+    here = Site(states=Moving())
+    here.scan_to_the_end(FakeStorage({"a": ("e", 0, 0)}))
+    assert known_of(here.states, here.bucket, "a").state == ObjectState("e", 0.0, 0)
+
+
+def test_a_missing_row_an_unfinished_pass_and_a_hold_are_seen():
+    here = Site(settings=ScanSettings(mass_minimum=2))
+    here.scan_to_the_end(FakeStorage({"a": ("e", 0, 0), "b": ("e", 0, 0)}))
+    here.scan(FakeStorage({}))
+    here.states.progress = Progress(began=0.0, after="a")
+    known = {key: known_of(here.states, here.bucket, key) for key in ("a", "b")}
+    assert known["a"] == Known(
+        ObjectState("e", 0.0, 0), is_missing=True, is_covered=True, began=0.0, held_since=here.now
+    )
+    assert not known["b"].is_covered
+    here.states.released = 1
+    assert known_of(here.states, here.bucket, "a").held_since is None
+
+
+# --- against real servers, before and after a scan
+
+
+class Place(NamedTuple):
+    name: str
+    scan: Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def place(store, s3_server, capsys) -> Callable[..., Place]:
+    """A managed bucket, and a way to scan it that says what was announced."""
+
+    def make(**given: Any) -> Place:
+        name = s3_server.bucket()
+        ours = engine_buckets.document(name)["bucketwatch"] | given.pop("bucketwatch", {})
+        engine_buckets.put_real(s3_server, name, bucketwatch=ours, **given)
+
+        def scan() -> list[dict[str, Any]]:
+            store.delete(QUEUE)
+            assert manage(capsys, "runscan", name).status == 0
+            return queued(store)
+
+        return Place(name, scan)
+
+    return make
+
+
+ANY = {"events": ["created", "updated", "detected", "deleted"]}
+BUCKETS: dict[str, dict[str, Any]] = {
+    "everything wanted": {"bucketwatch": ANY},
+    "no deletions wanted": {},
+    "a suffix": {"bucketwatch": ANY | {"suffix": ".txt"}},
+    "a prefix": {"bucketwatch": ANY | {"prefix": "a b/"}},
+    "a baseline": {"bucketwatch": ANY | {"first_scan": "baseline"}},
+    "notifications off": {"notifications": False},
+}
+# Neighbours in UTF-8 order, one the beginning of the other, and all that URLs and XML escape.
+KEYS = [
+    "a b/",
+    "a b/x",
+    "a b/x.txt",
+    "a b/x.txt2",
+    "a b/&<>\"'%+",
+    "ü/日本.txt",
+    "z",
+    "zz\U0010ffff",
+]
+
+
+@pytest.mark.parametrize("given", BUCKETS.values(), ids=BUCKETS)
+def test_the_next_scan_does_what_was_said(place, s3_server, given):
+    here = place(**given)
+
+    def agrees() -> None:
+        said = {key: engine.explain(here.name, key) for key in [*KEYS, "never there"]}
+        expected = {key: e.event for key, e in said.items() if e.announced}
+        assert {event["key"]: event["event_type"] for event in here.scan()} == expected
+
+    for key in KEYS[::2]:
+        s3_server.put(here.name, key)
+    agrees()
+    for key in KEYS[1:4]:
+        s3_server.put(here.name, key, b"changed")
+    agrees()
+    for key in KEYS[:3]:
+        s3_server.client().delete_object(Bucket=here.name, Key=key)
+    agrees()
+    agrees()
+
+
+def test_an_explanation_shows_what_is_stored_and_what_is_listed(place, s3_server):
+    here = place()
+    s3_server.put(here.name, "key", b"one")
+    before = engine.explain(here.name, "key")
+    assert (before.stored, before.event) == (None, EventType.CREATED)
+    here.scan()
+    s3_server.put(here.name, "key", b"three")
+    now = engine.explain(here.name, "key")
+    assert now.stored == before.listed
+    assert now.listed is not None
+    assert (now.listed.size, now.event, now.announced) == (5, EventType.UPDATED, True)
+
+
+def test_an_explanation_changes_nothing(place, s3_server, store):
+    here = place()
+    s3_server.put(here.name, "key")
+    here.scan()
+    before = engine_buckets.dump(store)
+    engine.explain(here.name, "key")
+    engine.explain(here.name, "other")
+    assert engine_buckets.dump(store) == before
+
+
+def test_a_bucket_that_cannot_be_listed_is_explained_all_the_same(place, s3_server):
+    here = place()
+    s3_server.put(here.name, "key")
+    here.scan()
+    s3_server.client().delete_object(Bucket=here.name, Key="key")
+    s3_server.client().delete_bucket(Bucket=here.name)
+    said = engine.explain(here.name, "key")
+    assert said.stored is not None
+    assert (said.event, said.announced, said.listed) == (None, False, None)
+    assert "there is no such bucket" in said.problem
+    assert said.problem in said.reasons[0]
+
+
+def test_keys_that_were_just_rotated_are_looked_up_again(place, s3_server):
+    here = place()
+    bucket = wiring.configuration().load().buckets[here.name]
+    wiring.vault().write(bucket.credential, KeyPair("wrong", "wrong"))
+    assert engine.explain(here.name, "key").problem
+    wiring.vault().write(bucket.credential, KeyPair(s3_server.access_key, s3_server.secret_key))
+    wiring.reset()
+    assert not engine.explain(here.name, "key").problem
+
+
+def test_a_bucket_that_nobody_knows_has_an_error_of_its_own(store):
+    with pytest.raises(UnknownBucket, match="nobody: Redis holds no configuration of this"):
+        engine.explain("nobody", "key")
+
+
+def test_without_redis_there_is_no_waiting(redis_server):
+    redis_server.stop()
+    with pytest.raises(RedisUnavailable):
+        engine.explain("media", "key")
+
+
+def test_damaged_state_is_said(place, s3_server, store):
+    here = place()
+    s3_server.put(here.name, "key")
+    here.scan()
+    [segment] = store.scan_iter(match=f"{redis_keys.OURS}{here.name}:*:seg:*")
+    store.delete(segment)
+    said = engine.explain(here.name, "key")
+    assert (said.stored, said.event, said.announced) == (None, None, False)
+    assert said.listed is not None
+    assert said.reasons[0].startswith(f"What is stored cannot be used: {here.name}: a part of its")
+    assert said.problem in said.reasons[0]
+
+
+# --- the command
+
+
+@pytest.fixture
+def command(capsys) -> Callable[..., Ran]:
+    return partial(manage, capsys, "explain")
+
+
+def test_the_command_prints_what_people_read(command, place, s3_server):
+    here = place()
+    s3_server.put(here.name, "a\u202eb", b"one")
+    status, out, _ = command(here.name, "a\u202eb")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0] == f"{here.name}: a\\u202eb"
+    assert lines[1] == "  stored     nothing"
+    assert lines[2].startswith("  listed     20")
+    assert " UTC, 3 bytes, ETag " in lines[2]
+    assert lines[3] == "  next scan  created, announced"
+    assert all(line.startswith("  - ") for line in lines[4:])
+
+
+def test_the_command_prints_what_programs_read(command, place, s3_server):
+    here = place()
+    s3_server.put(here.name, "key", b"one")
+    status, out, _ = command(here.name, "key", "--json")
+    said = json.loads(out)
+    listed = said.pop("listed")
+    assert said.pop("reasons")
+    assert (status, listed["size"]) == (0, 3)
+    assert time.time() - 3600 < listed["last_modified"] < time.time() + 60
+    assert said == {
+        "bucket": here.name,
+        "key": "key",
+        "stored": None,
+        "event": "created",
+        "announced": True,
+        "problem": None,
+    }
+
+
+def test_the_command_fails_where_the_bucket_cannot_be_listed(command, s3_server, store):
+    engine_buckets.put_real(s3_server, "never-created")
+    status, out, _ = command("never-created", "key")
+    assert status == 1
+    assert "  listed     unknown\n  next scan  unknown\n" in out
+
+
+def test_the_command_knows_no_bucket_of_that_name(command, store):
+    status, out, err = command("nobody", "key")
+    assert (status, out) == (2, "")
+    assert err.startswith("CommandError: nobody: Redis holds no configuration of this")
+
+
+def test_the_command_says_in_one_line_that_redis_is_away(command, redis_server):
+    redis_server.stop()
+    status, _, err = command("media", "key")
+    assert status == 1
+    assert len(err.splitlines()) == 1

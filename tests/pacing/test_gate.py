@@ -1,0 +1,359 @@
+"""Where requests wait their turn: two processes' gates over one real Redis."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from scanning import engine, wiring
+from scanning.adapters.redis.connection import RedisConnection
+from scanning.adapters.redis.pacing import RedisPaces
+from scanning.core import pacing, redis_keys
+from scanning.core.errors import Interrupted, StorageUnavailable, Throttled
+from scanning.core.metrics import counters
+from scanning.core.pacing import FREE, Limits
+from scanning.pacing import gate as gate_module
+from scanning.pacing import registry as module
+from scanning.pacing.gate import Gate
+from scanning.pacing.registry import Gates
+from scanning.ports import Standing, Use
+from tests.support.waiting import eventually
+
+ENDPOINT = "s3.example.com"
+
+
+def process(name: str, limits: Limits = Limits()) -> Gates:  # noqa: B008 - it is frozen
+    connection = RedisConnection(wiring.conf().redis, patience_s=0.0)
+    return Gates(RedisPaces(connection, process=name), [("*", limits)])
+
+
+@pytest.fixture
+def pair(store) -> Iterator[tuple[Gate, Gate]]:
+    """The gates of two processes to an endpoint without limits."""
+    both = [process("here:1"), process("there:1")]
+    yield both[0].at(ENDPOINT), both[1].at(ENDPOINT)
+    for gates in both:
+        gates.close()
+
+
+@pytest.fixture
+def _each_failure_counts(monkeypatch) -> None:
+    """As if failures were far enough apart."""
+    monkeypatch.setattr(pacing, "MOMENT_S", 0.0)
+
+
+def ask(gate: Gate, bucket: str = "bucket", *, lists: bool = True) -> None:
+    with gate.turn(bucket, lists=lists):
+        pass
+    gate.answered()
+
+
+def fail(gate: Gate, *buckets: str, timed_out: bool = False) -> None:
+    for bucket in buckets:
+        gate.unanswered(bucket, "cannot connect", timed_out=timed_out)
+
+
+def test_an_endpoint_is_one_however_buckets_write_it(pair):
+    gates = process("here:1")
+    assert gates.at("s3.example.com") is gates.at("https://S3.example.com/")
+    assert gates.at("s3.example.com") is not gates.at("s3.example.com:8443")
+
+
+def test_without_limits_nobody_waits_and_redis_is_asked_once(pair, redis_server):
+    here, _ = pair
+    ask(here)
+    redis_server.stop()
+    for _ in range(1000):
+        ask(here)
+
+
+@pytest.mark.usefixtures("_each_failure_counts")
+def test_without_redis_what_is_known_serves_on(pair, redis_server, caplog):
+    redis_server.stop()
+    here, _ = pair
+    ask(here)
+    fail(here, "a", "b", "c")
+    with pytest.raises(StorageUnavailable):
+        ask(here, "d")
+    assert caplog.text.count("its pace is not shared just now: Redis does not answer") == 1
+
+
+def test_a_thread_that_could_not_be_started_is_started_by_the_next_request(store, monkeypatch):
+    """Else this process would never tell of its use, nor end answers that take too long."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    gates = process("here:1")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="start new"):
+            ask(gates.at(ENDPOINT))
+    gates.watch()
+    assert gates._thread is not None
+    assert gates._thread.is_alive()
+    gates.close()
+
+
+# --- LIST requests a second
+
+
+def test_two_processes_keep_a_buckets_budget_together(store):
+    both = [process(name, Limits(list_per_s=20)) for name in ("here:1", "there:1")]
+    sent: list[float] = []
+
+    def list_pages(gates: Gates) -> None:
+        for _ in range(20):
+            with gates.at(ENDPOINT).turn("bucket", lists=True):
+                sent.append(time.monotonic())
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(list_pages, both * 2))
+    for gates in both:
+        gates.close()
+
+    assert len(sent) == 80
+    sent.sort()
+    # A thread may be stopped between its turn and its note: four of them.
+    assert all(sum(at <= other < at + 1 for other in sent) <= 20 + 4 for at in sent)
+
+
+def test_a_budget_is_a_buckets_own_and_for_lists_only(store):
+    gates = process("here:1", Limits(list_per_s=1))
+    gate = gates.at(ENDPOINT)
+    for number in range(50):
+        ask(gate, f"bucket-{number}")
+        ask(gate, "bucket-0", lists=False)
+    gates.close()
+
+
+def test_who_waits_for_a_turn_is_told_when_the_process_stops(store):
+    gates = process("here:1", Limits(list_per_s=0.05))
+    gate = gates.at(ENDPOINT)
+    ask(gate)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, gate)
+        eventually(lambda: store.exists(redis_keys.pace_slots(gate.endpoint, "bucket")))
+        gates.close()
+        with pytest.raises(Interrupted):
+            waiting.result(10)
+
+
+# --- connections
+
+
+class Overtaken(RedisPaces):
+    """Redis's answers to ``use``, of which one arrives only after what ``meanwhile`` asks."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def use(self, use: Use) -> Standing:
+        standing = super().use(use)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            meanwhile()
+        return standing
+
+
+def test_connections_that_were_given_back_meanwhile_are_not_used(store):
+    limits = Limits(connections=3)
+    paces = Overtaken(RedisConnection(wiring.conf().redis), process="here:1")
+    gates = Gates(paces, [("*", limits)])
+    here = gates.at(ENDPOINT)
+    with here.turn("a", lists=True), here.turn("b", lists=True), here.turn("c", lists=True):
+        pass
+    gates.close()  # nobody but this test tells of its use
+    paces.meanwhile = here.tell  # wants none, after the first wanted three
+    here.tell()
+    there = RedisPaces(RedisConnection(wiring.conf().redis), process="there:1")
+    assert there.use(Use(ENDPOINT, connections=3, limit=3)).connections == 3
+    gates.most_wait_s = -1.0
+    with pytest.raises(Throttled), here.turn("a", lists=True):
+        pass
+
+
+def test_two_processes_keep_the_limit_of_connections_together(store):
+    both = [process(name, Limits(connections=5)) for name in ("here:1", "there:1")]
+    now: Counter[str] = Counter()
+    most: list[int] = []
+    lock = threading.Lock()
+    together = threading.Barrier(5)
+
+    def request(number: int) -> None:
+        with both[number % 2].at(ENDPOINT).turn(f"bucket-{number}", lists=True):
+            with lock:
+                now["requests"] += 1
+                most.append(now["requests"])
+            if number < 10:
+                together.wait(60)  # five of the first ten at once are possible, six never come
+            with lock:
+                now["requests"] -= 1
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(request, range(40)))
+    for gates in both:
+        gates.close()
+    assert max(most) == 5
+
+
+def test_a_process_that_is_idle_gives_its_connections_back(store, monkeypatch):
+    monkeypatch.setattr(module, "TELL_S", 0.02)
+    monkeypatch.setattr(gate_module, "IDLE_S", 0.2)
+    gates = process("here:1", Limits(connections=100))
+    trimmed: list[tuple[str, int]] = []
+
+    class Keeper:
+        def trim(self, endpoint: str, most: int) -> None:
+            trimmed.append((endpoint, most))
+
+        def end_overdue(self) -> None:
+            looked.append(time.monotonic())
+
+    looked: list[float] = []
+    keeper = Keeper()
+    gates.keeps_connections(keeper)
+    ask(gates.at(ENDPOINT))
+    assert store.hget(redis_keys.pace_use(ENDPOINT), "here:1").split(":")[1] == "2"
+    eventually(lambda: not store.exists(redis_keys.pace_use(ENDPOINT)))
+    eventually(lambda: gates._thread is None)
+    assert trimmed == [(ENDPOINT, 0)]
+    assert looked
+    gates.close()
+
+
+def test_a_request_that_gets_no_connection_ends_as_throttled(store, monkeypatch):
+    there = process("there:1", Limits(connections=1))
+    here = process("here:1", Limits(connections=1))
+    here.most_wait_s = 0.3
+    with (
+        there.at(ENDPOINT).turn("a", lists=True),
+        pytest.raises(Throttled, match=r"the 1 requests at once that limits\.endpoints"),
+        here.at(ENDPOINT).turn("b", lists=True),
+    ):
+        pass
+    for gates in (here, there):
+        gates.close()
+
+
+# --- throttled
+
+
+def test_what_one_process_is_told_slows_the_others_down(pair, store, monkeypatch):
+    monkeypatch.setattr(module, "TELL_S", 0.02)
+    here, there = pair
+    ask(here)
+    ask(there)
+    here.throttled()
+    [shown] = engine.endpoint_paces()
+    assert shown.state == "slowed"
+    assert 1 <= shown.list_per_s < 10
+    eventually(lambda: there.look() is not FREE)
+    eventually(lambda: store.hget(redis_keys.STATS, counters.THROTTLED) == "1")
+
+
+def test_a_slowed_endpoint_gets_no_more_than_it_is_allowed(pair, monkeypatch):
+    here, there = pair
+    here.look()
+    for _ in range(3):  # down to one a second
+        monkeypatch.setattr(pacing, "HOLD_S", 0.0)
+        here.throttled()
+    [shown] = engine.endpoint_paces()
+    assert shown.list_per_s < 2
+    here._gates.most_wait_s = there._gates.most_wait_s = 2.0
+    there.look()
+
+    def turn(gate: Gate) -> bool:
+        try:
+            ask(gate, lists=False)
+        except Throttled:
+            return False
+        return True
+
+    with ThreadPoolExecutor(20) as pool:
+        began = time.monotonic()
+        went = sum(pool.map(turn, [here, there] * 10))
+        seconds = time.monotonic() - began
+    assert 1 <= went <= 4 * (seconds + 1)
+    assert went < 20
+
+
+def test_too_many_that_wait_for_a_slowed_endpoint_are_sent_away(pair, monkeypatch):
+    here, _ = pair
+    ask(here)
+    here.throttled()
+    here._gates.most_wait_s = 0.0
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(ask, here) for _ in range(8)]
+    problems = [str(answer.exception()) for answer in answers if answer.exception()]
+    assert problems
+    assert "has asked for fewer requests: held back to" in problems[0]
+
+
+# --- dead
+
+
+@pytest.mark.usefixtures("_each_failure_counts")
+def test_a_dead_endpoint_is_asked_by_one_bucket_of_one_process(pair, caplog):
+    here, there = pair
+    fail(here, "a", "a", "b")
+    assert "s3.example.com does not answer (cannot connect)" in caplog.text
+    assert not here.may_probe("a")  # not yet
+    here.probe_now("a")
+    ask_there = [there.may_probe(name) for name in ("a", "b")]
+    assert ask_there == [True, False]
+    for gate in (here, there):
+        with pytest.raises(StorageUnavailable, match=r"does not answer \(cannot connect\); its b"):
+            ask(gate, "b")
+    assert here.refuses("b")
+
+
+@pytest.mark.usefixtures("_each_failure_counts")
+def test_its_answer_opens_the_endpoint_to_all(pair, caplog):
+    caplog.set_level("INFO")
+    here, there = pair
+    fail(here, "a", "a", "b")
+    there.probe_now("a")
+    ask(there, "a")
+    assert there.look() is FREE
+    assert here.may_probe("b")
+    ask(here, "b")
+    assert engine.endpoint_paces()[0].state == "normal"
+    assert "s3.example.com answers again" in caplog.text
+
+
+@pytest.mark.usefixtures("_each_failure_counts")
+def test_a_probe_in_vain_ends_its_turn(pair):
+    here, _ = pair
+    fail(here, "a", "a", "b")
+    here.probe_now("a")
+    ask_again = here.refuses("a")
+    fail(here, "a")
+    assert (ask_again, here.refuses("a")) == (False, True)
+    assert not here.may_probe("a")
+
+
+def test_requests_that_end_in_one_moment_leave_it_alive(pair):
+    here, there = pair
+    fail(here, "a", "b", "c")
+    fail(there, "d", "e", "f")
+    ask(here, "g")
+    assert here.look() is FREE
+
+
+def test_time_outs_slow_an_endpoint_down_too(pair):
+    here, _ = pair
+    ask(here)
+    fail(here, "a", timed_out=True)
+    assert engine.endpoint_paces()[0].state == "slowed"
+
+
+@pytest.mark.usefixtures("_each_failure_counts")
+def test_an_answer_between_failures_keeps_it_alive(pair):
+    here, _ = pair
+    for bucket in "abcdef":
+        fail(here, bucket)
+        ask(here, bucket)
+    assert here.look() is FREE

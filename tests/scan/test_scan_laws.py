@@ -1,0 +1,324 @@
+"""What must hold of scans, whatever the bucket, the pages, the lanes and the crashes."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scanning.core.types import EventType
+from scanning.scan import bucket_pass
+from scanning.scan.context import ScanSettings
+from tests.support.fakes import Bucket, Crash, FakePage, FakeStorage, Site, crash_if
+
+OLD, NEW = 1_600_000_000_000, 1_700_000_000_000
+
+Said = tuple[str, str, str | None, str]
+"""Event type, key, ETag before, ETag."""
+
+# Lanes really run at once, although the bucket in memory answers at once.
+EVERY_PAGE_IS_SLOW = -1.0
+TEXTS = st.text("ab/ %+&<é\n\U0001f600", min_size=1, max_size=3)
+KEYS = TEXTS | TEXTS.map(quote)  # a key may be how another one is written
+OBJECTS = st.tuples(st.sampled_from(["e1", "e2", ""]), st.sampled_from([OLD, NEW]), st.just(1))
+BUCKETS = st.dictionaries(KEYS, OBJECTS, max_size=40)
+HISTORIES = st.lists(BUCKETS, min_size=1, max_size=5)
+SHORT = st.lists(st.integers(0, 3), max_size=20)
+# Deletions are held where so many objects were known, and where none ever shall be.
+HELD_FROM, NEVER_HELD = 6, 10**9
+HOLDS = st.sampled_from([HELD_FROM, NEVER_HELD])
+
+
+@contextmanager
+def short_stretches() -> Iterator[None]:
+    """Lanes list a few segments and go on together, as in buckets of many thousands of them."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bucket_pass, "STRETCH", 1)
+        patched.setattr(bucket_pass, "SEGMENTS_A_LANE", 1)
+        yield
+
+
+def everything(
+    page_size: int,
+    lanes: int = 1,
+    slow_page_s: float = EVERY_PAGE_IS_SLOW,
+    mass_minimum: int = HELD_FROM,
+) -> Site:
+    """A site that announces deletions too, and holds those of most of a bucket."""
+    settings = ScanSettings(
+        page_size=page_size, lanes=lanes, mass_minimum=mass_minimum, slow_page_s=slow_page_s
+    )
+    site = Site(settings=settings)
+    return site.wanting(events=frozenset(EventType))
+
+
+@dataclass
+class Plain:
+    """The oracle: dictionaries that are compared, and deletions of most of a bucket, held."""
+
+    held_from: int = HELD_FROM
+    known: Bucket = field(default_factory=dict)
+    missing: int = 0
+
+    def listing(self, bucket: Bucket) -> set[Said]:
+        """What has to be said of this listing."""
+        before, gone = self.known, self.known.keys() - bucket.keys()
+        is_mass = len(before) >= self.held_from and len(gone) > len(before) / 2
+        # A hold ends when nothing is missing any more: what came back does not confirm the rest.
+        if gone and (self.missing or is_mass):
+            self.missing = len(gone)
+            self.known, gone = before | bucket, set()
+        else:
+            self.missing, self.known = 0, bucket
+        appeared = {
+            ("created" if bucket[key][1] == NEW else "detected", key, None, bucket[key][0])
+            for key in bucket.keys() - before.keys()
+        }
+        updated = {
+            ("updated", key, before[key][0], bucket[key][0])
+            for key in bucket.keys() & before.keys()
+            if bucket[key][:2] != before[key][:2]
+        }
+        deleted = {("deleted", key, before[key][0], before[key][0]) for key in gone}
+        return appeared | updated | deleted
+
+
+def said(queue: list[dict[str, Any]]) -> list[Said]:
+    return [
+        (event["event_type"], event["key"], event.get("previous", {}).get("etag"), event["etag"])
+        for event in queue
+    ]
+
+
+@given(HISTORIES, st.integers(1, 7), st.integers(1, 4), SHORT, HOLDS)
+def test_events_are_those_of_comparing_plain_dictionaries(
+    history, page_size, lanes, short, held_from
+):
+    site, plain = everything(page_size, lanes, mass_minimum=held_from), Plain(held_from)
+    for bucket in history:
+        storage = FakeStorage(bucket, short)
+        end = site.scan(storage)
+        events = said(site.states.queue)
+        site.states.queue.clear()
+        assert len(events) == len(set(events))
+        assert set(events) == plain.listing(bucket)
+        assert site.states.objects() == plain.known
+        assert (end.held.missing if end.held else 0) == plain.missing
+
+
+SPARSE = st.lists(
+    st.dictionaries(st.integers(0, 60), st.sampled_from(["e1", "e2"]), max_size=60)
+    | st.integers(0, 60).map(lambda count: dict.fromkeys(range(count), "e1")),
+    min_size=2,
+    max_size=6,
+)
+
+
+@given(SPARSE, st.sampled_from([8, 12, 20]), st.integers(1, 3), st.lists(st.booleans()), HOLDS)
+def test_segments_that_shrink_and_join_lose_nothing(history, page_size, lanes, crashes, held_from):
+    """Larger segments: those of a few rows have nothing to join. Marks stay through crashes."""
+    site = everything(page_size, lanes, mass_minimum=held_from)
+    crashing = iter(crashes)
+    site.states.after_commit = lambda: crash_if(next(crashing, False))
+    plain = Plain(held_from)
+    for numbers in history:
+        bucket: Bucket = {f"{number:02d}": (etag, OLD, 1) for number, etag in numbers.items()}
+        site.scan_to_the_end(FakeStorage(bucket))
+        assert sorted(said(site.states.queue), key=str) == sorted(plain.listing(bucket), key=str)
+        site.states.queue.clear()
+        assert site.states.objects() == plain.known
+
+
+@given(HISTORIES, st.integers(1, 5), st.integers(1, 3), HOLDS, st.data())
+def test_a_crash_at_any_commit_neither_loses_nor_repeats(
+    history, page_size, lanes, held_from, data
+):
+    site, plain = everything(page_size, lanes, mass_minimum=held_from), Plain(held_from)
+    for bucket in history:
+        crashes = iter(data.draw(st.lists(st.sampled_from(["", "before", "after"]), max_size=12)))
+        moment = [""]
+
+        def before(crashes: Iterator[str] = crashes, moment: list[str] = moment) -> None:
+            moment[0] = next(crashes, "")
+            if moment[0] == "before":
+                raise Crash
+
+        def after(moment: list[str] = moment) -> None:
+            if moment[0] == "after":
+                raise Crash
+
+        site.states.before_commit, site.states.after_commit = before, after
+        site.scan_to_the_end(FakeStorage(bucket))
+        events = said(site.states.queue)
+        ids = [event["event_id"] for event in site.states.queue]
+        site.states.queue.clear()
+        assert len(ids) == len(set(ids))
+        assert sorted(events, key=str) == sorted(plain.listing(bucket), key=str)
+
+
+@given(HISTORIES, st.integers(1, 7), st.integers(1, 3))
+def test_an_unchanged_bucket_costs_no_parsing_no_reading_and_no_writing(history, page_size, lanes):
+    site = everything(page_size, lanes)
+    for bucket in history:
+        site.scan(FakeStorage(bucket))
+    # Rows that were joined without their bytes at hand get their digest in one more scan.
+    site.scan(FakeStorage(history[-1]))
+    commits, loads = len(site.states.commits), site.states.loads
+    storage = FakeStorage(history[-1])
+    site.scan(storage)
+    assert len(site.states.commits) == commits
+    if site.states.held_since is None:  # what is marked has no digest
+        assert site.states.loads == loads
+        assert storage.parsed == 0
+
+
+@given(HISTORIES, st.integers(1, 7), st.integers(1, 3))
+def test_segments_stay_sorted_disjoint_and_within_their_size(history, page_size, lanes):
+    site = everything(page_size, lanes)
+    for bucket in history:
+        site.scan(FakeStorage(bucket))
+        after = ""
+        for entry in site.states.open(site.bucket).entries:
+            columns = site.states.segments[entry.id]
+            assert columns.keys == sorted(set(columns.keys))
+            assert after < columns.keys[0]
+            assert (columns.keys[-1], len(columns)) == (entry.last_key, entry.count)
+            assert 1 <= entry.count <= page_size
+            after = entry.last_key
+        assert site.states.manifest.keys() == site.states.segments.keys()
+
+
+@given(HISTORIES, st.integers(1, 5))
+def test_lanes_find_what_one_listing_finds(history, page_size):
+    one, at_once = everything(page_size), everything(page_size, lanes=4)
+    one_by_one = everything(page_size, lanes=4, slow_page_s=60.0)
+    with short_stretches():
+        for bucket in history:
+            for site in (one, at_once, one_by_one):
+                site.scan(FakeStorage(bucket))
+    expected = sorted(said(one.states.queue), key=str)
+    assert sorted(said(at_once.states.queue), key=str) == expected
+    assert sorted(said(one_by_one.states.queue), key=str) == expected
+
+
+@given(HISTORIES, st.integers(1, 5), st.integers(1, 3))
+def test_the_events_of_one_key_are_a_chain_and_sort_by_sequencer(history, page_size, lanes):
+    site = everything(page_size, lanes)
+    for bucket in history:
+        site.scan(FakeStorage(bucket))
+    state: dict[str, str | None] = {}
+    sequence: dict[str, str] = {}
+    for event in site.states.queue:
+        key = event["key"]
+        assert event.get("previous", {}).get("etag") == state.get(key)
+        assert event["sequencer"] > sequence.get(key, "")
+        state[key] = None if event["event_type"] == "deleted" else event["etag"]
+        sequence[key] = event["sequencer"]
+
+
+@given(BUCKETS, BUCKETS, st.integers(1, 5), st.integers(1, 3))
+@settings(max_examples=50)
+def test_a_pass_in_slices_is_the_same_pass(first, second, page_size, lanes):
+    site = everything(page_size, lanes)
+    site.settings = replace(site.settings, slice_s=0.0)  # pauses after every page and deletion
+    with short_stretches():
+        for bucket in (first, second):
+            site.scan_to_the_end(FakeStorage(bucket))
+    events = set(said(site.states.queue))
+    plain = Plain()
+    assert events == plain.listing(first) | plain.listing(second)
+
+
+class Moving(FakeStorage):
+    """A bucket that changes with each page: of each step, keys that are written or deleted."""
+
+    def __init__(self, steps: Sequence[Sequence[tuple[str, bool]]], short: Sequence[int]) -> None:
+        super().__init__({}, short)
+        self._steps, self._versions = iter(steps), count(1)
+        self._lock = threading.Lock()
+
+    def page(self, start_after: str, max_keys: int) -> FakePage:
+        with self._lock:
+            page = super().page(start_after, max_keys)
+            for key, is_written in next(self._steps, ()):
+                if is_written:
+                    version = next(self._versions)
+                    self.objects[key] = (f"v{version}", OLD + version, 1)
+                else:
+                    self.objects.pop(key, None)
+            return page
+
+    @property
+    def is_at_rest(self) -> bool:
+        return not any(self._steps)
+
+
+STEPS = st.lists(
+    st.lists(st.tuples(st.integers(10, 40).map(str), st.booleans()), min_size=1, max_size=4),
+    max_size=60,
+)
+
+
+@given(STEPS, st.sampled_from([2, 4, 8]), st.integers(1, 3), st.sampled_from([0.0, 1e9]), SHORT)
+def test_a_bucket_that_changes_while_it_is_listed_is_told_of_without_gaps(
+    steps, page_size, lanes, slice_s, short
+):
+    site = everything(page_size, lanes, mass_minimum=NEVER_HELD)
+    site.settings = replace(site.settings, slice_s=slice_s)
+    storage = Moving([[("last", True)], *steps], short)
+    with short_stretches():
+        for _ in range(len(steps) + 3):  # each pass takes a step at least
+            site.scan_to_the_end(storage)
+    assert storage.is_at_rest
+    told: dict[str, str] = {}
+    for event in site.states.queue:
+        assert event.get("previous", {}).get("etag") == told.get(event["key"])
+        if event["event_type"] == "deleted":
+            del told[event["key"]]
+        else:
+            told[event["key"]] = event["etag"]
+    assert told == {key: etag for key, (etag, _, _) in storage.objects.items()}
+    assert len({event["event_id"] for event in site.states.queue}) == len(site.states.queue)
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_the_scan_of_an_unchanged_bucket_asks_for_full_pages_only(lanes):
+    bucket = {f"key-{number:05d}": ("e", OLD, 1) for number in range(1000)}
+    site = everything(page_size=50, lanes=lanes)
+    site.scan(FakeStorage(bucket))
+    storage = FakeStorage(bucket)
+    site.scan(storage)
+    assert storage.requests <= 1000 // 50 + lanes
+
+
+def test_a_fragmented_manifest_costs_no_list_call_and_heals():
+    full = {f"key-{number:05d}": ("e", OLD, 1) for number in range(1000)}
+    sparse = dict(list(full.items())[::10])
+    site = everything(page_size=50, mass_minimum=NEVER_HELD)
+    site.scan(FakeStorage(full))
+    storage = FakeStorage(sparse)
+    site.scan(storage)  # marks and deletes: 20 segments of 5 rows
+    assert storage.requests == 2
+    bigger = sparse | {key + "x": ("e", OLD, 1) for key in sparse}
+    storage = FakeStorage(bigger)
+    site.scan(storage)
+    assert storage.requests == 4
+    assert len(site.states.manifest) <= 3 * len(bigger) // 50
+
+
+def test_inserts_in_front_cost_until_the_next_boundary():
+    bucket = {f"key-{number:05d}": ("e", OLD, 1) for number in range(1000)}
+    site = everything(page_size=50)
+    site.scan(FakeStorage(bucket))
+    site.states.loads = 0
+    storage = FakeStorage({"a-new-one": ("e", OLD, 1)} | bucket)
+    site.scan(storage)
+    assert site.states.loads == 1
+    assert site.counts.compared <= 2
+    assert storage.requests == 21

@@ -1,0 +1,117 @@
+"""Whole process trees, started and looked at from outside."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Program:
+    """One of our programs with all that it starts; its output goes to a file."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        log: Path,
+        environ: Mapping[str, str],
+        directory: Path = ROOT,
+        python: Path | str = sys.executable,
+    ) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [str(python), *(str(argument) for argument in arguments)],
+                cwd=directory,
+                env={**os.environ, **environ},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def tree(self) -> set[tuple[int, int]]:
+        """All that it started, directly or not, and itself."""
+        return descendants(self.process.pid)
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send a signal and wait for the end; returns the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def clear_away(self) -> None:
+        """For a test that failed half-way; a tree that was stopped needs nothing."""
+        for pid, started in self.tree() if self.process.poll() is None else ():
+            if running(pid, started):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def descendants(pid: int) -> set[tuple[int, int]]:
+    """A process and all its descendants, as (pid, start time): pids are used again."""
+    table = dict(_processes())
+    found = {pid}
+    while True:
+        more = {child for child, (parent, _) in table.items() if parent in found} - found
+        if not more:
+            return {(member, table[member][1]) for member in found if member in table}
+        found |= more
+
+
+def running(pid: int, started: int) -> bool:
+    stat = _stat(pid)
+    return stat is not None and stat[1] == started
+
+
+def command(pid: int) -> str:
+    """What the process is; "" if there is none. django-q2 gives its processes titles."""
+    try:
+        text = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+    return text.replace("\0", " ").strip()
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of all threads of a process; none if it has ended."""
+    children: list[int] = []
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            children += map(int, listing.read_text().split())
+    return children
+
+
+def all_gone(tree: set[tuple[int, int]], *, timeout: float = 60) -> None:
+    """Wait until none of these processes runs."""
+
+    def none_left() -> bool:
+        left = [pid for pid, started in tree if running(pid, started)]
+        assert not left, [command(pid) or pid for pid in left]
+        return True
+
+    eventually(none_left, timeout)
+
+
+def _processes() -> list[tuple[int, tuple[int, int]]]:
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    return [(pid, stat) for pid in pids if (stat := _stat(pid))]
+
+
+def _stat(pid: int) -> tuple[int, int] | None:
+    """Parent and start time; None if it does not run (a zombie does not)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, parent, *rest = text.rpartition(")")[2].split()
+    return None if state in {"Z", "X"} else (int(parent), int(rest[17]))

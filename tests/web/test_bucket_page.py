@@ -1,0 +1,345 @@
+"""The operator's page of one bucket: overview, buttons, explanation, connection test."""
+
+import json
+import re
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from buckets import services
+from buckets.models import Bucket, Credential
+from scanning import wiring
+from scanning.core import redis_keys
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ADD = reverse("admin:buckets_bucket_add")
+MOST_QUERIES = 30
+
+
+@pytest.fixture
+def viewer(client: Client) -> Client:
+    user = User.objects.create(username="vera", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="view_bucket"))
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return services.add_bucket(name="media-in", region="us-iad-1", access_key="A", secret_key="S")
+
+
+@pytest.fixture
+def real(s3_server) -> Bucket:
+    """A bucket of the S3 server, with an object in it and the right keys."""
+    name = s3_server.bucket()
+    s3_server.put(name, "a/<b>.txt")
+    return services.add_bucket(
+        name=name,
+        region="r",
+        endpoint=s3_server.url,
+        access_key=s3_server.access_key,
+        secret_key=s3_server.secret_key,
+    )
+
+
+def url(bucket: Bucket, page: str = "overview") -> str:
+    return reverse(f"admin:buckets_bucket_{page}", args=[bucket.pk])
+
+
+def html(response: Any) -> str:
+    return str(response.content, "utf-8")
+
+
+def text(response: Any) -> str:
+    page = re.sub(r"<(script|style|title)\b.*?</\1>", "", html(response))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def do(operator: Client, bucket: Bucket, action: str) -> Any:
+    return operator.post(url(bucket, "do"), {"action": action}, follow=True)
+
+
+def said(response: Any) -> str:
+    return " ".join(str(message) for message in response.context["messages"])
+
+
+# --- overview
+
+
+def test_the_overview_says_how_the_bucket_is(operator, store, bucket):
+    Bucket.objects.update(
+        last_scan_at=timezone.now(),
+        last_scan_duration_s=0.25,
+        object_count=4711,
+        prefix="in/",
+        notifications_enabled=False,
+    )
+    store.sadd(redis_keys.REGIONS, bucket.region)
+    store.zadd(redis_keys.due(bucket.region), {bucket.name: time.time() + 12.5 * 3600})
+    store.hset(redis_keys.events_of_day(int(time.time() // 86400)), "media-in", 12)
+
+    page = text(operator.get(url(bucket)))
+
+    for fact in (
+        "media-in on time",
+        "Objects 4,711",
+        "Events today 12",
+        "Duration 250 ms",
+        "Next scan in 12 h",
+        "Polling interval 1 min (default)",
+        "Keys beginning with “in/”",
+        "Notifications off: what changes is not announced",
+    ):
+        assert fact in page
+
+
+def test_the_history_of_scans_is_drawn_and_said(operator, store, bucket):
+    for n in range(3):
+        scan = [time.time() - 60 * n, 1.5, 1000 + n, n, "AccessDenied" if n == 1 else ""]
+        store.lpush(redis_keys.history("media-in"), json.dumps(scan))
+
+    page = html(operator.get(url(bucket)))
+
+    assert "1 of 3 failed" in page
+    assert 'aria-label="Duration of the last 3 scans: at most 2 s, lately 2 s."' in page
+    assert 'aria-label="Objects of the last 3 scans: at most 1,002, lately 1,000."' in page
+    assert "failed: the key pair may not list the bucket</title>" in page
+
+
+def test_recent_notifications_are_those_of_the_bucket(operator, store, bucket):
+    for name, key in (("media-in", "mine.txt"), ("other", "theirs.txt")):
+        commit = {"bucket": name, "at": time.time(), "count": 1, "events": [["created", key, 1]]}
+        store.xadd(redis_keys.EVENTS, {"commit": json.dumps(commit)})
+    page = text(operator.get(url(bucket)))
+    assert "mine.txt" in page
+    assert "theirs.txt" not in page
+
+
+def test_a_failing_bucket_says_why_and_what_to_do(operator, store, bucket):
+    Bucket.objects.update(
+        last_error="media-in: 403",
+        last_error_class="AccessDenied",
+        last_error_at=timezone.now() - timedelta(hours=5, minutes=30),
+    )
+    page = text(operator.get(url(bucket)))
+    assert "The key pair may not list the bucket" in page
+    assert "media-in: 403 (5 h ago)" in page
+    assert "Next step: Give the key read access to the bucket" in page
+
+
+def test_without_redis_the_overview_shows_what_the_database_knows(operator, bucket):
+    page = text(operator.get(url(bucket)))
+    assert "Redis does not answer" in page
+    assert "Region us-iad-1" in page
+    assert "Last change has not reached the scanner yet" in page
+
+
+def test_the_overview_takes_few_queries(operator, store, bucket, django_assert_max_num_queries):
+    with django_assert_max_num_queries(MOST_QUERIES):
+        operator.get(url(bucket))
+
+
+def test_a_bucket_that_is_not_there_answers_404(operator):
+    for page in ("overview", "explain"):
+        assert operator.get(reverse(f"admin:buckets_bucket_{page}", args=[4711])).status_code == 404
+
+
+# --- buttons
+
+
+@pytest.mark.parametrize(
+    ("action", "field", "value"),
+    [
+        ("pause", "monitoring_enabled", False),
+        ("resume", "monitoring_enabled", True),
+        ("silence", "notifications_enabled", False),
+        ("notify", "notifications_enabled", True),
+    ],
+)
+def test_a_button_changes_the_bucket_and_redis(operator, store, bucket, action, field, value):
+    changes: dict[str, Any] = {field: not value}
+    services.update_bucket(bucket=bucket, **changes)
+
+    answer = do(operator, bucket, action)
+
+    bucket.refresh_from_db()
+    assert getattr(bucket, field) is value
+    assert len(answer.context["messages"]) == 1
+    seen = wiring.configuration().get("media-in")
+    assert seen is not None
+    assert (seen.active, seen.notifications) == (
+        bucket.monitoring_enabled,
+        bucket.notifications_enabled,
+    )
+
+
+def test_a_scan_is_asked_for(operator, store, bucket):
+    store.zadd(redis_keys.due(bucket.region), {bucket.name: 4e9})
+    assert "due now" in said(do(operator, bucket, "scan"))
+    assert store.zscore(redis_keys.due(bucket.region), bucket.name) < 3e9
+
+
+def test_a_scan_of_a_paused_bucket_is_refused(operator, store, bucket):
+    services.set_monitoring(bucket=bucket, enabled=False)
+    assert "resume its monitoring first" in said(do(operator, bucket, "scan"))
+
+
+def test_a_hold_is_released_or_the_bucket_starts_over(operator, store, bucket):
+    assert "Nothing is held" in said(do(operator, bucket, "release"))
+    Bucket.objects.update(held_since=timezone.now(), held_missing=7)
+    store.hset(redis_keys.bucket("media-in"), "held_since", "1")
+    page = text(operator.get(url(bucket)))
+    assert "7 objects missing: a mass deletion is held" in page
+    assert "Announce 7 deletions" in page
+
+    assert "Released" in said(do(operator, bucket, "release"))
+    assert store.hget(redis_keys.bucket("media-in"), "released") == "1"
+
+    assert "starts over" in said(do(operator, bucket, "rebaseline"))
+    assert store.hget(redis_keys.bucket("media-in"), "released") is None
+
+
+def test_a_button_without_redis_says_that_nothing_was_done(operator, bucket):
+    assert "Nothing was done" in said(do(operator, bucket, "scan"))
+
+
+def test_an_unknown_button_answers_404(operator, bucket):
+    assert operator.post(url(bucket, "do"), {"action": "explode"}).status_code == 404
+    assert operator.get(url(bucket, "do")).status_code == 405
+
+
+def test_who_may_only_look_sees_no_buttons_and_cannot_press_them(viewer, store, bucket):
+    Bucket.objects.update(held_since=timezone.now())
+    page = html(viewer.get(url(bucket)))
+    assert "a mass deletion is held" in page
+    assert 'name="action"' not in page
+    assert viewer.post(url(bucket, "do"), {"action": "pause"}).status_code == 403
+    assert viewer.post(url(bucket, "change"), {"_test": "1"}).status_code == 403
+    assert "Test connection" not in html(viewer.get(url(bucket, "change")))
+
+
+def test_who_may_not_even_look_sees_nothing(client, bucket):
+    client.force_login(User.objects.create(username="ute", is_staff=True))
+    for page in ("overview", "explain"):
+        assert client.get(url(bucket, page)).status_code == 403
+
+
+# --- explain
+
+
+def test_a_key_is_explained(operator, store, real):
+    page = operator.get(url(real, "explain"), {"key": "a/<b>.txt"})
+    assert "The next scan announces it" in text(page)
+    assert "created" in text(page)
+    assert "a/&lt;b&gt;.txt" in html(page)
+    assert "1 byte" in text(page)
+
+
+def test_a_key_that_is_nowhere_is_explained(operator, store, real):
+    page = text(operator.get(url(real, "explain"), {"key": "nowhere"}))
+    assert "The next scan announces nothing of it" in page
+
+
+def test_without_redis_nothing_is_explained_and_the_reason_is_said(operator, real):
+    page = text(operator.get(url(real, "explain"), {"key": "a"}))
+    assert "Redis does not answer" in page
+
+
+# --- connection test
+
+
+def form(bucket: Bucket, **changes: str) -> dict[str, str]:
+    typed = {
+        "name": bucket.name,
+        "region": bucket.region,
+        "endpoint": bucket.endpoint,
+        "first_scan": "announce",
+        "_test": "1",
+    }
+    return typed | changes
+
+
+def test_the_stored_keys_are_tested_by_a_button(operator, store, real):
+    assert "The keys work" in said(do(operator, real, "test"))
+    assert "a/<b>.txt" in said(do(operator, real, "test"))
+    assert Credential.objects.get().last_verified_at is not None
+
+
+def test_what_is_wrong_is_said_with_the_fix(operator, store, real):
+    services.rotate_credential(credential=real.credential, access_key="A", secret_key="S")
+    answer = said(do(operator, real, "test"))
+    assert "Give the bucket's credential the keys that the provider shows" in answer
+
+
+def test_a_new_bucket_is_tested_before_it_is_saved(operator, s3_server, real):
+    Bucket.objects.all().delete()
+    right = form(real, access_key=s3_server.access_key, secret_key=s3_server.secret_key)
+
+    page = operator.post(ADD, right)
+
+    assert "The keys work" in text(page)
+    assert "a/&lt;b&gt;.txt" in html(page)
+    assert "nothing is saved" in text(page)
+    assert not Bucket.objects.exists()
+    assert s3_server.secret_key not in html(page)
+
+    page = operator.post(ADD, right | {"secret_key": "wrong"})
+    assert "The keys work" not in text(page)
+    assert "Give the bucket's credential" in text(page).replace("&#x27;", "'")
+
+
+def test_what_is_missing_is_said_before_s3_is_asked(operator, real):
+    page = text(operator.post(ADD, form(real, region="", endpoint="")))
+    assert "Enter a region such as us-iad-1" in page
+    assert "Enter both halves of the key pair" in page
+
+
+def test_changed_settings_are_tested_and_not_stored(operator, store, real):
+    changes = form(real, credential=str(real.credential_id), endpoint="http://127.0.0.1:1")
+    page = text(operator.post(url(real, "change"), changes))
+    assert "Check that the endpoint is right" in page
+    assert Bucket.objects.get().endpoint == real.endpoint
+
+
+def test_the_form_offers_shared_credentials_and_the_buckets_own(operator, bucket):
+    services.add_credential(name="team", access_key="A", secret_key="S")
+    other = services.add_bucket(name="other", region="r", access_key="A", secret_key="S")
+    offered = operator.get(url(bucket, "change")).context["adminform"].form["credential"]
+    names = {str(label) for _, label in offered.field.choices}
+    assert {"team", "media-in"} <= names
+    assert other.credential.name not in names
+
+
+def test_a_pass_that_is_not_over_says_how_far_it_has_come(operator, store, bucket):
+    Bucket.objects.update(object_count=5000)
+    progress = {"began": time.time() - 125, "listed": 1234, "after": "k", "appeared": 0}
+    store.hset(redis_keys.bucket("media-in"), "progress", json.dumps(progress))
+    page = text(operator.get(url(bucket)))
+    assert "Scan under way 1,234 objects listed of about 5,000; it began 2 min ago" in page
+
+
+def test_a_bucket_that_redis_forgot_asks_how_to_go_on(operator, store, bucket):
+    Bucket.objects.update(lost_since=timezone.now())
+    page = text(operator.get(url(bucket)))
+    assert "Redis forgot what was known of it" in page
+    assert "Only remember what is there" in page
+
+    assert "only remembers" in said(do(operator, bucket, "remember_lost"))
+    bucket.refresh_from_db()
+    assert bucket.lost_since is None
+    assert bucket.first_scan == "baseline"
+    assert "nothing to choose" in said(do(operator, bucket, "announce_lost"))
+
+
+def test_what_redis_forgot_can_be_announced(operator, store, bucket):
+    Bucket.objects.update(lost_since=timezone.now())
+    assert "announces what Redis does not know" in said(do(operator, bucket, "announce_lost"))
+    assert Bucket.objects.get().lost_since is None
