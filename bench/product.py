@@ -106,7 +106,7 @@ class Product:
                 "first_scan": first_scan,
             },
         }
-        self._wiring.configuration().put(
+        self._wiring.bucket_configs().put(
             BUCKET, document, notifications=True, revision=self._revision
         )
 
@@ -114,7 +114,7 @@ class Product:
         """One complete scan, in as many time slices as it takes."""
         from scanning.runtime.bucket_scanner import BucketScanner  # noqa: PLC0415 - see configure()
 
-        bucket = self._wiring.configuration().get(BUCKET)
+        bucket = self._wiring.bucket_configs().get(BUCKET)
         if bucket is None:
             raise RuntimeError("forget() adds the bucket")
         conf = self._wiring.conf()

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from scanning.adapters.s3.storage import S3ClientCache
-from scanning.config.settings import ScanningConf
+from scanning.config.settings import EngineSettings
 
 CLIENTS = 300
 
@@ -19,7 +19,7 @@ def memory_kib() -> int:
 
 def main() -> None:
     before = memory_kib()
-    cache = S3ClientCache(ScanningConf())
+    cache = S3ClientCache(EngineSettings())
     cache.get_client("s3.example", "first", "secret")
     first = memory_kib()
     started = time.perf_counter()

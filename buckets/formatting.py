@@ -19,7 +19,7 @@ _THOUSAND = 1000
 _KIB = 1024
 
 
-def ago(moment: datetime | None) -> str:
+def format_ago(moment: datetime | None) -> str:
     """In one unit; pages show the exact time beside it."""
     if moment is None:
         return "never"
@@ -28,7 +28,7 @@ def ago(moment: datetime | None) -> str:
     return f"{seconds // size} {unit} ago"
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Such as "48 s", "3 min 5 s", "4 d"; shorter ones than a second in milliseconds."""
     if seconds is None:
         return NOTHING
@@ -47,16 +47,16 @@ def duration(seconds: float | None) -> str:
     return "0 s"
 
 
-def exactly(epoch_s: float) -> str:
+def format_timestamp(epoch_s: float) -> str:
     return f"{datetime.fromtimestamp(epoch_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def clock(epoch_s: float) -> str:
+def format_time_of_day(epoch_s: float) -> str:
     """The time of day, UTC."""
     return f"{datetime.fromtimestamp(epoch_s, UTC):%H:%M}"
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """With separators; fractions only of small numbers."""
     if value is None:
         return NOTHING
@@ -65,7 +65,7 @@ def number(value: float | None) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def short(value: float) -> str:
+def format_compact(value: float) -> str:
     """Such as 12.3 k, for axes and narrow places."""
     if _THOUSAND <= value < 10 * _THOUSAND:
         return f"{value:,.0f}"
@@ -76,7 +76,7 @@ def short(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0") + unit if value < 100 else f"{value:.0f}{unit}"  # noqa: PLR2004
 
 
-def size(number_of_bytes: float) -> str:
+def format_size(number_of_bytes: float) -> str:
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if number_of_bytes < _KIB or unit == "TiB":
             break
@@ -86,16 +86,16 @@ def size(number_of_bytes: float) -> str:
     return f"{number_of_bytes:.1f} {unit}"
 
 
-def some(names: Sequence[str], *, most: int) -> str:
+def join_some(names: Sequence[str], *, most: int) -> str:
     """The first ones, with a sign that there are more."""
     return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 
-def sentence(text: str) -> str:
+def as_sentence(text: str) -> str:
     """With one full stop at its end; "" stays."""
     return f"{text.rstrip('. ')}." if text else ""
 
 
-def count(value: int, noun: str) -> str:
+def pluralize(value: int, noun: str) -> str:
     """Such as "1 bucket", "5,000 buckets"."""
     return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"

@@ -24,7 +24,7 @@ from pydantic import (
     field_validator,
 )
 
-from scanning.config.settings import ScanningConf, checked_networks
+from scanning.config.settings import EngineSettings, checked_networks
 from scanning.config.yaml_reader import read_yaml
 from scanning.core.errors import ConfigurationError
 
@@ -137,7 +137,7 @@ def environment(root: Path) -> dict[str, str]:
 
 def secret_variables() -> frozenset[str]:
     """The variables that hold secrets: a file may hold each of them, which ``NAME_FILE`` names."""
-    models = {"": Site} | {f"{s}_": f.annotation for s, f in ScanningConf.model_fields.items()}
+    models = {"": Site} | {f"{s}_": f.annotation for s, f in EngineSettings.model_fields.items()}
     return frozenset(
         f"{prefix}{name}".upper()
         for prefix, model in models.items()
@@ -232,14 +232,14 @@ def _refuse_half_an_api_client(site: Site) -> None:
         raise ConfigurationError("API_CLIENT_ID is not set, and API_CLIENT_SECRET is: set both")
 
 
-def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:
+def load_scanning(environ: Mapping[str, str]) -> tuple[EngineSettings, list[str]]:
     """The engine's settings, and a warning if nothing reads some members of the file."""
     path = environ.get("CONFIG_PATH")
     document = _read_yaml(Path(path)) if path else {}
     unread: list[object] = []
     values: dict[str, dict[str, Any]] = {}
     sources: dict[tuple[str, ...], str] = {}
-    for section, field in ScanningConf.model_fields.items():
+    for section, field in EngineSettings.model_fields.items():
         members = document.pop(section, None) or {}
         if not isinstance(members, dict):
             raise ConfigurationError(f"{path}: {section} must be a mapping of settings")
@@ -260,7 +260,7 @@ def load_scanning(environ: Mapping[str, str]) -> tuple[ScanningConf, list[str]]:
         values["redis"]["sentinel_host"] = ""
     unread += document  # whole sections
     try:
-        return ScanningConf.model_validate(values), _warnings(path, unread)
+        return EngineSettings.model_validate(values), _warnings(path, unread)
     except ValidationError as exc:
         raise ConfigurationError(
             _one_line(exc, lambda loc: sources.get(tuple(map(str, loc)), ".".join(map(str, loc))))

@@ -23,18 +23,18 @@ from scanning.core.errors import (
 )
 from scanning.core.types import EventType
 from scanning.inspection import explain as explain_facts
-from scanning.inspection.replay import Replay, ReplayMeans
+from scanning.inspection.replay import Replay, ReplayContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from scanning.adapters.redis.bucket_configs import ConfigurationStore
+    from scanning.adapters.redis.bucket_configs import BucketConfigStore
     from scanning.adapters.redis.connection import RedisHealth
     from scanning.core.explain import Explanation
     from scanning.core.metrics.telemetry import (
-        EndpointPace,
+        EndpointLoad,
         NextScan,
         PassUnderWay,
         ScanRecord,
@@ -53,12 +53,12 @@ def one_wait() -> AbstractContextManager[None]:
 
 
 def redis_health() -> RedisHealth:
-    return wiring.impatient_connection().health()
+    return wiring.interactive_connection().health()
 
 
 def metrics() -> dict[str, Any]:
     """The documented `/metrics` object. Raises RedisUnavailable."""
-    return stats.read(wiring.impatient_connection(), wiring.conf())
+    return stats.read(wiring.interactive_connection(), wiring.conf())
 
 
 def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
@@ -66,7 +66,7 @@ def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
     store = wiring.telemetry_store()
     try:
         measured = prometheus.Measured(
-            counted=stats.counted(wiring.impatient_connection()),
+            counted=stats.counted(wiring.interactive_connection()),
             documented=metrics(),
             telemetry=store.read(),
             states=store.bucket_states(),
@@ -94,27 +94,27 @@ def events_today(buckets: Iterable[str]) -> dict[str, int]:
 
 def next_scans(buckets: Mapping[str, str]) -> dict[str, NextScan]:
     """When each bucket (name -> region) is scanned next. Raises RedisUnavailable."""
-    return wiring.impatient_schedule().next_scans(buckets)
+    return wiring.interactive_schedule().next_scans(buckets)
 
 
 def late_buckets() -> frozenset[str]:
     """Buckets that should have been scanned by now and are not. Raises RedisUnavailable."""
-    return wiring.impatient_schedule().late()
+    return wiring.interactive_schedule().late()
 
 
 def pass_under_way(bucket: str) -> PassUnderWay | None:
     """How far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
-    return under_way.pass_over(wiring.impatient_connection(), bucket)
+    return under_way.pass_over(wiring.interactive_connection(), bucket)
 
 
 def being_cleared() -> list[str]:
     """Removed buckets that Redis still holds something of. Raises RedisUnavailable."""
-    return under_way.being_cleared(wiring.impatient_connection())
+    return under_way.being_cleared(wiring.interactive_connection())
 
 
-def endpoint_paces() -> list[EndpointPace]:
+def endpoint_paces() -> list[EndpointLoad]:
     """How the endpoints that were asked lately may be asked now. Raises RedisUnavailable."""
-    return wiring.impatient_paces().shown()
+    return wiring.interactive_endpoint_health().shown()
 
 
 def expected_objects(buckets: Iterable[BucketConfig]) -> int | None:
@@ -122,7 +122,7 @@ def expected_objects(buckets: Iterable[BucketConfig]) -> int | None:
 
     Raises RedisUnavailable.
     """
-    known = wiring.statuses().read([bucket.name for bucket in buckets])
+    known = wiring.bucket_status().read([bucket.name for bucket in buckets])
     if any(status.last_scan_at is None for status in known):
         return None
     return sum(status.objects for status in known)
@@ -143,8 +143,10 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
     """As `scan_now`: name, region and endpoint of each."""
     rows = list(buckets)
     for endpoint in {endpoint_name(endpoint) for *_, endpoint in rows}:
-        wiring.impatient_paces().change(endpoint, lambda pace, now: pacing.hurried(pace, now=now))
-    wiring.impatient_schedule().due_now({name: region for name, region, _ in rows})
+        wiring.interactive_endpoint_health().change(
+            endpoint, lambda pace, now: pacing.hurried(pace, now=now)
+        )
+    wiring.interactive_schedule().due_now({name: region for name, region, _ in rows})
 
 
 def first_keys(
@@ -155,7 +157,7 @@ def first_keys(
     Raises the errors of S3.
     """
     bucket = bucket_document.parse(name, document, notifications=True)
-    source = wiring.impatient_storage(bucket, pair)
+    source = wiring.interactive_storage(bucket, pair)
     page = source.page("", most)
     return tuple(source.rows(page.entries).keys)
 
@@ -166,14 +168,14 @@ def explain(name: str, key: str) -> Explanation:
     Changes nothing, and does not wait long. Raises UnknownBucket and RedisUnavailable; a bucket
     that cannot be listed, or of which something is lost, is a part of the explanation.
     """
-    bucket = _configured(name, wiring.impatient_configuration())
+    bucket = _configured(name, wiring.interactive_bucket_configs())
     scanning, now = wiring.conf(), time.time()
-    situation = explain_facts.situation(
+    situation = explain_facts.collect_facts(
         bucket,
         key,
-        states=wiring.impatient_states(),
+        states=wiring.interactive_states(),
         listed=lambda: wiring.with_keys(bucket, lambda pair: _listed(bucket, key, pair)),
-        standing=standing.read(wiring.impatient_connection(), scanning, bucket, now=now),
+        standing=standing.read(wiring.interactive_connection(), scanning, bucket, now=now),
         now=now,
     )
     return explain_rules.explain(
@@ -186,7 +188,7 @@ def explain(name: str, key: str) -> Explanation:
 
 
 def _listed(bucket: BucketConfig, key: str, pair: KeyPair) -> ObjectState | None:
-    source = wiring.impatient_storage(replace(bucket, prefix=key), pair)
+    source = wiring.interactive_storage(replace(bucket, prefix=key), pair)
     return explain_facts.listed_of(source, key)
 
 
@@ -198,16 +200,16 @@ def replay(
     ``any_type``: as event types too that the bucket does not announce. Raises UnknownBucket,
     RedisUnavailable, and the errors of the vault.
     """
-    first = _configured(name, wiring.configuration())
+    first = _configured(name, wiring.bucket_configs())
 
     def bucket() -> BucketConfig:
-        now = _configured(name, wiring.configuration())
+        now = _configured(name, wiring.bucket_configs())
         if not now.notifications:
             raise ConfigurationChanged(f"{name}: its notifications are off: switch them on first")
         return replace(now, events=frozenset(EventType)) if any_type else now
 
     engine, pair = wiring.engine(), wiring.credentials().get(first.credential)
-    means = ReplayMeans(
+    means = ReplayContext(
         bucket=bucket,
         storage=wiring.storage(wiring.client_cache(), first, pair, engine.gates),
         states=wiring.replay_states(),
@@ -218,7 +220,7 @@ def replay(
     return Replay(means, chosen, id_=id_, after=after)
 
 
-def _configured(name: str, store: ConfigurationStore) -> BucketConfig:
+def _configured(name: str, store: BucketConfigStore) -> BucketConfig:
     bucket = store.get(name)
     if bucket is None:
         raise UnknownBucket(f"{name}: Redis holds no configuration of this bucket that can be read")

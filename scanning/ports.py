@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from scanning.core.listing.body import Columns
-    from scanning.core.pacing import Pace
+    from scanning.core.pacing import EndpointHealth
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry, Piece
     from scanning.core.types import (
@@ -207,7 +207,7 @@ class Leases(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class EndpointUsage:
     """What one process tells of its use of an endpoint, and the connections that it wants.
 
     ``limit`` is the most that all processes may have; 0: any number. ``throttled`` and
@@ -223,25 +223,27 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EndpointStatus:
     """How an endpoint stands at ``now``, the time of the server that everybody goes by.
 
     ``connections`` are granted to who asked; ``others_per_s`` is what the other processes send.
     """
 
-    pace: Pace
+    pace: EndpointHealth
     now: float
     connections: int = 0
     others_per_s: float = 0.0
 
 
-class Paces(Protocol):
+class EndpointHealthStore(Protocol):
     """How fast endpoints are asked, shared by all processes; endpoints by `endpoint_name`."""
 
-    def use(self, use: Use) -> Standing:
+    def use(self, use: EndpointUsage) -> EndpointStatus:
         """Tell of a second's use, and learn how the endpoint stands."""
 
-    def change(self, endpoint: str, change: Callable[[Pace, float], Pace]) -> Standing:
+    def change(
+        self, endpoint: str, change: Callable[[EndpointHealth, float], EndpointHealth]
+    ) -> EndpointStatus:
         """Replace a pace by what ``change`` makes of it and the time; it may be called again."""
 
     def reserve(

@@ -1,4 +1,4 @@
-"""The name under which wake-ups in Redis call `scan_region`: hosts of other versions read it too."""
+"""The import path that wake-ups in Redis name: hosts of other versions read them too."""
 
 from scanning.runtime.region_task import scan_region
 

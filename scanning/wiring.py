@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
 
-from scanning.adapters.redis.bucket_configs import BucketCache, ConfigurationStore
-from scanning.adapters.redis.bucket_status import RedisStatuses
-from scanning.adapters.redis.cleanup import Clearing
+from scanning.adapters.redis.bucket_configs import BucketCache, BucketConfigStore
+from scanning.adapters.redis.bucket_status import BucketStatusStore
+from scanning.adapters.redis.cleanup import Cleanup
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.adapters.redis.leases import RedisLeases
-from scanning.adapters.redis.losses import Losses
-from scanning.adapters.redis.pacing import RedisPaces
+from scanning.adapters.redis.losses import RedisContinuity
+from scanning.adapters.redis.pacing import RedisEndpointHealth
 from scanning.adapters.redis.recent_events import RecentEvents
 from scanning.adapters.redis.schedule import ScheduleStore
-from scanning.adapters.redis.state import RedisStates
+from scanning.adapters.redis.state import RedisStateStore
 from scanning.adapters.redis.telemetry import TelemetryStore
 from scanning.adapters.s3.storage import S3ClientCache, S3Storage
 from scanning.adapters.vault import infisical, local
 from scanning.adapters.vault.snapshot import CredentialSnapshot
 from scanning.config import active
-from scanning.config.settings import Redis
+from scanning.config.settings import RedisSection
 from scanning.core.errors import (
     BucketwatchError,
     CredentialsRejected,
 )
-from scanning.pacing.registry import Gates
+from scanning.pacing.registry import EndpointRegistry
 from scanning.scan.context import ScanSettings
 from scanning.scan.heartbeat import LeaseHeartbeat
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from scanning.config.settings import ScanningConf
+    from scanning.config.settings import EngineSettings
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.ports import Storage, Vault
 
@@ -95,14 +95,14 @@ class Engine:
     """What scans and schedules share of one Redis."""
 
     connection: RedisConnection
-    configuration: ConfigurationStore
+    configuration: BucketConfigStore
     leases: RedisLeases
-    states: RedisStates
+    states: RedisStateStore
     heartbeat: LeaseHeartbeat
-    gates: Gates
+    gates: EndpointRegistry
 
 
-def engine_over(client: redis.Redis | Mapping[str, Any], scanning: ScanningConf) -> Engine:
+def engine_over(client: redis.Redis | Mapping[str, Any], scanning: EngineSettings) -> Engine:
     """The engine on somebody's own Redis client (the documented `BucketScanner` brings one).
 
     Of the older monitor's ``{"master": …, "slave": …}`` the master is used: a client, or what the
@@ -111,7 +111,7 @@ def engine_over(client: redis.Redis | Mapping[str, Any], scanning: ScanningConf)
     if isinstance(client, Mapping):
         master = client["master"]
         if isinstance(master, str | Mapping):
-            named = Redis.model_validate({"master": master})
+            named = RedisSection.model_validate({"master": master})
             return _engine(RedisConnection(named), scanning)
         return engine_over(master, scanning)
     if _own_client(client):
@@ -129,7 +129,7 @@ def connection() -> RedisConnection:
 
 
 @_once
-def impatient_connection() -> RedisConnection:
+def interactive_connection() -> RedisConnection:
     """For answers that must come quickly, also when Redis is away: web pages and probes."""
     return RedisConnection(conf().redis, patience_s=0.0, answer_s=1.5)
 
@@ -139,34 +139,36 @@ def engine() -> Engine:
     return _engine(connection(), conf())
 
 
-def _engine(link: RedisConnection, scanning: ScanningConf) -> Engine:
+def _engine(link: RedisConnection, scanning: EngineSettings) -> Engine:
     leases = RedisLeases(link)
     # A probe is one request that may time out, and a scan around it.
     probe_s = scanning.storage.connect_timeout + scanning.storage.read_timeout + PROBE_S
     return Engine(
         connection=link,
-        configuration=ConfigurationStore(link),
+        configuration=BucketConfigStore(link),
         leases=leases,
-        states=RedisStates(link, scanning),
+        states=RedisStateStore(link, scanning),
         heartbeat=LeaseHeartbeat(leases),
-        gates=Gates(RedisPaces(link), scanning.endpoint_limits, probe_s=probe_s),
+        gates=EndpointRegistry(
+            RedisEndpointHealth(link), scanning.endpoint_limits, probe_s=probe_s
+        ),
     )
 
 
 @_once
-def configuration() -> ConfigurationStore:
-    return ConfigurationStore(connection())
+def bucket_configs() -> BucketConfigStore:
+    return BucketConfigStore(connection())
 
 
 @_once
 def bucket_cache() -> BucketCache:
-    return BucketCache(configuration())
+    return BucketCache(bucket_configs())
 
 
 @_once
-def impatient_configuration() -> ConfigurationStore:
+def interactive_bucket_configs() -> BucketConfigStore:
     """For the mirror on save: an operator does not wait for Redis, the outbox does."""
-    return ConfigurationStore(impatient_connection())
+    return BucketConfigStore(interactive_connection())
 
 
 @_once
@@ -175,52 +177,52 @@ def schedule() -> ScheduleStore:
 
 
 @_once
-def impatient_schedule() -> ScheduleStore:
-    return ScheduleStore(impatient_connection())
+def interactive_schedule() -> ScheduleStore:
+    return ScheduleStore(interactive_connection())
 
 
 @_once
-def losses() -> Losses:
-    return Losses(connection())
+def continuity() -> RedisContinuity:
+    return RedisContinuity(connection())
 
 
 @_once
-def impatient_losses() -> Losses:
-    return Losses(impatient_connection())
+def interactive_continuity() -> RedisContinuity:
+    return RedisContinuity(interactive_connection())
 
 
 @_once
-def clearing() -> Clearing:
-    return Clearing(connection(), conf().redis)
+def cleanup() -> Cleanup:
+    return Cleanup(connection(), conf().redis)
 
 
 @_once
-def statuses() -> RedisStatuses:
-    return RedisStatuses(connection())
+def bucket_status() -> BucketStatusStore:
+    return BucketStatusStore(connection())
 
 
 @_once
 def recent_events() -> RecentEvents:
-    return RecentEvents(impatient_connection())
+    return RecentEvents(interactive_connection())
 
 
 @_once
-def impatient_states() -> RedisStates:
+def interactive_states() -> RedisStateStore:
     """For looking at what is known, in front of a page."""
-    return RedisStates(impatient_connection(), conf())
+    return RedisStateStore(interactive_connection(), conf())
 
 
 @_once
-def replay_states() -> RedisStates:
+def replay_states() -> RedisStateStore:
     """For replays: half of the queue stays free for what happens meanwhile."""
     scanning = conf()
     half = scanning.queue.model_copy(update={"high_water": max(1, scanning.queue.high_water // 2)})
-    return RedisStates(connection(), scanning.model_copy(update={"queue": half}))
+    return RedisStateStore(connection(), scanning.model_copy(update={"queue": half}))
 
 
 @_once
-def impatient_paces() -> RedisPaces:
-    return RedisPaces(impatient_connection())
+def interactive_endpoint_health() -> RedisEndpointHealth:
+    return RedisEndpointHealth(interactive_connection())
 
 
 @_once
@@ -237,7 +239,7 @@ def client_cache() -> S3ClientCache:
 def preload() -> None:
     """Load what every worker needs, S3's description above all: children forked later share it."""
     S3ClientCache(conf()).get_client("s3.invalid", "none", "none")
-    impatient_connection().health()
+    interactive_connection().health()
     reset()
 
 
@@ -300,23 +302,25 @@ def vault_age_s() -> float | None:
         return None
 
 
-def storage(clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, gates: Gates) -> Storage:
+def storage(
+    clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, gates: EndpointRegistry
+) -> Storage:
     """A bucket whose requests wait their turn."""
     gates.keeps_connections(clients)
     return S3Storage(clients, bucket, pair, gate=gates.at(bucket.endpoint))
 
 
-def impatient_storage(bucket: BucketConfig, pair: KeyPair) -> Storage:
+def interactive_storage(bucket: BucketConfig, pair: KeyPair) -> Storage:
     """The same for somebody who waits in front of a page: at once, and short time-outs."""
     return S3Storage(probing_clients(), bucket, pair)
 
 
 @_once
 def telemetry_store() -> TelemetryStore:
-    return TelemetryStore(impatient_connection(), conf())
+    return TelemetryStore(interactive_connection(), conf())
 
 
-def scan_settings(scanning: ScanningConf) -> ScanSettings:
+def scan_settings(scanning: EngineSettings) -> ScanSettings:
     """What the configuration says to a scan."""
     return ScanSettings(
         page_size=scanning.page_size,

@@ -83,13 +83,13 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestS3Server
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Makes connections to Redis, impatient ones unless told otherwise."""
+    """Makes connections to Redis, ones that give up at once unless told otherwise."""
     made = []
 
     def build(
         *, patience_s: float = 0.0, answer_s: float = 5.0, **settings: object
     ) -> RedisConnection:
-        found = engine_settings.Redis.model_validate(settings)
+        found = engine_settings.RedisSection.model_validate(settings)
         made.append(RedisConnection(found, patience_s=patience_s, answer_s=answer_s))
         return made[-1]
 

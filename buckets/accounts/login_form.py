@@ -54,12 +54,12 @@ def remember_browser(request: HttpRequest, response: HttpResponse) -> None:
     )
 
 
-def _attempt(request: HttpRequest, username: str) -> login_throttle.Attempt:
+def _attempt(request: HttpRequest, username: str) -> login_throttle.LoginThrottle:
     name = f"user {username}"
     try:
         known = signing.loads(request.COOKIES.get(_COOKIE, ""), salt=_SALT, max_age=_KNOWN_FOR_S)
     except signing.BadSignature:
         known = {}
     if known.get("name") == username:
-        return login_throttle.Attempt.of_known_browser(name=name, browser=known["browser"])
-    return login_throttle.Attempt(name=name, address=request.META.get("REMOTE_ADDR", ""))
+        return login_throttle.LoginThrottle.of_known_browser(name=name, browser=known["browser"])
+    return login_throttle.LoginThrottle(name=name, address=request.META.get("REMOTE_ADDR", ""))

@@ -25,7 +25,7 @@ class TooManyFailures(Exception):
     """Log-ins from there wait until the failures are ``WINDOW_S`` seconds old."""
 
 
-class Attempt:
+class LoginThrottle:
     """One log-in. It counts as failed from the start, so that guesses in parallel count as well."""
 
     def __init__(self, *, name: str, address: str) -> None:
@@ -37,7 +37,7 @@ class Attempt:
         }
 
     @classmethod
-    def of_known_browser(cls, *, name: str, browser: str) -> Attempt:
+    def of_known_browser(cls, *, name: str, browser: str) -> LoginThrottle:
         """From a browser in which this name has logged in: no stranger uses up its failures."""
         attempt = cls(name=name, address="")
         attempt._from = "a known browser"

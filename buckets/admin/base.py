@@ -60,7 +60,9 @@ class ServiceAdmin(LightPages):
         try:
             # Django's own view wraps all of it in a transaction: nobody else could write while the
             # vault takes its time. Each service has a transaction of its own.
-            response = self._changeform_view(request, object_id, form_url, extra_context)
+            response: HttpResponse = self._changeform_view(  # type: ignore[attr-defined]  # not in the stubs
+                request, object_id, form_url, extra_context
+            )
         except REFUSALS as exc:
             # Nothing was written. The same again, with the reasons: nothing typed is lost.
             request.refused = forms.refusals(exc)  # type: ignore[attr-defined]

@@ -170,7 +170,7 @@ class BucketAdmin(ListedBuckets):
             request.refused = {"__all__": [ONLY_A_TEST]}  # type: ignore[attr-defined]
         return super().changeform_view(request, object_id, form_url, context)
 
-    def _test(self, request: HttpRequest, object_id: str | None) -> services.ConnectionTest:
+    def _test(self, request: HttpRequest, object_id: str | None) -> services.ConnectionCheck:
         """List the bucket as the form has it now."""
         stored = self.get_object(request, object_id) if object_id else None
         if not self._may_save(request, stored):
@@ -179,11 +179,11 @@ class BucketAdmin(ListedBuckets):
         filled: forms.BucketForm = form(request.POST, instance=stored)
         problems = [str(text) for texts in filled.errors.values() for text in texts]
         if problems:
-            return services.ConnectionTest.impossible(problems)
+            return services.ConnectionCheck.impossible(problems)
         try:
             return filled.test(by=actor(request))
         except ValidationError as exc:
-            return services.ConnectionTest.impossible(exc.messages)
+            return services.ConnectionCheck.impossible(exc.messages)
 
     def _may_save(self, request: HttpRequest, stored: Model | None) -> bool:
         if stored is None:

@@ -86,7 +86,7 @@ def _resume_after_loss(request: HttpRequest, bucket: Bucket, choice: Bucket.Firs
 
 
 def _test(request: HttpRequest, bucket: Bucket) -> str:
-    test = services.test_connection(bucket=bucket, by=actor(request))
+    test = services.check_connection(bucket=bucket, by=actor(request))
     if not test.ok:
         raise ValidationError(f"{test.error}. {test.fix}")
     keys = ", ".join(test.first_keys)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 
 from buckets import selectors
-from buckets.health.remedies import advice
+from buckets.health.remedies import remedy_for
 from buckets.models import Bucket, Credential
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ErrorFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         failing = Bucket.objects.exclude(last_error_class="").order_by()
         found = failing.values_list("last_error_class", flat=True).distinct()
-        return sorted(((name, advice(name).meaning) for name in found), key=itemgetter(1))
+        return sorted(((name, remedy_for(name).meaning) for name in found), key=itemgetter(1))
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(last_error_class=self.value()) if self.value() else queryset

@@ -10,7 +10,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.urls import reverse
 from django.utils.html import format_html
 
-from buckets import formatting, selectors, services
+from buckets import selectors, services
 from buckets.admin import confirmations
 from buckets.admin.base import ServiceAdmin, actor
 from buckets.admin.bucket_filters import (
@@ -19,7 +19,10 @@ from buckets.admin.bucket_filters import (
     NotificationsFilter,
     StateFilter,
 )
-from buckets.health.remedies import advice
+from buckets.formatting import (
+    format_number,
+)
+from buckets.health.remedies import remedy_for
 from buckets.models import Bucket
 from buckets.pages import badges
 from buckets.pages.bucket import next_scan_in_words
@@ -120,7 +123,7 @@ class ListedBuckets(ServiceAdmin):
 
     @admin.display(description="objects", ordering="object_count")
     def objects(self, bucket: Bucket) -> str:
-        return formatting.number(bucket.object_count)
+        return format_number(bucket.object_count)
 
     @admin.display(description="last scan", ordering="last_scan_at")
     def last_scan(self, bucket: Bucket) -> str:
@@ -132,7 +135,7 @@ class ListedBuckets(ServiceAdmin):
 
     @admin.display(description="events today")
     def events_today(self, bucket: Bucket) -> str:
-        return formatting.number(getattr(bucket, "events_today", None))
+        return format_number(getattr(bucket, "events_today", None))
 
     @admin.display(description="notify", ordering="notifications_enabled")
     def notify(self, bucket: Bucket) -> str:
@@ -145,7 +148,7 @@ class ListedBuckets(ServiceAdmin):
         return format_html(
             '<span title="{}">{}</span>',
             bucket.last_error,
-            advice(bucket.last_error_class).meaning,
+            remedy_for(bucket.last_error_class).meaning,
         )
 
     def delete_model(self, request: HttpRequest, obj: Bucket) -> None:

@@ -34,11 +34,11 @@ _PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifiedBucket:
     """How one bucket could be listed with a credential; ``test`` None: time was up before it."""
 
     bucket: Bucket
-    test: services.ConnectionTest | None = None
+    test: services.ConnectionCheck | None = None
 
 
 class UseFilter(admin.SimpleListFilter):
@@ -102,7 +102,7 @@ class CredentialAdmin(ServiceAdmin):
         credential = self._credential(request, pk)
         may_change = self.has_change_permission(request, credential)
         chosen = list(credential.buckets.order_by("name")[:_MOST_VERIFIED])
-        rows = [Verified(bucket) for bucket in chosen]
+        rows = [VerifiedBucket(bucket) for bucket in chosen]
         if request.method == "POST":
             if not may_change:
                 raise PermissionDenied
@@ -175,10 +175,12 @@ class CredentialAdmin(ServiceAdmin):
         services.delete_credential(credential=obj, by=actor(request))
 
 
-def _verify(buckets: Iterable[Bucket], only: str, *, by: services.Actor) -> Iterator[Verified]:
+def _verify(
+    buckets: Iterable[Bucket], only: str, *, by: services.Actor
+) -> Iterator[VerifiedBucket]:
     """Test the buckets, or the one of the primary key ``only``, until the patience is over."""
     ends = time.monotonic() + _PATIENCE_S
     for bucket in buckets:
         is_asked = only in {"", str(bucket.pk)} and time.monotonic() < ends
-        test = services.test_connection(bucket=bucket, by=by) if is_asked else None
-        yield Verified(bucket, test)
+        test = services.check_connection(bucket=bucket, by=by) if is_asked else None
+        yield VerifiedBucket(bucket, test)

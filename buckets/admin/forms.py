@@ -104,13 +104,13 @@ class BucketForm(ServiceForm[Bucket]):
         else:
             self.fields["access_key"].help_text = "Leave both empty to keep the stored keys."
 
-    def test(self, *, by: services.Actor) -> services.ConnectionTest:
+    def test(self, *, by: services.Actor) -> services.ConnectionCheck:
         """List the bucket as this form has it. Raises ValidationError."""
         settings = {k: v for k, v in self.cleaned_data.items() if k not in self.SECRETS}
         if self.instance.pk:
             settings = self.changed(services.CHANGEABLE)
         keys = self.given("access_key", "secret_key")
-        return services.test_settings(bucket=self.instance, by=by, **keys, **settings)
+        return services.check_settings(bucket=self.instance, by=by, **keys, **settings)
 
     def write(self, *, by: services.Actor) -> Bucket:
         if not self.instance.pk:

@@ -16,8 +16,12 @@ from django.db.models.functions import RowNumber
 from django.utils import timezone
 from django.utils.text import capfirst
 
-from buckets import formatting, selectors
-from buckets.health.remedies import advice
+from buckets import selectors
+from buckets.formatting import (
+    as_sentence,
+    pluralize,
+)
+from buckets.health.remedies import remedy_for
 from buckets.models import Bucket, Outbox, VaultRemoval
 from scanning import engine, wiring
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from scanning.core.errors import RedisUnavailable
-    from scanning.core.metrics.telemetry import EndpointPace, RegionLoad, Telemetry
+    from scanning.core.metrics.telemetry import EndpointLoad, RegionLoad, Telemetry
 
 EXAMPLES = 3
 MOST_OF_A_KIND = 10
@@ -35,7 +39,7 @@ QUEUE_FILLING = 0.8
 QUEUE_OLD_S = 3600.0
 
 
-class Kind(StrEnum):
+class AlertKind(StrEnum):
     """What is wrong, the worst first."""
 
     REDIS_AWAY = "Redis away"
@@ -55,13 +59,13 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Attention:
+class Alert:
     """One thing to look at. ``bucket`` if it concerns one only, else ``count`` says how many.
 
     ``error_class`` is that of a failing bucket, or of several that fail alike.
     """
 
-    kind: Kind
+    kind: AlertKind
     title: str
     reason: str
     next_step: str
@@ -70,14 +74,14 @@ class Attention:
     error_class: str = ""
 
 
-def attention(telemetry: Telemetry, endpoints: Sequence[EndpointPace]) -> list[Attention]:
+def alerts(telemetry: Telemetry, endpoints: Sequence[EndpointLoad]) -> list[Alert]:
     """What to look at now, the worst first; empty if all is well. Raises what the database does."""
     found = [*_in_redis(telemetry), *_dead(endpoints), *_redis_at_risk(), *_in_database()]
-    worst_first = list(Kind)
+    worst_first = list(AlertKind)
     return sorted(found, key=lambda one: worst_first.index(one.kind))
 
 
-def attention_without_redis(problem: RedisUnavailable) -> list[Attention]:
+def alerts_without_redis(problem: RedisUnavailable) -> list[Alert]:
     """The same while Redis is away, which is then the worst."""
     return [_redis_away(problem), *_in_database()]
 
@@ -85,20 +89,20 @@ def attention_without_redis(problem: RedisUnavailable) -> list[Attention]:
 # --- in Redis
 
 
-def _redis_away(exc: RedisUnavailable) -> Attention:
-    return Attention(
-        Kind.REDIS_AWAY,
+def _redis_away(exc: RedisUnavailable) -> Alert:
+    return Alert(
+        AlertKind.REDIS_AWAY,
         "Redis is away",
-        f"{formatting.sentence(str(exc))} Nothing is scanned or announced meanwhile; nothing is lost.",
+        f"{as_sentence(str(exc))} Nothing is scanned or announced meanwhile; nothing is lost.",
         "Start Redis, or correct the REDIS_ settings.",
     )
 
 
-def _in_redis(telemetry: Telemetry) -> Iterator[Attention]:
+def _in_redis(telemetry: Telemetry) -> Iterator[Alert]:
     # Regions are only known once a monitor has led.
     if not telemetry.leader and (telemetry.regions or selectors.any_is_active()):
-        yield Attention(
-            Kind.NO_MONITOR,
+        yield Alert(
+            AlertKind.NO_MONITOR,
             "Nothing is scheduled",
             "No monitor holds the lead, so no bucket is scanned.",
             "Start `manage.py runmonitor` on one host at least, and look into its log.",
@@ -109,19 +113,19 @@ def _in_redis(telemetry: Telemetry) -> Iterator[Attention]:
     yield from map(_late, late[:MOST_OF_A_KIND])
 
 
-def _dead(endpoints: Sequence[EndpointPace]) -> Iterator[Attention]:
+def _dead(endpoints: Sequence[EndpointLoad]) -> Iterator[Alert]:
     dead = [one for one in endpoints if one.state == "dead"]
     for one in dead[:MOST_OF_A_KIND]:
-        yield Attention(
-            Kind.ENDPOINT_DEAD,
+        yield Alert(
+            AlertKind.ENDPOINT_DEAD,
             f"{one.endpoint} does not answer",
-            f"{formatting.sentence(one.why)} Its buckets wait; it is tried again every few seconds.",
+            f"{as_sentence(one.why)} Its buckets wait; it is tried again every few seconds.",
             "Nothing, if it is short: its buckets are scanned as soon as it answers. Else check "
             "the network between, and the provider's status page.",
         )
     if (more := len(dead) - MOST_OF_A_KIND) > 0:
-        yield Attention(
-            Kind.ENDPOINT_DEAD,
+        yield Alert(
+            AlertKind.ENDPOINT_DEAD,
             f"{more} endpoints more do not answer",
             "So many at once hint at this side of the network.",
             "Check name resolution and the way out of the hosts that scan.",
@@ -129,22 +133,22 @@ def _dead(endpoints: Sequence[EndpointPace]) -> Iterator[Attention]:
         )
 
 
-def _redis_at_risk() -> Iterator[Attention]:
+def _redis_at_risk() -> Iterator[Alert]:
     for warning in engine.redis_health().warnings:
-        yield Attention(
-            Kind.REDIS_AT_RISK,
+        yield Alert(
+            AlertKind.REDIS_AT_RISK,
             "Redis may lose data",
             f"{warning.risk}.",
             f"{capfirst(warning.remedy)}.",
         )
 
 
-def _queue(telemetry: Telemetry) -> Iterator[Attention]:
+def _queue(telemetry: Telemetry) -> Iterator[Alert]:
     length, most = telemetry.queue_length, wiring.conf().queue.high_water
     oldest_s = telemetry.queue_oldest_s or 0.0
     if length >= most:
-        yield Attention(
-            Kind.QUEUE_FULL,
+        yield Alert(
+            AlertKind.QUEUE_FULL,
             "The notification queue is full",
             f"{length:,} notifications wait; scanning pauses from {most:,} on. Nothing is lost.",
             "Start or mend the queue's consumers, or raise QUEUE_HIGH_WATER if Redis has the "
@@ -152,16 +156,16 @@ def _queue(telemetry: Telemetry) -> Iterator[Attention]:
             count=length,
         )
     elif length >= QUEUE_FILLING * most:
-        yield Attention(
-            Kind.QUEUE_FILLING,
+        yield Alert(
+            AlertKind.QUEUE_FILLING,
             "The notification queue fills up",
             f"{length:,} notifications wait; scanning pauses from {most:,} on.",
             "See whether the queue's consumers keep up; start more of them.",
             count=length,
         )
     elif oldest_s >= QUEUE_OLD_S:
-        yield Attention(
-            Kind.QUEUE_UNREAD,
+        yield Alert(
+            AlertKind.QUEUE_UNREAD,
             "The notification queue is not being read",
             f"Its oldest notification has waited for {oldest_s / 3600:.0f} h.",
             "Start or mend the queue's consumers.",
@@ -169,11 +173,11 @@ def _queue(telemetry: Telemetry) -> Iterator[Attention]:
         )
 
 
-def _late(region: RegionLoad) -> Attention:
+def _late(region: RegionLoad) -> Alert:
     reason, next_step = _why_late(region)
-    return Attention(
-        Kind.LATE,
-        f"{formatting.count(region.late, 'bucket')} in {region.region} {_are(region.late)} late",
+    return Alert(
+        AlertKind.LATE,
+        f"{pluralize(region.late, 'bucket')} in {region.region} {_are(region.late)} late",
         f"Due, and not being scanned: {reason}.",
         next_step,
         count=region.late,
@@ -201,31 +205,31 @@ def _why_late(region: RegionLoad) -> tuple[str, str]:
 # --- in the database
 
 
-def _in_database() -> Iterator[Attention]:
+def _in_database() -> Iterator[Alert]:
     yield from _lost()
     yield from _failing()
     yield from _held()
     waiting_since = timezone.now() - WAITS
     changes = Outbox.objects.filter(created_at__lt=waiting_since)
     if number := changes.values("bucket").distinct().count():
-        yield Attention(
-            Kind.NOT_MIRRORED,
-            f"Changes of {formatting.count(number, 'bucket')} have not reached the scanner",
+        yield Alert(
+            AlertKind.NOT_MIRRORED,
+            f"Changes of {pluralize(number, 'bucket')} have not reached the scanner",
             "They are saved, and are written to Redis by the monitor that leads.",
             "See that Redis answers and that `manage.py runmonitor` is running.",
             count=number,
         )
     if number := VaultRemoval.objects.filter(created_at__lt=waiting_since).count():
-        yield Attention(
-            Kind.VAULT_REMOVALS,
+        yield Alert(
+            AlertKind.VAULT_REMOVALS,
             f"The vault still holds {number} {'entry' if number == 1 else 'entries'} to be removed",
             "Their last user is gone; the vault could not be told yet.",
             "See that the vault answers, and that its settings let bucketwatch delete entries.",
             count=number,
         )
     if wiring.conf().ready.require_webhook and selectors.lacks_webhook():
-        yield Attention(
-            Kind.NO_WEBHOOK,
+        yield Alert(
+            AlertKind.NO_WEBHOOK,
             "No bucket has a webhook URL",
             "/ready answers 503: a site without any usually forgot it.",
             "Enter a webhook URL at a bucket, or set READY_REQUIRE_WEBHOOK=false if the queue's "
@@ -233,15 +237,15 @@ def _in_database() -> Iterator[Attention]:
         )
 
 
-def _lost() -> Iterator[Attention]:
+def _lost() -> Iterator[Alert]:
     lost = selectors.in_state(Bucket.objects.all(), selectors.State.LOST)
     number = lost.count()
     if not number:
         return
     names = ", ".join(lost.order_by("name").values_list("name", flat=True)[:EXAMPLES])
-    yield Attention(
-        Kind.LOST,
-        f"Redis forgot {formatting.count(number, 'bucket')}",
+    yield Alert(
+        AlertKind.LOST,
+        f"Redis forgot {pluralize(number, 'bucket')}",
         "It was emptied, or restored from an old backup. Nothing is scanned or announced of "
         f"{names}{' and others' if number > EXAMPLES else ''} meanwhile.",
         "Restore the right backup; or choose in the list of buckets, filtered by state, whether to "
@@ -251,7 +255,7 @@ def _lost() -> Iterator[Attention]:
     )
 
 
-def _failing() -> list[Attention]:
+def _failing() -> list[Alert]:
     """The largest groups of one error first; small groups bucket by bucket."""
     failing = selectors.in_state(Bucket.objects.all(), selectors.State.FAILING)
     same_error = [F("last_error_class")]
@@ -269,13 +273,13 @@ def _failing() -> list[Attention]:
     return [found for group in groups.values() for found in _failing_alike(group)]
 
 
-def _failing_alike(examples: Sequence[Bucket]) -> list[Attention]:
-    about = advice(examples[0].last_error_class)
+def _failing_alike(examples: Sequence[Bucket]) -> list[Alert]:
+    about = remedy_for(examples[0].last_error_class)
     together: int = examples[0].together  # type: ignore[attr-defined]
     if together <= len(examples):
         return [
-            Attention(
-                Kind.FAILING,
+            Alert(
+                AlertKind.FAILING,
                 f"{bucket.name}: {about.meaning}",
                 bucket.last_error,
                 about.next_step,
@@ -286,9 +290,9 @@ def _failing_alike(examples: Sequence[Bucket]) -> list[Attention]:
         ]
     names = ", ".join(bucket.name for bucket in examples)
     return [
-        Attention(
-            Kind.FAILING,
-            f"{formatting.count(together, 'bucket')}: {about.meaning}",
+        Alert(
+            AlertKind.FAILING,
+            f"{pluralize(together, 'bucket')}: {about.meaning}",
             f"Among them {names}. The first says: {examples[0].last_error}",
             about.next_step,
             count=together,
@@ -297,12 +301,12 @@ def _failing_alike(examples: Sequence[Bucket]) -> list[Attention]:
     ]
 
 
-def _held() -> Iterator[Attention]:
+def _held() -> Iterator[Alert]:
     held = selectors.in_state(Bucket.objects.all(), selectors.State.HELD).order_by("held_since")
     shown = list(held[:MOST_OF_A_KIND])
     for bucket in shown:
-        yield Attention(
-            Kind.HELD,
+        yield Alert(
+            AlertKind.HELD,
             f"{bucket.name}: a mass deletion waits to be confirmed",
             f"{_missing(bucket.held_missing)} not listed any more. Nothing is announced of that "
             "yet; created and updated objects still are.",
@@ -311,9 +315,9 @@ def _held() -> Iterator[Attention]:
             bucket.name,
         )
     if len(shown) == MOST_OF_A_KIND and (more := held.count() - len(shown)):
-        yield Attention(
-            Kind.HELD,
-            f"{formatting.count(more, 'bucket')} more: mass deletions wait to be confirmed",
+        yield Alert(
+            AlertKind.HELD,
+            f"{pluralize(more, 'bucket')} more: mass deletions wait to be confirmed",
             "The longest held are shown above.",
             "Filter the list of buckets by state to see all of them.",
             count=more,
@@ -322,7 +326,7 @@ def _held() -> Iterator[Attention]:
 
 def _missing(number: int) -> str:
     was_known = "was known is" if number == 1 else "were known are"
-    return f"{formatting.count(number, 'object')} that {was_known}"
+    return f"{pluralize(number, 'object')} that {was_known}"
 
 
 def _are(number: int) -> str:

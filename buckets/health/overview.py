@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from buckets import selectors
-from buckets.health.alerts import attention, attention_without_redis
+from buckets.health.alerts import alerts, alerts_without_redis
 from scanning import engine
 from scanning.core.errors import RedisUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from buckets.health.alerts import Attention
+    from buckets.health.alerts import Alert
     from buckets.selectors import State
-    from scanning.core.metrics.telemetry import EndpointPace, Telemetry
+    from scanning.core.metrics.telemetry import EndpointLoad, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Overview:
 
     buckets: Mapping[State, int]
     telemetry: Telemetry | None
-    attention: Sequence[Attention]
-    endpoints: Sequence[EndpointPace] = ()
+    attention: Sequence[Alert]
+    endpoints: Sequence[EndpointLoad] = ()
 
     @property
     def total(self) -> int:
@@ -41,7 +41,7 @@ def overview() -> Overview:
         telemetry, late = engine.telemetry(), engine.late_buckets()
         endpoints = engine.endpoint_paces()
     except RedisUnavailable as exc:
-        without = attention_without_redis(exc)
+        without = alerts_without_redis(exc)
         return Overview(selectors.state_counts(late=()), None, without)
-    needed = attention(telemetry, endpoints)
+    needed = alerts(telemetry, endpoints)
     return Overview(selectors.state_counts(late=late), telemetry, needed, endpoints)

@@ -146,7 +146,7 @@ def from_redis(*, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
 
     Raises RedisUnavailable.
     """
-    stored = wiring.configuration().stored()
+    stored = wiring.bucket_configs().stored()
     last_scans = wiring.schedule().last_scans(stored)
     known = set(Bucket.objects.values_list("name", flat=True))
     leaving = set(Outbox.objects.values_list("bucket", flat=True)) - known
@@ -261,5 +261,5 @@ def older_monitor_runs(*, wait_s: float, sleep: Callable[[float], None]) -> list
 
 
 def _unmanaged() -> list[str]:
-    stored = wiring.configuration().stored()
+    stored = wiring.bucket_configs().stored()
     return [name for name, found in stored.items() if found.revision is None]

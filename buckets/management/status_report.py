@@ -13,9 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from buckets.health.alerts import Attention
+    from buckets.health.alerts import Alert
     from buckets.health.overview import Overview
-    from scanning.core.metrics.telemetry import EndpointPace, Moment, RegionLoad, Spread, Telemetry
+    from scanning.core.metrics.telemetry import (
+        EndpointLoad,
+        Percentiles,
+        RegionLoad,
+        Telemetry,
+        TimeBucket,
+    )
 
     Colour = Callable[[str], str]
 
@@ -79,14 +85,14 @@ def _queue(telemetry: Telemetry) -> str:
     return f"{length:,} {verb}{oldest}; scanning pauses from {most:,} on"
 
 
-def _rate(minutes: Sequence[Moment], now: float) -> str:
+def _rate(minutes: Sequence[TimeBucket], now: float) -> str:
     """Of the last minutes, the one that is not over yet included."""
     span_s = max(1.0, now - minutes[0].at)
     objects, calls = sum(m.objects for m in minutes), sum(m.list_calls for m in minutes)
     return f"{objects / span_s:,.1f} objects/s, {calls / span_s:,.1f} LIST/s"
 
 
-def _spread(spread: Spread) -> str:
+def _spread(spread: Percentiles) -> str:
     if spread.p50 is None or spread.p95 is None:
         return "nothing in the last hour"
     return f"half within {_time(spread.p50)}, 95 % within {_time(spread.p95)}"
@@ -106,7 +112,7 @@ def _regions(regions: Sequence[RegionLoad]) -> Iterator[str]:
         yield f"and {len(regions) - REGIONS_SHOWN} more"
 
 
-def _endpoints(endpoints: Sequence[EndpointPace]) -> Iterator[str]:
+def _endpoints(endpoints: Sequence[EndpointLoad]) -> Iterator[str]:
     """Those that are not asked as usual."""
     if all(one.state == "normal" for one in endpoints):
         return
@@ -118,7 +124,7 @@ def _endpoints(endpoints: Sequence[EndpointPace]) -> Iterator[str]:
             yield f"{_cut(one.endpoint, _REGION):<{_REGION}}{one.state:>10}{most:>20}"
 
 
-def _attention(one: Attention, bad: Colour) -> Iterator[str]:
+def _attention(one: Alert, bad: Colour) -> Iterator[str]:
     yield ""
     first, *more = _wrapped(f"! {one.kind.upper()}: {one.title}", "  ")
     yield bad(first)

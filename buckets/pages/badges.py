@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 from django.utils import timezone
 from django.utils.html import format_html
 
-from buckets import formatting, selectors
+from buckets.formatting import (
+    format_ago,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from django.utils.safestring import SafeString
+
+    from buckets import selectors
 
 
 def symbol(name: str) -> SafeString:
@@ -31,11 +35,11 @@ def state(of: selectors.State) -> SafeString:
 def moment(at: datetime | None) -> SafeString | str:
     """How long ago, with the exact time for whoever points at it."""
     if at is None:
-        return formatting.ago(None)
+        return format_ago(None)
     exactly = timezone.localtime(at)
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
         exactly.isoformat(timespec="seconds"),
         f"{exactly:%Y-%m-%d %H:%M:%S %Z}",
-        formatting.ago(at),
+        format_ago(at),
     )

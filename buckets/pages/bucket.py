@@ -12,8 +12,16 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import capfirst
 
-from buckets import formatting, selectors
-from buckets.health.remedies import advice
+from buckets import selectors
+from buckets.formatting import (
+    NOTHING,
+    format_ago,
+    format_duration,
+    format_number,
+    format_time_of_day,
+    pluralize,
+)
+from buckets.health.remedies import remedy_for
 from buckets.pages import badges, charts
 from buckets.selectors import State
 from scanning import engine, wiring
@@ -91,17 +99,15 @@ def look_at(bucket: Bucket) -> BucketPage:
 
 def next_scan_in_words(bucket: Bucket, next_scan: NextScan | None) -> str:
     if next_scan is None or not bucket.monitoring_enabled:
-        return formatting.NOTHING
+        return NOTHING
     if next_scan.running:
         return "scanning now"
     if next_scan.at is None:
         return "not scheduled yet"
     left = next_scan.at - time.time()
     if left > 0:
-        return f"in {formatting.duration(math.ceil(left))}"
-    return (
-        f"{formatting.duration(-left)} overdue" if next_scan.is_late(now=time.time()) else "due now"
-    )
+        return f"in {format_duration(math.ceil(left))}"
+    return f"{format_duration(-left)} overdue" if next_scan.is_late(now=time.time()) else "due now"
 
 
 # --- why it is as it is
@@ -110,21 +116,21 @@ def next_scan_in_words(bucket: Bucket, next_scan: NextScan | None) -> str:
 def _callout(bucket: Bucket, state: State) -> Callout | None:
     match state:
         case State.FAILING:
-            about = advice(bucket.last_error_class)
-            since = f" ({formatting.ago(bucket.last_error_at)})" if bucket.last_error_at else ""
+            about = remedy_for(bucket.last_error_class)
+            since = f" ({format_ago(bucket.last_error_at)})" if bucket.last_error_at else ""
             return Callout(capfirst(about.meaning), bucket.last_error + since, about.next_step)
         case State.LOST:
             return Callout(
                 "Redis forgot what was known of it",
                 f"Redis was emptied, or restored from an old backup; noticed "
-                f"{formatting.ago(bucket.lost_since)}. Nothing is scanned or announced meanwhile.",
+                f"{format_ago(bucket.lost_since)}. Nothing is scanned or announced meanwhile.",
                 "Restore the right backup; or choose whether to announce what Redis does not know "
                 "(every object, if it knows nothing any more), or only to remember what is there.",
             )
         case State.HELD:
             return Callout(
-                f"{formatting.count(bucket.held_missing, 'object')} missing: a mass deletion is held",
-                f"Noticed {formatting.ago(bucket.held_since)}. Nothing is announced of them yet; other "
+                f"{pluralize(bucket.held_missing, 'object')} missing: a mass deletion is held",
+                f"Noticed {format_ago(bucket.held_since)}. Nothing is announced of them yet; other "
                 "changes still are.",
                 "See in S3 whether they were meant to go. If so, announce the deletions, or start "
                 "over silently; if not, put them back, and the hold ends by itself.",
@@ -150,10 +156,10 @@ def _callout(bucket: Bucket, state: State) -> Callout | None:
 
 
 def _facts(bucket: Bucket, next_scan: NextScan | None, events_today: int | None) -> Iterator[Fact]:
-    yield Fact("Objects", formatting.number(bucket.object_count))
-    yield Fact("Events today", formatting.number(events_today))
+    yield Fact("Objects", format_number(bucket.object_count))
+    yield Fact("Events today", format_number(events_today))
     yield Fact("Last scan", badges.moment(bucket.last_scan_at))
-    yield Fact("Duration", formatting.duration(bucket.last_scan_duration_s))
+    yield Fact("Duration", format_duration(bucket.last_scan_duration_s))
     yield Fact("Next scan", next_scan_in_words(bucket, next_scan))
     yield Fact("Polling interval", _interval(bucket))
     yield Fact("Region", bucket.region)
@@ -170,17 +176,17 @@ def _facts(bucket: Bucket, next_scan: NextScan | None, events_today: int | None)
 def _progress(bucket: Bucket, under_way: PassUnderWay | None) -> Iterator[Fact]:
     if under_way is None:
         return
-    listed = formatting.count(under_way.listed, "object")
+    listed = pluralize(under_way.listed, "object")
     total = bucket.object_count or 0
     share = f" of about {total:,}" if total >= under_way.listed else ""
-    began = formatting.ago(datetime.fromtimestamp(under_way.began, UTC))
+    began = format_ago(datetime.fromtimestamp(under_way.began, UTC))
     yield Fact("Scan under way", f"{listed} listed{share}; it began {began}")
 
 
 def _interval(bucket: Bucket) -> str:
     if bucket.polling_interval:
-        return formatting.duration(bucket.polling_interval)
-    return f"{formatting.duration(wiring.conf().defaults.polling_interval)} (default)"
+        return format_duration(bucket.polling_interval)
+    return f"{format_duration(wiring.conf().defaults.polling_interval)} (default)"
 
 
 def _credential(bucket: Bucket) -> SafeString:
@@ -210,11 +216,9 @@ def _failed(history: Sequence[ScanRecord]) -> str:
 
 def _charts(history: Sequence[ScanRecord]) -> list[charts.Chart]:
     return [
-        _chart(
-            "Duration", history, lambda record: record.duration_s, formatting.duration, least=0.1
-        ),
-        _chart("Objects", history, lambda record: record.objects, formatting.number),
-        _chart("Changes found", history, lambda record: record.changes, formatting.number),
+        _chart("Duration", history, lambda record: record.duration_s, format_duration, least=0.1),
+        _chart("Objects", history, lambda record: record.objects, format_number),
+        _chart("Changes found", history, lambda record: record.changes, format_number),
     ]
 
 
@@ -231,7 +235,7 @@ def _chart(
     top = charts.round_up(max(values), least=least)
     return charts.Chart(
         title=title,
-        summary=f"{title} of the last {formatting.count(len(history), 'scan')}: at most "
+        summary=f"{title} of the last {pluralize(len(history), 'scan')}: at most "
         f"{say(max(values))}, lately {say(values[-1])}.",
         series=(charts.Series("scans", charts.bars(values, top)),),
         columns=tuple(
@@ -244,9 +248,9 @@ def _chart(
 
 
 def _says(record: ScanRecord, value: str) -> str:
-    said = f"failed: {advice(record.error_class).meaning}" if record.error_class else value
-    return f"{formatting.clock(record.at)} UTC: {said}"
+    said = f"failed: {remedy_for(record.error_class).meaning}" if record.error_class else value
+    return f"{format_time_of_day(record.at)} UTC: {said}"
 
 
 def _ago(record: ScanRecord) -> str:
-    return formatting.ago(datetime.fromtimestamp(record.at, UTC))
+    return format_ago(datetime.fromtimestamp(record.at, UTC))

@@ -10,7 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from buckets import formatting
+from buckets.formatting import (
+    format_compact,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -101,7 +103,7 @@ def round_up(value: float, *, least: float = 1.0) -> float:
 
 
 def scale(top: float) -> str:
-    return formatting.short(top)
+    return format_compact(top)
 
 
 def _y(value: float, top: float) -> str:

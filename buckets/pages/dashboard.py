@@ -9,8 +9,12 @@ from urllib.parse import urlencode
 from django.db.models import Count
 from django.urls import reverse
 
-from buckets import formatting, selectors
-from buckets.health.alerts import Kind
+from buckets import selectors
+from buckets.formatting import (
+    join_some,
+    pluralize,
+)
+from buckets.health.alerts import AlertKind
 from buckets.health.overview import Overview, overview
 from buckets.models import Bucket
 from buckets.pages import telemetry as telemetry_page
@@ -22,10 +26,10 @@ from scanning.core.errors import RedisUnavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from buckets.health.alerts import Attention
+    from buckets.health.alerts import Alert
     from buckets.pages.charts import Chart
     from scanning.adapters.redis.recent_events import RecentEvent
-    from scanning.core.metrics.telemetry import EndpointPace, RegionLoad
+    from scanning.core.metrics.telemetry import EndpointLoad, RegionLoad
 
 RECENT = 15
 _NAMED = 3
@@ -40,10 +44,10 @@ _SHOWN_STATES = (
     State.PAUSED,
 )
 _LINKED = {
-    Kind.LOST: State.LOST,
-    Kind.FAILING: State.FAILING,
-    Kind.HELD: State.HELD,
-    Kind.LATE: State.LATE,
+    AlertKind.LOST: State.LOST,
+    AlertKind.FAILING: State.FAILING,
+    AlertKind.HELD: State.HELD,
+    AlertKind.LATE: State.LATE,
 }
 
 
@@ -65,7 +69,7 @@ class Tile:
 class Todo:
     """One thing to look at, with the page where something can be done about it."""
 
-    about: Attention
+    about: Alert
     kind: str
     url: str
 
@@ -77,7 +81,7 @@ class RegionRow:
     load: RegionLoad
     failing: int
     url: str
-    pace: EndpointPace | None = None
+    pace: EndpointLoad | None = None
 
     @property
     def filled(self) -> float:
@@ -110,11 +114,11 @@ class Dashboard:
         if not self.seen.total:
             return "No bucket is watched yet"
         if number:
-            return f"{formatting.count(number, 'thing')} {'needs' if number == 1 else 'need'} attention"
+            return f"{pluralize(number, 'thing')} {'needs' if number == 1 else 'need'} attention"
         on_time, new = self.seen.buckets[State.WATCHED], self.seen.buckets[State.WAITING]
         if new and not on_time:
-            return f"{formatting.count(new, 'bucket')} {'waits' if new == 1 else 'wait'} for a first scan"
-        return f"All is well: {formatting.count(on_time, 'bucket')} on time"
+            return f"{pluralize(new, 'bucket')} {'waits' if new == 1 else 'wait'} for a first scan"
+        return f"All is well: {pluralize(on_time, 'bucket')} on time"
 
 
 def dashboard() -> Dashboard:
@@ -149,18 +153,18 @@ def list_url(*, state: State | None = None, region: str = "", error: str = "") -
     return f"{reverse('admin:buckets_bucket_changelist')}?{query}"
 
 
-def _todo(found: Sequence[Attention]) -> list[Todo]:
+def _todo(found: Sequence[Alert]) -> list[Todo]:
     names = [one.bucket for one in found if one.bucket]
     pks = dict(Bucket.objects.filter(name__in=names).values_list("name", "pk"))
     return [Todo(one, _symbol(one.kind), _where(one, pks)) for one in found]
 
 
-def _symbol(kind: Kind) -> str:
+def _symbol(kind: AlertKind) -> str:
     state = _LINKED.get(kind)
     return state.name.lower() if state else "warning"
 
 
-def _where(one: Attention, pks: Mapping[str, int]) -> str:
+def _where(one: Alert, pks: Mapping[str, int]) -> str:
     if one.bucket and one.bucket in pks:
         return reverse("admin:buckets_bucket_overview", args=[pks[one.bucket]])
     if one.kind not in _LINKED:
@@ -171,7 +175,7 @@ def _where(one: Attention, pks: Mapping[str, int]) -> str:
 # --- regions and events
 
 
-def region_rows(loads: Sequence[RegionLoad], paces: Sequence[EndpointPace]) -> list[RegionRow]:
+def region_rows(loads: Sequence[RegionLoad], paces: Sequence[EndpointLoad]) -> list[RegionRow]:
     """One row a region, those with trouble first."""
     failing = dict(
         selectors.in_state(Bucket.objects.order_by(), State.FAILING)
@@ -191,12 +195,12 @@ def region_rows(loads: Sequence[RegionLoad], paces: Sequence[EndpointPace]) -> l
     return sorted(rows, key=lambda row: (-row.load.late, -row.failing, row.load.region))
 
 
-def _slowest(paces: Sequence[EndpointPace]) -> dict[str, EndpointPace]:
+def _slowest(paces: Sequence[EndpointLoad]) -> dict[str, EndpointLoad]:
     """For each region with endpoints that are slowed or dead, the worst of them."""
     slowed = {one.endpoint: one for one in paces if one.state != "normal"}
     if not slowed:
         return {}
-    worst: dict[str, EndpointPace] = {}
+    worst: dict[str, EndpointLoad] = {}
     for region, endpoint in Bucket.objects.order_by().values_list("region", "endpoint").distinct():
         pace = slowed.get(endpoint_name(endpoint))
         if pace and (region not in worst or pace.state == "dead"):
@@ -207,16 +211,16 @@ def _slowest(paces: Sequence[EndpointPace]) -> dict[str, EndpointPace]:
 def _under_way() -> Iterator[str]:
     """Work that takes a while, in sentences; what takes too long is among what needs attention."""
     if changed := selectors.buckets_waiting_for_redis():
-        yield f"Changes of {formatting.count(changed, 'bucket')} are on their way to the scanner."
+        yield f"Changes of {pluralize(changed, 'bucket')} are on their way to the scanner."
     if removals := selectors.vault_removals():
-        yield f"{formatting.count(removals, 'removal')} from the vault under way."
+        yield f"{pluralize(removals, 'removal')} from the vault under way."
     try:
         cleared = engine.being_cleared()
     except RedisUnavailable:
         return
     if cleared:
-        number = formatting.count(len(cleared), "removed bucket")
-        yield f"What Redis knew of {number} is being cleared: {formatting.some(cleared, most=_NAMED)}"
+        number = pluralize(len(cleared), "removed bucket")
+        yield f"What Redis knew of {number} is being cleared: {join_some(cleared, most=_NAMED)}"
 
 
 def _recent() -> list[RecentEvent]:

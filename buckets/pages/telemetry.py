@@ -6,14 +6,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from buckets import formatting
+from buckets.formatting import (
+    format_duration,
+    format_number,
+    format_time_of_day,
+)
 from buckets.pages import charts
 from scanning.core.types import EventType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from scanning.core.metrics.telemetry import Moment, Spread, Telemetry
+    from scanning.core.metrics.telemetry import Percentiles, Telemetry, TimeBucket
 
 _MINUTE_S = 60.0
 _RATE_MINUTES = 5
@@ -38,25 +42,25 @@ def readings(telemetry: Telemetry) -> list[Reading]:
     return [
         Reading(
             "Queue",
-            formatting.number(telemetry.queue_length),
+            format_number(telemetry.queue_length),
             _waiting(telemetry),
             _sparkline(lengths),
             _trend([length for length in lengths if length is not None]),
         ),
         Reading(
             "Objects a second",
-            formatting.number(_rate(hour, "objects")),
-            f"{formatting.number(_rate(hour, 'list_calls'))} LIST calls a second",
+            format_number(_rate(hour, "objects")),
+            f"{format_number(_rate(hour, 'list_calls'))} LIST calls a second",
             _sparkline([moment.objects for moment in hour[:-1]]),  # the last one is not over
         ),
         Reading(
             "Lateness of scans",
-            formatting.duration(telemetry.lateness.p50),
+            format_duration(telemetry.lateness.p50),
             _within(telemetry.lateness),
         ),
         Reading(
             "Lag of notifications",
-            formatting.duration(telemetry.lag.p50),
+            format_duration(telemetry.lag.p50),
             _within(telemetry.lag),
         ),
     ]
@@ -67,16 +71,16 @@ def _waiting(telemetry: Telemetry) -> str:
         return "nothing waits"
     if telemetry.queue_oldest_s is None:
         return "the oldest does not say since when"
-    return f"oldest for {formatting.duration(telemetry.queue_oldest_s)}"
+    return f"oldest for {format_duration(telemetry.queue_oldest_s)}"
 
 
-def _within(spread: Spread) -> str:
+def _within(spread: Percentiles) -> str:
     if spread.p95 is None:
         return "none in the last hour"
-    return f"half of them; 95 % within {formatting.duration(spread.p95)}"
+    return f"half of them; 95 % within {format_duration(spread.p95)}"
 
 
-def _rate(hour: Sequence[Moment], counter: str) -> float:
+def _rate(hour: Sequence[TimeBucket], counter: str) -> float:
     """A mean a second over the last minutes that are over; soon after a start, since that."""
     begun = next((n for n, moment in enumerate(hour) if moment.list_calls), len(hour) - 1)
     over = hour[max(begun + 1, len(hour) - 1 - _RATE_MINUTES) : -1]
@@ -113,7 +117,7 @@ def notification_charts(telemetry: Telemetry) -> list[charts.Chart]:
 
 
 def _notifications(
-    span: str, moments: Sequence[Moment], ticks: tuple[str, str, str]
+    span: str, moments: Sequence[TimeBucket], ticks: tuple[str, str, str]
 ) -> charts.Chart:
     """Notifications a minute by type, one column a moment."""
     minutes = [moment.span_s / 60 for moment in moments]
@@ -130,10 +134,10 @@ def _notifications(
     said = ", ".join(f"{number:,} {kind}" for kind, number in totals.items())
     return charts.Chart(
         title=f"Notifications a minute in {span}",
-        summary=f"Notifications in {span}: {said}; at most {formatting.number(max(sums, default=0))} "
+        summary=f"Notifications in {span}: {said}; at most {format_number(max(sums, default=0))} "
         "a minute.",
         series=tuple(
-            charts.Series(kind, path, formatting.number(totals[kind]))
+            charts.Series(kind, path, format_number(totals[kind]))
             for kind, path, _ in charts.stacked(rates.items(), top)
         ),
         columns=tuple(
@@ -144,8 +148,6 @@ def _notifications(
     )
 
 
-def _says(moment: Moment, rates: Mapping[str, Sequence[float]], x: int) -> str:
-    parts = [
-        f"{formatting.number(values[x])} {kind}" for kind, values in rates.items() if values[x]
-    ]
-    return f"{formatting.clock(moment.at)} UTC: {', '.join(parts) or 'none'}"
+def _says(moment: TimeBucket, rates: Mapping[str, Sequence[float]], x: int) -> str:
+    parts = [f"{format_number(values[x])} {kind}" for kind, values in rates.items() if values[x]]
+    return f"{format_time_of_day(moment.at)} UTC: {', '.join(parts) or 'none'}"

@@ -48,7 +48,7 @@ from buckets.services.bulk import (
     scan_now,
     switch_buckets,
 )
-from buckets.services.connection_check import ConnectionTest, test_connection, test_settings
+from buckets.services.connection_check import ConnectionCheck, check_connection, check_settings
 from buckets.services.credentials import (
     add_credential,
     delete_credential,
@@ -67,9 +67,11 @@ __all__ = [
     "CHANGEABLE",
     "Actor",
     "BucketExists",
-    "ConnectionTest",
+    "ConnectionCheck",
     "add_bucket",
     "add_credential",
+    "check_connection",
+    "check_settings",
     "create_api_client",
     "delete_api_client",
     "delete_bucket",
@@ -90,8 +92,6 @@ __all__ = [
     "set_notifications",
     "set_up_second_factor",
     "switch_buckets",
-    "test_connection",
-    "test_settings",
     "update_api_client",
     "update_bucket",
     "update_credential",

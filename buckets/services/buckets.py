@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from buckets import audit, selectors, validators
 from buckets.models import Bucket, Credential
 from buckets.services import credentials
-from buckets.services.validation import Problems, key_pair, listed, refuse_taken_prefix
+from buckets.services.validation import ErrorCollector, key_pair, listed, refuse_taken_prefix
 from buckets.sync import vault_removals, vault_writes
 from buckets.sync.vault_writes import Writing
 from scanning.core.vault_names import prefix_of
@@ -74,7 +74,7 @@ def add_bucket(  # noqa: PLR0913 - one argument for each member that the API doc
         fetch_metadata=fetch_metadata,
         **options,
     )
-    problems = Problems()
+    problems = ErrorCollector()
     problems.check(bucket)
     with problems.collected():
         pair = _own_keys(access_key, secret_key, credential)
@@ -170,7 +170,7 @@ def _change(
     """Set the changes of an unchanged row; returns the keys and the client secret to store."""
     had_client = bool(bucket.webhook_client_id)
     apply_changes(bucket, changes)
-    problems = Problems()
+    problems = ErrorCollector()
     problems.check(bucket)
     pair, client_secret = None, ""
     with problems.collected():

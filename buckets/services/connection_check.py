@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from buckets.models import Credential
 from buckets.services.buckets import apply_changes
-from buckets.services.validation import Problems, key_pair
+from buckets.services.validation import ErrorCollector, key_pair
 from buckets.sync import outbox
 from scanning import engine, wiring
 from scanning.core.errors import (
@@ -55,7 +55,7 @@ _NO_FIX = "The log of the server may say more."
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionTest:
+class ConnectionCheck:
     """How one listing of a bucket went; ``error`` and ``fix`` are empty if it is ``ok``.
 
     ``first_keys`` are a few keys of the bucket, none if it is empty.
@@ -68,18 +68,18 @@ class ConnectionTest:
     fix: str = ""
 
     @classmethod
-    def impossible(cls, problems: Iterable[str]) -> ConnectionTest:
+    def impossible(cls, problems: Iterable[str]) -> ConnectionCheck:
         """There was nothing to ask S3: ``problems`` say what is wrong with the bucket itself."""
         return cls(ok=False, latency_ms=0.0, error=" ".join(problems))
 
 
-def test_connection(
+def check_connection(
     *,
     bucket: Bucket,
-    access_key: str = "",  # noqa: PT028 - it is no test of pytest's
-    secret_key: str = "",  # noqa: PT028
-    by: Actor = None,  # noqa: PT028
-) -> ConnectionTest:
+    access_key: str = "",
+    secret_key: str = "",
+    by: Actor = None,
+) -> ConnectionCheck:
     """List one page of a bucket, stored or not, with its credential's keys or with those given.
 
     Changes nothing but what is noted of the credential. Raises ValidationError for a bucket that
@@ -87,7 +87,7 @@ def test_connection(
     """
     del by  # looking is no change
     given = key_pair(access_key, secret_key) if access_key or secret_key else None
-    problems = Problems()
+    problems = ErrorCollector()
     problems.check(bucket)
     if given is None and not bucket.credential_id:
         with problems.collected():
@@ -105,23 +105,23 @@ def test_connection(
     if given is None:
         _note(bucket.credential, failure)
     if failure is None:
-        return ConnectionTest(ok=True, latency_ms=latency_ms, first_keys=keys)
+        return ConnectionCheck(ok=True, latency_ms=latency_ms, first_keys=keys)
     fix = next((text for kind, text in _FIXES.items() if isinstance(failure, kind)), _NO_FIX)
-    return ConnectionTest(ok=False, latency_ms=latency_ms, error=str(failure), fix=fix)
+    return ConnectionCheck(ok=False, latency_ms=latency_ms, error=str(failure), fix=fix)
 
 
-def test_settings(
+def check_settings(
     *,
     bucket: Bucket,
-    access_key: str = "",  # noqa: PT028
-    secret_key: str = "",  # noqa: PT028
-    by: Actor = None,  # noqa: PT028
+    access_key: str = "",
+    secret_key: str = "",
+    by: Actor = None,
     **changes: Any,
-) -> ConnectionTest:
+) -> ConnectionCheck:
     """Test a bucket as it would be with these changes, which are not stored."""
     changed = copy(bucket)
     apply_changes(changed, changes)
-    return test_connection(bucket=changed, access_key=access_key, secret_key=secret_key, by=by)
+    return check_connection(bucket=changed, access_key=access_key, secret_key=secret_key, by=by)
 
 
 def _stored_pair(prefix: str) -> KeyPair:

@@ -11,7 +11,7 @@ from django.utils import timezone
 from buckets import audit, selectors
 from buckets.batching import in_parts
 from buckets.models import Credential
-from buckets.services.validation import Problems, key_pair, listed, refuse_taken_prefix
+from buckets.services.validation import ErrorCollector, key_pair, listed, refuse_taken_prefix
 from buckets.sync import outbox, vault_removals, vault_writes
 from buckets.sync.vault_writes import Writing
 from scanning.core.vault_names import prefix_of
@@ -30,7 +30,7 @@ def add_credential(
     """Store a key pair that several buckets may use."""
     name = name.strip()
     credential = Credential(name=name, vault_prefix=prefix_of(name), endpoint=endpoint.strip())
-    problems = Problems()
+    problems = ErrorCollector()
     problems.check(credential, but_not="vault_prefix")
     with problems.collected():
         pair = key_pair(access_key, secret_key)
@@ -52,7 +52,7 @@ def update_credential(
     by: Actor = None,
 ) -> Credential:
     """Change what is said about a credential, and its keys if new ones are given."""
-    problems = Problems()
+    problems = ErrorCollector()
     looked_at = Credential.objects.get(pk=credential.pk)
     looked_at.endpoint = endpoint.strip()
     problems.check(looked_at, but_not="vault_prefix")

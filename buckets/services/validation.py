@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LISTED = 5
 
 
-class Problems:
+class ErrorCollector:
     """Messages by field, of several checks, so that an operator sees all of them at once."""
 
     def __init__(self) -> None:

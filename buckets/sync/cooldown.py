@@ -7,7 +7,7 @@ import time
 from scanning import wiring
 
 
-class Lately:
+class Cooldown:
     """Whether something happened in this process of late; forgotten when that is rewired."""
 
     def __init__(self, span_s: float) -> None:
@@ -16,8 +16,8 @@ class Lately:
         self._until = 0.0
 
     def note(self) -> None:
-        self._wired = wiring.impatient_connection()
+        self._wired = wiring.interactive_connection()
         self._until = time.monotonic() + self._span_s
 
     def goes_on(self) -> bool:
-        return self._wired is wiring.impatient_connection() and time.monotonic() < self._until
+        return self._wired is wiring.interactive_connection() and time.monotonic() < self._until

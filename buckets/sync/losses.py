@@ -12,12 +12,15 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from buckets import formatting, selectors
+from buckets import selectors
+from buckets.formatting import (
+    join_some,
+)
 from buckets.models import Bucket, Outbox
 from buckets.sync import outbox, reconcile
-from buckets.sync.cooldown import Lately
+from buckets.sync.cooldown import Cooldown
 from scanning import wiring
-from scanning.core.types import Expected
+from scanning.core.types import CommitExpectation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +34,7 @@ _LOOK_AGAIN_S = 60.0
 _NAMED = 5
 _ANYTHING = 2**53
 
-_looked = Lately(_LOOK_AGAIN_S)
+_looked = Cooldown(_LOOK_AGAIN_S)
 
 
 def look() -> None:
@@ -39,7 +42,7 @@ def look() -> None:
 
     Raises RedisUnavailable, and the database's errors: then it is looked again.
     """
-    losses = wiring.losses()
+    losses = wiring.continuity()
     if losses.must_compare():
         # A Redis that is emptied or replaced while we look does not hold this any more.
         token = losses.begin()
@@ -58,7 +61,7 @@ def _write_configurations() -> None:
     """Bring the configurations of a Redis that may be an older one in step with the database."""
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
     buckets = {bucket.name: bucket for bucket in selectors.all_buckets()}
-    stored = wiring.configuration().stored_of(buckets)
+    stored = wiring.bucket_configs().stored_of(buckets)
     secrets = outbox.client_secrets(buckets.values())
     Outbox.add(
         name
@@ -73,26 +76,26 @@ def _restore_configurations() -> None:
     # In this order: a bucket that is saved meanwhile is not mistaken for a lost one.
     names = set(Bucket.objects.values_list("name", flat=True))
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
-    readable = wiring.configuration().load().buckets
+    readable = wiring.bucket_configs().load().buckets
     if lost := sorted(names - waiting - readable.keys()):
         Outbox.add(lost)
         outbox.flush()
 
 
-def _expected() -> Iterator[Expected]:
+def _expected() -> Iterator[CommitExpectation]:
     for bucket in Bucket.objects.only(*Bucket.EXPECTATION, "name").iterator():
         yield outbox.expected(bucket)
 
 
-def _unknown() -> Iterator[Expected]:
+def _unknown() -> Iterator[CommitExpectation]:
     """Buckets that only Redis knows: removed since that backup, or the database is the older one.
 
     Nobody can tell which, so they are not scanned; `importbuckets` brings them back.
     """
-    revisions = wiring.configuration().revisions()
+    revisions = wiring.bucket_configs().revisions()
     known = set(Bucket.objects.values_list("name", flat=True))
     for name in revisions.keys() - known:
-        yield Expected(name, _ANYTHING, commit=_ANYTHING, commit_at=float(_ANYTHING))
+        yield CommitExpectation(name, _ANYTHING, commit=_ANYTHING, commit_at=float(_ANYTHING))
 
 
 def _take_note(compared: Compared) -> None:
@@ -116,7 +119,7 @@ def _accept(set_back: list[SetBack]) -> None:
             "Redis forgot the last moments of %d buckets (%s), as a failover may: what was "
             "announced then comes again, with the same ids",
             len(set_back),
-            formatting.some([found.bucket for found in set_back], most=_NAMED),
+            join_some([found.bucket for found in set_back], most=_NAMED),
         )
 
 
@@ -127,5 +130,5 @@ def _say_lost(lost: list[str]) -> None:
             "old backup. They are not scanned until somebody chooses, in the admin or over the "
             "API, whether to announce what Redis does not know or only to remember it",
             len(lost),
-            formatting.some(lost, most=_NAMED),
+            join_some(lost, most=_NAMED),
         )

@@ -21,10 +21,10 @@ from django.db import transaction
 
 from buckets import selectors
 from buckets.models import Bucket, Outbox
-from buckets.sync.cooldown import Lately
+from buckets.sync.cooldown import Cooldown
 from scanning import engine, wiring
 from scanning.core.errors import BucketwatchError, VaultUnavailable
-from scanning.core.types import Expected
+from scanning.core.types import CommitExpectation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -46,9 +46,9 @@ class _Gathering(threading.local):
 
 
 _gathering = _Gathering()
-_outage = Lately(_LEAVE_IT_S)
+_outage = Cooldown(_LEAVE_IT_S)
 # Webhook secrets are read for consumers that want them in Redis; each try may cost a time-out.
-_vault_outage = Lately(60.0)
+_vault_outage = Cooldown(60.0)
 _said_at: dict[str, float] = {}
 
 
@@ -118,7 +118,7 @@ def catch_up() -> bool:
     names = set(Bucket.objects.values_list("name", flat=True))
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
     try:
-        known = wiring.impatient_configuration().revisions()
+        known = wiring.interactive_bucket_configs().revisions()
     except BucketwatchError as exc:
         logger.debug("The mirror waits for Redis: %s", exc)
         return False
@@ -174,10 +174,10 @@ def with_secret(bucket: Bucket, secrets: Mapping[str, str]) -> dict[str, Any]:
     return content
 
 
-def expected(bucket: Bucket) -> Expected:
+def expected(bucket: Bucket) -> CommitExpectation:
     """What Redis has to remember of a bucket, if it is the one that the scanner wrote to."""
     at = bucket.remembered_commit_at
-    return Expected(
+    return CommitExpectation(
         bucket.name,
         bucket.generation,
         commit=None if at is None else bucket.last_commit_number,
@@ -205,7 +205,7 @@ def _wants_secret(bucket: Bucket) -> bool:
 
 def _write(name: str, bucket: Bucket | None, revision: int, secrets: Mapping[str, str]) -> None:
     """Put or remove one bucket. That Redis holds something newer is as good."""
-    store = wiring.impatient_configuration()
+    store = wiring.interactive_bucket_configs()
     if bucket is None:
         store.remove(name, revision=revision)
         return

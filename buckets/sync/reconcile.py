@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scanning.adapters.redis.bucket_configs import Stored
 
 
-class Kind(StrEnum):
+class DifferenceKind(StrEnum):
     """What becomes of a difference."""
 
     REPAIRED = "repair"
@@ -37,7 +37,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    kind: Kind
+    kind: DifferenceKind
     where: str
     name: str
     what: str
@@ -50,7 +50,7 @@ def compare() -> list[Difference]:
     """
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
     buckets = {bucket.name: bucket for bucket in selectors.all_buckets()}
-    stored = wiring.configuration().stored()
+    stored = wiring.bucket_configs().stored()
     waiting |= set(Outbox.objects.values_list("bucket", flat=True))
     return [*_in_redis(buckets, stored, waiting), *_in_the_vault(buckets.values())]
 
@@ -60,7 +60,9 @@ def repair(differences: Iterable[Difference]) -> bool:
 
     What was found to differ is written anew from the database, as it is now.
     """
-    wrong = [d.name for d in differences if d.kind is Kind.REPAIRED and d.where == "Redis"]
+    wrong = [
+        d.name for d in differences if d.kind is DifferenceKind.REPAIRED and d.where == "Redis"
+    ]
     Outbox.add(wrong)
     is_written = outbox.flush()
     return vault_removals.flush_now() and is_written
@@ -74,19 +76,19 @@ def _in_redis(
         bucket, found = buckets.get(name), stored.get(name)
         if name in waiting:
             what = "the last change has not arrived" if bucket else "it is not removed yet"
-            yield Difference(Kind.REPAIRED, "Redis", name, what)
+            yield Difference(DifferenceKind.REPAIRED, "Redis", name, what)
         elif bucket is not None:
             if what := drift(bucket, found, secrets):
-                yield Difference(Kind.REPAIRED, "Redis", name, what)
+                yield Difference(DifferenceKind.REPAIRED, "Redis", name, what)
         elif found is not None and found.revision is None:
             what = "a configuration that bucketwatch did not write; `importbuckets` takes it over"
-            yield Difference(Kind.UNMANAGED, "Redis", name, what)
+            yield Difference(DifferenceKind.UNMANAGED, "Redis", name, what)
         else:
             what = (
                 "it is scanned, and the database does not know it (was that restored from a "
                 "backup?); `importbuckets` brings it back"
             )
-            yield Difference(Kind.UNMANAGED, "Redis", name, what)
+            yield Difference(DifferenceKind.UNMANAGED, "Redis", name, what)
 
 
 def drift(bucket: Bucket, found: Stored | None, secrets: Mapping[str, str]) -> str:
@@ -131,7 +133,7 @@ def _in_the_vault(buckets: Iterable[Bucket]) -> Iterator[Difference]:
     for kind, name in sorted(removing):
         what = "nobody uses it, and it is not removed yet"
         shown = name if kind == vault_removals.Kind.SECRET else ", ".join(halves_of(name))
-        yield Difference(Kind.REPAIRED, "vault", shown, what)
+        yield Difference(DifferenceKind.REPAIRED, "vault", shown, what)
     used = {name for kind, name in removing if kind == vault_removals.Kind.SECRET}
     used |= {
         half for kind, n in removing if kind == vault_removals.Kind.PAIR for half in halves_of(n)
@@ -142,7 +144,7 @@ def _in_the_vault(buckets: Iterable[Bucket]) -> Iterator[Difference]:
         wanted |= entries
         if absent := ", ".join(sorted(entries - names)):
             what = f"credential {credential.name} lacks it: enter its keys again"
-            lacking.append(Difference(Kind.BY_HAND, "vault", absent, what))
+            lacking.append(Difference(DifferenceKind.BY_HAND, "vault", absent, what))
     for bucket in buckets:
         name = selectors.webhook_secret_name(bucket)
         if not bucket.webhook_client_id:
@@ -150,14 +152,14 @@ def _in_the_vault(buckets: Iterable[Bucket]) -> Iterator[Difference]:
         wanted.add(name)
         if name not in names:
             what = f"bucket {bucket.name} lacks it: enter its webhook client secret again"
-            lacking.append(Difference(Kind.BY_HAND, "vault", name, what))
+            lacking.append(Difference(DifferenceKind.BY_HAND, "vault", name, what))
     if settings.SITE.uses_infisical and wanted and wanted.isdisjoint(names):
         yield _question_of_the_environment(len(lacking))
     else:
         yield from lacking
     for name in sorted(names - used - wanted):
         what = "no credential and no bucket of ours uses it"
-        yield Difference(Kind.UNMANAGED, "vault", name, what)
+        yield Difference(DifferenceKind.UNMANAGED, "vault", name, what)
 
 
 def _question_of_the_environment(lacking: int) -> Difference:
@@ -170,4 +172,4 @@ def _question_of_the_environment(lacking: int) -> Difference:
         "(INFISICAL_PROJECT_ID)? It holds nothing that credentials and buckets here use; if it is "
         f"the right one, enter the keys and secrets again, {lacking} in all"
     )
-    return Difference(Kind.BY_HAND, "vault", "INFISICAL_ENV", what)
+    return Difference(DifferenceKind.BY_HAND, "vault", "INFISICAL_ENV", what)

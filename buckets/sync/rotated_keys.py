@@ -33,7 +33,7 @@ _OF_KEYS = tuple(
 )
 
 
-class NewKeys:
+class RotatedKeyWatcher:
     """What the vault held for failing buckets at the last look. For one thread."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class NewKeys:
             outbox.enqueue(again)
 
 
-_new_keys = NewKeys()
+_new_keys = RotatedKeyWatcher()
 
 
 def look() -> None:

@@ -20,7 +20,7 @@ from django.utils import timezone
 from buckets import selectors
 from buckets.batching import in_parts
 from buckets.models import Credential, VaultRemoval
-from buckets.sync.cooldown import Lately
+from buckets.sync.cooldown import Cooldown
 from scanning import wiring
 from scanning.core.errors import BucketwatchError
 from scanning.core.vault_names import halves_of
@@ -38,7 +38,7 @@ _TOGETHER = 25
 _CLAIMED = timedelta(minutes=1)
 _PATIENCE_S = 2.0
 
-_outage = Lately(_LEAVE_IT_S)
+_outage = Cooldown(_LEAVE_IT_S)
 
 
 def add(kind: VaultRemoval.Kind, *names: str) -> None:

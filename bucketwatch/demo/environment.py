@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bucketwatch.env import NAMES_IN_USE, Site, secret_variables
-from scanning.config.settings import ScanningConf
+from scanning.config.settings import EngineSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ def product_variables() -> frozenset[str]:
     site = {name.upper() for name in Site.model_fields}
     scanning = {
         f"{section}_{key}".upper()
-        for section, field in ScanningConf.model_fields.items()
+        for section, field in EngineSettings.model_fields.items()
         for key in getattr(field.annotation, "model_fields", {})
     }
     files = {f"{name}_FILE" for name in secret_variables()}

@@ -27,7 +27,7 @@ from scanning.core.metrics import counters, histograms
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from scanning.core.metrics.telemetry import EndpointPace, Telemetry
+    from scanning.core.metrics.telemetry import EndpointLoad, Telemetry
 
 # Labels are not without end, however many endpoints somebody enters; dead ones come first.
 MOST_ENDPOINTS = 100
@@ -43,7 +43,7 @@ class Measured:
     documented: Mapping[str, Any]
     telemetry: Telemetry
     states: Mapping[str, int]
-    endpoints: Sequence[EndpointPace]
+    endpoints: Sequence[EndpointLoad]
 
 
 def write(measured: Measured | None, form: Format, *, version: str) -> tuple[bytes, str]:
@@ -154,7 +154,7 @@ def _buckets(telemetry: Telemetry, states: Mapping[str, int]) -> Iterator[Metric
         yield _gauge(name, about, of(member), label="region")
 
 
-def _endpoints(counted: Mapping[str, int], endpoints: Sequence[EndpointPace]) -> Iterator[Metric]:
+def _endpoints(counted: Mapping[str, int], endpoints: Sequence[EndpointLoad]) -> Iterator[Metric]:
     yield _counter(
         "throttled_requests",
         "Requests that S3 asked to send later",

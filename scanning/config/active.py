@@ -9,7 +9,7 @@ import django
 from django.apps import apps
 from django.conf import settings
 
-from scanning.config.settings import ScanningConf
+from scanning.config.settings import EngineSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,25 +22,25 @@ def ensure_django() -> None:
         django.setup()
 
 
-def conf() -> ScanningConf:
+def conf() -> EngineSettings:
     _name_the_settings()
-    result: ScanningConf = settings.SCANNING
+    result: EngineSettings = settings.SCANNING
     return result
 
 
-def conf_of(given: ScanningConf | Mapping[str, Any]) -> ScanningConf:
+def conf_of(given: EngineSettings | Mapping[str, Any]) -> EngineSettings:
     """Read a program's own configuration; of a mapping, what it leaves out is as in force.
 
     A mapping is the documented YAML. Raises pydantic's ValidationError, which shows no values.
     """
-    if isinstance(given, ScanningConf):
+    if isinstance(given, EngineSettings):
         return given
     in_force = conf()
     sections = {
         name: dict(getattr(in_force, name)) | dict(given.get(name) or {})
-        for name in ScanningConf.model_fields
+        for name in EngineSettings.model_fields
     }
-    return ScanningConf.model_validate(sections)
+    return EngineSettings.model_validate(sections)
 
 
 def _name_the_settings() -> None:

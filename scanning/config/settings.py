@@ -35,7 +35,7 @@ class Section(BaseModel):
     older_members: ClassVar[frozenset[str]] = frozenset()
 
 
-class Parallel(Section):
+class ParallelSection(Section):
     max_workers: int = Field(60, ge=1, le=1000, description="most scans at once in one process")
     rate_limit_per_region: int = Field(
         15, ge=1, le=1000, description="most scans at once in one region"
@@ -45,7 +45,7 @@ class Parallel(Section):
     )
 
 
-class Defaults(Section):
+class DefaultsSection(Section):
     polling_interval: int = Field(
         60, ge=1, le=LONGEST_INTERVAL_S, description="seconds between two scans of a bucket"
     )
@@ -72,7 +72,7 @@ class Defaults(Section):
         return pattern
 
 
-class Redis(Section):
+class RedisSection(Section):
     # Where the older monitor writes and reads; we do both at the master.
     older_members: ClassVar[frozenset[str]] = frozenset({"master", "slave"})
 
@@ -193,7 +193,7 @@ def _address(text: str, port: int) -> tuple[str, int] | None:
     return parts.hostname, given or port
 
 
-class Scan(Section):
+class ScanSection(Section):
     lanes: int = Field(
         4, ge=1, le=MOST_LANES, description="most listings at once in one large bucket"
     )
@@ -202,7 +202,7 @@ class Scan(Section):
     )
 
 
-class Limits(Section):
+class LimitsSection(Section):
     endpoints: str = Field(
         "*.linodeobjects.com=100/750",
         description="host=LIST requests a second in one bucket/requests at once; 0: no limit",
@@ -215,7 +215,7 @@ class Limits(Section):
         return text
 
 
-class Retry(Section):
+class RetrySection(Section):
     longest: float = Field(
         300.0, ge=5, le=3600, description="most seconds until a failed scan is tried again"
     )
@@ -227,7 +227,7 @@ class Retry(Section):
     )
 
 
-class Deletions(Section):
+class DeletionsSection(Section):
     mass_share: float = Field(
         0.5, gt=0, le=1, description="a larger share of missing objects is held until confirmed"
     )
@@ -239,19 +239,19 @@ class Deletions(Section):
     )
 
 
-class Queue(Section):
+class QueueSection(Section):
     high_water: int = Field(
         1_000_000, ge=1, description="notifications waiting in the queue from which scanning pauses"
     )
 
 
-class Ready(Section):
+class ReadySection(Section):
     require_webhook: bool = Field(
         default=True, description="/ready asks for a webhook URL once buckets are monitored"
     )
 
 
-class Storage(Section):
+class StorageSection(Section):
     connect_timeout: float = Field(
         5.0,
         gt=0,
@@ -263,7 +263,7 @@ class Storage(Section):
     )
 
 
-class Security(Section):
+class SecuritySection(Section):
     allow_private_endpoints: bool = Field(
         default=False,
         description="buckets and webhooks may be at loopback and private addresses",
@@ -278,20 +278,20 @@ class Security(Section):
         return checked_networks(networks)
 
 
-class ScanningConf(Section):
+class EngineSettings(Section):
     """Everything that the scanning engine can be told."""
 
-    parallel: Parallel = Parallel()
-    defaults: Defaults = Defaults()
-    redis: Redis = Redis()
-    scan: Scan = Scan()
-    limits: Limits = Limits()
-    retry: Retry = Retry()
-    deletions: Deletions = Deletions()
-    queue: Queue = Queue()
-    ready: Ready = Ready()
-    storage: Storage = Storage()
-    security: Security = Security()
+    parallel: ParallelSection = ParallelSection()
+    defaults: DefaultsSection = DefaultsSection()
+    redis: RedisSection = RedisSection()
+    scan: ScanSection = ScanSection()
+    limits: LimitsSection = LimitsSection()
+    retry: RetrySection = RetrySection()
+    deletions: DeletionsSection = DeletionsSection()
+    queue: QueueSection = QueueSection()
+    ready: ReadySection = ReadySection()
+    storage: StorageSection = StorageSection()
+    security: SecuritySection = SecuritySection()
 
     @property
     def address_rules(self) -> AddressRules:
@@ -301,7 +301,7 @@ class ScanningConf(Section):
         )
 
     @property
-    def endpoint_limits(self) -> tuple[tuple[str, pacing.Limits], ...]:
+    def endpoint_limits(self) -> tuple[tuple[str, pacing.EndpointLimits], ...]:
         return pacing.parse_limits(self.limits.endpoints)
 
     @property

@@ -33,7 +33,7 @@ def is_recent(last_modified: float, now: float) -> bool:
     return now - last_modified <= RECENT_S
 
 
-def news_after(
+def announce_cutoff(
     bucket: BucketConfig, *, is_first: bool, began: float, older_scan_at: float | None
 ) -> float:
     """After which last_modified an object of an unknown key is to be announced.

@@ -1,7 +1,7 @@
 """What the next scan would say of one key, and why: in sentences for people.
 
-The rules themselves stand elsewhere (`changes.py`, `bucket_pass.py`, `notifier.py`); here they are asked
-of a single key. `tests/inspection/test_explain.py` compares what is said here with what scans then do.
+The rules themselves stand elsewhere (`core/changes.py`, `scan/`); here they are asked of a single
+key. `tests/inspection/test_explain.py` compares what is said here with what scans then do.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scanning.core.changes import RECENT_S, classify, is_recent, news_after
+from scanning.core.changes import RECENT_S, announce_cutoff, classify, is_recent
 from scanning.core.deletions import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
 from scanning.core.types import EventType
@@ -45,7 +45,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ScheduleStatus:
     """How a bucket stands in the schedule, and its last scan; times are epoch seconds."""
 
     is_managed: bool = True
@@ -58,7 +58,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class KeyFacts:
     """Everything that counts for one key.
 
     ``problem`` says why the listing could not be asked: ``listed`` means nothing then; ``damage``
@@ -69,7 +69,7 @@ class Situation:
     key: str
     now: float
     known: Known
-    standing: Standing
+    standing: ScheduleStatus
     listed: ObjectState | None
     problem: str = ""
     damage: str = ""
@@ -128,7 +128,7 @@ def outside(bucket: BucketConfig, key: str) -> str:
     )
 
 
-def explain(it: Situation) -> Explanation:
+def explain(it: KeyFacts) -> Explanation:
     """What the next scan would find of the key, and whether and why it would be announced."""
     event, reasons = _found(it)
     announced = False
@@ -149,7 +149,7 @@ def explain(it: Situation) -> Explanation:
     )
 
 
-def _found(it: Situation) -> tuple[EventType | None, list[str]]:
+def _found(it: KeyFacts) -> tuple[EventType | None, list[str]]:
     """The event, if there is one, and what tells it."""
     if nowhere := outside(it.bucket, it.key):
         return None, [nowhere]
@@ -180,7 +180,7 @@ def _not_listed(known: Known) -> tuple[EventType | None, list[str]]:
     ]
 
 
-def _listed(it: Situation, listed: ObjectState) -> tuple[EventType | None, list[str]]:
+def _listed(it: KeyFacts, listed: ObjectState) -> tuple[EventType | None, list[str]]:
     known, bucket = it.known, it.bucket
     previous = known.state or known.older
     event = classify(previous, listed, now=it.now)
@@ -193,7 +193,9 @@ def _listed(it: Situation, listed: ObjectState) -> tuple[EventType | None, list[
     # A pass that is past the key comes to it only in the next one, which is not the first.
     if known.is_first and not known.is_covered:
         began = it.now if known.began is None else known.began
-        begin = news_after(bucket, is_first=True, began=began, older_scan_at=known.older_scan_at)
+        begin = announce_cutoff(
+            bucket, is_first=True, began=began, older_scan_at=known.older_scan_at
+        )
         if listed.last_modified <= begin:
             return None, [
                 "Nothing is known of the key, and no scan of the bucket was complete so far.",
@@ -253,7 +255,7 @@ def _never(bucket: BucketConfig, key: str, event: EventType) -> Iterator[str]:
         )
 
 
-def _not_yet(it: Situation, event: EventType) -> Iterator[str]:
+def _not_yet(it: KeyFacts, event: EventType) -> Iterator[str]:
     """What keeps this back for now."""
     standing = it.standing
     yield from _not_scanned(it.bucket, standing)
@@ -277,7 +279,7 @@ def _not_yet(it: Situation, event: EventType) -> Iterator[str]:
         )
 
 
-def _not_scanned(bucket: BucketConfig, standing: Standing) -> Iterator[str]:
+def _not_scanned(bucket: BucketConfig, standing: ScheduleStatus) -> Iterator[str]:
     if not standing.is_managed:
         yield (
             "The bucket's configuration in Redis is not bucketwatch's own, so it is not scanned "
@@ -289,7 +291,7 @@ def _not_scanned(bucket: BucketConfig, standing: Standing) -> Iterator[str]:
         yield "The bucket is paused: it is not scanned until somebody lets it go on."
 
 
-def _about_the_next_scan(it: Situation) -> Iterator[str]:
+def _about_the_next_scan(it: KeyFacts) -> Iterator[str]:
     standing = it.standing
     if any(_not_scanned(it.bucket, standing)):
         return

@@ -25,19 +25,19 @@ _MOST_PARTS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EndpointLimits:
     """0: no limit."""
 
     list_per_s: float = 0.0
     connections: int = 0
 
 
-def parse_limits(text: str) -> tuple[tuple[str, Limits], ...]:
+def parse_limits(text: str) -> tuple[tuple[str, EndpointLimits], ...]:
     """Read ``host=LIST/connections, …``. Raises ValueError, saying what it takes."""
     return tuple(_limit(part) for part in map(str.strip, text.split(",")) if part)
 
 
-def _limit(part: str) -> tuple[str, Limits]:
+def _limit(part: str) -> tuple[str, EndpointLimits]:
     pattern, _, numbers = part.rpartition("=")
     values = numbers.split("/")
     if not pattern or len(values) != _MOST_PARTS or not all(v.strip().isdecimal() for v in values):
@@ -45,16 +45,16 @@ def _limit(part: str) -> tuple[str, Limits]:
             "must be host=N/M with commas between: N LIST requests a second in one bucket, "
             "M requests at once, 0 for no limit, and * in the host for anything"
         )
-    return pattern.strip().lower(), Limits(float(values[0]), int(values[1]))
+    return pattern.strip().lower(), EndpointLimits(float(values[0]), int(values[1]))
 
 
-def limits_of(endpoint: str, rules: Sequence[tuple[str, Limits]]) -> Limits:
+def limits_of(endpoint: str, rules: Sequence[tuple[str, EndpointLimits]]) -> EndpointLimits:
     """The limits of the first rule that names the endpoint, with its port or without."""
     host = endpoint.rpartition(":")[0] or endpoint
     for pattern, limits in rules:
         if fnmatchcase(endpoint, pattern) or fnmatchcase(host, pattern):
             return limits
-    return Limits()
+    return EndpointLimits()
 
 
 # --- keeping a rate together
@@ -110,7 +110,7 @@ FIRST_PROBE_S, LONGEST_PROBE_S = 1.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class EndpointHealth:
     """``rate`` is what all processes together may send a second as of ``since``; 0: any number.
 
     ``full`` was sent when it was throttled first. ``failures`` in a row, the last one at
@@ -140,10 +140,10 @@ class Pace:
         return self.failures > 0
 
 
-FREE = Pace()
+HEALTHY = EndpointHealth()
 
 
-def allowed(pace: Pace, *, now: float) -> float:
+def allowed(pace: EndpointHealth, *, now: float) -> float:
     """Requests a second that the endpoint may be sent by all processes together."""
     if not pace.rate or pace.since > now + RECOVERY_S:  # the clock went back
         return math.inf
@@ -151,13 +151,15 @@ def allowed(pace: Pace, *, now: float) -> float:
     return math.inf if rate >= pace.full * FREE_AT else rate
 
 
-def state_of(pace: Pace, *, now: float) -> Literal["normal", "slowed", "dead"]:
+def state_of(pace: EndpointHealth, *, now: float) -> Literal["normal", "slowed", "dead"]:
     if pace.is_dead:
         return "dead"
     return "normal" if allowed(pace, now=now) == math.inf else "slowed"
 
 
-def throttled(pace: Pace, *, now: float, sent_per_s: float, jitter: float) -> Pace:
+def throttled(
+    pace: EndpointHealth, *, now: float, sent_per_s: float, jitter: float
+) -> EndpointHealth:
     """It asked for fewer requests, or let one time out: half of what was sent, or allowed."""
     if pace.is_dead or (pace.rate and 0 <= now - pace.since < HOLD_S):
         return pace
@@ -171,7 +173,9 @@ def throttled(pace: Pace, *, now: float, sent_per_s: float, jitter: float) -> Pa
     )
 
 
-def failed(pace: Pace, bucket: str, *, now: float, why: str, jitter: float) -> Pace:
+def failed(
+    pace: EndpointHealth, bucket: str, *, now: float, why: str, jitter: float
+) -> EndpointHealth:
     """There was no answer at all."""
     if pace.is_dead and bucket != pace.probe:
         return pace  # it was asked before the endpoint was found dead
@@ -186,7 +190,7 @@ def failed(pace: Pace, bucket: str, *, now: float, why: str, jitter: float) -> P
     if pace.failures < DEAD_FAILURES or len(several) < DEAD_BUCKETS:
         return pace
     # No rate: when it answers again, its buckets come spread anyway.
-    return Pace(
+    return EndpointHealth(
         failures=pace.failures,
         buckets=several,
         dead_since=now,
@@ -195,12 +199,16 @@ def failed(pace: Pace, bucket: str, *, now: float, why: str, jitter: float) -> P
     )
 
 
-def answered(pace: Pace) -> Pace:
+def answered(pace: EndpointHealth) -> EndpointHealth:
     """It answered, whatever: neither dead nor failing. What it throttled recovers with time."""
-    return Pace(rate=pace.rate, since=pace.since, full=pace.full) if pace.is_failing else pace
+    return (
+        EndpointHealth(rate=pace.rate, since=pace.since, full=pace.full)
+        if pace.is_failing
+        else pace
+    )
 
 
-def probed(pace: Pace, bucket: str, *, now: float, for_s: float) -> Pace:
+def probed(pace: EndpointHealth, bucket: str, *, now: float, for_s: float) -> EndpointHealth:
     """Let ``bucket`` ask a dead endpoint for so long, if it is time and nobody else does."""
     longest_s = max(for_s, LONGEST_PROBE_S)  # it is more if the clock went back
     if not pace.is_dead or 0 < pace.wait_until - now <= longest_s:
@@ -208,17 +216,17 @@ def probed(pace: Pace, bucket: str, *, now: float, for_s: float) -> Pace:
     return probed_now(pace, bucket, now=now, for_s=for_s)
 
 
-def probed_now(pace: Pace, bucket: str, *, now: float, for_s: float) -> Pace:
+def probed_now(pace: EndpointHealth, bucket: str, *, now: float, for_s: float) -> EndpointHealth:
     """Let ``bucket`` ask a dead endpoint at once: somebody wants to know."""
     return replace(pace, probe=bucket, wait_until=now + for_s) if pace.is_dead else pace
 
 
-def hurried(pace: Pace, *, now: float) -> Pace:
+def hurried(pace: EndpointHealth, *, now: float) -> EndpointHealth:
     """Let the next bucket that comes try a dead endpoint, unless one is trying it."""
     return replace(pace, wait_until=now) if pace.is_dead and not pace.probe else pace
 
 
-def settled(pace: Pace, *, now: float) -> Pace:
+def without_recovered_rate(pace: EndpointHealth, *, now: float) -> EndpointHealth:
     """The same, without a rate that has recovered."""
     if pace.rate and allowed(pace, now=now) == math.inf:
         return replace(pace, rate=0.0, since=0.0, full=0.0)

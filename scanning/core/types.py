@@ -243,7 +243,7 @@ class BucketStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class CommitExpectation:
     """What Redis has to remember of a bucket: the commit of this number, or a later one.
 
     It was at ``commit_at``, None if nothing was committed yet in this ``generation`` or an

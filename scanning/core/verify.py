@@ -54,7 +54,7 @@ def are_sound(columns: Columns, entry: Entry, *, after: str) -> bool:
     return in_place and all(map(lt, keys, keys[1:]))
 
 
-def describing(entry: Entry, columns: Columns) -> Entry:
+def corrected_entry(entry: Entry, columns: Columns) -> Entry:
     """The entry, corrected if it does not describe these rows; it has no digest then."""
     count, missing = len(columns), entry.missing
     in_range = all(0 <= n < count for n in missing) and all(map(lt, missing, missing[1:]))

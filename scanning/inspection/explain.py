@@ -7,31 +7,31 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scanning.core.errors import BucketwatchError, PermanentError
-from scanning.core.explain import Known, Situation, outside
+from scanning.core.explain import KeyFacts, Known, outside
 from scanning.core.segments.model import states_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scanning.core.explain import Standing
+    from scanning.core.explain import ScheduleStatus
     from scanning.core.types import BucketConfig, ObjectState
     from scanning.ports import KnownState, StateStore, Storage
 
 
-def situation(
+def collect_facts(
     bucket: BucketConfig,
     key: str,
     *,
     states: StateStore,
     listed: Callable[[], ObjectState | None],
-    standing: Standing,
+    standing: ScheduleStatus,
     now: float,
-) -> Situation:
+) -> KeyFacts:
     """Everything that counts for one key; what cannot be had is said in it.
 
     ``listed`` asks S3; it is not called for keys that no listing can show. Raises RedisUnavailable.
     """
-    it = Situation(bucket, key, now, Known(), standing, listed=None)
+    it = KeyFacts(bucket, key, now, Known(), standing, listed=None)
     if not outside(bucket, key):
         try:
             it = replace(it, listed=listed())

@@ -28,7 +28,7 @@ from scanning.core.segments.model import states_of
 from scanning.core.segments.rewriter import entries_after
 from scanning.core.types import Change
 from scanning.ports import Commit, Position
-from scanning.scan.notifier import Announcer, recent
+from scanning.scan.notifier import Notifier, recent_events_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -61,7 +61,7 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayMeans:
+class ReplayContext:
     """What a replay needs of the world.
 
     ``bucket`` reads the configuration anew; it raises ConfigurationChanged if there is none to
@@ -82,7 +82,9 @@ class Replay:
     It begins after the key ``after``: where an earlier run of the same id was interrupted.
     """
 
-    def __init__(self, means: ReplayMeans, chosen: Selection, *, id_: str, after: str = "") -> None:
+    def __init__(
+        self, means: ReplayContext, chosen: Selection, *, id_: str, after: str = ""
+    ) -> None:
         self.id = id_
         self._means, self._chosen = means, chosen
         self._after = after
@@ -93,7 +95,7 @@ class Replay:
         """How many objects there are to announce now. Reads all that is known of them."""
         bucket = self._means.bucket()
         wanted = chosen = 0
-        with Announcer(bucket, self._means.storage) as announcer:
+        with Notifier(bucket, self._means.storage) as announcer:
             for _, changes in self._changes(self._segments_beside_scans(bucket)):
                 chosen += len(changes)
                 wanted += len(announcer.wanted(changes))
@@ -103,7 +105,7 @@ class Replay:
         """What would be queued, but without what HEAD says, and with the sequencer of no commit."""
         bucket = replace(self._means.bucket(), fetch_metadata=False)
         order = notification.sequencer(0, 0)
-        with Announcer(bucket, self._means.storage) as announcer:
+        with Notifier(bucket, self._means.storage) as announcer:
             for _, changes in self._changes(self._segments_beside_scans(bucket)):
                 wanted = announcer.wanted(changes)
                 for text in announcer.notifications(wanted, now=time.time(), sequencer=order):
@@ -146,7 +148,7 @@ class Replay:
         until = time.monotonic() + _SLICE_S
         known = self._open(bucket, claim)
         self._number = known.commit
-        with Announcer(bucket, self._means.storage) as announcer:
+        with Notifier(bucket, self._means.storage) as announcer:
             for last_key, changes in self._changes(self._segments(known, claim, bucket)):
                 if wanted := announcer.wanted(changes):
                     self._commit(announcer, claim, known, wanted)
@@ -219,7 +221,7 @@ class Replay:
 
     def _commit(
         self,
-        announcer: Announcer,
+        announcer: Notifier,
         claim: Claim,
         known: KnownState,
         changes: list[Change],
@@ -232,7 +234,7 @@ class Replay:
             Commit(
                 number,
                 notifications=[as_replay(text, self.id) for text in texts],
-                recent=recent(claim.bucket, changes, now=now, replay=self.id),
+                recent=recent_events_entry(claim.bucket, changes, now=now, replay=self.id),
                 # A pass that is under way goes on where it was.
                 progress=known.progress,
             ),

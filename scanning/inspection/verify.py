@@ -27,14 +27,14 @@ from scanning.core.verify import (
     Fault,
     Findings,
     are_sound,
-    describing,
+    corrected_entry,
     differing,
     fault_of_digest,
     without_digest,
     wrong_states,
 )
 from scanning.ports import Commit, Position
-from scanning.scan.prefetch import Lane, listed_ahead
+from scanning.scan.prefetch import Lane, prefetch_pages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from scanning.core.listing.body import Columns
     from scanning.core.segments.model import Entry, Merged
     from scanning.core.types import BucketConfig, Claim, ObjectState
-    from scanning.scan.context import Means
+    from scanning.scan.context import ScanContext
 
 _PIECES_A_COMMIT = 100
 
@@ -53,7 +53,7 @@ class Verification:
     The counts grow by what is listed, and by the events that the next scan would find.
     """
 
-    def __init__(self, bucket: BucketConfig, claim: Claim, means: Means) -> None:
+    def __init__(self, bucket: BucketConfig, claim: Claim, means: ScanContext) -> None:
         self._bucket, self._claim = bucket, claim
         self._storage, self._states = means.storage, means.states
         self._now, self._keep_going = means.clock(), means.keep_going
@@ -75,7 +75,7 @@ class Verification:
             most=self._settings.page_size,
             tail=True,
         )
-        with listed_ahead(
+        with prefetch_pages(
             self._storage,
             [Lane("", None)],
             page_size=self._settings.page_size,
@@ -109,7 +109,7 @@ class Verification:
             self._keep_going()
             self._findings.segments += 1
             rows = self._rows_of(stored, after)
-            entry = describing(stored, rows) if rows else stored
+            entry = corrected_entry(stored, rows) if rows else stored
             if entry != stored:
                 self._findings.add(Fault.ENTRY, [stored.last_key])
                 self._write(Piece(entry, None))
@@ -189,7 +189,7 @@ class Verification:
         if self._rest is not None:
             return
         if len(rows):
-            built = describing(replace(without_digest(entry), missing=()), rows)
+            built = corrected_entry(replace(without_digest(entry), missing=()), rows)
             self._write(Piece(built, rows))
         else:
             self._remove(entry.id)
@@ -220,7 +220,7 @@ class Repair(Verification):
     A pass that is under way lists everything again then.
     """
 
-    def __init__(self, bucket: BucketConfig, claim: Claim, means: Means) -> None:
+    def __init__(self, bucket: BucketConfig, claim: Claim, means: ScanContext) -> None:
         super().__init__(bucket, claim, means)
         self._pieces: list[Piece] = []
         self._removed: list[str] = []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from scanning.core.texts import printable
 from scanning.core.verify import Fault
-from scanning.runtime.manual_scan import Verified
+from scanning.runtime.manual_scan import VerificationResult
 
 if TYPE_CHECKING:
     from scanning.core.types import ScanCounts, ScanResult
@@ -24,7 +24,7 @@ _FAULTS = {
 
 
 def line_of(result: Result) -> str:
-    if isinstance(result, Verified):
+    if isinstance(result, VerificationResult):
         return _of_verified(result)
     return _of_scan(result)
 
@@ -38,7 +38,7 @@ def _of_scan(result: ScanResult) -> str:
     return f"{line}; {result.held.missing} missing, held until somebody confirms the deletion"
 
 
-def _of_verified(verified: Verified) -> str:
+def _of_verified(verified: VerificationResult) -> str:
     result, findings = verified.result, verified.findings
     if verified.is_repaired:
         return f"{_of_scan(result)}; {_found(findings, 'repaired')}"

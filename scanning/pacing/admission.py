@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from scanning.core.types import BucketConfig, Claim
-    from scanning.pacing.registry import Gates
+    from scanning.pacing.registry import EndpointRegistry
     from scanning.ports import Leases
 
 # What would take too many of the region's slots is claimed again after so long.
@@ -30,7 +30,7 @@ class Admission:
     def __init__(
         self,
         region: str,
-        gates: Gates,
+        gates: EndpointRegistry,
         leases: Leases,
         configured: Callable[[Sequence[str]], Mapping[str, BucketConfig]],
         *,

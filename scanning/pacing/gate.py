@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Self
 
 from scanning.core import pacing
 from scanning.core.errors import BucketwatchError, StorageUnavailable, Throttled
-from scanning.core.pacing import FREE, Limits, Pace
-from scanning.pacing.slots import Turns
-from scanning.ports import Standing, Use
+from scanning.core.pacing import HEALTHY, EndpointHealth, EndpointLimits
+from scanning.pacing.slots import SlotReservations
+from scanning.ports import EndpointStatus, EndpointUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scanning.pacing.registry import Gates
+    from scanning.pacing.registry import EndpointRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ _MEASURE_S = 1.0
 _OVERTAKES_S = 5.0
 
 
-class Gate:
+class EndpointLimiter:
     """One endpoint, as this process asks it. Safe for threads."""
 
-    def __init__(self, gates: Gates, endpoint: str, limits: Limits) -> None:
+    def __init__(self, gates: EndpointRegistry, endpoint: str, limits: EndpointLimits) -> None:
         self.endpoint = endpoint
         self._gates, self._paces, self._limits = gates, gates.paces, limits
         self._lock = threading.Condition()
@@ -53,23 +53,23 @@ class Gate:
         self._told_at = self._asked_at = self._used_at = float("-inf")
         self._learning = threading.Lock()
         self._is_deaf = False
-        self._standing = Standing(FREE, time.time())
+        self._standing = EndpointStatus(HEALTHY, time.time())
         self._clock_offset = time.time() - time.monotonic()
-        self._turns: dict[str, Turns] = {}
+        self._turns: dict[str, SlotReservations] = {}
 
     # --- asking
 
-    def turn(self, bucket: str, *, lists: bool) -> Turn:
+    def turn(self, bucket: str, *, lists: bool) -> Permit:
         """A context in which ``bucket`` sends one request; entering it waits for its turn.
 
         Entering raises StorageUnavailable while the endpoint is dead, and Throttled if the turn
         would come too late.
         """
-        return Turn(self, bucket, lists=lists)
+        return Permit(self, bucket, lists=lists)
 
     def enter(self, bucket: str, *, lists: bool) -> None:
         pace = self.look()
-        if pace is not FREE:
+        if pace is not HEALTHY:
             self._heed(pace, bucket)
         if lists and self._limits.list_per_s:
             self._turns_of(bucket, self._limits.list_per_s).wait()
@@ -114,7 +114,7 @@ class Gate:
 
     # --- who may scan
 
-    def look(self) -> Pace:
+    def look(self) -> EndpointHealth:
         """How the endpoint answers now."""
         if time.monotonic() - self._told_at > _STALE_S:
             self._learn()
@@ -134,7 +134,7 @@ class Gate:
         if self.look().is_dead:
             self._probes(bucket, pacing.probed_now)
 
-    def _probes(self, bucket: str, probed: Callable[..., Pace]) -> bool:
+    def _probes(self, bucket: str, probed: Callable[..., EndpointHealth]) -> bool:
         for_s = self._gates.probe_s
         pace = self._change(lambda pace, now: probed(pace, bucket, now=now, for_s=for_s))
         return not pace.is_dead or pace.probe == bucket
@@ -178,7 +178,7 @@ class Gate:
     def _use(self, connections: int) -> None:
         limit = self._limits.connections
         with self._lock:
-            use = Use(
+            use = EndpointUsage(
                 endpoint=self.endpoint,
                 sent_per_s=self._sent_per_s,
                 connections=connections if limit else 0,
@@ -202,24 +202,24 @@ class Gate:
             self._stand(standing)
             self._lock.notify_all()
 
-    def _change(self, change: Callable[[Pace, float], Pace]) -> Pace:
+    def _change(self, change: Callable[[EndpointHealth, float], EndpointHealth]) -> EndpointHealth:
         try:
             standing = self._paces.change(self.endpoint, change)
         except BucketwatchError:  # what we have seen ourselves counts here
-            standing = Standing(change(self._standing.pace, self.now()), self.now())
+            standing = EndpointStatus(change(self._standing.pace, self.now()), self.now())
         with self._lock:
             self._stand(replace(standing, others_per_s=self._standing.others_per_s))
         return standing.pace
 
-    def _stand(self, standing: Standing) -> None:
+    def _stand(self, standing: EndpointStatus) -> None:
         """With the lock: see things so from now on."""
         before = self._standing
         if _is_overtaken(standing.now, before.now):
             return
         if standing.pace.is_dead != before.pace.is_dead:
-            _say(self.endpoint, standing.pace)
-        is_free = standing.pace == FREE
-        self._standing = replace(standing, pace=FREE) if is_free else standing
+            _log_transition(self.endpoint, standing.pace)
+        is_free = standing.pace == HEALTHY
+        self._standing = replace(standing, pace=HEALTHY) if is_free else standing
         self._clock_offset = standing.now - time.monotonic()
 
     def _slow_down(self) -> None:
@@ -237,7 +237,7 @@ class Gate:
 
     # --- waiting
 
-    def _heed(self, pace: Pace, bucket: str) -> None:
+    def _heed(self, pace: EndpointHealth, bucket: str) -> None:
         if self.refuses(bucket):
             raise StorageUnavailable(
                 f"bucket {bucket} at {self.endpoint}: the endpoint does not answer ({pace.why}); "
@@ -249,11 +249,11 @@ class Gate:
         if per_s < math.inf:
             self._turns_of("", per_s).wait()
 
-    def _turns_of(self, bucket: str, per_s: float) -> Turns:
+    def _turns_of(self, bucket: str, per_s: float) -> SlotReservations:
         with self._lock:
             turns = self._turns.get(bucket)
             if turns is None:
-                turns = self._turns[bucket] = Turns(self._gates, self.endpoint, bucket)
+                turns = self._turns[bucket] = SlotReservations(self._gates, self.endpoint, bucket)
         turns.per_s = per_s
         return turns
 
@@ -294,12 +294,12 @@ class Gate:
         return math.ceil(connections / part) * part
 
 
-class Turn:
+class Permit:
     """See `Gate.turn`. A class, and not a generator: this is on the way of every page."""
 
     __slots__ = ("_bucket", "_gate", "_lists")
 
-    def __init__(self, gate: Gate, bucket: str, *, lists: bool) -> None:
+    def __init__(self, gate: EndpointLimiter, bucket: str, *, lists: bool) -> None:
         self._gate, self._bucket, self._lists = gate, bucket, lists
 
     def __enter__(self) -> Self:
@@ -315,7 +315,7 @@ def _is_overtaken(now: float, last: float) -> bool:
     return -_OVERTAKES_S < now - last < 0
 
 
-def _say(endpoint: str, pace: Pace) -> None:
+def _log_transition(endpoint: str, pace: EndpointHealth) -> None:
     if pace.is_dead:
         logger.warning(
             "%s does not answer (%s): it is asked by one bucket at a time, the others wait",

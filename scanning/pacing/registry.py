@@ -1,4 +1,4 @@
-"""Where requests to S3 endpoints wait their turn, in this process; what is shared is in `Paces`.
+"""The S3 endpoints that this process asks; what processes share is in `EndpointHealthStore`.
 
 A request of an endpoint that has no limits and answers well costs a lock and two additions here.
 Where there are limits, connections and moments to ask are reserved in batches, so that a listing
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Protocol
 from scanning.core import pacing
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import Interrupted
-from scanning.pacing.gate import Gate
+from scanning.pacing.gate import EndpointLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from scanning.core.pacing import Limits
-    from scanning.ports import Paces
+    from scanning.core.pacing import EndpointLimits
+    from scanning.ports import EndpointHealthStore
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ TELL_S = 1.0
 _CLOSE_S = 1.0
 
 
-class Trims(Protocol):
+class ConnectionPool(Protocol):
     """Somebody who keeps connections."""
 
     def trim(self, endpoint: str, most: int) -> None:
@@ -43,7 +43,7 @@ class Trims(Protocol):
         """End the requests whose answers take too long."""
 
 
-class Gates:
+class EndpointRegistry:
     """The gates of a process, by endpoint.
 
     ``probe_s`` is how long a probe of a dead one takes, ``most_wait_s`` how long a request waits
@@ -52,8 +52,8 @@ class Gates:
 
     def __init__(
         self,
-        paces: Paces,
-        rules: Sequence[tuple[str, Limits]] = (),
+        paces: EndpointHealthStore,
+        rules: Sequence[tuple[str, EndpointLimits]] = (),
         *,
         probe_s: float = 40.0,
         most_wait_s: float = 5.0,
@@ -62,23 +62,23 @@ class Gates:
         self.probe_s = probe_s
         self.most_wait_s = most_wait_s
         self._rules = rules
-        self._gates: dict[str, Gate] = {}
+        self._gates: dict[str, EndpointLimiter] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
-        self._trims: weakref.WeakSet[Trims] = weakref.WeakSet()
+        self._trims: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
 
-    def at(self, endpoint: str) -> Gate:
+    def at(self, endpoint: str) -> EndpointLimiter:
         """The gate of a bucket's endpoint, however that is written."""
         name = endpoint_name(endpoint)
         gate = self._gates.get(name)
         if gate is None:
             with self._lock:
                 limits = pacing.limits_of(name, self._rules)
-                gate = self._gates.setdefault(name, Gate(self, name, limits))
+                gate = self._gates.setdefault(name, EndpointLimiter(self, name, limits))
         return gate
 
-    def keeps_connections(self, keeper: Trims) -> None:
+    def keeps_connections(self, keeper: ConnectionPool) -> None:
         self._trims.add(keeper)
 
     def trim(self, endpoint: str, most: int) -> None:
@@ -125,7 +125,7 @@ class Gates:
                     return
 
 
-class OpenGate:
+class UnlimitedEndpoint:
     """For somebody who waits in front of a page: at once, and nobody is told."""
 
     def turn(self, bucket: str, *, lists: bool) -> AbstractContextManager[None]:  # noqa: ARG002
@@ -144,4 +144,4 @@ class OpenGate:
         time.sleep(seconds)
 
 
-OPEN = OpenGate()
+UNLIMITED = UnlimitedEndpoint()

@@ -11,15 +11,15 @@ from scanning.core.errors import Throttled
 from scanning.core.pacing import Slots
 
 if TYPE_CHECKING:
-    from scanning.pacing.registry import Gates
+    from scanning.pacing.registry import EndpointRegistry
 
 _NO_LIMIT_S = 1e9
 
 
-class Turns:
+class SlotReservations:
     """Moments at which to ask an endpoint, or to list in one bucket; reserved in batches."""
 
-    def __init__(self, gates: Gates, endpoint: str, bucket: str) -> None:
+    def __init__(self, gates: EndpointRegistry, endpoint: str, bucket: str) -> None:
         self._gates, self._endpoint, self._bucket = gates, endpoint, bucket
         self._lock = threading.Lock()
         self._slots = Slots()

@@ -26,8 +26,8 @@ from scanning.core.errors import (
     StorageUnavailable,
 )
 from scanning.core.types import BucketConfig, Claim, KeyPair, ScanCounts, ScanResult
-from scanning.scan.bucket_pass import Scan, ScanEnd
-from scanning.scan.context import Means, ScanSettings
+from scanning.scan.bucket_pass import BucketPass, PassEnd
+from scanning.scan.context import ScanContext, ScanSettings
 
 if TYPE_CHECKING:
     import queue
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import redis
 
     from scanning.adapters.s3.storage import S3ClientCache
-    from scanning.config.settings import ScanningConf
+    from scanning.config.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class BucketScanner(threading.Thread):
     ``access_key`` and ``secret_key`` they are used, else the vault is asked; whether it announces
     is read from Redis (``…:notifications_disabled``) as the scan begins. ``redis_client`` may be
     the older monitor's ``{"master": …, "slave": …}``: the master is asked. ``global_config`` is
-    a ``ScanningConf`` or the documented YAML as a mapping, over the settings in force. Without
+    a ``EngineSettings`` or the documented YAML as a mapping, over the settings in force. Without
     ``claim`` the scanner claims the bucket itself, and fails if somebody else is scanning it.
     ``counts`` grow as it goes on.
 
@@ -63,7 +63,7 @@ class BucketScanner(threading.Thread):
         self,
         bucket_config: BucketConfig | Mapping[str, Any],
         redis_client: redis.Redis | Mapping[str, Any],
-        global_config: ScanningConf | Mapping[str, Any],
+        global_config: EngineSettings | Mapping[str, Any],
         result_queue: queue.Queue[ScanResult] | None,
         client_cache: S3ClientCache,
         *,
@@ -126,11 +126,11 @@ class BucketScanner(threading.Thread):
         self._engine.gates.at(self.bucket.endpoint).probe_now(self.bucket.name)
         return claim
 
-    def _scan(self, claim: Claim, counts: ScanCounts) -> Callable[[KeyPair], Scan]:
-        return lambda pair: Scan(
+    def _scan(self, claim: Claim, counts: ScanCounts) -> Callable[[KeyPair], BucketPass]:
+        return lambda pair: BucketPass(
             self.bucket,
             claim,
-            Means(
+            ScanContext(
                 storage=wiring.storage(self._clients, self.bucket, pair, self._engine.gates),
                 states=self._engine.states,
                 clock=self._clock,
@@ -193,7 +193,7 @@ class BucketScanner(threading.Thread):
         return claim.taken_at + time.monotonic() - claim.arrived_s
 
 
-def in_one_go(bucket: BucketConfig, conf: ScanningConf) -> ScanSettings:
+def in_one_go(bucket: BucketConfig, conf: EngineSettings) -> ScanSettings:
     """Somebody waits for this scan: it does not pause for other buckets."""
     return _of(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
 
@@ -203,8 +203,8 @@ def _of(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
 
 
 def _scan_with_credentials(
-    scan: Callable[[KeyPair], Scan], bucket: BucketConfig, given: KeyPair | None
-) -> ScanEnd:
+    scan: Callable[[KeyPair], BucketPass], bucket: BucketConfig, given: KeyPair | None
+) -> PassEnd:
     if given is not None:
         return scan(given).run()
     return wiring.with_keys(bucket, lambda pair: scan(pair).run())
@@ -217,7 +217,7 @@ class Outcome:
         self._bucket, self._clock = bucket, clock
         self._started_at = clock()
         self.counts = counts
-        self.end: ScanEnd | None = None
+        self.end: PassEnd | None = None
         self.error: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -281,7 +281,7 @@ def _log_what_came_of(result: ScanResult) -> None:
         )
 
 
-def bucket_of(given: BucketConfig | Mapping[str, Any], conf: ScanningConf) -> BucketConfig:
+def bucket_of(given: BucketConfig | Mapping[str, Any], conf: EngineSettings) -> BucketConfig:
     """A bucket as we know it, of one or of the documented JSON object."""
     if isinstance(given, BucketConfig):
         return given

@@ -27,7 +27,7 @@ _STANDING_BY_S = 0.25
 LOOK_AT_REDIS_S = 15.0
 
 
-def keep_house(
+def run_periodically(
     name: str,
     jobs: Sequence[Callable[[], object]],
     *,

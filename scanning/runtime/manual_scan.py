@@ -17,8 +17,8 @@ from scanning.core.types import Claim, ScanCounts, ScanResult
 from scanning.core.verify import Fault, Findings
 from scanning.inspection.verify import Repair, Verification
 from scanning.runtime.bucket_scanner import BucketScanner, Outcome, in_one_go
-from scanning.scan.bucket_pass import Scan
-from scanning.scan.context import Means
+from scanning.scan.bucket_pass import BucketPass
+from scanning.scan.context import ScanContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,21 +33,21 @@ _PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class DryRunEvents:
     """The notifications that a commit would have queued."""
 
     notifications: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Message:
     """A sentence for people."""
 
     line: str
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerificationResult:
     """What a look at everything that is stored has found; ``result`` is that of the scan after it.
 
     Without a repair there is no scan: ``result`` then counts what one would find.
@@ -77,18 +77,18 @@ class Verified:
         }
 
 
-Result = ScanResult | Verified
-Arrival = Result | Announced | Said
+Result = ScanResult | VerificationResult
+RunEvent = Result | DryRunEvents | Message
 
 
-class Watched:
+class ManualScan:
     """One scan, seen from outside: ``counts`` grow as it goes on, ``claim`` is the lease it holds.
 
     ``tell`` is given what the scan has to say before it ends.
     """
 
     def __init__(
-        self, bucket: BucketConfig, stopped: threading.Event, tell: Callable[[Arrival], None]
+        self, bucket: BucketConfig, stopped: threading.Event, tell: Callable[[RunEvent], None]
     ) -> None:
         self.bucket, self.stopped, self.tell = bucket, stopped, tell
         self.counts = ScanCounts()
@@ -100,7 +100,7 @@ class Watched:
             raise Interrupted(f"{self.bucket.name}: interrupted")
 
 
-class ScansByHand:
+class ManualScanRunner:
     """Runs ``scan`` for buckets, ``at_once`` of them at a time, in threads that can be left behind.
 
     ``scan`` is one of the functions below. However the block ends, no lease is kept.
@@ -109,16 +109,16 @@ class ScansByHand:
     def __init__(
         self,
         buckets: Sequence[BucketConfig],
-        scan: Callable[[Watched], Result],
+        scan: Callable[[ManualScan], Result],
         *,
         at_once: int,
     ) -> None:
         self._stopped = threading.Event()
-        self.watched = [Watched(bucket, self._stopped, self._put) for bucket in buckets]
+        self.watched = [ManualScan(bucket, self._stopped, self._put) for bucket in buckets]
         self._scan = scan
         self._waiting = deque(self.watched)
         # Bounded: a scan does not run ahead of whoever prints its events.
-        self._arrived: queue.Queue[Arrival | Exception] = queue.Queue(_AHEAD)
+        self._arrived: queue.Queue[RunEvent | Exception] = queue.Queue(_AHEAD)
         # Daemons: one that waits for a server that never answers must not keep the process.
         self._threads = [
             threading.Thread(target=self._work, name=f"scan-{n}", daemon=True)
@@ -134,7 +134,7 @@ class ScansByHand:
         if not self._stopped.is_set():
             self.stop()
 
-    def arrivals(self, *, every_s: float) -> Iterator[Arrival | None]:
+    def arrivals(self, *, every_s: float) -> Iterator[RunEvent | None]:
         """The results and what is told before, as they come; None after ``every_s`` of nothing.
 
         Raises what a scan raised instead of having a result.
@@ -173,7 +173,7 @@ class ScansByHand:
             while not self._stopped.is_set():
                 self._put(self._scanned(self._waiting.popleft()))
 
-    def _scanned(self, watched: Watched) -> Result | Exception:
+    def _scanned(self, watched: ManualScan) -> Result | Exception:
         try:
             return self._scan(watched)
         except Interrupted:
@@ -181,7 +181,7 @@ class ScansByHand:
         except Exception as exc:  # noqa: BLE001 - raised again where results are taken
             return exc
 
-    def _put(self, arrival: Arrival | Exception) -> None:
+    def _put(self, arrival: RunEvent | Exception) -> None:
         """Raises Interrupted if nobody takes it any more."""
         while True:
             try:
@@ -193,49 +193,50 @@ class ScansByHand:
                 return
 
 
-def scan_now(watched: Watched, *, wait_s: float) -> ScanResult:
+def scan_now(watched: ManualScan, *, wait_s: float) -> ScanResult:
     """One scan that commits, as a worker's does; waits ``wait_s`` for a worker to end its own."""
     # Without a claim after the wait, the scanner tries once more and says what is in the way.
     watched.claim = _claim(watched, wait_s)
     return _scan(watched)
 
 
-def dry_run(watched: Watched) -> ScanResult:
+def dry_run(watched: ManualScan) -> ScanResult:
     """Say what a scan would find; claims nothing, writes nothing, asks for no object's metadata."""
     bucket = watched.bucket
     claim = Claim(bucket.name, bucket.region, 0, bucket.generation, 0.0, None, 0.0, 0)
     outcome = Outcome(bucket.name, time.time, watched.counts)
 
     def announce(notifications: Sequence[str]) -> None:
-        watched.tell(Announced(notifications))
+        watched.tell(DryRunEvents(notifications))
 
     with outcome, reading_only(wiring.engine().states, announce) as states:
         without_heads = replace(bucket, fetch_metadata=False)
         outcome.end = wiring.with_keys(
-            bucket, lambda pair: Scan(without_heads, claim, _means(watched, pair, states)).run()
+            bucket,
+            lambda pair: BucketPass(without_heads, claim, _means(watched, pair, states)).run(),
         )
     return outcome.result()
 
 
-def verify(watched: Watched, *, wait_s: float) -> Verified:
+def verify(watched: ManualScan, *, wait_s: float) -> VerificationResult:
     """Compare all that is stored with a listing, under a lease, so that no scan comes between."""
     result, findings = _look_at_all(Verification, watched, wait_s)
     _release(watched)
-    return Verified(result, findings, is_repaired=False)
+    return VerificationResult(result, findings, is_repaired=False)
 
 
-def repair(watched: Watched, *, wait_s: float) -> Verified:
+def repair(watched: ManualScan, *, wait_s: float) -> VerificationResult:
     """The same, mend what is wrong, and scan under the same lease."""
     result, findings = _look_at_all(Repair, watched, wait_s)
     if result.ok:
         watched.counts = ScanCounts()
         result = _scan(watched)
     _release(watched)
-    return Verified(result, findings, is_repaired=result.ok)
+    return VerificationResult(result, findings, is_repaired=result.ok)
 
 
 def _look_at_all(
-    kind: type[Verification], watched: Watched, wait_s: float
+    kind: type[Verification], watched: ManualScan, wait_s: float
 ) -> tuple[ScanResult, Findings]:
     bucket, engine = watched.bucket, wiring.engine()
     findings = Findings()
@@ -244,7 +245,7 @@ def _look_at_all(
         claim = watched.claim = _claim(watched, wait_s)
         if claim is None:
             raise LeaseLost.not_to_be_had(bucket.name)
-        [status] = wiring.statuses().read([bucket.name])
+        [status] = wiring.bucket_status().read([bucket.name])
         with engine.heartbeat.keeping(claim):
             findings = wiring.with_keys(
                 bucket,
@@ -255,13 +256,13 @@ def _look_at_all(
     return outcome.result(), findings
 
 
-def _release(watched: Watched) -> None:
+def _release(watched: ManualScan) -> None:
     if watched.claim is not None:
         wiring.engine().leases.release(watched.claim)
         watched.claim = None
 
 
-def _scan(watched: Watched) -> ScanResult:
+def _scan(watched: ManualScan) -> ScanResult:
     scanner = BucketScanner(
         watched.bucket,
         wiring.connection().client,
@@ -278,12 +279,12 @@ def _scan(watched: Watched) -> ScanResult:
     return scanner.result
 
 
-def _means(watched: Watched, pair: KeyPair, states: StateStore) -> Means:
+def _means(watched: ManualScan, pair: KeyPair, states: StateStore) -> ScanContext:
     """One lane: looking without commits reads its own rows again."""
     bucket, conf = watched.bucket, wiring.conf()
     gates = wiring.engine().gates
     gates.at(bucket.endpoint).probe_now(bucket.name)
-    return Means(
+    return ScanContext(
         storage=wiring.storage(wiring.client_cache(), bucket, pair, gates),
         states=states,
         clock=time.time,
@@ -293,7 +294,7 @@ def _means(watched: Watched, pair: KeyPair, states: StateStore) -> Means:
     )
 
 
-def _claim(watched: Watched, wait_s: float) -> Claim | None:
+def _claim(watched: ManualScan, wait_s: float) -> Claim | None:
     """The bucket's lease; None if somebody else keeps it for ``wait_s``."""
     leases, slots = wiring.engine().leases, wiring.conf().parallel.rate_limit_per_region
     bucket = watched.bucket
@@ -304,7 +305,7 @@ def _claim(watched: Watched, wait_s: float) -> Claim | None:
         if not said:
             said = True
             watched.tell(
-                Said(
+                Message(
                     f"{bucket.name}: a worker is scanning it, or its region has no free slot; "
                     f"waiting up to {wait_s:g} s"
                 )

@@ -26,7 +26,7 @@ from scanning.core.metrics import counters  # noqa: E402
 from scanning.identity import this_process  # noqa: E402
 from scanning.runtime import processes, region_workers  # noqa: E402
 from scanning.runtime.bucket_scanner import BucketScanner, bucket_of  # noqa: E402
-from scanning.runtime.housekeeping import RedisWarnings, keep_house  # noqa: E402
+from scanning.runtime.housekeeping import RedisWarnings, run_periodically  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -84,7 +84,7 @@ class MultiRegionMonitor:
 
         Raises ConfigurationError if Redis is a cluster.
         """
-        wiring.impatient_connection().refuse_cluster()
+        wiring.interactive_connection().refuse_cluster()
         processes.share_heaps()
         signal.signal(signal.SIGTERM, self.handle_signal)
         signal.signal(signal.SIGINT, self.handle_signal)
@@ -95,7 +95,7 @@ class MultiRegionMonitor:
         jobs = [import_string(path) for path in settings.HOUSEKEEPING]
         self._keep_house_with("housekeeping", [RedisWarnings().look, *jobs])
         # Clearing after a bucket of millions takes minutes: the operator's pages do not wait.
-        self._keep_house_with("clearing", [wiring.clearing().run])
+        self._keep_house_with("clearing", [wiring.cleanup().run])
         try:
             while not self._stopping.is_set():
                 started = time.monotonic()
@@ -143,7 +143,7 @@ class MultiRegionMonitor:
         # Impatient, as all of a tick: the next one asks again. Who waits for Redis loses the lead,
         # starts no child that ended, and keeps a stop waiting.
         asked_at = time.monotonic()
-        leads = wiring.impatient_schedule().lead(self.name, lease_s=LEADER_LEASE_S)
+        leads = wiring.interactive_schedule().lead(self.name, lease_s=LEADER_LEASE_S)
         if leads != self._leads:
             logger.info("this monitor %s", "schedules" if leads else "stands by for another")
         self._leads = leads
@@ -161,7 +161,7 @@ class MultiRegionMonitor:
         Housekeeping compares it with the database when it is not. Scanning goes on without that
         when the database cannot be asked.
         """
-        losses, now = wiring.impatient_losses(), time.monotonic()
+        losses, now = wiring.interactive_continuity(), time.monotonic()
         if losses.keep_trust():
             self._distrusts_since = None
             return True
@@ -180,7 +180,7 @@ class MultiRegionMonitor:
         if not self._stopping.is_set():
             self._stop()
         try:
-            wiring.impatient_schedule().step_down(self.name)
+            wiring.interactive_schedule().step_down(self.name)
         except BucketwatchError:
             logger.info("Redis is away; the lead expires by itself")
         for pool in self.region_pools.values():
@@ -188,7 +188,7 @@ class MultiRegionMonitor:
         processes.stop(self._children, deadline=self._stop_by)
 
     def _keep_house_with(self, name: str, jobs: Sequence[Callable[[], object]]) -> None:
-        keep_house(name, jobs, leads=self.leads, stopping=self._stopping)
+        run_periodically(name, jobs, leads=self.leads, stopping=self._stopping)
 
     def leads(self) -> bool:
         """Say whether this monitor still holds the lead; not for long while Redis is away."""
@@ -202,7 +202,7 @@ class MultiRegionMonitor:
         No key pair is merged into ``buckets``: `BucketScanner` asks the vault for it when it scans,
         so that neither this process nor its log holds any.
         """
-        store, now = wiring.impatient_configuration(), time.monotonic()
+        store, now = wiring.interactive_bucket_configs(), time.monotonic()
         has_changed = store.version() != self._version
         if not has_changed and now - self._scheduled_at < RESCHEDULE_S:
             return
@@ -220,11 +220,11 @@ class MultiRegionMonitor:
         processes.give_back_memory()
 
     def load_last_scan_times(self) -> None:
-        self.last_scan_times = wiring.impatient_schedule().last_scans(self.buckets)
+        self.last_scan_times = wiring.interactive_schedule().last_scans(self.buckets)
 
     def initialize_staggered_schedule(self) -> None:
         """Give each new bucket its due time, take away those that are gone."""
-        store = wiring.impatient_schedule()
+        store = wiring.interactive_schedule()
         intervals = {name: self._interval_s(bucket) for name, bucket in self.buckets.items()}
         self._draw_offsets(intervals)
         regions = set(self.get_all_regions())
@@ -248,7 +248,7 @@ class MultiRegionMonitor:
         self, stored: Mapping[str, Mapping[str, float]], intervals: Mapping[str, float]
     ) -> dict[str, dict[str, float]]:
         """Due times, by region and bucket, of buckets that have none, or one that is too far."""
-        store = wiring.impatient_schedule()
+        store = wiring.interactive_schedule()
         now = store.now()
         due = {n: stored.get(b.region, {}).get(n) for n, b in self.buckets.items()}
         far = {n for n, at in due.items() if at is not None and at > now + intervals[n]}
@@ -312,7 +312,7 @@ class MultiRegionMonitor:
         the error alone. Scans by `scan_bucket` are not among them, and are counted already.
         """
         self.wake_due_regions()
-        last = {r.bucket: r for r in wiring.statuses().last_results(list(self.buckets))}
+        last = {r.bucket: r for r in wiring.bucket_status().last_results(list(self.buckets))}
         ends = {name: _end_of(result) for name, result in last.items()}
         before, self._reported = self._reported, (self._reported or {}) | ends
         if before is None:
@@ -329,7 +329,7 @@ class MultiRegionMonitor:
         Buckets that will be due by the next tick count: their worker then waits for them.
         """
         regions = self.get_all_regions()
-        due = wiring.impatient_schedule().due_counts(regions, within_s=TICK_S)
+        due = wiring.interactive_schedule().due_counts(regions, within_s=TICK_S)
         woken = {region: number for region, number in due.items() if number}
         for region in woken:
             region_workers.wake(region)

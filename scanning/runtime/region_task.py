@@ -49,7 +49,7 @@ stop_signal: threading.Event | StopSignal = threading.Event()
 def scan_region(region: str) -> None:
     """Scan a region's due buckets for ``TIME_BUDGET_S``, or until none is due in that time."""
     try:
-        _RegionRun(region).run()
+        RegionSession(region).run()
     except BucketwatchError as exc:
         logger.warning("%s: scanning waits: %s", region, exc)
 
@@ -68,7 +68,7 @@ def _end(running: set[Future[None]]) -> None:
         wiring.client_cache().break_off()
 
 
-class _RegionRun:
+class RegionSession:
     """One wake-up of one region."""
 
     def __init__(self, region: str) -> None:

@@ -62,7 +62,7 @@ class RegionBroker(RedisBroker):  # type: ignore[misc]  # django-q2 has no types
             pipe.hincrby(redis_keys.STATS, "wakeups", 1)
             return pipe.execute()[0]
 
-        return wiring.impatient_connection().run(push)
+        return wiring.interactive_connection().run(push)
 
     def dequeue(self) -> Any:
         try:
@@ -83,7 +83,7 @@ class RegionBroker(RedisBroker):  # type: ignore[misc]  # django-q2 has no types
 def wake(region: str) -> bool:
     """Put one wake-up into a region's queue, unless one waits there already; or give up at once."""
     broker = _broker(region)
-    if wiring.impatient_connection().run(lambda r: r.llen(broker.list_key)):
+    if wiring.interactive_connection().run(lambda r: r.llen(broker.list_key)):
         return False
     async_task("scanning.tasks.scan_region", region, broker=broker, cluster=region)
     return True
@@ -96,7 +96,7 @@ def _broker(region: str) -> RegionBroker:
     return _brokers.setdefault((os.getpid(), region), RegionBroker(list_key=region))
 
 
-class Clusters:
+class RegionWorkers:
     """Keeps one guard alive for each region; regions come and go without a restart."""
 
     def __init__(self, *, only: Collection[str] = ()) -> None:
@@ -112,7 +112,7 @@ class Clusters:
 
         Raises ConfigurationError if Redis is a cluster.
         """
-        wiring.impatient_connection().refuse_cluster()
+        wiring.interactive_connection().refuse_cluster()
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGINT, self._ask_to_stop)
         share_heaps()
@@ -153,7 +153,7 @@ class Clusters:
 
     def _wanted_regions(self) -> set[str]:
         try:
-            regions = wiring.impatient_schedule().regions()
+            regions = wiring.interactive_schedule().regions()
         except BucketwatchError as exc:
             if not self._redis_away:
                 logger.warning("workers wait for Redis: %s", exc)

@@ -20,18 +20,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from scanning.core import notification
-from scanning.core.changes import classify, classify_new, news_after
+from scanning.core.changes import announce_cutoff, classify, classify_new
 from scanning.core.deletions import had_second_look, is_mass
 from scanning.core.errors import BucketwatchError, StateDamaged, StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
 from scanning.core.segments.matcher import Unchanged
-from scanning.core.segments.model import Entry, Piece, states_of, wears_out
-from scanning.core.segments.rewriter import Rewriter, Rewriting, entries_after, settled
+from scanning.core.segments.model import Entry, Piece, states_of, strings_need_refresh
+from scanning.core.segments.rewriter import Rewriter, Rewriting, drop_missing_rows, entries_after
 from scanning.core.types import BucketConfig, Change, EventType, Held, ObjectState
 from scanning.ports import Commit, Position, Progress
-from scanning.scan.lane import Comparison
-from scanning.scan.notifier import Announcer, recent
-from scanning.scan.prefetch import Lane, listed_ahead
+from scanning.scan.lane import LaneComparer
+from scanning.scan.notifier import Notifier, recent_events_entry
+from scanning.scan.prefetch import Lane, prefetch_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from scanning.core.listing.body import Columns
     from scanning.core.segments.matcher import Page
     from scanning.core.types import Claim
-    from scanning.scan.context import Means
+    from scanning.scan.context import ScanContext
 
 # A lane is worth its thread and connection from this many segments on.
 SEGMENTS_A_LANE = 4
@@ -52,7 +52,7 @@ _HAPPENED_NOW = frozenset({EventType.CREATED, EventType.UPDATED})
 
 
 @dataclass(frozen=True, slots=True)
-class ScanEnd:
+class PassEnd:
     """``progress`` is what to go on with where the pass is not ``complete``.
 
     ``commit`` is the number of the last commit.
@@ -64,15 +64,15 @@ class ScanEnd:
     held: Held | None = None
 
 
-class Scan:
+class BucketPass:
     """A bucket, the right to scan it, and what is needed to do so."""
 
-    def __init__(self, bucket: BucketConfig, claim: Claim, means: Means) -> None:
+    def __init__(self, bucket: BucketConfig, claim: Claim, means: ScanContext) -> None:
         self._bucket, self._claim = bucket, claim
         self._storage, self._states = means.storage, means.states
         self._clock, self._keep_going = means.clock, means.keep_going
         self._settings, self._counts = means.settings, means.counts
-        self._announcer = Announcer(bucket, means.storage)
+        self._announcer = Notifier(bucket, means.storage)
         self._new_ids = count()
         self._pause_at = self._clock() + means.settings.slice_s
         self._known = means.states.open(bucket, claim)
@@ -84,14 +84,14 @@ class Scan:
         self._progress = self._known.progress or Progress(began=self._clock())
         if self._known.stuck >= MOST_STUCK and not self._progress.is_listed:
             self._progress = self._progress.begun_anew()
-        self._news_after = news_after(
+        self._news_after = announce_cutoff(
             bucket,
             is_first=self._known.is_first,
             began=self._progress.began,
             older_scan_at=self._known.older_scan_at,
         )
 
-    def run(self) -> ScanEnd:
+    def run(self) -> PassEnd:
         """Go on with the bucket's pass until it is complete or the time slice is over."""
         with self._announcer, self._landing():
             entries = self._known.entries
@@ -123,11 +123,11 @@ class Scan:
         return listed
 
     def _listing(
-        self, lanes: Sequence[Lane], comparisons: Sequence[Comparison]
+        self, lanes: Sequence[Lane], comparisons: Sequence[LaneComparer]
     ) -> Generator[None, None, None]:
         """List and compare a stretch; after every page but its last, there may be a pause."""
         settings = self._settings
-        with listed_ahead(
+        with prefetch_pages(
             self._storage, lanes, page_size=settings.page_size, slow_s=settings.slow_page_s
         ) as pages:
             for number, page in pages:
@@ -159,10 +159,10 @@ class Scan:
             after = until
         yield Lane(after, end)
 
-    def _comparison(self, lane: Lane, entries: Sequence[Entry]) -> Comparison:
+    def _comparison(self, lane: Lane, entries: Sequence[Entry]) -> LaneComparer:
         first = entries_after(entries, lane.after)
         end = len(entries) if lane.until is None else entries_after(entries, lane.until)
-        return Comparison(
+        return LaneComparer(
             lane,
             entries[first:end],
             parse=self._storage.rows,
@@ -174,11 +174,11 @@ class Scan:
             ),
         )
 
-    def _take(self, lanes: Sequence[Comparison], number: int, page: Page) -> None:
+    def _take(self, lanes: Sequence[LaneComparer], number: int, page: Page) -> None:
         lane = lanes[number]
         try:
             for found in lane.take(page):
-                self._progress = replace(self._progress, after=_covered(lanes))
+                self._progress = replace(self._progress, after=_covered_up_to(lanes))
                 if isinstance(found, Unchanged):
                     self._counts.unchanged += 1
                     self._saw(found.entry.listed)
@@ -223,7 +223,7 @@ class Scan:
         updated = states_of(found.merged.columns, found.merged.updated, now)
         before = states_of(found.known, found.merged.before, now).values()
         changes = self._appeared(appeared, now)
-        changes += map(_updated, updated.items(), before)
+        changes += map(_updated_change, updated.items(), before)
         if appeared and updated:
             changes.sort(key=attrgetter("key"))
         strings = appeared | updated if self._settings.strings else {}
@@ -231,16 +231,16 @@ class Scan:
 
     def _appeared(self, states: Mapping[str, ObjectState], now: float) -> list[Change]:
         """What there is to say of keys that were never seen before, by us at least."""
-        news_after = self._news_after
+        announce_after = self._news_after
         if self._known.is_first and self._bucket.taken_over:
             older = self._states.older_states(self._bucket, list(states))
             return [
                 Change(event_type, key, current, previous)
                 for (key, current), previous in zip(states.items(), older, strict=True)
-                if (previous or current.last_modified > news_after)
+                if (previous or current.last_modified > announce_after)
                 and (event_type := classify(previous, current, now=now))
             ]
-        news = {key: state for key, state in states.items() if state.last_modified > news_after}
+        news = {key: state for key, state in states.items() if state.last_modified > announce_after}
         kinds = [classify_new(state, now=now) for state in news.values()]
         return list(map(Change, kinds, news, news.values(), repeat(None)))
 
@@ -256,7 +256,7 @@ class Scan:
     ) -> None:
         self._keep_going()
         number = self._number + 1
-        counted = _by_type(changes)
+        counted = _count_by_type(changes)
         wanted = self._announcer.wanted(changes)
         order = notification.sequencer(self._claim.fence, number)
         commit = Commit(
@@ -264,11 +264,11 @@ class Scan:
             pieces=pieces,
             removed=removed,
             notifications=self._announcer.notifications(wanted, now=now, sequencer=order),
-            recent=recent(self._bucket.name, wanted, now=now),
+            recent=recent_events_entry(self._bucket.name, wanted, now=now),
             strings=strings,
             no_strings=no_strings,
             counted=counted,
-            announced=counted if len(wanted) == len(changes) else _by_type(wanted),
+            announced=counted if len(wanted) == len(changes) else _count_by_type(wanted),
             lags_s=self._lags_s(wanted, now),
             progress=self._progress,
             wants=self._bucket.wants if changes else "",
@@ -311,7 +311,9 @@ class Scan:
         """
         now = self._clock()
         wanted = self._settings.strings
-        if not (wears_out(entry, now, self._settings.ttl_s) if wanted else entry.strings_at):
+        if not (
+            strings_need_refresh(entry, now, self._settings.ttl_s) if wanted else entry.strings_at
+        ):
             return entry
         columns = self._load(entry.id)
         kept = replace(entry, strings_at=now if wanted else 0.0)
@@ -326,7 +328,7 @@ class Scan:
 
     # --- deletions, once everything is listed
 
-    def _settle(self, entries: Sequence[Entry]) -> ScanEnd:
+    def _settle(self, entries: Sequence[Entry]) -> PassEnd:
         """Make deletions of the missing keys, unless they are so many that somebody must look."""
         held = self._held(entries)
         if held is not None:
@@ -338,8 +340,8 @@ class Scan:
                     return self._end(complete=False)
         return self._end(complete=True)
 
-    def _end(self, *, complete: bool, held: Held | None = None) -> ScanEnd:
-        return ScanEnd(complete, self._progress, self._number, held)
+    def _end(self, *, complete: bool, held: Held | None = None) -> PassEnd:
+        return PassEnd(complete, self._progress, self._number, held)
 
     def _held(self, entries: Sequence[Entry]) -> Held | None:
         missing = sum(len(entry.missing) for entry in entries)
@@ -366,7 +368,7 @@ class Scan:
         now = self._clock()
         states = states_of(columns, entry.missing, now)
         changes = [Change(EventType.DELETED, key, state, state) for key, state in states.items()]
-        left = settled(entry, columns)
+        left = drop_missing_rows(entry, columns)
         self._commit(
             changes,
             now,
@@ -376,7 +378,7 @@ class Scan:
         )
 
 
-def _covered(lanes: Sequence[Comparison]) -> str:
+def _covered_up_to(lanes: Sequence[LaneComparer]) -> str:
     """Up to which key everything is covered: through the first lane that is not done."""
     for lane in lanes:
         if not lane.done:
@@ -384,10 +386,10 @@ def _covered(lanes: Sequence[Comparison]) -> str:
     return lanes[-1].covered
 
 
-def _by_type(changes: Sequence[Change]) -> Counter[EventType]:
+def _count_by_type(changes: Sequence[Change]) -> Counter[EventType]:
     return Counter(change.event_type for change in changes)
 
 
-def _updated(now: tuple[str, ObjectState], before: ObjectState) -> Change:
+def _updated_change(now: tuple[str, ObjectState], before: ObjectState) -> Change:
     key, current = now
     return Change(EventType.UPDATED, key, current, before)

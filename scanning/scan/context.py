@@ -36,7 +36,7 @@ class ScanSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ScanContext:
     """``keep_going`` is called at every page and commit, and raises to end it early.
 
     ``counts`` grow as it goes on.

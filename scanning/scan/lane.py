@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STILL_GONE = Rewriting(merge(NOTHING, NOTHING), NOTHING, (), b"")
 
 
-class Comparison:
+class LaneComparer:
     """Compares one lane's pages with its known segments.
 
     ``entries`` are the segments as they will stand, in key order, up to ``covered``.

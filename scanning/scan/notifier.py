@@ -26,7 +26,7 @@ RECENT_SHOWN = 100
 _HAVE_METADATA = frozenset({EventType.CREATED, EventType.UPDATED})
 
 
-class Announcer:
+class Notifier:
     """Makes the notifications of one scan; closes its threads when the scan ends."""
 
     def __init__(
@@ -91,7 +91,9 @@ def _has_metadata(change: Change) -> bool:
     return change.event_type in _HAVE_METADATA
 
 
-def recent(bucket: str, changes: Sequence[Change], *, now: float, replay: str = "") -> str:
+def recent_events_entry(
+    bucket: str, changes: Sequence[Change], *, now: float, replay: str = ""
+) -> str:
     """One entry of the stream of recent events: all counted, the first ones listed; "" if none.
 
     ``replay``: they are announced again, by the replay of this id.

@@ -44,7 +44,7 @@ def _left(lane: Lane, page: Page) -> Lane | None:
 
 
 @contextlib.contextmanager
-def listed_ahead(
+def prefetch_pages(
     storage: Storage, lanes: Sequence[Lane], *, page_size: int, slow_s: float = SLOW_S
 ) -> Iterator[Iterator[tuple[int, Page]]]:
     """The pages of all lanes as they arrive, each with its lane's number; in order in each lane.
@@ -74,7 +74,9 @@ def _pages(
                 yield number, page
                 continue
             first = number if left else number + 1
-            others = _Ahead(storage, [*filter(None, [left]), *lanes[number + 1 :]], page_size)
+            others = _PagePrefetcher(
+                storage, [*filter(None, [left]), *lanes[number + 1 :]], page_size
+            )
             pages = stack.enter_context(others)
             yield number, page
             for other, later in pages:
@@ -89,7 +91,7 @@ def _timed_page(storage: Storage, after: str, page_size: int) -> tuple[Page, flo
     return page, time.perf_counter() - began - (time.thread_time() - busy)
 
 
-class _Ahead:
+class _PagePrefetcher:
     """One thread a lane, all putting their pages into one bounded queue."""
 
     def __init__(self, storage: Storage, lanes: Sequence[Lane], page_size: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from bucketwatch import env
-from scanning.config.settings import ScanningConf
+from scanning.config.settings import EngineSettings
 from scanning.core.errors import ConfigurationError
 from tests.support.processes import ROOT
 
@@ -27,10 +27,10 @@ redis:    {sentinel_host: redis-sentinel, sentinel_port: 26379, master_name: mym
 
 
 @pytest.fixture
-def load(tmp_path) -> Callable[..., tuple[ScanningConf, list[str]]]:
+def load(tmp_path) -> Callable[..., tuple[EngineSettings, list[str]]]:
     """Load a YAML text under these variables."""
 
-    def run(text: str | bytes = "", /, **variables: str) -> tuple[ScanningConf, list[str]]:
+    def run(text: str | bytes = "", /, **variables: str) -> tuple[EngineSettings, list[str]]:
         path = tmp_path / "config.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return env.load_scanning({"CONFIG_PATH": str(path)} | variables)
@@ -65,14 +65,14 @@ def test_the_documented_file_is_read(load):
     conf, warnings = load(DOCUMENTED)
     assert warnings == []
     assert conf.redis.sentinel_host == "redis-sentinel"
-    assert conf == ScanningConf().model_copy(
+    assert conf == EngineSettings().model_copy(
         update={"redis": conf.redis.model_copy(update={"sentinel_host": "redis-sentinel"})}
     )
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "redis:\n", "redis: {}\ndefaults: null\n"])
 def test_an_empty_file_and_empty_sections_mean_defaults(load, text):
-    assert load(text) == (ScanningConf(), [])
+    assert load(text) == (EngineSettings(), [])
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, name):
 
 def test_members_that_nothing_reads_are_warned_of(load, tmp_path):
     conf, warnings = load("redis: {hots: x, 7: y}\nlogging: {level: 1}\n3: {}\nparallel: {}\n")
-    assert conf == ScanningConf()
+    assert conf == EngineSettings()
     assert [text.replace(f"{tmp_path}/", "") for text in warnings] == [
         "config.yaml: nothing reads redis.hots, redis.7, logging, 3"
     ]

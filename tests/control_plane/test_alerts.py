@@ -10,7 +10,7 @@ import redis
 from django.utils import timezone
 from pydantic import SecretStr
 
-from buckets.health.alerts import EXAMPLES, MOST_OF_A_KIND, Attention, Kind
+from buckets.health.alerts import EXAMPLES, MOST_OF_A_KIND, Alert, AlertKind
 from buckets.health.overview import overview
 from buckets.health.remedies import ADVICE
 from buckets.models import Bucket, Outbox, VaultRemoval
@@ -42,11 +42,11 @@ def fail(*names: str, error: str = "AccessDenied") -> None:
         api_client.add_with_status(name, last_error=f"{name}: S3 says no", last_error_class=error)
 
 
-def attention() -> list[Attention]:
+def attention() -> list[Alert]:
     return list(overview().attention)
 
 
-def only() -> Attention:
+def only() -> Alert:
     [found] = attention()
     return found
 
@@ -59,8 +59,8 @@ def test_nothing_to_look_at_is_an_empty_list(store):
 
 def test_a_failing_bucket_is_named_with_its_error_and_what_to_do(store):
     fail("media-in")
-    assert only() == Attention(
-        Kind.FAILING,
+    assert only() == Alert(
+        AlertKind.FAILING,
         "media-in: the key pair may not list the bucket",
         "media-in: S3 says no",
         "Give the key read access to the bucket at the provider, or choose another credential.",
@@ -132,14 +132,14 @@ def test_redis_away_is_told_with_what_the_database_knows(redis_server):
     fail("media-in")
     redis_server.stop()
     away, failing = attention()
-    assert (away.kind, failing.kind) == (Kind.REDIS_AWAY, Kind.FAILING)
+    assert (away.kind, failing.kind) == (AlertKind.REDIS_AWAY, AlertKind.FAILING)
     assert "Redis does not answer" in away.reason
     assert "nothing is lost" in away.reason
 
 
 def test_a_redis_that_may_lose_data_is_told_of_with_the_setting_to_change(store):
     store.config_set("save", "")
-    assert only().kind is Kind.REDIS_AT_RISK
+    assert only().kind is AlertKind.REDIS_AT_RISK
     assert only().reason.startswith("appendonly is off and save is empty: a restart of Redis loses")
     assert only().next_step == "Set appendonly to yes."
 
@@ -169,7 +169,7 @@ def die(store: redis.Redis, *endpoints: str) -> None:
 
 def test_an_endpoint_that_does_not_answer_is_named_with_the_reason(store):
     die(store, "s3.example.com")
-    assert only().kind is Kind.ENDPOINT_DEAD
+    assert only().kind is AlertKind.ENDPOINT_DEAD
     assert only().title == "s3.example.com does not answer"
     assert only().reason.startswith("no answer in 30 s. Its buckets wait;")
 
@@ -185,7 +185,7 @@ def test_without_a_monitor_nothing_is_scheduled(store):
     engine_buckets.schedule(store, engine_buckets.put("media-in"), at=time.time() + 50)
     assert attention() == []
     store.delete(redis_keys.LEADER)
-    assert only().kind is Kind.NO_MONITOR
+    assert only().kind is AlertKind.NO_MONITOR
     assert "manage.py runmonitor" in only().next_step
 
 
@@ -193,7 +193,7 @@ def test_where_no_monitor_ever_ran_that_is_said_too(store):
     api_client.add_with_status("media-in", webhook_url="https://api.example.com/hook")
     assert attention() == []
     store.delete(redis_keys.LEADER)
-    assert only().kind is Kind.NO_MONITOR
+    assert only().kind is AlertKind.NO_MONITOR
 
 
 def test_an_empty_installation_needs_no_monitor(store):
@@ -201,7 +201,7 @@ def test_an_empty_installation_needs_no_monitor(store):
     assert attention() == []
 
 
-def late(store: redis.Redis, number: int, *, running: int) -> Attention:
+def late(store: redis.Redis, number: int, *, running: int) -> Alert:
     now = time.time()
     for n in range(number):
         engine_buckets.schedule(store, engine_buckets.put(f"bucket-{n}"), at=now - 60)
@@ -212,7 +212,7 @@ def late(store: redis.Redis, number: int, *, running: int) -> Attention:
 
 def test_late_buckets_of_a_region_without_workers_ask_for_workers(store):
     found = late(store, 2, running=0)
-    assert (found.kind, found.count) == (Kind.LATE, 2)
+    assert (found.kind, found.count) == (AlertKind.LATE, 2)
     assert found.title == f"2 buckets in {engine_buckets.REGION} are late"
     assert "no worker takes this region's buckets" in found.reason
     assert "manage.py runworkers" in found.next_step
@@ -232,7 +232,7 @@ def test_late_buckets_of_a_region_with_free_slots_ask_for_more_threads(store):
 
 
 @pytest.mark.parametrize(
-    ("length", "kind"), [(7, None), (8, Kind.QUEUE_FILLING), (10, Kind.QUEUE_FULL)]
+    ("length", "kind"), [(7, None), (8, AlertKind.QUEUE_FILLING), (10, AlertKind.QUEUE_FULL)]
 )
 def test_the_queue_is_watched_before_and_when_it_is_full(small_queue, store, length, kind):
     store.rpush(QUEUE, *["{}"] * length)
@@ -241,7 +241,7 @@ def test_the_queue_is_watched_before_and_when_it_is_full(small_queue, store, len
 
 def test_a_queue_that_nobody_reads_is_told_of(store):
     store.rpush(QUEUE, f'{{"detection_time": {time.time() - 7300}}}')
-    assert only().kind is Kind.QUEUE_UNREAD
+    assert only().kind is AlertKind.QUEUE_UNREAD
     assert "has waited for 2 h" in only().reason
 
 
@@ -250,7 +250,7 @@ def test_changes_that_do_not_reach_redis_are_told_of_after_a_while(store):
     Outbox.add(["a"])
     assert attention() == []
     Outbox.objects.update(created_at=timezone.now() - timedelta(minutes=5))
-    assert (only().kind, only().count) == (Kind.NOT_MIRRORED, 2)
+    assert (only().kind, only().count) == (AlertKind.NOT_MIRRORED, 2)
     assert only().title == "Changes of 2 buckets have not reached the scanner"
 
 
@@ -258,13 +258,13 @@ def test_removals_that_do_not_reach_the_vault_are_told_of_after_a_while(store):
     VaultRemoval.objects.create(kind="pair", name="A")
     assert attention() == []
     VaultRemoval.objects.update(created_at=timezone.now() - timedelta(minutes=5))
-    assert only().kind is Kind.VAULT_REMOVALS
+    assert only().kind is AlertKind.VAULT_REMOVALS
     assert only().title == "The vault still holds 1 entry to be removed"
 
 
 def test_a_site_without_any_webhook_is_told_so(store):
     api_client.add_with_status("media-in", webhook_url="")
-    assert only().kind is Kind.NO_WEBHOOK
+    assert only().kind is AlertKind.NO_WEBHOOK
     assert "READY_REQUIRE_WEBHOOK" in only().next_step
 
 
@@ -273,10 +273,15 @@ def test_the_worst_comes_first(small_queue, store):
     store.rpush(QUEUE, *["{}"] * 10)
     api_client.add_with_status("held", held_since=now, held_missing=5, last_scan_at=now)
     fail("failing")
-    assert late_kinds(store) == [Kind.QUEUE_FULL, Kind.FAILING, Kind.HELD, Kind.LATE]
+    assert late_kinds(store) == [
+        AlertKind.QUEUE_FULL,
+        AlertKind.FAILING,
+        AlertKind.HELD,
+        AlertKind.LATE,
+    ]
 
 
-def late_kinds(store: redis.Redis) -> list[Kind]:
+def late_kinds(store: redis.Redis) -> list[AlertKind]:
     engine_buckets.schedule(store, engine_buckets.put("late"), at=time.time() - 60)
     return [found.kind for found in attention()]
 

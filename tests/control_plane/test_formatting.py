@@ -5,7 +5,14 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from buckets import formatting
+from buckets.formatting import (
+    format_ago,
+    format_compact,
+    format_duration,
+    format_number,
+    format_size,
+    pluralize,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +35,13 @@ from buckets import formatting
     ],
 )
 def test_a_duration_is_told_in_at_most_two_units(seconds, said):
-    assert formatting.duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 def test_a_moment_is_told_in_whole_seconds():
-    assert formatting.ago(None) == "never"
-    assert formatting.ago(timezone.now()) == "0 s ago"
-    assert formatting.ago(timezone.now() - timedelta(minutes=42)) == "42 min ago"
+    assert format_ago(None) == "never"
+    assert format_ago(timezone.now()) == "0 s ago"
+    assert format_ago(timezone.now() - timedelta(minutes=42)) == "42 min ago"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +49,7 @@ def test_a_moment_is_told_in_whole_seconds():
     [(None, "—"), (0, "0"), (4711, "4,711"), (0.25, "0.2"), (3.0, "3"), (1234.5, "1,234")],
 )
 def test_a_number_has_separators(value, said):
-    assert formatting.number(value) == said
+    assert format_number(value) == said
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,7 @@ def test_a_number_has_separators(value, said):
     ],
 )
 def test_a_number_is_short_on_axes(value, said):
-    assert formatting.short(value) == said
+    assert format_compact(value) == said
 
 
 @pytest.mark.parametrize(
@@ -72,9 +79,9 @@ def test_a_number_is_short_on_axes(value, said):
     ],
 )
 def test_a_size_is_told_in_binary_units(value, said):
-    assert formatting.size(value) == said
+    assert format_size(value) == said
 
 
 def test_a_noun_follows_its_number():
-    assert formatting.count(1, "bucket") == "1 bucket"
-    assert formatting.count(5000, "bucket") == "5,000 buckets"
+    assert pluralize(1, "bucket") == "1 bucket"
+    assert pluralize(5000, "bucket") == "5,000 buckets"

@@ -16,11 +16,11 @@ from django.utils.module_loading import import_string
 from pydantic import SecretStr
 
 from buckets import selectors, services
-from buckets.health.alerts import Kind
+from buckets.health.alerts import AlertKind
 from buckets.health.overview import overview
 from buckets.models import Bucket
 from buckets.sync import losses, outbox, scan_status
-from buckets.sync.cooldown import Lately
+from buckets.sync.cooldown import Cooldown
 from scanning import wiring
 from scanning.core import redis_keys
 from scanning.core.errors import StateLost
@@ -175,7 +175,7 @@ def test_what_redis_forgot_is_not_announced_until_somebody_chooses_to(site, loss
     for _ in range(3):
         site.live()
 
-    assert wiring.configuration().get(bucket.name) is not None
+    assert wiring.bucket_configs().get(bucket.name) is not None
     assert state(bucket) is selectors.State.LOST
     assert site.announced() == []
     assert caplog.text.count(f"Redis forgot what was known of 1 buckets ({bucket.name})") == 1
@@ -321,7 +321,7 @@ def test_configurations_that_changed_since_the_copy_are_written_again(site):
     services.update_bucket(bucket=bucket, suffix=".mp4", monitoring_enabled=False)
     site.restore(copy)
     site.keep_house()
-    found = wiring.configuration().get(bucket.name)
+    found = wiring.bucket_configs().get(bucket.name)
     assert found is not None
     assert (found.suffix, found.active) == (".mp4", False)
 
@@ -335,9 +335,9 @@ def test_what_a_failover_forgot_of_the_configuration_is_written_again(site):
     services.delete_bucket(bucket=removed)
     site.s3.put(removed.name, "new")
     site.fail_over(copy)
-    assert wiring.losses().trusted() == "checked"
+    assert wiring.continuity().trusted() == "checked"
     site.live()
-    found = wiring.configuration().get(changed.name)
+    found = wiring.bucket_configs().get(changed.name)
     assert found is not None
     assert found.suffix == ".mp4"
     assert site.announced() == []
@@ -353,7 +353,7 @@ def test_a_bucket_that_was_removed_since_the_copy_is_not_scanned(site):
     site.s3.put(bucket.name, "new")
     site.live()
     assert site.announced() == []
-    found = wiring.configuration().get(bucket.name)
+    found = wiring.bucket_configs().get(bucket.name)
     assert found is not None
     with pytest.raises(StateLost):
         wiring.engine().states.open(found)
@@ -373,7 +373,7 @@ def test_a_copy_of_when_another_bucket_had_that_name_is_noticed_by_its_generatio
         last_commit_number=3,
     )
     site.restore(copy)
-    compared = wiring.losses().compare([outbox.expected(Bucket.objects.get(pk=bucket.pk))])
+    compared = wiring.continuity().compare([outbox.expected(Bucket.objects.get(pk=bucket.pk))])
     assert compared.lost == [bucket.name]
 
 
@@ -386,7 +386,7 @@ BACK, FORWARD = -900.0, 900.0
 def window(site, settings, monkeypatch) -> None:
     """As long as it is unless configured, and buckets are compared each time."""
     use(settings, failover_window=600)
-    monkeypatch.setattr(losses, "_looked", Lately(0.0))
+    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
 
 
 @pytest.mark.usefixtures("window")
@@ -553,7 +553,7 @@ def test_a_mirror_that_is_faster_than_the_comparison_lets_nothing_through(site):
 
 
 def test_redis_that_is_emptied_while_it_is_compared_is_not_trusted(site):
-    store = wiring.losses()
+    store = wiring.continuity()
     token = store.begin()
     site.empty()
     assert not store.trust(token)
@@ -561,7 +561,7 @@ def test_redis_that_is_emptied_while_it_is_compared_is_not_trusted(site):
 
 
 def test_the_trust_is_renewed_and_does_not_last(site):
-    store = wiring.losses()
+    store = wiring.continuity()
     assert not store.keep_trust()
     store.trust(store.begin())
     with site.client() as client:
@@ -592,16 +592,16 @@ def test_without_the_database_scanning_goes_on_and_the_comparison_follows(
         site.scan()
         assert site.keys_announced() == ["new"]
     assert "the database could not be asked" in caplog.text
-    assert wiring.losses().trusted() == "unchecked"
+    assert wiring.continuity().trusted() == "unchecked"
     site.keep_house()
-    assert wiring.losses().trusted() == "checked"
+    assert wiring.continuity().trusted() == "checked"
 
 
 def test_a_lost_bucket_that_the_database_was_never_told_of_is_shown_as_lost(
     site, monkeypatch, admin_client: Client
 ):
     """Whoever stored it was killed, or a backup took the database back: no scan says it again."""
-    monkeypatch.setattr(losses, "_looked", Lately(0.0))
+    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
     bucket = site.add("a")
     site.live()
     site.empty()
@@ -615,7 +615,7 @@ def test_a_lost_bucket_that_the_database_was_never_told_of_is_shown_as_lost(
     assert state(bucket) is selectors.State.LOST
     listed = admin_client.get("/admin/buckets/bucket/?state=lost").content.decode()
     assert bucket.name in listed
-    assert Kind.LOST in {found.kind for found in overview().attention}
+    assert AlertKind.LOST in {found.kind for found in overview().attention}
     assert services.resume_after_loss(buckets=[bucket], choice="baseline") == [bucket.name]
 
 
@@ -624,13 +624,13 @@ def test_a_lost_bucket_whose_status_was_read_by_one_who_was_killed_is_shown_as_l
     site.live()
     site.empty()
     losses.look()
-    assert list(wiring.statuses().changed()) == [bucket.name]  # and is killed
+    assert list(wiring.bucket_status().changed()) == [bucket.name]  # and is killed
     site.keep_house()
     assert state(bucket) is selectors.State.LOST
 
 
 def test_one_bucket_whose_keys_were_deleted_waits_and_the_others_go_on(site, monkeypatch):
-    monkeypatch.setattr(losses, "_looked", Lately(0.0))
+    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
     lost, other = site.add("a"), site.add("b")
     site.live()
     site.announced()
@@ -644,7 +644,7 @@ def test_one_bucket_whose_keys_were_deleted_waits_and_the_others_go_on(site, mon
 
 @pytest.mark.parametrize("spoilt", [None, "{"])
 def test_one_configuration_that_somebody_spoilt_is_written_again(site, spoilt, monkeypatch):
-    monkeypatch.setattr(losses, "_looked", Lately(0.0))
+    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
     bucket = site.add("a")
     site.live()
     site.announced()
@@ -711,7 +711,7 @@ def test_what_starts_anew_is_never_taken_for_lost(site, change, scanned):
 def test_a_status_that_arrives_late_says_nothing_of_the_new_generation(site):
     bucket = site.add("a")
     site.live()
-    late = wiring.statuses().read([bucket.name])
+    late = wiring.bucket_status().read([bucket.name])
     bucket = services.update_bucket(bucket=bucket, prefix="in/")
     scan_status._store(late)
     bucket.refresh_from_db()
@@ -725,7 +725,7 @@ def test_a_status_that_arrives_late_says_nothing_of_the_new_generation(site):
 def test_an_old_copy_does_not_make_the_database_forget(site):
     bucket = site.add("a")
     site.live()
-    old = wiring.statuses().read([bucket.name])
+    old = wiring.bucket_status().read([bucket.name])
     site.s3.put(bucket.name, "b")
     site.live()
     bucket.refresh_from_db()

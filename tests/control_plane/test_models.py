@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 
 from buckets import validators
 from buckets.models import Bucket, Credential, Outbox, Revision
-from scanning.config.settings import ScanningConf, Security
+from scanning.config.settings import EngineSettings, SecuritySection
 
 pytestmark = pytest.mark.django_db
 
@@ -245,7 +245,7 @@ def test_lanes_out_of_bounds_are_refused_with_the_bound(make, lanes):
 def test_private_addresses_are_refused_with_the_setting_that_allows_them(
     make, settings, field, value
 ):
-    settings.SCANNING = ScanningConf()
+    settings.SCANNING = EngineSettings()
     bucket = make(webhook_url="https://api.example.com", webhook_client_id="me")
     bucket.webhook_token_url = "https://auth.example.com"
     setattr(bucket, field, value)
@@ -255,8 +255,10 @@ def test_private_addresses_are_refused_with_the_setting_that_allows_them(
 
     [message] = refused.value.message_dict[field]
     assert "SECURITY_ALLOWED_NETWORKS" in message
-    settings.SCANNING = ScanningConf(
-        security=Security(allowed_networks="10.0.0.0/8,127.0.0.0/8,169.254.0.0/16,192.168.0.0/16")
+    settings.SCANNING = EngineSettings(
+        security=SecuritySection(
+            allowed_networks="10.0.0.0/8,127.0.0.0/8,169.254.0.0/16,192.168.0.0/16"
+        )
     )
     bucket.full_clean()
 
@@ -266,7 +268,7 @@ def test_a_bucket_at_an_address_that_is_not_allowed_any_more_can_be_changed_othe
 ):
     bucket = make(endpoint="http://127.0.0.1:9000")
     bucket.save()
-    settings.SCANNING = ScanningConf()
+    settings.SCANNING = EngineSettings()
 
     bucket.monitoring_enabled = False
     bucket.full_clean()

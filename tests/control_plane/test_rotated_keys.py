@@ -5,7 +5,7 @@ import pytest
 from buckets import services
 from buckets.models import Bucket, Outbox
 from buckets.sync import rotated_keys
-from buckets.sync.rotated_keys import NewKeys
+from buckets.sync.rotated_keys import RotatedKeyWatcher
 from scanning import wiring
 from scanning.core import redis_keys
 from scanning.core.types import KeyPair
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def watch(store, monkeypatch) -> NewKeys:
+def watch(store, monkeypatch) -> RotatedKeyWatcher:
     monkeypatch.setattr(rotated_keys, "LOOK_S", 0.0)
-    return NewKeys()
+    return RotatedKeyWatcher()
 
 
 def failing(store, name: str, error: str = "CredentialsRejected") -> None:

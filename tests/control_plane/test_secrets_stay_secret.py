@@ -82,7 +82,7 @@ def what_happens(day: Day, tmp_path: Path) -> None:
         secret_key=day.secret("secret"),
         webhook_client_secret=day.secret("hook"),
     )
-    services.test_connection(bucket=bucket)
+    services.check_connection(bucket=bucket)
     client, client_secret = services.create_api_client(name="ingest")
     day.secrets.add(client_secret)
     token = day.program("/api/auth/token", client_id=client.client_id, client_secret=client_secret)[

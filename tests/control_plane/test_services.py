@@ -22,7 +22,7 @@ from buckets.services import buckets as bucket_services
 from buckets.sync import vault_removals
 from scanning import wiring
 from scanning.adapters.vault.local import LocalVault
-from scanning.config.settings import ScanningConf
+from scanning.config.settings import EngineSettings
 from scanning.core import redis_keys
 from scanning.core.errors import RedisUnavailable, VaultUnavailable
 from scanning.core.types import KeyPair
@@ -546,7 +546,7 @@ def test_a_connection_is_tested_with_the_buckets_keys(s3_server):
     pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
     bucket = services.add_bucket(name=name, endpoint=s3_server.url, **pair)
 
-    tested = services.test_connection(bucket=bucket)
+    tested = services.check_connection(bucket=bucket)
 
     assert (tested.ok, tested.first_keys, tested.error, tested.fix) == (True, ("a", "b"), "", "")
     assert tested.latency_ms > 0
@@ -560,7 +560,7 @@ def test_a_connection_is_tested_with_the_buckets_keys(s3_server):
 def test_a_connection_is_tested_with_keys_that_have_just_been_rotated(s3_server, monkeypatch):
     pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
     bucket = services.add_bucket(name=s3_server.bucket(), endpoint=s3_server.url, **pair)
-    assert services.test_connection(bucket=bucket).ok
+    assert services.check_connection(bucket=bucket).ok
     used = []
 
     def first_keys(_name: str, _document: Any, pair: KeyPair, **_: int) -> tuple[str, ...]:
@@ -570,7 +570,7 @@ def test_a_connection_is_tested_with_keys_that_have_just_been_rotated(s3_server,
     monkeypatch.setattr("scanning.engine.first_keys", first_keys)
 
     services.rotate_credential(credential=bucket.credential, access_key="NEW", secret_key="NEWER")
-    services.test_connection(bucket=bucket)
+    services.check_connection(bucket=bucket)
 
     assert used == [KeyPair("NEW", "NEWER")]
 
@@ -579,8 +579,8 @@ def test_a_bucket_is_tested_before_it_is_stored(s3_server):
     name = s3_server.bucket()
     pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
 
-    assert services.test_connection(bucket=Bucket(name=name, endpoint=s3_server.url), **pair).ok
-    refused = refusal(services.test_connection, bucket=Bucket(name="No", endpoint=s3_server.url))
+    assert services.check_connection(bucket=Bucket(name=name, endpoint=s3_server.url), **pair).ok
+    refused = refusal(services.check_connection, bucket=Bucket(name="No", endpoint=s3_server.url))
 
     assert refused.keys() == {"name", "access_key", "secret_key"}
     assert not Credential.objects.exists()
@@ -599,7 +599,7 @@ def test_what_is_wrong_with_a_connection_is_said_with_the_fix(s3_server, changes
     values = {"name": s3_server.bucket(), "endpoint": s3_server.url}
     bucket = services.add_bucket(**values | changes | pair)
 
-    tested = services.test_connection(bucket=bucket)
+    tested = services.check_connection(bucket=bucket)
 
     assert not tested.ok
     assert error in tested.error
@@ -612,7 +612,7 @@ def test_keys_that_are_gone_from_the_vault_are_noted_at_the_credential(s3_server
     bucket = add(endpoint=s3_server.url)
     wiring.vault().delete_many(halves_of("MEDIA_IN"))
 
-    tested = services.test_connection(bucket=bucket)
+    tested = services.check_connection(bucket=bucket)
 
     assert tested.fix == "Enter the bucket's access key and secret key again."
     credential = Credential.objects.get()
@@ -621,10 +621,10 @@ def test_keys_that_are_gone_from_the_vault_are_noted_at_the_credential(s3_server
 
 def test_an_address_that_is_forbidden_is_not_tested(settings):
     bucket = add(endpoint="http://127.0.0.1:1")
-    settings.SCANNING = ScanningConf()
+    settings.SCANNING = EngineSettings()
     wiring.reset()
 
-    tested = services.test_connection(bucket=bucket)
+    tested = services.check_connection(bucket=bucket)
 
     assert "a loopback address" in tested.error
     assert "allow its network" in tested.fix
@@ -774,11 +774,11 @@ def test_blanks_in_prefix_and_suffix_are_kept():
 def test_a_new_baseline_forgets_what_is_known_and_announces_nothing_of_it(redis_server):
     bucket = services.add_bucket(name="media-in", region="r", access_key="A", secret_key="S")
     Bucket.objects.filter(pk=bucket.pk).update(taken_over=True)
-    before = wiring.configuration().get("media-in")
+    before = wiring.bucket_configs().get("media-in")
 
     services.rebaseline(bucket=bucket)
 
-    after = wiring.configuration().get("media-in")
+    after = wiring.bucket_configs().get("media-in")
     assert before is not None
     assert after is not None
     assert after.generation > before.generation
@@ -803,7 +803,7 @@ def test_many_buckets_are_switched_together_and_each_has_its_history(redis_serve
     services.switch_buckets(buckets=[one, two], notifications_enabled=False)
 
     assert not Bucket.objects.filter(notifications_enabled=True).exists()
-    assert not any(seen.notifications for seen in wiring.configuration().load().buckets.values())
+    assert not any(seen.notifications for seen in wiring.bucket_configs().load().buckets.values())
     assert LogEntry.objects.count() == before + 1  # the other one was off already
     with pytest.raises(TypeError):
         services.switch_buckets(buckets=[one], name=True)
@@ -819,5 +819,5 @@ def test_what_is_done_to_many_leaves_out_those_that_are_gone(redis_server):
     services.delete_buckets(buckets=[one, two])
 
     assert not Bucket.objects.exists()
-    assert wiring.configuration().load().buckets == {}
+    assert wiring.bucket_configs().load().buckets == {}
     assert pairs() == {}

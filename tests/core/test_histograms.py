@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanning.core.metrics import counters, histograms
-from scanning.core.metrics.telemetry import Spread
+from scanning.core.metrics.telemetry import Percentiles
 
 BOUNDS = (1.0, 2.0, 4.0)
 
@@ -43,4 +43,4 @@ def test_a_percentile_is_in_the_place_of_the_real_one(values, share):
 
 
 def test_a_spread_of_nothing_says_nothing():
-    assert histograms.spread([0, 0, 0, 0], BOUNDS) == Spread(None, None, None)
+    assert histograms.percentiles([0, 0, 0, 0], BOUNDS) == Percentiles(None, None, None)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scanning.core import pacing
 from scanning.core.endpoints import endpoint_name
-from scanning.core.pacing import FREE, Limits, Pace, Slots
+from scanning.core.pacing import HEALTHY, EndpointHealth, EndpointLimits, Slots
 
 JITTER = st.floats(min_value=0, max_value=1)
 PER_S = st.floats(min_value=0.5, max_value=5000)
@@ -39,12 +39,12 @@ LINODE = "us-east-1.linodeobjects.com=750/750, *.linodeobjects.com=100/2000,127.
 @pytest.mark.parametrize(
     ("endpoint", "limits"),
     [
-        ("us-east-1.linodeobjects.com", Limits(750, 750)),
-        ("us-iad-1.linodeobjects.com", Limits(100, 2000)),
-        ("us-iad-1.linodeobjects.com:443", Limits(100, 2000)),
-        ("127.0.0.1:9000", Limits(5, 0)),
-        ("127.0.0.1:9001", Limits()),
-        ("linodeobjects.com.evil.example", Limits()),
+        ("us-east-1.linodeobjects.com", EndpointLimits(750, 750)),
+        ("us-iad-1.linodeobjects.com", EndpointLimits(100, 2000)),
+        ("us-iad-1.linodeobjects.com:443", EndpointLimits(100, 2000)),
+        ("127.0.0.1:9000", EndpointLimits(5, 0)),
+        ("127.0.0.1:9001", EndpointLimits()),
+        ("linodeobjects.com.evil.example", EndpointLimits()),
     ],
 )
 def test_the_first_rule_that_names_an_endpoint_counts(endpoint, limits):
@@ -107,48 +107,50 @@ def test_a_slot_that_is_too_late_is_lost():
 # --- throttled
 
 
-def throttled(pace: Pace, now: float, *, sent_per_s: float = 100.0, jitter: float = 0.5) -> Pace:
+def throttled(
+    pace: EndpointHealth, now: float, *, sent_per_s: float = 100.0, jitter: float = 0.5
+) -> EndpointHealth:
     return pacing.throttled(pace, now=now, sent_per_s=sent_per_s, jitter=jitter)
 
 
 def test_a_throttled_endpoint_is_sent_half_and_recovers_by_and_by():
-    pace = throttled(FREE, NOW)
+    pace = throttled(HEALTHY, NOW)
     assert pacing.state_of(pace, now=NOW) == "slowed"
     assert pacing.allowed(pace, now=NOW) == 50
     assert pacing.allowed(pace, now=NOW + 30) == 100
     assert pacing.allowed(pace, now=NOW + 89) < 200
     assert pacing.allowed(pace, now=NOW + 90) == math.inf
     assert pacing.state_of(pace, now=NOW + 90) == "normal"
-    assert pacing.settled(pace, now=NOW + 90) == FREE
-    assert pacing.settled(pace, now=NOW + 89) == pace
+    assert pacing.without_recovered_rate(pace, now=NOW + 90) == HEALTHY
+    assert pacing.without_recovered_rate(pace, now=NOW + 89) == pace
 
 
 def test_many_answers_of_one_jam_count_once():
-    pace = throttled(FREE, NOW)
+    pace = throttled(HEALTHY, NOW)
     assert throttled(pace, NOW + 0.9) == pace
     assert pacing.allowed(throttled(pace, NOW + 1.1), now=NOW + 1.1) < 30
 
 
 def test_an_endpoint_that_was_asked_little_is_asked_less():
-    assert pacing.allowed(throttled(FREE, NOW, sent_per_s=8), now=NOW) == 4
+    assert pacing.allowed(throttled(HEALTHY, NOW, sent_per_s=8), now=NOW) == 4
 
 
 def test_a_clock_that_went_back_does_not_hold_back_for_ever():
-    pace = throttled(FREE, NOW)
+    pace = throttled(HEALTHY, NOW)
     again = throttled(pace, NOW - 3600)
     assert again.since == NOW - 3600
     assert pacing.allowed(pace, now=NOW - 3600) == math.inf
 
 
 def test_a_dead_endpoint_is_asked_in_time_although_the_clock_went_back():
-    dead = Pace(failures=9, dead_since=NOW, wait_until=NOW + pacing.LONGEST_PROBE_S)
+    dead = EndpointHealth(failures=9, dead_since=NOW, wait_until=NOW + pacing.LONGEST_PROBE_S)
     assert pacing.probed(dead, "bucket", now=NOW, for_s=5.0) == dead
     assert pacing.probed(dead, "bucket", now=NOW - 3600, for_s=5.0).probe == "bucket"
 
 
 @given(sent_per_s=PER_S, jitters=st.lists(JITTER, min_size=1, max_size=30))
 def test_the_rate_falls_with_each_throttling_but_never_to_nothing(sent_per_s, jitters):
-    pace, now = FREE, NOW
+    pace, now = HEALTHY, NOW
     for jitter in jitters:
         now += pacing.HOLD_S
         before = min(pacing.allowed(pace, now=now), sent_per_s)
@@ -159,7 +161,7 @@ def test_the_rate_falls_with_each_throttling_but_never_to_nothing(sent_per_s, ji
 
 @given(sent_per_s=PER_S, jitter=JITTER, times=st.lists(st.floats(0, 200), min_size=2, max_size=20))
 def test_recovery_is_monotone_and_complete_in_two_minutes(sent_per_s, jitter, times):
-    pace = throttled(FREE, NOW, sent_per_s=sent_per_s, jitter=jitter)
+    pace = throttled(HEALTHY, NOW, sent_per_s=sent_per_s, jitter=jitter)
     rates = [pacing.allowed(pace, now=NOW + after) for after in sorted(times)]
     assert rates == sorted(rates)
     assert pacing.allowed(pace, now=NOW + 120) == math.inf
@@ -168,12 +170,12 @@ def test_recovery_is_monotone_and_complete_in_two_minutes(sent_per_s, jitter, ti
 # --- dead
 
 
-def failed(pace: Pace, bucket: str, now: float = NOW) -> Pace:
+def failed(pace: EndpointHealth, bucket: str, now: float = NOW) -> EndpointHealth:
     return pacing.failed(pace, bucket, now=now, why="no answer", jitter=1.0)
 
 
-def dead(now: float = NOW) -> Pace:
-    pace = FREE
+def dead(now: float = NOW) -> EndpointHealth:
+    pace = HEALTHY
     for ago, bucket in enumerate("baa"):
         pace = failed(pace, bucket, now - 2 + ago)
     assert pace.is_dead
@@ -190,7 +192,7 @@ def dead(now: float = NOW) -> Pace:
     ],
 )
 def test_failures_in_a_row_of_several_buckets_make_it_dead(failures, is_dead):
-    pace = FREE
+    pace = HEALTHY
     for second, bucket in enumerate(failures):
         pace = failed(pace, bucket, NOW + second)
     assert pace.is_dead is is_dead
@@ -210,15 +212,15 @@ def test_failures_in_a_row_of_several_buckets_make_it_dead(failures, is_dead):
     ],
 )
 def test_failures_of_one_moment_are_one(failures, counted, is_dead):
-    pace = FREE
+    pace = HEALTHY
     for moments, bucket in failures:
         pace = failed(pace, bucket, NOW + moments * pacing.MOMENT_S)
     assert (pace.failures, pace.is_dead) == (counted, is_dead)
 
 
 def test_an_answer_in_between_begins_the_row_anew():
-    pace = pacing.answered(failed(failed(FREE, "a"), "b", NOW + 1))
-    assert pace == FREE
+    pace = pacing.answered(failed(failed(HEALTHY, "a"), "b", NOW + 1))
+    assert pace == HEALTHY
     assert not failed(failed(pace, "a", NOW + 2), "b", NOW + 3).is_dead
 
 
@@ -235,7 +237,7 @@ def test_one_bucket_at_a_time_tries_a_dead_endpoint():
 
 def test_somebody_who_waits_for_it_may_try_at_once():
     assert pacing.probed_now(dead(), "by-hand", now=NOW, for_s=40).probe == "by-hand"
-    assert pacing.probed_now(FREE, "by-hand", now=NOW, for_s=40) == FREE
+    assert pacing.probed_now(HEALTHY, "by-hand", now=NOW, for_s=40) == HEALTHY
 
 
 def test_a_scan_that_is_asked_for_tries_a_dead_endpoint_unless_somebody_does():
@@ -243,7 +245,7 @@ def test_a_scan_that_is_asked_for_tries_a_dead_endpoint_unless_somebody_does():
     assert pacing.probed(hurried, "a", now=NOW, for_s=40).probe == "a"
     probing = pacing.probed_now(dead(), "b", now=NOW, for_s=40)
     assert pacing.hurried(probing, now=NOW) == probing
-    assert pacing.hurried(FREE, now=NOW) == FREE
+    assert pacing.hurried(HEALTHY, now=NOW) == HEALTHY
 
 
 def test_probes_in_vain_come_ever_later_but_never_rarely():
@@ -262,15 +264,15 @@ def test_who_asked_before_it_was_found_dead_does_not_put_the_next_probe_off():
 
 def test_an_answer_brings_it_back_at_full_speed():
     """Time-outs on the way to its death were no throttling."""
-    pace = throttled(FREE, NOW)
+    pace = throttled(HEALTHY, NOW)
     for second, bucket in enumerate("aab"):
         pace = failed(pace, bucket, NOW + second)
     assert pace.is_dead
-    assert pacing.answered(throttled(pace, NOW + 5)) == FREE
+    assert pacing.answered(throttled(pace, NOW + 5)) == HEALTHY
 
 
 def test_an_answer_of_one_that_only_failed_leaves_its_rate_alone():
-    slowed = throttled(FREE, NOW)
+    slowed = throttled(HEALTHY, NOW)
     assert pacing.answered(failed(slowed, "a")) == slowed
 
 
@@ -279,7 +281,7 @@ EVENTS = st.sampled_from(["fail a", "fail b", "answer", "throttle", "probe a", "
 
 @given(events=st.lists(EVENTS, max_size=60), jitter=JITTER)
 def test_whatever_happens_a_dead_endpoint_is_asked_by_at_most_one_bucket(events, jitter):
-    pace, now = FREE, NOW
+    pace, now = HEALTHY, NOW
     for event in events:
         what, _, bucket = event.partition(" ")
         now += 3.0 if what == "wait" else 0.01
@@ -300,7 +302,7 @@ def test_whatever_happens_a_dead_endpoint_is_asked_by_at_most_one_bucket(events,
         if pace.is_dead and not pace.probe:
             assert pace.wait_until - now <= pacing.LONGEST_PROBE_S
         if what == "answer":
-            assert replace(pace, rate=0, since=0, full=0) == FREE
+            assert replace(pace, rate=0, since=0, full=0) == HEALTHY
 
 
 # --- sharing slots

@@ -22,8 +22,8 @@ from scanning.core.segments.matcher import (
     raw_last_key,
 )
 from scanning.core.segments.model import Entry
-from scanning.core.segments.rewriter import Neighbour, Rewriter, Rewriting, settled
-from scanning.scan.lane import Comparison
+from scanning.core.segments.rewriter import Neighbour, Rewriter, Rewriting, drop_missing_rows
+from scanning.scan.lane import LaneComparer
 from scanning.scan.prefetch import Lane
 from tests.support.fakes import Bucket, FakePage, FakeStorage, columns_of
 
@@ -53,7 +53,7 @@ class Known:
         render: Callable[[Columns], bytes] = render_entries,
     ) -> list[Rewriting]:
         storage = FakeStorage(listed, short, render=render)
-        lane = Comparison(
+        lane = LaneComparer(
             Lane("", None),
             self.entries,
             parse=storage.rows,
@@ -247,7 +247,7 @@ def test_what_is_left_when_missing_rows_are_deleted_keeps_its_digest(known):
     known.compare(without("a", "d", "k"))
     for place, entry in enumerate(known.entries):
         if entry.missing:
-            left = settled(entry, known.segments[entry.id])
+            left = drop_missing_rows(entry, known.segments[entry.id])
             assert left is not None
             assert left.columns is not None
             known.entries[place], known.segments[entry.id] = left.entry, left.columns
@@ -258,7 +258,7 @@ def test_what_is_left_when_missing_rows_are_deleted_keeps_its_digest(known):
 
 def test_nothing_is_left_of_a_segment_of_which_all_is_missing(known):
     known.compare({})
-    assert settled(known.entries[0], known.segments[known.entries[0].id]) is None
+    assert drop_missing_rows(known.entries[0], known.segments[known.entries[0].id]) is None
 
 
 # --- how keys are written
@@ -414,7 +414,7 @@ def shrunk() -> tuple[Known, Bucket]:
     left = {key: state for key, state in many.items() if not "04" <= key <= "29"}
     known.compare(left, page_size=16, most=16)
     for place, entry in enumerate(known.entries):
-        piece = settled(entry, known.segments[entry.id]) if entry.missing else None
+        piece = drop_missing_rows(entry, known.segments[entry.id]) if entry.missing else None
         if piece is not None and piece.columns is not None:
             known.entries[place], known.segments[entry.id] = piece.entry, piece.columns
     assert known.shape == ["00010203", "3031", "3233343536373839"]

@@ -1,4 +1,4 @@
-"""`scanning/core/listing/uniform_rows.py`: the fast way to read entries says what the slow one says."""
+"""The fast way to read entries says what the slow one says."""
 
 import re
 

@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from bucketwatch.demo.environment import product_variables
 from bucketwatch.env import NAMES_IN_USE, Site, load_scanning, load_site, secret_variables
-from scanning.config.settings import ScanningConf
+from scanning.config.settings import EngineSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
@@ -36,7 +36,7 @@ def site_defaults() -> dict[str, str]:
 def scanning_defaults() -> dict[str, tuple[str, str]]:
     """Variable to member and default."""
     found = {}
-    for section, field in ScanningConf.model_fields.items():
+    for section, field in EngineSettings.model_fields.items():
         for key, setting in field.annotation.model_fields.items():  # type: ignore[union-attr]
             name = NAMES_IN_USE.get((section, key)) or f"{section}_{key}".upper()
             found[name] = (f"{section}.{key}", shown(setting.default))
@@ -75,7 +75,7 @@ def test_uncommenting_every_line_of_the_example_changes_nothing(tmp_path):
     values = {k: v or "" for k, v in dotenv_values(uncommented).items()}
     values["SECRET_KEY"] = "x" * 50
     assert load_site(values) == load_site({"SECRET_KEY": "x" * 50})
-    assert load_scanning(values) == (ScanningConf(), [])
+    assert load_scanning(values) == (EngineSettings(), [])
 
 
 def test_the_reference_lists_the_variables_of_the_web_application():

@@ -12,7 +12,7 @@ from django.core.management import get_commands, load_command_class
 
 from buckets.importing import sources
 from bucketwatch.demo.environment import product_variables
-from scanning.config.settings import Redis
+from scanning.config.settings import RedisSection
 from scanning.core import redis_keys
 from scanning.core.replay import as_replay
 from scanning.core.types import EventType
@@ -153,7 +153,7 @@ def key_names(module: ModuleType) -> Iterator[str]:
 
 def test_every_key_is_documented_and_no_other():
     documented = cells(page("docs/redis-keys.md"), 0)
-    of_libraries = {Redis().queue_name, "django_q:{region}:q"}
+    of_libraries = {RedisSection().queue_name, "django_q:{region}:q"}
     assert {name for name in documented if ":" in name} == set(key_names(redis_keys)) | of_libraries
 
 

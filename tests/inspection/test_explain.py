@@ -12,7 +12,7 @@ import pytest
 from scanning import engine, wiring
 from scanning.core import redis_keys
 from scanning.core.errors import RedisUnavailable, UnknownBucket
-from scanning.core.explain import Known, Situation, Standing, explain
+from scanning.core.explain import KeyFacts, Known, ScheduleStatus, explain
 from scanning.core.listing.body import Columns
 from scanning.core.segments.model import Entry
 from scanning.core.types import BucketConfig, EventType, KeyPair, ObjectState
@@ -29,12 +29,12 @@ QUEUE = "linode:notifications:queue"
 BUCKET = BucketConfig("media", "s3.example", "region", "MEDIA", events=frozenset(EventType))
 STATE = ObjectState("aaa", NOW - 60, 1)
 OLD = ObjectState("aaa", NOW - 25 * 3600, 1)
-DUE = Standing(due_at=NOW + 30)
-IT = Situation(BUCKET, "in/a.txt", NOW, Known(), DUE, STATE)
+DUE = ScheduleStatus(due_at=NOW + 30)
+IT = KeyFacts(BUCKET, "in/a.txt", NOW, Known(), DUE, STATE)
 KNOWN = replace(IT, known=Known(STATE))
 
 
-def of_bucket(it: Situation = IT, **changes: Any) -> Situation:
+def of_bucket(it: KeyFacts = IT, **changes: Any) -> KeyFacts:
     return replace(it, bucket=replace(it.bucket, **changes))
 
 
@@ -152,8 +152,11 @@ KEPT_BACK = {
         "the pass after it",
     ),
     "paused": (of_bucket(active=False), "The bucket is paused"),
-    "removed": (replace(IT, standing=Standing(is_clearing=True)), "The bucket was removed"),
-    "not managed": (replace(IT, standing=Standing(is_managed=False)), "manage.py importbuckets"),
+    "removed": (replace(IT, standing=ScheduleStatus(is_clearing=True)), "The bucket was removed"),
+    "not managed": (
+        replace(IT, standing=ScheduleStatus(is_managed=False)),
+        "manage.py importbuckets",
+    ),
 }
 
 
@@ -183,9 +186,9 @@ def test_a_hold_and_a_full_queue_do_not_concern_what_has_no_event():
 
 NEXT = {
     "soon": (DUE, "The next scan is due in 30 s."),
-    "now": (Standing(due_at=NOW - 5), "A scan is due now."),
-    "long ago": (Standing(due_at=NOW - 300), "A scan has been due for 300 s: do workers run"),
-    "never": (Standing(), "The schedule does not know the bucket yet"),
+    "now": (ScheduleStatus(due_at=NOW - 5), "A scan is due now."),
+    "long ago": (ScheduleStatus(due_at=NOW - 300), "A scan has been due for 300 s: do workers run"),
+    "never": (ScheduleStatus(), "The schedule does not know the bucket yet"),
     "running": (replace(DUE, is_running=True), "The bucket is being scanned now."),
     "failing": (replace(DUE, error="media: time-out"), "The last scan failed: media: time-out"),
 }
@@ -348,7 +351,7 @@ def test_a_bucket_that_cannot_be_listed_is_explained_all_the_same(place, s3_serv
 
 def test_keys_that_were_just_rotated_are_looked_up_again(place, s3_server):
     here = place()
-    bucket = wiring.configuration().load().buckets[here.name]
+    bucket = wiring.bucket_configs().load().buckets[here.name]
     wiring.vault().write(bucket.credential, KeyPair("wrong", "wrong"))
     assert engine.explain(here.name, "key").problem
     wiring.vault().write(bucket.credential, KeyPair(s3_server.access_key, s3_server.secret_key))

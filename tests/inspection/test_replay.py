@@ -233,7 +233,7 @@ def test_an_unfinished_pass_goes_on_where_it_was(replay, bucket, store):
     progress = json.dumps({"began": 1.0, "after": "a"})
     store.hset(redis_keys.bucket(media.name), "progress", progress)
     replay(media, "--yes")
-    configured = wiring.configuration().get(media.name)
+    configured = wiring.bucket_configs().get(media.name)
     assert configured is not None
     assert wiring.engine().states.open(configured).progress == Progress(began=1.0, after="a")
 
@@ -359,7 +359,7 @@ def test_a_lost_lease_loses_and_repeats_nothing(bucket, running, store, small_se
     media = bucket("a", "b", "c", "d", "e")
     steps = running(media)
     assert next(steps) == replay_module.Step(2, "b")
-    configured = wiring.configuration().get(media.name)
+    configured = wiring.bucket_configs().get(media.name)
     assert configured is not None
     store.delete(
         redis_keys.running(engine_buckets.REGION)
@@ -403,7 +403,7 @@ def eight_in_a_segment(settings) -> None:
 
 
 def manifest_of(bucket: Bucket) -> str:
-    configured = wiring.configuration().get(bucket.name)
+    configured = wiring.bucket_configs().get(bucket.name)
     assert configured is not None
     return redis_keys.manifest(bucket.name, configured.generation)
 

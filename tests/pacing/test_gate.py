@@ -10,28 +10,28 @@ import pytest
 
 from scanning import engine, wiring
 from scanning.adapters.redis.connection import RedisConnection
-from scanning.adapters.redis.pacing import RedisPaces
+from scanning.adapters.redis.pacing import RedisEndpointHealth
 from scanning.core import pacing, redis_keys
 from scanning.core.errors import Interrupted, StorageUnavailable, Throttled
 from scanning.core.metrics import counters
-from scanning.core.pacing import FREE, Limits
+from scanning.core.pacing import HEALTHY, EndpointLimits
 from scanning.pacing import gate as gate_module
 from scanning.pacing import registry as module
-from scanning.pacing.gate import Gate
-from scanning.pacing.registry import Gates
-from scanning.ports import Standing, Use
+from scanning.pacing.gate import EndpointLimiter
+from scanning.pacing.registry import EndpointRegistry
+from scanning.ports import EndpointStatus, EndpointUsage
 from tests.support.waiting import eventually
 
 ENDPOINT = "s3.example.com"
 
 
-def process(name: str, limits: Limits = Limits()) -> Gates:  # noqa: B008 - it is frozen
+def process(name: str, limits: EndpointLimits = EndpointLimits()) -> EndpointRegistry:  # noqa: B008 - it is frozen
     connection = RedisConnection(wiring.conf().redis, patience_s=0.0)
-    return Gates(RedisPaces(connection, process=name), [("*", limits)])
+    return EndpointRegistry(RedisEndpointHealth(connection, process=name), [("*", limits)])
 
 
 @pytest.fixture
-def pair(store) -> Iterator[tuple[Gate, Gate]]:
+def pair(store) -> Iterator[tuple[EndpointLimiter, EndpointLimiter]]:
     """The gates of two processes to an endpoint without limits."""
     both = [process("here:1"), process("there:1")]
     yield both[0].at(ENDPOINT), both[1].at(ENDPOINT)
@@ -45,13 +45,13 @@ def _each_failure_counts(monkeypatch) -> None:
     monkeypatch.setattr(pacing, "MOMENT_S", 0.0)
 
 
-def ask(gate: Gate, bucket: str = "bucket", *, lists: bool = True) -> None:
+def ask(gate: EndpointLimiter, bucket: str = "bucket", *, lists: bool = True) -> None:
     with gate.turn(bucket, lists=lists):
         pass
     gate.answered()
 
 
-def fail(gate: Gate, *buckets: str, timed_out: bool = False) -> None:
+def fail(gate: EndpointLimiter, *buckets: str, timed_out: bool = False) -> None:
     for bucket in buckets:
         gate.unanswered(bucket, "cannot connect", timed_out=timed_out)
 
@@ -102,10 +102,10 @@ def test_a_thread_that_could_not_be_started_is_started_by_the_next_request(store
 
 
 def test_two_processes_keep_a_buckets_budget_together(store):
-    both = [process(name, Limits(list_per_s=20)) for name in ("here:1", "there:1")]
+    both = [process(name, EndpointLimits(list_per_s=20)) for name in ("here:1", "there:1")]
     sent: list[float] = []
 
-    def list_pages(gates: Gates) -> None:
+    def list_pages(gates: EndpointRegistry) -> None:
         for _ in range(20):
             with gates.at(ENDPOINT).turn("bucket", lists=True):
                 sent.append(time.monotonic())
@@ -122,7 +122,7 @@ def test_two_processes_keep_a_buckets_budget_together(store):
 
 
 def test_a_budget_is_a_buckets_own_and_for_lists_only(store):
-    gates = process("here:1", Limits(list_per_s=1))
+    gates = process("here:1", EndpointLimits(list_per_s=1))
     gate = gates.at(ENDPOINT)
     for number in range(50):
         ask(gate, f"bucket-{number}")
@@ -131,7 +131,7 @@ def test_a_budget_is_a_buckets_own_and_for_lists_only(store):
 
 
 def test_who_waits_for_a_turn_is_told_when_the_process_stops(store):
-    gates = process("here:1", Limits(list_per_s=0.05))
+    gates = process("here:1", EndpointLimits(list_per_s=0.05))
     gate = gates.at(ENDPOINT)
     ask(gate)
     with ThreadPoolExecutor(1) as pool:
@@ -145,12 +145,12 @@ def test_who_waits_for_a_turn_is_told_when_the_process_stops(store):
 # --- connections
 
 
-class Overtaken(RedisPaces):
+class Overtaken(RedisEndpointHealth):
     """Redis's answers to ``use``, of which one arrives only after what ``meanwhile`` asks."""
 
     meanwhile: Callable[[], object] | None = None
 
-    def use(self, use: Use) -> Standing:
+    def use(self, use: EndpointUsage) -> EndpointStatus:
         standing = super().use(use)
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile:
@@ -159,24 +159,24 @@ class Overtaken(RedisPaces):
 
 
 def test_connections_that_were_given_back_meanwhile_are_not_used(store):
-    limits = Limits(connections=3)
+    limits = EndpointLimits(connections=3)
     paces = Overtaken(RedisConnection(wiring.conf().redis), process="here:1")
-    gates = Gates(paces, [("*", limits)])
+    gates = EndpointRegistry(paces, [("*", limits)])
     here = gates.at(ENDPOINT)
     with here.turn("a", lists=True), here.turn("b", lists=True), here.turn("c", lists=True):
         pass
     gates.close()  # nobody but this test tells of its use
     paces.meanwhile = here.tell  # wants none, after the first wanted three
     here.tell()
-    there = RedisPaces(RedisConnection(wiring.conf().redis), process="there:1")
-    assert there.use(Use(ENDPOINT, connections=3, limit=3)).connections == 3
+    there = RedisEndpointHealth(RedisConnection(wiring.conf().redis), process="there:1")
+    assert there.use(EndpointUsage(ENDPOINT, connections=3, limit=3)).connections == 3
     gates.most_wait_s = -1.0
     with pytest.raises(Throttled), here.turn("a", lists=True):
         pass
 
 
 def test_two_processes_keep_the_limit_of_connections_together(store):
-    both = [process(name, Limits(connections=5)) for name in ("here:1", "there:1")]
+    both = [process(name, EndpointLimits(connections=5)) for name in ("here:1", "there:1")]
     now: Counter[str] = Counter()
     most: list[int] = []
     lock = threading.Lock()
@@ -202,7 +202,7 @@ def test_two_processes_keep_the_limit_of_connections_together(store):
 def test_a_process_that_is_idle_gives_its_connections_back(store, monkeypatch):
     monkeypatch.setattr(module, "TELL_S", 0.02)
     monkeypatch.setattr(gate_module, "IDLE_S", 0.2)
-    gates = process("here:1", Limits(connections=100))
+    gates = process("here:1", EndpointLimits(connections=100))
     trimmed: list[tuple[str, int]] = []
 
     class Keeper:
@@ -225,8 +225,8 @@ def test_a_process_that_is_idle_gives_its_connections_back(store, monkeypatch):
 
 
 def test_a_request_that_gets_no_connection_ends_as_throttled(store, monkeypatch):
-    there = process("there:1", Limits(connections=1))
-    here = process("here:1", Limits(connections=1))
+    there = process("there:1", EndpointLimits(connections=1))
+    here = process("here:1", EndpointLimits(connections=1))
     here.most_wait_s = 0.3
     with (
         there.at(ENDPOINT).turn("a", lists=True),
@@ -250,7 +250,7 @@ def test_what_one_process_is_told_slows_the_others_down(pair, store, monkeypatch
     [shown] = engine.endpoint_paces()
     assert shown.state == "slowed"
     assert 1 <= shown.list_per_s < 10
-    eventually(lambda: there.look() is not FREE)
+    eventually(lambda: there.look() is not HEALTHY)
     eventually(lambda: store.hget(redis_keys.STATS, counters.THROTTLED) == "1")
 
 
@@ -265,7 +265,7 @@ def test_a_slowed_endpoint_gets_no_more_than_it_is_allowed(pair, monkeypatch):
     here._gates.most_wait_s = there._gates.most_wait_s = 2.0
     there.look()
 
-    def turn(gate: Gate) -> bool:
+    def turn(gate: EndpointLimiter) -> bool:
         try:
             ask(gate, lists=False)
         except Throttled:
@@ -317,7 +317,7 @@ def test_its_answer_opens_the_endpoint_to_all(pair, caplog):
     fail(here, "a", "a", "b")
     there.probe_now("a")
     ask(there, "a")
-    assert there.look() is FREE
+    assert there.look() is HEALTHY
     assert here.may_probe("b")
     ask(here, "b")
     assert engine.endpoint_paces()[0].state == "normal"
@@ -340,7 +340,7 @@ def test_requests_that_end_in_one_moment_leave_it_alive(pair):
     fail(here, "a", "b", "c")
     fail(there, "d", "e", "f")
     ask(here, "g")
-    assert here.look() is FREE
+    assert here.look() is HEALTHY
 
 
 def test_time_outs_slow_an_endpoint_down_too(pair):
@@ -356,4 +356,4 @@ def test_an_answer_between_failures_keeps_it_alive(pair):
     for bucket in "abcdef":
         fail(here, bucket)
         ask(here, bucket)
-    assert here.look() is FREE
+    assert here.look() is HEALTHY

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from scanning import wiring
-from scanning.adapters.redis.bucket_configs import BucketCache, ConfigurationStore, parse_bucket
+from scanning.adapters.redis.bucket_configs import BucketCache, BucketConfigStore, parse_bucket
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.core import redis_keys
 from scanning.core.endpoints import endpoint_url
@@ -22,8 +22,8 @@ STATE = "linode:objstore:state:"
 
 
 @pytest.fixture
-def configuration(store) -> ConfigurationStore:
-    return wiring.configuration()
+def configuration(store) -> BucketConfigStore:
+    return wiring.bucket_configs()
 
 
 def stored(store: redis.Redis, name: str = "bucket"):
@@ -31,7 +31,7 @@ def stored(store: redis.Redis, name: str = "bucket"):
     return json.loads(text) if text else None
 
 
-def put(configuration: ConfigurationStore, revision: int, **given: Any) -> bool:
+def put(configuration: BucketConfigStore, revision: int, **given: Any) -> bool:
     notifications = given.pop("notifications", True)
     return configuration.put(
         "bucket",
@@ -73,7 +73,7 @@ def test_a_bucket_that_was_read_before_is_read_again_once_it_changed(configurati
 
 
 def test_a_bucket_that_changes_while_others_are_read_is_read_again_too(configuration):
-    class ChangesMeanwhile(ConfigurationStore):
+    class ChangesMeanwhile(BucketConfigStore):
         def some(self, names: Sequence[str]) -> tuple[int, dict[str, BucketConfig]]:
             if "other" in names:
                 put(configuration, 2, interval=40)
@@ -222,7 +222,7 @@ def test_a_member_written_between_reading_and_writing_is_not_lost(store):
                 store.set(redis_keys.config("bucket"), '{"team": "video"}')
             return answer
 
-    assert put(ConfigurationStore(Meddling(wiring.conf().redis)), 1)
+    assert put(BucketConfigStore(Meddling(wiring.conf().redis)), 1)
     assert stored(store)["team"] == "video"
 
 
@@ -237,7 +237,7 @@ def test_a_key_that_sql_never_knew_is_neither_loaded_nor_deleted(configuration, 
     assert configuration.load().buckets.keys() == {"bucket"}
     configuration.remove("stranger", revision=2)
     assert store.get(redis_keys.config("stranger")) == text
-    assert wiring.clearing().run() == 0
+    assert wiring.cleanup().run() == 0
     assert store.exists(f"{STATE}stranger:key")
 
 
@@ -269,7 +269,7 @@ def test_a_removed_bucket_leaves_no_key_but_its_states_until_they_are_cleared(co
     assert store.smembers(redis_keys.CLEARING) == {"bucket"}
     assert store.zcard(redis_keys.due(bucket.region)) == 0
     assert store.zcard(redis_keys.running(bucket.region)) == 0
-    assert wiring.clearing().run() == 3
+    assert wiring.cleanup().run() == 3
     assert not store.exists(redis_keys.CLEARING)
     assert store.exists(f"{STATE}bucket-2:key")
 
@@ -283,7 +283,7 @@ def test_a_bucket_added_again_is_scanned_only_after_the_old_states_are_gone(stor
     engine_buckets.schedule(store, again)
     leases = wiring.engine().leases
     assert leases.claim_due(again.region, most=1, slots=15) == []
-    assert wiring.clearing().run() == 1
+    assert wiring.cleanup().run() == 1
     [claim] = leases.claim_due(again.region, most=1, slots=15)
     assert (claim.generation, claim.commit) == (2, 0)
 

@@ -40,10 +40,10 @@ def test_a_removed_bucket_leaves_nothing_behind(store):
     engine_buckets.remove("bucket")
     assert segments(store, "bucket", 1)
     # two segments, their manifest, two strings
-    assert wiring.clearing().run() == 5
+    assert wiring.cleanup().run() == 5
     assert [key for key in store.scan_iter() if "bucket" in key] == []
     assert not store.exists(redis_keys.CLEARING, redis_keys.GARBAGE)
-    assert wiring.clearing().run() == 0
+    assert wiring.cleanup().run() == 0
 
 
 def test_the_old_incarnation_goes_and_the_new_one_is_untouched(store):
@@ -52,7 +52,7 @@ def test_the_old_incarnation_goes_and_the_new_one_is_untouched(store):
     before = {key: store.type(key) for key in segments(store, "bucket", 2)}
     assert store.smembers(redis_keys.GARBAGE) == {"1 bucket"}
 
-    assert wiring.clearing().run() == 3
+    assert wiring.cleanup().run() == 3
 
     assert segments(store, "bucket", 1) == set()
     assert {key: store.type(key) for key in segments(store, "bucket", 2)} == before
@@ -66,11 +66,11 @@ def test_a_bucket_removed_and_added_again_is_cleared_before_it_is_scanned(store)
     engine_buckets.remove("bucket")
     again = engine_buckets.put("bucket", generation=2)
     assert wiring.engine().leases.claim(again, slots=15) is None
-    wiring.clearing().run()
+    wiring.cleanup().run()
     fill(again)
     assert segments(store, "bucket", 1) == set()
     assert len(wiring.engine().states.open(again).entries) == 2
-    assert wiring.clearing().run() == 0
+    assert wiring.cleanup().run() == 0
     assert len(wiring.engine().states.open(again).entries) == 2
 
 
@@ -87,7 +87,7 @@ def test_other_buckets_are_untouched(store, other):
     fill(engine_buckets.put(other))
     before = {key for key in store.scan_iter() if f":{other}:" in str(key)}
     engine_buckets.remove("bucket")
-    wiring.clearing().run()
+    wiring.cleanup().run()
     assert {key for key in store.scan_iter() if f":{other}:" in str(key)} == before
     assert len(before) == 5
 
@@ -99,7 +99,7 @@ def test_a_prefix_with_signs_of_patterns_is_taken_literally(store, settings, pre
     engine_buckets.put("bucket")
     store.mset({f"{prefix}bucket:key": "{}", "state-of:bucket:key": "{}", "state:bucket:key": ""})
     engine_buckets.remove("bucket")
-    assert wiring.clearing().run() == 1
+    assert wiring.cleanup().run() == 1
     assert store.exists("state-of:bucket:key", "state:bucket:key") == 2
 
 
@@ -111,7 +111,7 @@ def test_very_many_keys_go_in_batches_and_redis_is_never_asked_for_all_at_once(s
     engine_buckets.remove("bucket")
     store.config_resetstat()
 
-    assert wiring.clearing().run() == 330 + 1 + 330 + 1000
+    assert wiring.cleanup().run() == 330 + 1 + 330 + 1000
 
     asked = {name.removeprefix("cmdstat_"): said for name, said in commands(store).items()}
     assert "keys" not in asked
@@ -126,7 +126,7 @@ def test_buckets_removed_together_are_cleared_together_and_no_others(store):
     engine_buckets.remove("bucket-1")
     engine_buckets.remove("bucket-2")
 
-    assert wiring.clearing().run() == 10
+    assert wiring.cleanup().run() == 10
 
     assert {key.split(":")[3] for key in store.scan_iter(f"{STATE}*")} == {"bucket-10"}
     assert not store.exists(redis_keys.CLEARING, redis_keys.GARBAGE)
@@ -137,7 +137,7 @@ def test_clearing_that_was_interrupted_goes_on(store, monkeypatch):
     monkeypatch.setattr(connection, "KEYS_AT_ONCE", 10)
     fill(engine_buckets.put("bucket"), segments=35)
     engine_buckets.remove("bucket")
-    job = wiring.clearing()
+    job = wiring.cleanup()
     unlink, calls = job._unlink, []
 
     def killed(names: list[str]) -> int:
@@ -161,7 +161,7 @@ def test_a_scan_of_the_old_incarnation_can_write_nothing_into_what_is_cleared(st
     claim = wiring.engine().leases.claim(bucket, slots=15)
     assert claim is not None
     engine_buckets.put("bucket", generation=2)
-    wiring.clearing().run()
+    wiring.cleanup().run()
     before = engine_buckets.dump(store)
     columns = columns_of({"key": ("etag", 1, 1)})
     with pytest.raises(Exception, match="removed or changed while it was being scanned"):

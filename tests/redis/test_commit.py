@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from scanning import wiring
-from scanning.adapters.redis.state import RECENT_COMMITS, RedisStates
+from scanning.adapters.redis.state import RECENT_COMMITS, RedisStateStore
 from scanning.core import redis_keys
 from scanning.core.errors import (
     BucketwatchError,
@@ -36,7 +36,7 @@ def bucket(store) -> BucketConfig:
 
 
 @pytest.fixture
-def states(bucket) -> RedisStates:
+def states(bucket) -> RedisStateStore:
     return wiring.engine().states
 
 

@@ -26,7 +26,7 @@ from scanning import engine, wiring
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.core.errors import ConfigurationError, RedisUnavailable
 from scanning.runtime.monitor import MultiRegionMonitor
-from scanning.runtime.region_workers import Clusters
+from scanning.runtime.region_workers import RegionWorkers
 
 # --- a server that comes and goes
 
@@ -106,7 +106,7 @@ def cluster_url(tmp_path: Path) -> Iterator[str]:
     server.stop()
 
 
-@pytest.mark.parametrize("program", [MultiRegionMonitor, Clusters])
+@pytest.mark.parametrize("program", [MultiRegionMonitor, RegionWorkers])
 def test_a_cluster_is_refused_at_the_start(cluster_url, settings, program):
     conf = settings.SCANNING
     there = conf.redis.model_copy(update={"url": SecretStr(cluster_url)})

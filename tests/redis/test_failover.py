@@ -33,8 +33,8 @@ def topology(
 ) -> Iterator[RedisTopology]:
     monkeypatch.setattr(region_task, "TIME_BUDGET_S", 1.0)
     with RedisTopology(tmp_path / "redis", down_after_s=1.0) as built:
-        found = engine_settings.Redis.model_validate(built.settings())
-        pages = engine_settings.Defaults(max_objects_per_batch=A_PAGE)
+        found = engine_settings.RedisSection.model_validate(built.settings())
+        pages = engine_settings.DefaultsSection(max_objects_per_batch=A_PAGE)
         settings.SCANNING = settings.SCANNING.model_copy(update={"redis": found, "defaults": pages})
         wiring.reset()
         yield built

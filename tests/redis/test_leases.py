@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from scanning import engine, wiring
-from scanning.adapters.redis.bucket_status import RedisStatuses
+from scanning.adapters.redis.bucket_status import BucketStatusStore
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.adapters.redis.leases import LEASE_S, RedisLeases
 from scanning.core import redis_keys
@@ -409,8 +409,8 @@ def test_a_bucket_whose_lease_expired_is_waiting_again(here, store):
 # --- statuses
 
 
-def statuses() -> RedisStatuses:
-    return wiring.statuses()
+def statuses() -> BucketStatusStore:
+    return wiring.bucket_status()
 
 
 def changed(most: int = 1000) -> list[BucketStatus]:

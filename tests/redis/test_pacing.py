@@ -5,13 +5,13 @@ import redis
 
 from scanning import engine, wiring
 from scanning.adapters.redis.connection import RedisConnection
-from scanning.adapters.redis.pacing import RedisPaces
+from scanning.adapters.redis.pacing import RedisEndpointHealth
 from scanning.core import pacing, redis_keys
 from scanning.core.metrics import counters
-from scanning.core.metrics.telemetry import EndpointPace
-from scanning.core.pacing import FREE, Pace
+from scanning.core.metrics.telemetry import EndpointLoad
+from scanning.core.pacing import HEALTHY, EndpointHealth
 from scanning.core.types import Claim
-from scanning.ports import Use
+from scanning.ports import EndpointUsage
 from tests.support import engine_buckets
 from tests.support.engine_buckets import REGION
 
@@ -19,17 +19,17 @@ ENDPOINT = "s3.example.com"
 LONG_PAST = 1.0
 
 
-def paces(process: str) -> RedisPaces:
-    return RedisPaces(RedisConnection(wiring.conf().redis), process=process)
+def paces(process: str) -> RedisEndpointHealth:
+    return RedisEndpointHealth(RedisConnection(wiring.conf().redis), process=process)
 
 
 @pytest.fixture
-def here(store) -> RedisPaces:
+def here(store) -> RedisEndpointHealth:
     return paces("here:1")
 
 
 @pytest.fixture
-def there(store) -> RedisPaces:
+def there(store) -> RedisEndpointHealth:
     return paces("there:1")
 
 
@@ -37,17 +37,17 @@ def now(store: redis.Redis) -> float:
     return float(store.time()[0])
 
 
-def dies(pace: Pace, now: float) -> Pace:
+def dies(pace: EndpointHealth, now: float) -> EndpointHealth:
     for ago, bucket in enumerate("abc"):
         pace = pacing.failed(pace, bucket, now=now - 2 + ago, why="no answer", jitter=1.0)
     return pace
 
 
-def revives(pace: Pace, now: float) -> Pace:
+def revives(pace: EndpointHealth, now: float) -> EndpointHealth:
     return pacing.answered(pace)
 
 
-def slows(pace: Pace, now: float) -> Pace:
+def slows(pace: EndpointHealth, now: float) -> EndpointHealth:
     return pacing.throttled(pace, now=now, sent_per_s=100.0, jitter=0.5)
 
 
@@ -55,31 +55,31 @@ def slows(pace: Pace, now: float) -> Pace:
 
 
 def test_connections_are_granted_up_to_the_limit_over_all_processes(here, there):
-    assert here.use(Use(ENDPOINT, connections=6, limit=10)).connections == 6
-    assert there.use(Use(ENDPOINT, connections=6, limit=10)).connections == 4
-    assert here.use(Use(ENDPOINT, connections=9, limit=10)).connections == 6
-    assert there.use(Use(ENDPOINT, limit=10)).connections == 0
-    assert here.use(Use(ENDPOINT, connections=9, limit=10)).connections == 9
-    assert there.use(Use("elsewhere", connections=9, limit=10)).connections == 9
+    assert here.use(EndpointUsage(ENDPOINT, connections=6, limit=10)).connections == 6
+    assert there.use(EndpointUsage(ENDPOINT, connections=6, limit=10)).connections == 4
+    assert here.use(EndpointUsage(ENDPOINT, connections=9, limit=10)).connections == 6
+    assert there.use(EndpointUsage(ENDPOINT, limit=10)).connections == 0
+    assert here.use(EndpointUsage(ENDPOINT, connections=9, limit=10)).connections == 9
+    assert there.use(EndpointUsage("elsewhere", connections=9, limit=10)).connections == 9
 
 
 def test_without_a_limit_there_is_nothing_to_grant(here, there):
-    assert here.use(Use(ENDPOINT, connections=6)).connections == 6
-    assert there.use(Use(ENDPOINT, connections=6)).connections == 6
+    assert here.use(EndpointUsage(ENDPOINT, connections=6)).connections == 6
+    assert there.use(EndpointUsage(ENDPOINT, connections=6)).connections == 6
 
 
 def test_a_process_that_tells_nothing_any_more_loses_its_connections(here, there, store):
-    here.use(Use(ENDPOINT, connections=10, limit=10))
+    here.use(EndpointUsage(ENDPOINT, connections=10, limit=10))
     store.hset(redis_keys.pace_use(ENDPOINT), "here:1", "1.000:10:5.0")
-    standing = there.use(Use(ENDPOINT, connections=10, limit=10))
+    standing = there.use(EndpointUsage(ENDPOINT, connections=10, limit=10))
     assert (standing.connections, standing.others_per_s) == (10, 0.0)
 
 
 def test_what_was_told_before_the_clock_went_back_counts_no_more(here, there, store):
-    here.use(Use(ENDPOINT, connections=10, limit=10))
+    here.use(EndpointUsage(ENDPOINT, connections=10, limit=10))
     later = now(store) + 3600
     store.hset(redis_keys.pace_use(ENDPOINT), "here:1", f"{later}:10:5.0")
-    assert there.use(Use(ENDPOINT, connections=10, limit=10)).connections == 10
+    assert there.use(EndpointUsage(ENDPOINT, connections=10, limit=10)).connections == 10
 
 
 def test_moments_from_before_the_clock_went_back_are_not_waited_for(here, store):
@@ -89,15 +89,15 @@ def test_moments_from_before_the_clock_went_back_are_not_waited_for(here, store)
 
 
 def test_what_the_others_send_is_told(here, there):
-    here.use(Use(ENDPOINT, sent_per_s=12.5))
-    assert there.use(Use(ENDPOINT, sent_per_s=30.0)).others_per_s == 12.5
-    assert here.use(Use(ENDPOINT, sent_per_s=0.0)).others_per_s == 30.0
-    assert there.use(Use(ENDPOINT)).others_per_s == 0.0
+    here.use(EndpointUsage(ENDPOINT, sent_per_s=12.5))
+    assert there.use(EndpointUsage(ENDPOINT, sent_per_s=30.0)).others_per_s == 12.5
+    assert here.use(EndpointUsage(ENDPOINT, sent_per_s=0.0)).others_per_s == 30.0
+    assert there.use(EndpointUsage(ENDPOINT)).others_per_s == 0.0
 
 
 def test_throttled_and_unanswered_requests_are_counted(here, store):
-    here.use(Use(ENDPOINT, throttled=2, unanswered=1))
-    here.use(Use(ENDPOINT, throttled=1))
+    here.use(EndpointUsage(ENDPOINT, throttled=2, unanswered=1))
+    here.use(EndpointUsage(ENDPOINT, throttled=1))
     stats = store.hgetall(redis_keys.STATS)
     assert (stats[counters.THROTTLED], stats[counters.UNANSWERED]) == ("3", "1")
 
@@ -108,13 +108,13 @@ def test_throttled_and_unanswered_requests_are_counted(here, store):
 def test_a_change_is_seen_by_everybody(here, there):
     pace = here.change(ENDPOINT, slows).pace
     assert pacing.allowed(pace, now=pace.since) == 50
-    assert there.use(Use(ENDPOINT)).pace == pace
+    assert there.use(EndpointUsage(ENDPOINT)).pace == pace
 
 
 def test_changes_at_the_same_time_are_all_made(here, there):
     others = iter([slows])
 
-    def fail(pace: Pace, now: float) -> Pace:
+    def fail(pace: EndpointHealth, now: float) -> EndpointHealth:
         for other in others:  # between our read and our write
             there.change(ENDPOINT, other)
         return pacing.failed(pace, "a", now=now, why="no answer", jitter=1.0)
@@ -131,13 +131,13 @@ def test_a_change_that_changes_nothing_writes_nothing(here, store):
 def test_an_endpoint_that_is_well_again_leaves_nothing_behind(here, store):
     here.change(ENDPOINT, dies)
     assert store.exists(redis_keys.pace(ENDPOINT))
-    assert here.change(ENDPOINT, revives).pace == FREE
+    assert here.change(ENDPOINT, revives).pace == HEALTHY
     assert not store.exists(redis_keys.pace(ENDPOINT))
 
 
 def test_every_key_expires(here, store):
     here.change(ENDPOINT, dies)
-    here.use(Use(ENDPOINT, sent_per_s=1.0, connections=2, limit=2))
+    here.use(EndpointUsage(ENDPOINT, sent_per_s=1.0, connections=2, limit=2))
     here.reserve(ENDPOINT, "bucket", count=2, spacing_s=0.1, ahead_s=1)
     here.park([claim(store, "bucket")], ENDPOINT, until=LONG_PAST)
     wiring.schedule().write_endpoints({REGION: ["a", "b"]})
@@ -264,7 +264,7 @@ def test_a_lost_lease_parks_nothing(here, store):
 def test_the_endpoints_that_were_asked_lately_are_shown(here, store):
     assert engine.endpoint_paces() == []
     for endpoint in ("c.example", "a.example", "b.example"):
-        here.use(Use(endpoint, sent_per_s=1.0))
+        here.use(EndpointUsage(endpoint, sent_per_s=1.0))
     slowed = here.change("b.example", slows).pace
     died = here.change("c.example", dies).pace
     store.zadd(redis_keys.PACES, {"long-ago.example": LONG_PAST})
@@ -272,8 +272,8 @@ def test_the_endpoints_that_were_asked_lately_are_shown(here, store):
     shown = engine.endpoint_paces()
 
     assert shown == [
-        EndpointPace("a.example", "normal", 0.0),
-        EndpointPace("b.example", "slowed", shown[1].list_per_s),
-        EndpointPace("c.example", "dead", 0.0, died.wait_until, "no answer"),
+        EndpointLoad("a.example", "normal", 0.0),
+        EndpointLoad("b.example", "slowed", shown[1].list_per_s),
+        EndpointLoad("c.example", "dead", 0.0, died.wait_until, "no answer"),
     ]
     assert slowed.rate <= shown[1].list_per_s < slowed.rate + 30

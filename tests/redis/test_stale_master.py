@@ -8,7 +8,7 @@ import pytest
 
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.adapters.redis.leases import RedisLeases
-from scanning.adapters.redis.state import RedisStates
+from scanning.adapters.redis.state import RedisStateStore
 from scanning.config import settings as engine_settings
 from scanning.core.errors import CommitOutOfStep
 from scanning.core.segments.model import Entry, Piece
@@ -30,9 +30,11 @@ class Worker:
     """A process with connections of its own."""
 
     def __init__(self, topology: RedisTopology) -> None:
-        settings = engine_settings.ScanningConf(redis=engine_settings.Redis(**topology.settings()))
+        settings = engine_settings.EngineSettings(
+            redis=engine_settings.RedisSection(**topology.settings())
+        )
         link = RedisConnection(settings.redis)
-        self.leases, self.states = RedisLeases(link), RedisStates(link, settings)
+        self.leases, self.states = RedisLeases(link), RedisStateStore(link, settings)
 
     def claim(self) -> Claim:
         claimed = self.leases.claim(BUCKET, slots=1)

@@ -103,7 +103,7 @@ def test_the_age_of_the_oldest_keys_in_any_process_is_shown(store):
 
 
 def test_what_could_not_be_told_is_told_later(store, redis_server, settings):
-    one = ClientCacheReport(wiring.impatient_connection())
+    one = ClientCacheReport(wiring.interactive_connection())
     redis_server.stop()
     with pytest.raises(RedisUnavailable):
         one.send(NO_CLIENTS | {"cache_hits": 5, "total_clients": 2})

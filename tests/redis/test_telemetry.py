@@ -12,7 +12,13 @@ from scanning.adapters.redis import telemetry
 from scanning.core import redis_keys
 from scanning.core.errors import RedisUnavailable
 from scanning.core.metrics import counters
-from scanning.core.metrics.telemetry import Moment, RegionLoad, ScanRecord, Spread, Telemetry
+from scanning.core.metrics.telemetry import (
+    Percentiles,
+    RegionLoad,
+    ScanRecord,
+    Telemetry,
+    TimeBucket,
+)
 from scanning.core.types import Claim, EventType, ScanResult
 from scanning.ports import Commit
 from scanning.runtime.bucket_scanner import BucketScanner
@@ -56,7 +62,7 @@ def counted(store: redis.Redis, minutes_ago: int, **fields: int) -> None:
         store.hset(redis_keys.minute(this_minute(store) - minutes_ago), field, number)
 
 
-def last(moments: tuple[Moment, ...], member: str) -> list[int]:
+def last(moments: tuple[TimeBucket, ...], member: str) -> list[int]:
     """A member of the last moments: two, as the minute may end while a test runs."""
     return [getattr(moment, member) for moment in moments[-2:]]
 
@@ -66,10 +72,10 @@ def test_an_empty_installation_has_moments_in_which_nothing_happened(store):
     minute = now.last_hour[-1].at
     quarter = now.last_day[-1].at
     assert now == Telemetry(
-        last_hour=tuple(Moment(minute - 60.0 * n, 60.0) for n in reversed(range(60))),
-        last_day=tuple(Moment(quarter - 900.0 * n, 900.0) for n in reversed(range(96))),
-        lateness=Spread(),
-        lag=Spread(),
+        last_hour=tuple(TimeBucket(minute - 60.0 * n, 60.0) for n in reversed(range(60))),
+        last_day=tuple(TimeBucket(quarter - 900.0 * n, 900.0) for n in reversed(range(96))),
+        lateness=Percentiles(),
+        lag=Percentiles(),
         queue_length=0,
         queue_oldest_s=None,
         leader="",
@@ -276,7 +282,7 @@ def scan(store, s3_server):
     """Scans a bucket of the S3 server, which was due for four seconds, as a worker does."""
 
     def run(name: str) -> ScanResult:
-        bucket = wiring.configuration().get(name) or engine_buckets.put_real(s3_server, name)
+        bucket = wiring.bucket_configs().get(name) or engine_buckets.put_real(s3_server, name)
         engine_buckets.schedule(store, bucket, at=time.time() - 4)
         [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=15)
         link, clients = wiring.connection().client, wiring.client_cache()
@@ -292,7 +298,7 @@ def test_real_scans_are_told_of_from_change_to_queue(scan, s3_server, store):
     name = s3_server.bucket()
     s3_server.put(name, "a")
     assert scan(name).ok
-    assert engine.telemetry().lag == Spread()  # a first scan says nothing of how fast we are
+    assert engine.telemetry().lag == Percentiles()  # a first scan says nothing of how fast we are
     s3_server.put(name, "a", b"changed")
     s3_server.put(name, "b")
     assert scan(name).ok

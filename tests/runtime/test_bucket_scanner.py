@@ -14,7 +14,7 @@ import redis
 
 from scanning import wiring
 from scanning.adapters.s3.storage import S3ClientCache
-from scanning.config.settings import Defaults, ScanningConf
+from scanning.config.settings import DefaultsSection, EngineSettings
 from scanning.core import redis_keys
 from scanning.core.types import BucketConfig, EventType, ScanResult
 from scanning.runtime.bucket_scanner import BucketScanner, bucket_of
@@ -270,7 +270,7 @@ def test_wrong_keys_are_an_error_in_words_and_write_nothing(scan, s3_server, sto
 
 
 def test_a_document_without_an_endpoint_is_at_the_configured_one():
-    conf = ScanningConf(defaults=Defaults(endpoint="s3.example.com"))
+    conf = EngineSettings(defaults=DefaultsSection(endpoint="s3.example.com"))
     bucket = bucket_of({"name": "media-in"}, conf)
     assert (bucket.endpoint, bucket.region) == ("s3.example.com", "s3.example.com")
 

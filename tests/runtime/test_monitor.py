@@ -444,7 +444,7 @@ def test_a_database_that_fails_is_logged_once_and_when_it_answers_again(
         if left:
             raise left.pop()
 
-    housekeeping.keep_house("test", [job, job], leads=lambda: True, stopping=stopping)
+    housekeeping.run_periodically("test", [job, job], leads=lambda: True, stopping=stopping)
     eventually(lambda: "goes on" in caplog.text)
     stopping.set()
     failed, again = caplog.records
@@ -498,7 +498,7 @@ def test_a_bucket_can_be_scanned_through_its_regions_pool(monitor, s3_server, st
 
 def finish(store: redis.Redis, name: str, **given: str) -> None:
     """Claim and finish, as a worker does that found three new objects among ten."""
-    bucket = wiring.configuration().get(name)
+    bucket = wiring.bucket_configs().get(name)
     assert bucket is not None
     claim = wiring.engine().leases.claim(bucket, slots=15)
     assert claim is not None

@@ -355,7 +355,7 @@ def test_workers_that_cannot_be_started_end_no_others(redis_server, monkeypatch,
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(ForkProcess, "start", refuse)
-    workers = region_workers.Clusters()
+    workers = region_workers.RegionWorkers()
     workers._keep_guards()
     workers._keep_guards()
     assert workers._guards == {}

@@ -364,7 +364,7 @@ def test_a_bucket_whose_endpoint_changes_under_a_scan_is_scanned_there_at_once(
 
 
 def test_a_bucket_configured_while_the_task_runs_is_known(store, due_bucket, s3_server):
-    run = region_task._RegionRun(REGION)
+    run = region_task.RegionSession(REGION)
     wiring.bucket_cache().get(["not-there-yet"])
     bucket = due_bucket("key")
     run.run()
@@ -437,7 +437,7 @@ def test_a_scan_that_waits_for_an_answer_ends_when_the_process_is_to_stop(store,
 
 
 def test_a_task_without_redis_says_so_and_ends(redis_server, monkeypatch, caplog):
-    monkeypatch.setattr(wiring, "connection", wiring.impatient_connection)
+    monkeypatch.setattr(wiring, "connection", wiring.interactive_connection)
     redis_server.stop()
     region_task.scan_region(REGION)
     assert f"{REGION}: scanning waits: Redis does not answer" in caplog.text

@@ -124,7 +124,7 @@ def test_a_full_queue_is_no_fault_of_the_bucket(bucket, waits_s, store, settings
 def test_the_status_tells_when_the_next_scan_is(bucket, waits_s, store):
     bucket()
     waits_s()
-    [status] = wiring.statuses().read(["bucket"])
+    [status] = wiring.bucket_status().read(["bucket"])
     assert status.next_scan_at == pytest.approx(
         store.zscore(redis_keys.due(REGION), "bucket"), abs=0.01
     )

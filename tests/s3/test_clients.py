@@ -12,7 +12,7 @@ import pytest
 from scanning.adapters.s3 import listing
 from scanning.adapters.s3.clients import signing_region
 from scanning.adapters.s3.storage import S3ClientCache, S3Storage
-from scanning.config.settings import Defaults, ScanningConf, Storage
+from scanning.config.settings import DefaultsSection, EngineSettings, StorageSection
 from scanning.core.errors import AddressRefused, StorageUnavailable
 from scanning.core.types import BucketConfig, KeyPair
 from tests.support.canned_http import Answer, CannedServer
@@ -177,12 +177,12 @@ def test_the_signing_region_is_the_one_that_the_endpoint_names(cache, url, regio
     ],
 )
 def test_the_signing_region_is_the_one_of_the_sites_own_pattern(pattern, url, region):
-    conf = ScanningConf(defaults=Defaults(region_endpoint=pattern))
+    conf = EngineSettings(defaults=DefaultsSection(region_endpoint=pattern))
     assert S3ClientCache(conf).get_client(url, "a", "s").meta.region_name == region
 
 
 def test_configured_time_outs_and_bounds_reach_the_client():
-    conf = ScanningConf.model_validate({"storage": {"connect_timeout": 1.5, "read_timeout": 2.5}})
+    conf = EngineSettings.model_validate({"storage": {"connect_timeout": 1.5, "read_timeout": 2.5}})
     config: Any = S3ClientCache(conf).get_client("s3.example", "a", "s").meta.config
     assert (config.connect_timeout, config.read_timeout) == (1.5, 2.5)
     assert config.retries["total_max_attempts"] == 1
@@ -262,7 +262,7 @@ def test_clients_offer_only_what_is_used_here(cache):
     assert not hasattr(client, "put_object")
 
 
-def asked(conf: ScanningConf, url: str) -> str:
+def asked(conf: EngineSettings, url: str) -> str:
     """What a listing fails with."""
     cache = S3ClientCache(conf)
     bucket = BucketConfig("photos", url, "r", "C")
@@ -276,7 +276,7 @@ def test_an_address_that_is_not_allowed_is_not_connected_to(host):
     with CannedServer() as server:
         url = server.url.replace("127.0.0.1", host)
 
-        message = asked(ScanningConf(), url)
+        message = asked(EngineSettings(), url)
 
         assert f"bucket photos at {host}" in message
         assert "a loopback address" in message
@@ -295,7 +295,7 @@ def test_a_name_that_leads_elsewhere_since_it_was_looked_at_is_refused(monkeypat
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     monkeypatch.setattr(socket.socket, "connect", refuse_to_connect)
-    conf = LOCAL.model_copy(update={"storage": Storage(connect_timeout=1)})
+    conf = LOCAL.model_copy(update={"storage": StorageSection(connect_timeout=1)})
     cache = S3ClientCache(conf, attempts=1)
     storage = S3Storage(
         cache, BucketConfig("photos", "rebinding.example", "r", "C"), KeyPair("a", "s")
@@ -308,7 +308,7 @@ def test_a_name_that_leads_elsewhere_since_it_was_looked_at_is_refused(monkeypat
 
 
 def test_a_cache_goes_by_the_settings_in_force_unless_it_is_given_others(settings):
-    settings.SCANNING = ScanningConf.model_validate({"storage": {"read_timeout": 2.5}})
+    settings.SCANNING = EngineSettings.model_validate({"storage": {"read_timeout": 2.5}})
     config: Any = S3ClientCache().get_client("s3.example", "a", "s").meta.config
     assert config.read_timeout == 2.5
     config = S3ClientCache(LOCAL).get_client("s3.example", "a", "s").meta.config
@@ -318,12 +318,12 @@ def test_a_cache_goes_by_the_settings_in_force_unless_it_is_given_others(setting
 def test_clients_for_another_configuration_are_kept_apart_and_counted_and_cleared_together(
     settings,
 ):
-    settings.SCANNING = ScanningConf()
+    settings.SCANNING = EngineSettings()
     cache = S3ClientCache()
     local = cache.under(LOCAL)
-    assert cache.under(ScanningConf()) is cache
+    assert cache.under(EngineSettings()) is cache
     assert cache.under(LOCAL) is local
-    assert local.under(ScanningConf()) is local
+    assert local.under(EngineSettings()) is local
 
     assert cache.get_client("s3.example", "a", "s") is not local.get_client("s3.example", "a", "s")
 

@@ -17,7 +17,7 @@ from scanning.adapters.s3.storage import S3ClientCache, S3Storage
 from scanning.core.errors import StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
 from scanning.core.types import BucketConfig, KeyPair
-from scanning.pacing.registry import OpenGate
+from scanning.pacing.registry import UnlimitedEndpoint
 from tests.support.canned_http import Answer, CannedServer
 from tests.support.listing_bodies import Row, rgw
 from tests.support.servers import LOCAL
@@ -26,7 +26,7 @@ from tests.support.waiting import eventually
 BODY = rgw([Row("a")])
 
 
-class RecordingGate(OpenGate):
+class RecordingGate(UnlimitedEndpoint):
     """Remembers what it was told of its endpoint."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from scanning.adapters.s3.storage import S3ClientCache, S3Storage
-from scanning.config.settings import ScanningConf
+from scanning.config.settings import EngineSettings
 from scanning.core.errors import (
     AccessDenied,
     BucketNotFound,
@@ -28,7 +28,7 @@ from tests.support.canned_http import Answer, CannedServer, Reset, Stall, error,
 from tests.support.listing_bodies import Row, aws, plain, rgw
 
 PAIR = KeyPair("AKIDPUBLIC", "very-secret")
-CONF = ScanningConf.model_validate(
+CONF = EngineSettings.model_validate(
     {
         "storage": {"connect_timeout": 2, "read_timeout": 0.2},
         "security": {"allow_private_endpoints": True},

@@ -11,7 +11,7 @@ from tests.support.fakes import Bucket, Crash, FakeStorage, Site, crash_if
 from tests.support.sites import ALL, NEW, OLD, Broken, announced, numbered, scanned, site, without
 
 if TYPE_CHECKING:
-    from scanning.scan.bucket_pass import ScanEnd
+    from scanning.scan.bucket_pass import PassEnd
 
 
 def test_a_key_that_is_missing_is_only_marked_until_everything_is_listed():
@@ -258,7 +258,7 @@ def test_a_mass_deletion_is_counted_over_slices_crashes_and_lanes():
 
     here.states.before_commit = lambda: crash_if(next(crashing, False))
     slices = 0
-    end: ScanEnd | None = None
+    end: PassEnd | None = None
     while end is None or not end.complete:
         slices += 1
         try:

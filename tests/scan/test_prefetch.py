@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 BUCKET: Bucket = {f"{number:03d}": ("e", 1, 1) for number in range(100)}
 # For these every page is slow enough to start threads; what is listed at once is tested below.
-listed_ahead = partial(prefetch.listed_ahead, slow_s=-1.0)
+prefetch_pages = partial(prefetch.prefetch_pages, slow_s=-1.0)
 LANES = [Lane("", "029"), Lane("029", "059"), Lane("059", None)]
 
 
@@ -30,7 +30,7 @@ def _no_thread_outlives_a_test() -> Iterator[None]:
     assert listers() == []
 
 
-class Watched(FakeStorage):
+class WatchedStorage(FakeStorage):
     """Calls ``at_page`` before each page, in the thread that lists."""
 
     def __init__(self, at_page: Callable[[str], object]) -> None:
@@ -64,7 +64,7 @@ def test_a_lane_is_listed_until_it_is_covered(lane, expected):
 @pytest.mark.parametrize("lanes", [LANES, [Lane("", None)], [Lane("050", None)]])
 def test_each_lanes_pages_come_in_their_order(lanes):
     taken: dict[int, list[str]] = {}
-    with listed_ahead(FakeStorage(BUCKET), lanes, page_size=7) as pages:
+    with prefetch_pages(FakeStorage(BUCKET), lanes, page_size=7) as pages:
         for number, page in pages:
             taken.setdefault(number, []).append(page.last_key)
     expected = {
@@ -76,8 +76,8 @@ def test_each_lanes_pages_come_in_their_order(lanes):
 
 def test_no_thread_is_started_for_a_bucket_of_one_page():
     asking = []
-    storage = Watched(lambda _: asking.append(threading.current_thread()))
-    with listed_ahead(storage, [Lane("", None)], page_size=1000) as pages:
+    storage = WatchedStorage(lambda _: asking.append(threading.current_thread()))
+    with prefetch_pages(storage, [Lane("", None)], page_size=1000) as pages:
         assert listers() == []
         [(number, page)] = pages
     assert (number, page.last_key) == (0, "099")
@@ -86,14 +86,14 @@ def test_no_thread_is_started_for_a_bucket_of_one_page():
 
 def test_the_first_page_is_asked_for_once():
     storage = FakeStorage(BUCKET)
-    with listed_ahead(storage, [Lane("", None)], page_size=40) as pages:
+    with prefetch_pages(storage, [Lane("", None)], page_size=40) as pages:
         assert len(list(pages)) == 3
     assert storage.requests == 3
 
 
 def test_listing_runs_ahead_by_a_bounded_number_of_pages():
     storage = FakeStorage(BUCKET)
-    with listed_ahead(storage, [Lane("", None)], page_size=1) as pages:
+    with prefetch_pages(storage, [Lane("", None)], page_size=1) as pages:
         next(pages)
         # first page, a full queue, and the one that waits for a place
         eventually(lambda: storage.requests == 1 + PAGES_AHEAD + 1)
@@ -110,7 +110,7 @@ def test_an_error_in_one_lane_reaches_the_taker_and_ends_the_others(failing):
 
     with (
         pytest.raises(StorageUnavailable, match="no answer"),
-        listed_ahead(Watched(fail), LANES, page_size=7) as pages,
+        prefetch_pages(WatchedStorage(fail), LANES, page_size=7) as pages,
     ):
         for _ in pages:
             pass
@@ -123,7 +123,7 @@ def test_an_error_on_the_first_page_of_a_single_lane_reaches_the_taker():
 
     with (
         pytest.raises(StorageUnavailable),
-        listed_ahead(Watched(fail), [Lane("", None)], page_size=7) as pages,
+        prefetch_pages(WatchedStorage(fail), [Lane("", None)], page_size=7) as pages,
     ):
         next(pages)
 
@@ -137,7 +137,7 @@ def test_what_is_no_error_of_ours_reaches_the_taker_too():
 
     with (
         pytest.raises(SystemExit),
-        listed_ahead(Watched(stop), LANES, page_size=7) as pages,
+        prefetch_pages(WatchedStorage(stop), LANES, page_size=7) as pages,
     ):
         for _ in pages:
             pass
@@ -146,7 +146,7 @@ def test_what_is_no_error_of_ours_reaches_the_taker_too():
 @pytest.mark.parametrize("lanes", [LANES, [Lane("", None)]])
 def test_leaving_early_ends_the_threads_although_they_wait_for_a_place(lanes):
     storage = FakeStorage(BUCKET)
-    with listed_ahead(storage, lanes, page_size=1) as pages:
+    with prefetch_pages(storage, lanes, page_size=1) as pages:
         next(pages)
         eventually(lambda: storage.requests >= PAGES_AHEAD)
     assert listers() == []
@@ -155,7 +155,7 @@ def test_leaving_early_ends_the_threads_although_they_wait_for_a_place(lanes):
 
 def test_leaving_by_an_error_ends_the_threads_and_keeps_the_error():
     def take_one() -> None:
-        with listed_ahead(FakeStorage(BUCKET), LANES, page_size=1) as pages:
+        with prefetch_pages(FakeStorage(BUCKET), LANES, page_size=1) as pages:
             next(pages)
             raise KeyError("ours")
 
@@ -172,8 +172,8 @@ def test_leaving_waits_for_a_request_under_way_and_asks_for_nothing_more():
             asked.set()
             assert answer.wait(10)
 
-    storage = Watched(slow)
-    with listed_ahead(storage, LANES, page_size=1000) as pages:
+    storage = WatchedStorage(slow)
+    with prefetch_pages(storage, LANES, page_size=1000) as pages:
         next(pages)
         assert asked.wait(10)
         answer.set()
@@ -183,8 +183,8 @@ def test_leaving_waits_for_a_request_under_way_and_asks_for_nothing_more():
 @pytest.mark.parametrize("lanes", [LANES, [Lane("", None)], [Lane("050", None)]])
 def test_a_server_that_answers_at_once_is_listed_lane_by_lane_without_threads(lanes):
     asking = set()
-    storage = Watched(lambda _: asking.add(threading.current_thread()))
-    with prefetch.listed_ahead(storage, lanes, page_size=7, slow_s=60.0) as pages:
+    storage = WatchedStorage(lambda _: asking.add(threading.current_thread()))
+    with prefetch.prefetch_pages(storage, lanes, page_size=7, slow_s=60.0) as pages:
         taken = [(number, page.last_key) for number, page in pages]
     assert taken == [
         (number, last)
@@ -205,7 +205,7 @@ def test_from_the_first_slow_page_on_lanes_are_listed_ahead(slow_at, monkeypatch
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
     taken: dict[int, list[str]] = {}
-    with prefetch.listed_ahead(Watched(wait), LANES, page_size=7, slow_s=1.0) as pages:
+    with prefetch.prefetch_pages(WatchedStorage(wait), LANES, page_size=7, slow_s=1.0) as pages:
         for number, page in pages:
             taken.setdefault(number, []).append(page.last_key)
     assert taken == {

@@ -44,8 +44,8 @@ from scanning.core.types import (
     ScanCounts,
 )
 from scanning.ports import Commit
-from scanning.scan.bucket_pass import MOST_STUCK, Scan
-from scanning.scan.notifier import HEADS_AT_ONCE, HEADS_S, Announcer
+from scanning.scan.bucket_pass import MOST_STUCK, BucketPass
+from scanning.scan.notifier import HEADS_AT_ONCE, HEADS_S, Notifier
 from tests.support.fakes import Bucket, Crash, FakePage, FakeStorage, Site, crash_if
 from tests.support.sites import ALL, NEW, OLD, Broken, announced, numbered, scanned, site, without
 
@@ -266,7 +266,7 @@ def test_a_scan_that_is_stopped_leaves_no_commit_on_its_way():
 
     means = here.means(Noted(numbered(100), steps), keep_going=stop)
     with pytest.raises(ScanAborted):
-        Scan(here.bucket, here.claim(), means).run()
+        BucketPass(here.bucket, here.claim(), means).run()
     assert here.states.number == 2
     assert here.counts.changes == 20
 
@@ -572,7 +572,7 @@ def test_a_server_that_takes_long_over_heads_does_not_hold_a_commit_up():
     storage = Slow({})
     state = ObjectState("e", NEW / 1000, 1)
     changes = [Change(EventType.CREATED, f"{n}", state, None) for n in range(1000)]
-    with Announcer(here.bucket, storage, clock=lambda: now[0]) as announcer:
+    with Notifier(here.bucket, storage, clock=lambda: now[0]) as announcer:
         for commits in (1, 2):
             texts = announcer.notifications(changes, now=NEW / 1000, sequencer="")
             assert len(texts) == len(changes)
@@ -679,7 +679,7 @@ def test_a_dry_run_finds_what_a_scan_finds(count, step, gone):
     here.settings = replace(here.settings, lanes=1)
     with reading_only(here.states, told.extend) as states:
         means = here.means(FakeStorage(after), states=states, counts=counts)
-        Scan(here.bucket, here.claim(), means).run()
+        BucketPass(here.bucket, here.claim(), means).run()
     assert here.states.objects() == before
     scanned(here, after)
     assert counts == here.counts

@@ -51,7 +51,7 @@ def trust() -> None:
 def put(name: str, *, notifications: bool = True, **given: Any) -> BucketConfig:
     """Write one managed bucket; each call is newer than the one before."""
     trust()
-    store = wiring.configuration()
+    store = wiring.bucket_configs()
     store.put(name, document(name, **given), notifications=notifications, revision=next(_revisions))
     bucket = store.get(name)
     assert bucket is not None
@@ -59,7 +59,7 @@ def put(name: str, *, notifications: bool = True, **given: Any) -> BucketConfig:
 
 
 def remove(name: str) -> None:
-    wiring.configuration().remove(name, revision=next(_revisions))
+    wiring.bucket_configs().remove(name, revision=next(_revisions))
 
 
 def put_real(s3: TestS3Server, name: str, **given: Any) -> BucketConfig:

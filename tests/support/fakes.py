@@ -19,8 +19,8 @@ from scanning.core.types import (
 )
 from scanning.core.vault_names import entries_of, pairs_in
 from scanning.ports import Commit, KnownState, Position, Progress
-from scanning.scan.bucket_pass import Scan, ScanEnd
-from scanning.scan.context import Means, ScanSettings
+from scanning.scan.bucket_pass import BucketPass, PassEnd
+from scanning.scan.context import ScanContext, ScanSettings
 
 Bucket = dict[str, tuple[str, int, int]]
 """Key -> ETag, last_modified (ms), size."""
@@ -202,7 +202,7 @@ class Site:
         self.fence += 1
         return Claim("bucket", "region", self.fence, 0, 0.0, None, 0.0, self.states.number)
 
-    def means(self, storage: FakeStorage, **others: Any) -> Means:
+    def means(self, storage: FakeStorage, **others: Any) -> ScanContext:
         """What a scan of ``storage`` is given, but for ``others``."""
         ours: dict[str, Any] = {
             "states": self.states,
@@ -211,15 +211,15 @@ class Site:
             "settings": self.settings,
             "counts": self.counts,
         }
-        return Means(storage=storage, **ours | others)
+        return ScanContext(storage=storage, **ours | others)
 
-    def scan(self, storage: FakeStorage) -> ScanEnd:
+    def scan(self, storage: FakeStorage) -> PassEnd:
         """One scan, and what its worker records when it ends."""
         return self.scan_under(self.claim(), storage)
 
-    def scan_under(self, claim: Claim, storage: FakeStorage) -> ScanEnd:
+    def scan_under(self, claim: Claim, storage: FakeStorage) -> PassEnd:
         self.counts = ScanCounts()
-        end = Scan(self.bucket, claim, self.means(storage)).run()
+        end = BucketPass(self.bucket, claim, self.means(storage)).run()
         if end.complete:
             self.states.progress, self.states.complete = None, True
             self.states.held_since = end.held.since if end.held else None
@@ -228,7 +228,7 @@ class Site:
             self.states.progress = end.progress
         return end
 
-    def scan_to_the_end(self, storage: FakeStorage) -> ScanEnd:
+    def scan_to_the_end(self, storage: FakeStorage) -> PassEnd:
         """Scan until a pass is complete, whatever crashes on the way."""
         while True:
             try:

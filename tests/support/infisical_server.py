@@ -1,8 +1,9 @@
 """A stand-in for an Infisical server, in a process of its own, with faults to switch on.
 
 It speaks the protocol that `infisical-python` 2.3.5 uses, answers as the real server does, and
-remembers what it was asked. Tests talk to `InfisicalServer`; `python -m tests.support.infisical_server`
-is the process. A server in our own process would deadlock: the client keeps the GIL while it waits.
+remembers what it was asked. Tests talk to `InfisicalServer`; the process is
+`python -m tests.support.infisical_server`. A server in our own process would deadlock: the client
+keeps the GIL while it waits.
 """
 
 import contextlib

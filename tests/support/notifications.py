@@ -7,11 +7,11 @@ from typing import Any
 import redis
 from jsonschema_rs import validator_for
 
-from scanning.config.settings import Redis
+from scanning.config.settings import RedisSection
 from scanning.core import notification
 from scanning.core.types import BucketConfig, Change, EventType, ObjectMetadata, ObjectState
 
-QUEUE = Redis().queue_name
+QUEUE = RedisSection().queue_name
 SCHEMA = json.loads(
     (Path(__file__).resolve().parents[2] / "docs/notification.schema.json").read_text()
 )

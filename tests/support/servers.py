@@ -7,7 +7,7 @@ import boto3
 from botocore.config import Config
 
 from bucketwatch.demo.servers import RedisServer, S3Server
-from scanning.config.settings import ScanningConf, Security
+from scanning.config.settings import EngineSettings, SecuritySection
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["LOCAL", "RedisServer", "TestS3Server"]
 
 # The default configuration, but that servers may be on this host.
-LOCAL = ScanningConf(security=Security(allow_private_endpoints=True))
+LOCAL = EngineSettings(security=SecuritySection(allow_private_endpoints=True))
 
 _numbers = count(1)
 

@@ -17,7 +17,7 @@ from buckets.pages import dashboard
 from scanning import engine
 from scanning.core import redis_keys
 from scanning.core.metrics import counters
-from scanning.core.metrics.telemetry import EndpointPace
+from scanning.core.metrics.telemetry import EndpointLoad
 from scanning.core.types import EventType
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -251,10 +251,10 @@ def test_work_that_takes_a_while_is_shown_while_it_does(operator, redis, bucket)
 def test_a_region_says_whether_its_endpoints_may_be_asked_freely(operator, redis, bucket):
     schedule(redis, bucket, at=time.time() + 60)
     assert "0 of 15 free" in text(operator.get(PAGE))
-    away = EndpointPace(
+    away = EndpointLoad(
         bucket.endpoint, state="dead", list_per_s=0, wait_until=time.time(), why="No answer."
     )
-    slowed = EndpointPace(bucket.endpoint, state="slowed", list_per_s=12.5)
+    slowed = EndpointLoad(bucket.endpoint, state="slowed", list_per_s=12.5)
     loads = engine.telemetry().regions
     [row] = dashboard.region_rows(loads, [slowed])
     assert row.pace == slowed

@@ -39,7 +39,7 @@ class Token(APIView):
     @schema.TOKEN
     def post(self, request: Request) -> Response:
         login = bucket_commands.read(fields.Login, _body(request))
-        attempt = login_throttle.Attempt(
+        attempt = login_throttle.LoginThrottle(
             name=f"client {login['client_id']}", address=request.META.get("REMOTE_ADDR", "")
         )
         attempt.begin()

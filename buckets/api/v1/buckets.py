@@ -73,8 +73,8 @@ class TestBucket(APIView):
     @schema.TEST_BUCKET
     def post(self, request: Request, name: str) -> Response:
         bucket = bucket_commands.named(name)
-        keys = parsing.body(requests.KeyPair, request)
-        test = services.test_connection(bucket=bucket, **keys, by=auth.client_of(request))
+        keys = parsing.body(requests.KeyPairFields, request)
+        test = services.check_connection(bucket=bucket, **keys, by=auth.client_of(request))
         return Response(responses.ConnectionAnswer(test).data)
 
 

@@ -105,7 +105,7 @@ class BucketPatch(BucketSettings):
     """What is left out stays as it is."""
 
 
-class KeyPair(Strict):
+class KeyPairFields(Strict):
     """Keys to try instead of the credential's; both or none."""
 
     access_key = Text(required=False)
@@ -121,7 +121,7 @@ class Resumption(Strict):
     )
 
 
-class CredentialPatch(KeyPair):
+class CredentialPatch(KeyPairFields):
     """Both keys of a new pair, for every bucket that uses the credential; or a note of where."""
 
     endpoint = SomeText()

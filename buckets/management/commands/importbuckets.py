@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
-from buckets import formatting
+from buckets.formatting import (
+    join_some,
+)
 from buckets.importing import plan, sources
 from scanning.management.base import EngineCommand
 
@@ -95,7 +97,7 @@ class Command(EngineCommand):
         if not moved:
             return
         text = (
-            f"The older monitor still runs: it has just scanned {formatting.some(moved, most=_NAMED)}. "
+            f"The older monitor still runs: it has just scanned {join_some(moved, most=_NAMED)}. "
             "Stop it first, or each event is announced twice."
         )
         if not only_warn:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from buckets.sync import reconcile
-from buckets.sync.reconcile import Kind
+from buckets.sync.reconcile import DifferenceKind
 from scanning.management.base import EngineCommand
 
 if TYPE_CHECKING:
@@ -33,14 +33,15 @@ class Command(EngineCommand):
         is_repaired = options["dry_run"] or reconcile.repair(found)
         if not is_repaired:
             raise CommandError("Not everything could be repaired now: run this again.")
-        if any(one.kind is Kind.BY_HAND for one in found):
+        if any(one.kind is DifferenceKind.BY_HAND for one in found):
             raise CommandError("Some of it only you can repair: see above.")
 
     def _show(self, found: Sequence[Difference]) -> None:
         for one in found:
             self.stdout.write(f"{one.kind.value:<12} {one.where:<6} {one.name}: {one.what}")
-        numbers = {kind: sum(one.kind is kind for one in found) for kind in Kind}
+        numbers = {kind: sum(one.kind is kind for one in found) for kind in DifferenceKind}
         self.stdout.write(
-            f"{numbers[Kind.REPAIRED]} to repair, {numbers[Kind.BY_HAND]} to do yourself, "
-            f"{numbers[Kind.UNMANAGED]} unmanaged."
+            f"{numbers[DifferenceKind.REPAIRED]} to repair, "
+            f"{numbers[DifferenceKind.BY_HAND]} to do yourself, "
+            f"{numbers[DifferenceKind.UNMANAGED]} unmanaged."
         )

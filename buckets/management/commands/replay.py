@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
-from buckets import formatting, selectors, services
+from buckets import selectors, services
+from buckets.formatting import (
+    pluralize,
+)
 from scanning import engine
 from scanning.core.errors import BucketwatchError
 from scanning.core.replay import Selection, read_moment
@@ -92,14 +95,12 @@ class Command(EngineCommand):
                 _confirm(bucket, counted)
             announced = self._run(bucket, replay, counted, _again(options, replay.id))
         said = {"bucket": bucket.name, "replay": replay.id, "announced": announced}
-        objects = formatting.count(announced, "object")
+        objects = pluralize(announced, "object")
         in_words = f"{bucket.name}: {objects} announced again, replay {replay.id}"
         self.stdout.write(json.dumps(said) if as_json else in_words)
 
     def _show(self, bucket: Bucket, counted: Counted) -> None:
-        self.stderr.write(
-            f"{bucket.name}: {formatting.count(counted.wanted, 'known object')} to announce"
-        )
+        self.stderr.write(f"{bucket.name}: {pluralize(counted.wanted, 'known object')} to announce")
         if counted.left_out:
             self.stderr.write(
                 f"{bucket.name}: {counted.left_out} more are left out: by the bucket's suffix, or "
@@ -134,17 +135,13 @@ class Command(EngineCommand):
     def _interrupted(self, step: Step | None, again: list[str]) -> None:
         announced, after = (step.announced, step.after) if step else (0, "")
         rest = shlex.join([*again, *(["--after", after] if after else [])])
-        self.stderr.write(
-            f"Interrupted after {formatting.count(announced, 'object')}. The rest: {rest}"
-        )
+        self.stderr.write(f"Interrupted after {pluralize(announced, 'object')}. The rest: {rest}")
 
 
 def _confirm(bucket: Bucket, counted: Counted) -> None:
     if not sys.stdin.isatty():
         raise CommandError("nobody is there to confirm it: say --yes", returncode=UNKNOWN)
-    answer = input(
-        f"Announce {formatting.count(counted.wanted, 'object')} of {bucket.name} again? [y/N] "
-    )
+    answer = input(f"Announce {pluralize(counted.wanted, 'object')} of {bucket.name} again? [y/N] ")
     if answer.strip().lower() not in {"y", "yes"}:
         raise CommandError("nothing was announced", returncode=FAILED)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scanning.adapters.redis.losses import expectation, with_losses
 from scanning.core import bucket_document, redis_keys
-from scanning.core.types import Expected
+from scanning.core.types import CommitExpectation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -114,7 +114,7 @@ class Stored:
     revision: int | None
 
 
-class ConfigurationStore:
+class BucketConfigStore:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._put = connection.script(_PUT)
@@ -127,7 +127,7 @@ class ConfigurationStore:
         *,
         notifications: bool,
         revision: int,
-        must_know: Expected | None = None,
+        must_know: CommitExpectation | None = None,
     ) -> bool:
         """Write one bucket's configuration; False if Redis already holds a newer revision.
 
@@ -150,7 +150,7 @@ class ConfigurationStore:
         generation = ours["generation"]
         wants = json.dumps([notifications, ours.get("events"), ours.get("suffix")])
         flag = "1" if notifications else "0"
-        known = must_know or Expected(name, generation, None, None)
+        known = must_know or CommitExpectation(name, generation, None, None)
         while True:
             stored = str(self._connection.run(lambda r: r.get(names[0])) or "")
             merged = json.dumps(bucket_document.merge(stored, document))
@@ -252,7 +252,7 @@ class BucketCache:
     A worker scans one region: it need not hold, nor read again and again, those of all others.
     """
 
-    def __init__(self, store: ConfigurationStore) -> None:
+    def __init__(self, store: BucketConfigStore) -> None:
         self._store = store
         self._version = -1
         self._known: dict[str, BucketConfig] = {}

@@ -42,7 +42,7 @@ return 1
 """
 
 
-class RedisStatuses:
+class BucketStatusStore:
     """How the last scans ended, for whoever shows it; changes are remembered until stored."""
 
     def __init__(self, connection: RedisConnection) -> None:

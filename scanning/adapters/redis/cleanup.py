@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scanning.adapters.redis.connection import RedisConnection
-    from scanning.config.settings import Redis
+    from scanning.config.settings import RedisSection
 
 AT_ONCE = 1000
 
 
-class Clearing:
-    def __init__(self, connection: RedisConnection, settings: Redis) -> None:
+class Cleanup:
+    def __init__(self, connection: RedisConnection, settings: RedisSection) -> None:
         self._connection = connection
         self._settings = settings
 

@@ -134,7 +134,7 @@ class RedisConnection:
 
     def __init__(
         self,
-        settings: engine_settings.Redis,
+        settings: engine_settings.RedisSection,
         *,
         patience_s: float = 8.0,
         answer_s: float = _ANSWER_S,
@@ -149,7 +149,7 @@ class RedisConnection:
         self._warnings_until = float("-inf")
 
     @classmethod
-    def over(cls, client: redis.Redis, settings: engine_settings.Redis) -> RedisConnection:
+    def over(cls, client: redis.Redis, settings: engine_settings.RedisSection) -> RedisConnection:
         """A connection to where somebody's own client goes; their client is left as it is."""
         pool = client.connection_pool
         options = pool.connection_kwargs | _TEXT
@@ -354,7 +354,9 @@ def _said(exc: RedisError) -> str:
 _TEXT = {"decode_responses": True, "encoding_errors": "surrogateescape"}
 
 
-def _client(settings: engine_settings.Redis, sentinels: Sentinels, answer_s: float) -> redis.Redis:
+def _client(
+    settings: engine_settings.RedisSection, sentinels: Sentinels, answer_s: float
+) -> redis.Redis:
     options: dict[str, Any] = {
         **_TEXT,
         "socket_connect_timeout": min(_CONNECT_S, answer_s),

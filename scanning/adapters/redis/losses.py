@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scanning.adapters.redis.connection import RedisConnection
-    from scanning.core.types import Expected
+    from scanning.core.types import CommitExpectation
 
 # Longer than one monitor takes to take over from another, much shorter than the failover window.
 TRUST_S = 30.0
@@ -114,7 +114,7 @@ return 1
 """
 
 
-class Losses:
+class RedisContinuity:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._compare = connection.script(_COMPARE_ALL)
@@ -165,7 +165,7 @@ class Losses:
         """How Redis came to be trusted; "" if it is not."""
         return str(self._connection.run(lambda r: r.get(redis_keys.TRUSTED)) or "")
 
-    def compare(self, expected: Sequence[Expected]) -> Compared:
+    def compare(self, expected: Sequence[CommitExpectation]) -> Compared:
         """Take the buckets that Redis forgot off the schedule."""
         lost: list[str] = []
         set_back: list[SetBack] = []
@@ -184,7 +184,7 @@ class Losses:
         return Compared(lost, set_back)
 
 
-def expectation(expected: Expected) -> tuple[str, str, str, str]:
+def expectation(expected: CommitExpectation) -> tuple[str, str, str, str]:
     """The generation, the commit's number and between when it was, as scripts take them.
 
     "" is for a number that is not known; all but the generation are "" if nothing is expected.

@@ -1,4 +1,4 @@
-"""How fast endpoints are asked, in Redis (`core/redis_keys.py` names the keys, `core/pacing.py` thinks).
+"""How endpoints stand, shared by all processes through Redis (`core/pacing.py` has the rules).
 
     pace:{endpoint}                string  JSON: held back, failing or dead; absent when none of it
     pace:{endpoint}:use            hash    process -> "until:connections:requests a second"
@@ -20,17 +20,17 @@ from scanning.adapters.redis.schedule import server_time
 from scanning.adapters.redis.telemetry import with_telemetry
 from scanning.core import redis_keys
 from scanning.core.metrics import counters
-from scanning.core.metrics.telemetry import EndpointPace
-from scanning.core.pacing import FREE, Pace, allowed, settled, state_of
+from scanning.core.metrics.telemetry import EndpointLoad
+from scanning.core.pacing import HEALTHY, EndpointHealth, allowed, state_of, without_recovered_rate
 from scanning.identity import this_process
-from scanning.ports import Standing
+from scanning.ports import EndpointStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from scanning.adapters.redis.connection import RedisConnection
     from scanning.core.types import Claim
-    from scanning.ports import Use
+    from scanning.ports import EndpointUsage
 
 # A process that has not told of its use for so long has no connections any more.
 USE_S = 30
@@ -153,8 +153,8 @@ return 1
 """.replace("BUCKETS", redis_keys.BUCKET_PREFIX)
 
 
-class RedisPaces:
-    """Implements `ports.Paces`, and tells people of it."""
+class RedisEndpointHealth:
+    """Implements `ports.EndpointHealthStore`, and tells people of it."""
 
     def __init__(self, connection: RedisConnection, *, process: str = "") -> None:
         self._connection = connection
@@ -163,7 +163,7 @@ class RedisPaces:
         self._reserve, self._put_back = register(_RESERVE), register(_PUT_BACK)
         self._process = process or this_process()
 
-    def use(self, use: Use) -> Standing:
+    def use(self, use: EndpointUsage) -> EndpointStatus:
         names = [
             redis_keys.pace_use(use.endpoint),
             redis_keys.pace(use.endpoint),
@@ -182,19 +182,23 @@ class RedisPaces:
             use.unanswered,
         ]
         granted, others, pace, now = self._use(names, args)
-        return Standing(_read(pace), float(now), int(granted), float(others))
+        return EndpointStatus(_read(pace), float(now), int(granted), float(others))
 
-    def change(self, endpoint: str, change: Callable[[Pace, float], Pace]) -> Standing:
+    def change(
+        self, endpoint: str, change: Callable[[EndpointHealth, float], EndpointHealth]
+    ) -> EndpointStatus:
         while True:
             stored, now = self._connection.run(
                 lambda r: (r.get(redis_keys.pace(endpoint)), server_time(r))
             )
             before = _read(stored)
-            after = settled(change(before, now), now=now)
+            after = without_recovered_rate(change(before, now), now=now)
             if after == before or self._replace(endpoint, stored or "", before, after):
-                return Standing(after, now)
+                return EndpointStatus(after, now)
 
-    def _replace(self, endpoint: str, stored: str, before: Pace, after: Pace) -> bool:
+    def _replace(
+        self, endpoint: str, stored: str, before: EndpointHealth, after: EndpointHealth
+    ) -> bool:
         news = ""
         if before.is_dead != after.is_dead:
             news = "died" if after.is_dead else "revived"
@@ -229,7 +233,7 @@ class RedisPaces:
             args += [claim.bucket, claim.fence, f"{claim.scheduled_at:.6f}"]
         self._put_back(names, args)
 
-    def shown(self) -> list[EndpointPace]:
+    def shown(self) -> list[EndpointLoad]:
         """The endpoints that were asked lately, by name."""
 
         def read(r: Any) -> tuple[list[str], list[str | None], float]:
@@ -241,9 +245,9 @@ class RedisPaces:
         return [_shown(name, _read(text), now) for name, text in zip(names, paces, strict=True)]
 
 
-def _shown(endpoint: str, pace: Pace, now: float) -> EndpointPace:
+def _shown(endpoint: str, pace: EndpointHealth, now: float) -> EndpointLoad:
     state, per_s = state_of(pace, now=now), allowed(pace, now=now)
-    return EndpointPace(
+    return EndpointLoad(
         endpoint=endpoint,
         state=state,
         list_per_s=per_s if state == "slowed" else 0.0,
@@ -252,15 +256,15 @@ def _shown(endpoint: str, pace: Pace, now: float) -> EndpointPace:
     )
 
 
-def _written(pace: Pace) -> str:
+def _written(pace: EndpointHealth) -> str:
     """JSON of what differs from an endpoint that nothing is wrong with; '' for that."""
-    if pace == FREE:
+    if pace == HEALTHY:
         return ""
-    return json.dumps({k: v for k, v in asdict(pace).items() if v != getattr(FREE, k)})
+    return json.dumps({k: v for k, v in asdict(pace).items() if v != getattr(HEALTHY, k)})
 
 
-def _read(text: str | None) -> Pace:
+def _read(text: str | None) -> EndpointHealth:
     if not text:
-        return FREE
+        return HEALTHY
     members = json.loads(text)
-    return Pace(**members | {"buckets": tuple(members.get("buckets", ()))})
+    return EndpointHealth(**members | {"buckets": tuple(members.get("buckets", ()))})

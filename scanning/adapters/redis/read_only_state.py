@@ -24,13 +24,13 @@ _IN_MEMORY_BYTES = 1 << 24
 @contextlib.contextmanager
 def reading_only(
     states: StateStore, announce: Callable[[Sequence[str]], None]
-) -> Iterator[ReadOnlyStates]:
+) -> Iterator[ReadOnlyStateStore]:
     """What is known, for one scan that changes none of it."""
     with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
-        yield ReadOnlyStates(states, file, announce)
+        yield ReadOnlyStateStore(states, file, announce)
 
 
-class ReadOnlyStates:
+class ReadOnlyStateStore:
     """Implements `ports.StateStore` over another one that it only reads.
 
     Of what the scan commits it keeps what the same scan may read again: the last segment, which

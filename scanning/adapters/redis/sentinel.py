@@ -55,7 +55,7 @@ class Sentinels:
     """
 
     def __init__(
-        self, settings: engine_settings.Redis, *, clock: Callable[[], float] = time.monotonic
+        self, settings: engine_settings.RedisSection, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._settings = settings
         self._addresses = settings.sentinels
@@ -176,7 +176,7 @@ def secret(value: Any) -> str | None:
     return (value.get_secret_value() or None) if value else None
 
 
-def tls_options(settings: engine_settings.Redis) -> dict[str, Any]:
+def tls_options(settings: engine_settings.RedisSection) -> dict[str, Any]:
     return {
         "ssl_ca_certs": settings.tls_ca or None,
         "ssl_certfile": settings.tls_cert or None,

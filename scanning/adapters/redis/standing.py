@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import redis_keys
-from scanning.core.explain import Standing
+from scanning.core.explain import ScheduleStatus
 
 if TYPE_CHECKING:
     from scanning.adapters.redis.connection import RedisConnection
-    from scanning.config.settings import ScanningConf
+    from scanning.config.settings import EngineSettings
     from scanning.core.types import BucketConfig
 
 
 def read(
-    connection: RedisConnection, conf: ScanningConf, bucket: BucketConfig, *, now: float
-) -> Standing:
+    connection: RedisConnection, conf: EngineSettings, bucket: BucketConfig, *, now: float
+) -> ScheduleStatus:
     """Raises RedisUnavailable."""
 
     def ask(r: Any) -> list[Any]:
@@ -30,7 +30,7 @@ def read(
         return answers
 
     managed, clearing, lease, due_at, (error, held_missing), queue_length = connection.run(ask)
-    return Standing(
+    return ScheduleStatus(
         is_managed=bool(managed),
         is_clearing=bool(clearing),
         is_running=lease is not None and lease > now,

@@ -4,7 +4,7 @@
 …:bw:{bucket}:{generation}:seg:{id}   string   the segment's rows (`segment_codec.py`)
 …:bw:bucket:{name}                    hash     fence, generation, commit, progress, complete, …
 …:bw:events                           stream   recent events, one entry a commit, capped
-…:bw:stats                            hash     counters of all processes (`core/metrics/counters.py`)
+…:bw:stats                            hash     counters of all processes (`counters.py`)
 …:bw:minute:{minute}                  hash     the same of one minute
 …:bw:events_of_day:{day}              hash     bucket -> notifications of the day
 linode:notifications:queue            list     one JSON notification an element
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from scanning.adapters.redis.connection import RedisConnection
-    from scanning.config.settings import ScanningConf
+    from scanning.config.settings import EngineSettings
     from scanning.core.listing.body import Columns
     from scanning.core.segments.model import Entry
     from scanning.core.types import BucketConfig, Claim, ObjectState
@@ -141,10 +141,10 @@ return 'ok'
 """)
 
 
-class RedisStates:
+class RedisStateStore:
     """Implements `ports.StateStore`."""
 
-    def __init__(self, connection: RedisConnection, conf: ScanningConf) -> None:
+    def __init__(self, connection: RedisConnection, conf: EngineSettings) -> None:
         self._connection = connection
         self._conf = conf
         self._commit = connection.script(_COMMIT)

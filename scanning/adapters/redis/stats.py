@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from scanning.adapters.redis.connection import RedisConnection
-    from scanning.config.settings import ScanningConf
+    from scanning.config.settings import EngineSettings
 
 _COUNTERS = (
     "total_scans",
@@ -66,7 +66,7 @@ class ClientCacheReport:
         self._said = {name: cache[name] for name in self._said}
 
 
-def read(connection: RedisConnection, conf: ScanningConf) -> dict[str, Any]:
+def read(connection: RedisConnection, conf: EngineSettings) -> dict[str, Any]:
     """The five documented sections. Raises RedisUnavailable."""
     queue_name, high_water = conf.redis.queue_name, conf.queue.high_water
 

@@ -1,6 +1,6 @@
 """What happened lately in all processes: written by the scripts that do it, read for people.
 
-    …:bw:minute:{minute}       hash   counter (`core/metrics/counters.py`) -> n; expires after 25 hours
+    …:bw:minute:{minute}       hash   counter (`counters.py`) -> n; expires after 25 hours
     …:bw:events_of_day:{day}   hash   bucket -> notifications; expires after two days
     …:bw:history:{name}        list   JSON [at, duration, objects, changes, error class] of a scan
 
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from scanning.adapters.redis.schedule import server_time
 from scanning.core import redis_keys
 from scanning.core.metrics import counters, histograms
-from scanning.core.metrics.telemetry import LATE_S, Moment, RegionLoad, ScanRecord, Telemetry
+from scanning.core.metrics.telemetry import LATE_S, RegionLoad, ScanRecord, Telemetry, TimeBucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from scanning.adapters.redis.connection import RedisConnection
-    from scanning.config.settings import ScanningConf
+    from scanning.config.settings import EngineSettings
     from scanning.core.types import ScanResult
 
 SCANS_KEPT = 120  # of a bucket: two hours at the default polling interval
@@ -156,7 +156,7 @@ def history_entry(result: ScanResult) -> str:
 
 
 class TelemetryStore:
-    def __init__(self, connection: RedisConnection, conf: ScanningConf) -> None:
+    def __init__(self, connection: RedisConnection, conf: EngineSettings) -> None:
         self._connection = connection
         self._queue, self._slots = conf.redis.queue_name, conf.parallel.rate_limit_per_region
         self._moments = connection.script(_MOMENTS)
@@ -176,18 +176,18 @@ class TelemetryStore:
         return Telemetry(
             last_hour=tuple(self._read_moments(1, 60)),
             last_day=tuple(self._read_moments(15, 96)),
-            lateness=histograms.spread(counts[: len(_LATENESS)], histograms.LATENESS_S),
-            lag=histograms.spread(counts[len(_LATENESS) :], histograms.LAG_S),
+            lateness=histograms.percentiles(counts[: len(_LATENESS)], histograms.LATENESS_S),
+            lag=histograms.percentiles(counts[len(_LATENESS) :], histograms.LAG_S),
             queue_length=length,
             queue_oldest_s=oldest,
             leader=leader,
             regions=tuple(self._read_regions()),
         )
 
-    def _read_moments(self, minutes: int, number: int) -> Iterator[Moment]:
+    def _read_moments(self, minutes: int, number: int) -> Iterator[TimeBucket]:
         for at, length, sums in self._sums(minutes, number, [*_SUMMED.values()]):
             counted = dict(zip(_SUMMED, sums, strict=True))
-            yield Moment(at, minutes * 60.0, queue_length=length, **counted)
+            yield TimeBucket(at, minutes * 60.0, queue_length=length, **counted)
 
     def _sums(
         self, minutes: int, number: int, fields: Sequence[str]

@@ -26,7 +26,7 @@ from scanning.core.endpoints import LINODE, endpoint_url, region_of
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from scanning.config.settings import ScanningConf
+    from scanning.config.settings import EngineSettings
 
 USED: Final = frozenset({"list_objects_v2", "head_object", "_PY_TO_OP_NAME"})
 DEFAULT_REGION: Final = "us-east-1"
@@ -63,11 +63,11 @@ class S3ClientCache:
     """
 
     def __init__(
-        self, conf: ScanningConf | None = None, *, most: int = 500, attempts: int = 3
+        self, conf: EngineSettings | None = None, *, most: int = 500, attempts: int = 3
     ) -> None:
         self._is_bound = conf is not None
         self._conf = conf = conf or active.conf()
-        self._others: dict[ScanningConf, S3ClientCache] = {}
+        self._others: dict[EngineSettings, S3ClientCache] = {}
         self.attempts = attempts
         self._config = _config(conf)
         self._region_endpoint = conf.defaults.region_endpoint
@@ -78,7 +78,7 @@ class S3ClientCache:
         self.parser = ListingParser()
         self._hits = self._misses = self._evictions = 0
 
-    def under(self, conf: ScanningConf) -> S3ClientCache:
+    def under(self, conf: EngineSettings) -> S3ClientCache:
         """Find the clients that go by ``conf``: these, if they were made for a configuration."""
         if self._is_bound or conf == self._conf:
             return self
@@ -194,7 +194,7 @@ def signing_region(url: str, region_endpoint: str = LINODE) -> str:
     return DEFAULT_REGION
 
 
-def _config(conf: ScanningConf) -> Config:
+def _config(conf: EngineSettings) -> Config:
     return Config(
         user_agent="bucketwatch",
         parameter_validation=False,  # ours are of the right types; it takes time on each page

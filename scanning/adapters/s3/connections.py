@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_s3 import S3Client
 
-    from scanning.config.settings import ScanningConf
+    from scanning.config.settings import EngineSettings
 
 LEAST_IDLE: Final = 10
 # A page of a thousand of the longest keys is a few megabytes; what is longer is cut off.
@@ -65,7 +65,7 @@ LONGEST_ANSWER_S: Final = 120.0
 class Connections:
     """Connection pools by endpoint URL; a pool lives as long as a client that uses it."""
 
-    def __init__(self, conf: ScanningConf) -> None:
+    def __init__(self, conf: EngineSettings) -> None:
         self._conf = conf
         self._lock = threading.Lock()
         self._by_url: weakref.WeakValueDictionary[str, _Endpoint] = weakref.WeakValueDictionary()
@@ -120,7 +120,7 @@ def _sender(endpoint: _Endpoint) -> Callable[..., Any]:
 class _Endpoint:
     """The idle connections to one endpoint, and how to make more. Safe for threads."""
 
-    def __init__(self, url: str, conf: ScanningConf, names: NameLookups) -> None:
+    def __init__(self, url: str, conf: EngineSettings, names: NameLookups) -> None:
         self._url = url
         self._names = names
         self._conf = conf.storage

@@ -1,8 +1,8 @@
 """Our own reading of listing bodies under boto3.
 
 boto3 parses every listing twice (once to look for an error under status 200), and two thirds of
-that time are spent on timestamps. `core/listing/body.py` reads the body instead; botocore gets a small
-envelope to parse. A body that we do not recognise is left to botocore, with the same result.
+that time are spent on timestamps. `core/listing/body.py` reads the body instead; botocore gets a
+small envelope to parse. A body that we do not recognise is left to botocore, with the same result.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from scanning.adapters.s3.listing import ListedPage, read_page
 from scanning.core.errors import AddressRefused, StorageUnavailable, Throttled
 from scanning.core.listing.body import Columns, UnreadableListing
 from scanning.core.types import ObjectMetadata
-from scanning.pacing.registry import OPEN
+from scanning.pacing.registry import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from scanning.core.types import BucketConfig, KeyPair
-    from scanning.pacing.gate import Gate
-    from scanning.pacing.registry import OpenGate
+    from scanning.pacing.gate import EndpointLimiter
+    from scanning.pacing.registry import UnlimitedEndpoint
 
 __all__ = ["S3ClientCache", "S3Storage"]
 
@@ -74,7 +74,7 @@ class S3Storage:
         bucket: BucketConfig,
         pair: KeyPair,
         *,
-        gate: Gate | OpenGate = OPEN,
+        gate: EndpointLimiter | UnlimitedEndpoint = UNLIMITED,
     ) -> None:
         self._cache = cache
         self._bucket = bucket

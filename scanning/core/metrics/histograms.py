@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
-from scanning.core.metrics.telemetry import Spread
+from scanning.core.metrics.telemetry import Percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,6 @@ def percentile(counts: Sequence[int], bounds: Sequence[float], share: float) -> 
     return None
 
 
-def spread(counts: Sequence[int], bounds: Sequence[float]) -> Spread:
+def percentiles(counts: Sequence[int], bounds: Sequence[float]) -> Percentiles:
     p50, p95, p99 = (percentile(counts, bounds, share) for share in (0.5, 0.95, 0.99))
-    return Spread(p50, p95, p99)
+    return Percentiles(p50, p95, p99)

@@ -13,7 +13,7 @@ LATE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TimeBucket:
     """What happened from ``at`` on for ``span_s``, in all processes on all hosts.
 
     ``created`` to ``deleted`` are notifications. ``queue_length`` is the last one seen in it; None
@@ -34,7 +34,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Percentiles:
     """Of the last hour; None while there is nothing to tell of."""
 
     p50: float | None = None
@@ -73,7 +73,7 @@ class PassUnderWay:
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointPace:
+class EndpointLoad:
     """How an endpoint may be asked now: ``dead`` ones are only probed, until they answer.
 
     ``list_per_s`` is what all processes together may send it a second, while it is ``slowed``; 0
@@ -113,10 +113,10 @@ class Telemetry:
     while none does.
     """
 
-    last_hour: tuple[Moment, ...]
-    last_day: tuple[Moment, ...]
-    lateness: Spread
-    lag: Spread
+    last_hour: tuple[TimeBucket, ...]
+    last_day: tuple[TimeBucket, ...]
+    lateness: Percentiles
+    lag: Percentiles
     queue_length: int
     queue_oldest_s: float | None
     leader: str

@@ -205,7 +205,7 @@ def columns_of(states: Mapping[str, ObjectState]) -> Columns:
     )
 
 
-def wears_out(entry: Entry, now: float, ttl_s: float) -> bool:
+def strings_need_refresh(entry: Entry, now: float, ttl_s: float) -> bool:
     """Whether a segment's strings must be written again, so that they do not expire.
 
     Between half and three quarters of their life, by segment, so that what was written together

@@ -177,7 +177,7 @@ def _described(entry: Entry, columns: Columns, missing: tuple[int, ...], raw: by
     )
 
 
-def settled(entry: Entry, columns: Columns) -> Piece | None:
+def drop_missing_rows(entry: Entry, columns: Columns) -> Piece | None:
     """A segment without its missing rows; None if nothing is left of it.
 
     Its digest stays: it was always that of the other rows.

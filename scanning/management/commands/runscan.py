@@ -20,11 +20,11 @@ from scanning.management.output import event_line
 from scanning.management.progress import ProgressBar
 from scanning.management.scan_output import line_of
 from scanning.runtime.manual_scan import (
-    Announced,
+    DryRunEvents,
+    ManualScanRunner,
+    Message,
     Result,
-    Said,
-    ScansByHand,
-    Verified,
+    VerificationResult,
     dry_run,
     repair,
     scan_now,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from scanning.core.types import BucketConfig
-    from scanning.runtime.manual_scan import Arrival, Watched
+    from scanning.runtime.manual_scan import ManualScan, RunEvent
 
 _DRAW_S = 0.2
 
@@ -88,12 +88,14 @@ class Command(EngineCommand):
         if failed:
             sys.exit(FAILED)
 
-    def _scan_all(self, buckets: Sequence[BucketConfig], scan: Callable[[Watched], Result]) -> int:
+    def _scan_all(
+        self, buckets: Sequence[BucketConfig], scan: Callable[[ManualScan], Result]
+    ) -> int:
         """Scan all, as many at once as a region's limit; how many failed."""
         parallel = wiring.conf().parallel
         most = min(parallel.rate_limit_per_region, parallel.max_workers)
         done = failed = 0
-        with ScansByHand(buckets, scan, at_once=most) as scans:
+        with ManualScanRunner(buckets, scan, at_once=most) as scans:
             try:
                 for arrival in scans.arrivals(every_s=_DRAW_S):
                     if arrival is not None:
@@ -103,15 +105,15 @@ class Command(EngineCommand):
                         failed += not arrival.ok
                     self._show(scans.watched, done)
             except KeyboardInterrupt:
-                self._print(Said("Stopping …"))
+                self._print(Message("Stopping …"))
                 for result in scans.stop():
                     done += 1
                     self._print(result)
-                self._print(Said(f"Interrupted: {done} of {len(buckets)} buckets were scanned"))
+                self._print(Message(f"Interrupted: {done} of {len(buckets)} buckets were scanned"))
                 sys.exit(INTERRUPTED)
         return failed
 
-    def _show(self, watched: Sequence[Watched], done: int) -> None:
+    def _show(self, watched: Sequence[ManualScan], done: int) -> None:
         counts = [scan.counts for scan in watched]
         pages, events = sum(c.pages for c in counts), sum(c.changes for c in counts)
         self._bar.show(
@@ -119,20 +121,20 @@ class Command(EngineCommand):
             f"{pages} pages, {events} events, {done}/{len(watched)} buckets",
         )
 
-    def _print(self, arrival: Arrival) -> None:
+    def _print(self, arrival: RunEvent) -> None:
         with self._bar.above():
             match arrival:
-                case Said():
+                case Message():
                     self.stderr.write(arrival.line)
-                case Announced():
+                case DryRunEvents():
                     for text in arrival.notifications:
                         self.stdout.write(text if self._json else event_line(json.loads(text)))
-                case ScanResult() | Verified():
+                case ScanResult() | VerificationResult():
                     shown = json.dumps(arrival.as_json()) if self._json else line_of(arrival)
                     self.stdout.write(shown)
 
 
-def _kind_of_scan(options: dict[str, Any]) -> Callable[[Watched], Result]:
+def _kind_of_scan(options: dict[str, Any]) -> Callable[[ManualScan], Result]:
     if options["repair"] and not options["full"]:
         raise CommandError("--repair goes with --full", returncode=UNKNOWN)
     if options["full"] and options["dry_run"]:
@@ -144,7 +146,7 @@ def _kind_of_scan(options: dict[str, Any]) -> Callable[[Watched], Result]:
 
 def _compare_with_the_database() -> None:
     """Find out what Redis forgot if no monitor has; without the database, scan all the same."""
-    if not wiring.losses().trusted():
+    if not wiring.continuity().trusted():
         with contextlib.suppress(DatabaseError):
             import_string(settings.LOOK_FOR_LOSSES)()
 
@@ -154,7 +156,7 @@ def _choose(names: list[str], every: bool, region: str | None) -> list[BucketCon
         raise CommandError(
             "say what to scan: bucket names, or --all, or --region R", returncode=UNKNOWN
         )
-    known = wiring.configuration().load().buckets
+    known = wiring.bucket_configs().load().buckets
     if unknown := [name for name in names if name not in known]:
         raise CommandError(
             f"unknown bucket{'s' * (len(unknown) > 1)}: {', '.join(unknown)}", returncode=UNKNOWN

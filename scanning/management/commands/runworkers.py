@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from scanning.management.commands.runmonitor import region_list
-from scanning.runtime.region_workers import Clusters
+from scanning.runtime.region_workers import RegionWorkers
 
 
 class Command(BaseCommand):
@@ -19,4 +19,4 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        Clusters(only=options["regions"]).run()
+        RegionWorkers(only=options["regions"]).run()
