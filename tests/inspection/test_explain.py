@@ -48,7 +48,11 @@ FOUND = {
         "more than 24 hours ago: that is detected",
     ),
     "nothing differs": (KNOWN, None, "Nothing differs"),
-    "only the size differs": (replace(KNOWN, listed=STATE._replace(size=9)), None, "Nothing diff"),
+    "only the size differs": (
+        replace(KNOWN, listed=STATE._replace(size=9)),
+        "updated",
+        "another size than known",
+    ),
     "another etag": (
         replace(KNOWN, listed=STATE._replace(etag="b")),
         "updated",

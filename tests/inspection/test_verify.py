@@ -166,7 +166,11 @@ WRONG = {
         {Fault.HIDDEN: 1, Fault.STRING: 1},
         [("updated", "key-046")],
     ),
-    "a size that a digest hides": (hide_a_size, {Fault.HIDDEN: 1, Fault.STRING: 1}, []),
+    "a size that a digest hides": (
+        hide_a_size,
+        {Fault.HIDDEN: 1, Fault.STRING: 1},
+        [("updated", "key-046")],
+    ),
     "a key that a digest hides": (hide_a_new_key, {Fault.HIDDEN: 1}, [("detected", "key-046")]),
     "a deletion that a digest hides": (
         hide_a_deletion,
