@@ -84,6 +84,11 @@ def pace(endpoint: str) -> str:
     return f"{PACE_PREFIX}{endpoint}"
 
 
+def pace_failed_at(endpoint: str) -> str:
+    """String with expiry: when a failing endpoint failed last."""
+    return f"{pace(endpoint)}:failed_at"
+
+
 def pace_use(endpoint: str) -> str:
     """Hash with expiry: process -> "until when:connections it may have:requests a second"."""
     return f"{pace(endpoint)}:use"

@@ -1,5 +1,7 @@
 """What all processes share of endpoints, in real Redis."""
 
+import json
+
 import pytest
 import redis
 
@@ -136,14 +138,46 @@ def test_an_endpoint_that_is_well_again_leaves_nothing_behind(here, store):
 
 
 def test_every_key_expires(here, store):
+    here.change("failing.example", fails)
     here.change(ENDPOINT, dies)
     here.use(EndpointUsage(ENDPOINT, sent_per_s=1.0, connections=2, limit=2))
     here.reserve(ENDPOINT, "bucket", count=2, spacing_s=0.1, ahead_s=1)
     here.park([claim(store, "bucket")], ENDPOINT, until=LONG_PAST)
     wiring.schedule().write_endpoints({REGION: ["a", "b"]})
     ours = [key for key in map(str, store.scan_iter()) if "pace" in key or "endpoints" in key]
-    assert len(ours) == 6
+    assert len(ours) == 8
     assert all(store.pttl(key) > 0 for key in ours)
+
+
+def fails(pace: EndpointHealth, now: float) -> EndpointHealth:
+    return pacing.failed(pace, "bucket", now=now, why="no answer", jitter=1.0)
+
+
+def test_a_host_of_the_version_before_can_read_a_failing_endpoint(here, there, store):
+    """Its dataclass raises TypeError for a member that it does not know."""
+    failing = here.change(ENDPOINT, fails).pace
+    known = {"rate", "since", "full", "failures", "buckets", "probes"}
+    known |= {"dead_since", "wait_until", "probe", "why"}
+    assert json.loads(store.get(redis_keys.pace(ENDPOINT))).keys() <= known
+    assert failing.failed_at > 0
+    assert there.use(EndpointUsage(ENDPOINT)).pace == failing
+    assert there.change(ENDPOINT, lambda pace, _: pace).pace == failing
+
+
+def test_what_the_version_before_wrote_is_read(here, store):
+    """It knows nothing of when the endpoint failed, and does not remove what we wrote of that."""
+    here.change(ENDPOINT, fails)
+    store.delete(redis_keys.pace(ENDPOINT))
+    assert here.use(EndpointUsage(ENDPOINT)).pace == HEALTHY
+    text = json.dumps({"failures": 2, "buckets": ["a"], "why": "no answer"})
+    store.set(redis_keys.pace(ENDPOINT), text)
+    store.set(redis_keys.pace_failed_at(ENDPOINT), "1.0")
+    assert here.change(ENDPOINT, fails).pace.is_dead
+
+
+def test_members_that_a_later_version_writes_are_ignored(here, store):
+    store.set(redis_keys.pace(ENDPOINT), json.dumps({"failures": 1, "mood": "bad"}))
+    assert here.use(EndpointUsage(ENDPOINT)).pace == EndpointHealth(failures=1)
 
 
 # --- moments to ask

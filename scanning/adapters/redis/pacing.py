@@ -1,6 +1,7 @@
 """How endpoints stand, shared by all processes through Redis (`core/pacing.py` has the rules).
 
     pace:{endpoint}                string  JSON: held back, failing or dead; absent when none of it
+    pace:{endpoint}:failed_at      string  when a failing endpoint failed last
     pace:{endpoint}:use            hash    process -> "until:connections:requests a second"
     pace:{endpoint}:slots:         string  up to when moments to ask it are reserved
     pace:{endpoint}:slots:{bucket} string  the same for LIST requests in one bucket
@@ -13,7 +14,7 @@ All of them expire: what is lost is only learnt again.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from scanning.adapters.redis.schedule import server_time
@@ -44,10 +45,10 @@ _SPREAD_S, _APART_S = 5.0, 0.05
 # so many seconds by themselves, should nobody have called them.
 _TRIERS, _BY_THEMSELVES_S = 3, 60.0
 
-# KEYS: use, pace, paces, stats.
+# KEYS: use, pace, paces, stats, failed_at.
 # ARGV: process, requests a second, connections wanted, limit or 0, seconds to keep, endpoint,
 #       seconds to show it, throttled, unanswered.
-# Returns {connections granted, requests a second of others, pace or '', now}.
+# Returns {connections granted, requests a second of others, pace or '', failed_at or '', now}.
 _USE = (
     with_telemetry("""
 local t = redis.call('TIME')
@@ -83,26 +84,30 @@ for field, number in pairs({THROTTLED = ARGV[8], UNANSWERED = ARGV[9]}) do
   end
 end
 return {granted, string.format('%.3f', others), redis.call('GET', KEYS[2]) or '',
-        string.format('%.6f', now)}
+        redis.call('GET', KEYS[5]) or '', string.format('%.6f', now)}
 """)
     .replace("UNANSWERED", counters.UNANSWERED)
     .replace("THROTTLED", counters.THROTTLED)
 )
 
-# KEYS: pace, waiting.
-# ARGV: expected pace or '', new pace or '', seconds to keep it, 'died', 'revived' or '',
-#       seconds to spread those that wait over, most seconds apart.
+# KEYS: pace, failed_at, waiting.
+# ARGV: expected pace and failed_at, new ones, each or '', seconds to keep them, 'died', 'revived'
+#       or '', seconds to spread those that wait over, most seconds apart.
 # Returns 1, or 0 if the pace is another one by now.
 _CHANGE = """
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1])
-else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
-if ARGV[4] == 'died' then redis.call('DEL', KEYS[2]) end
-if ARGV[4] ~= 'revived' then return 1 end
+for i = 1, 2 do
+  if (redis.call('GET', KEYS[i]) or '') ~= ARGV[i] then return 0 end
+end
+for i = 1, 2 do
+  if ARGV[i + 2] == '' then redis.call('DEL', KEYS[i])
+  else redis.call('SET', KEYS[i], ARGV[i + 2], 'EX', ARGV[5]) end
+end
+if ARGV[6] == 'died' then redis.call('DEL', KEYS[3]) end
+if ARGV[6] ~= 'revived' then return 1 end
 local t = redis.call('TIME')
 local now = t[1] + t[2] / 1000000
-local waiting = redis.call('ZRANGE', KEYS[2], 0, -1)
-local apart = math.min(tonumber(ARGV[5]) / math.max(#waiting, 1), tonumber(ARGV[6]))
+local waiting = redis.call('ZRANGE', KEYS[3], 0, -1)
+local apart = math.min(tonumber(ARGV[7]) / math.max(#waiting, 1), tonumber(ARGV[8]))
 for i, member in ipairs(waiting) do
   local bucket, region = member:match('^(%S+) (.*)$')
   -- Saved, or removed, since it was parked: it is due already, or never.
@@ -111,7 +116,7 @@ for i, member in ipairs(waiting) do
                string.format('%.6f', now + (i - 1) * apart), bucket)
   end
 end
-redis.call('DEL', KEYS[2])
+redis.call('DEL', KEYS[3])
 return 1
 """.replace("OURS", redis_keys.OURS).replace("BUCKETS", redis_keys.BUCKET_PREFIX)
 
@@ -169,6 +174,7 @@ class RedisEndpointHealth:
             redis_keys.pace(use.endpoint),
             redis_keys.PACES,
             redis_keys.STATS,
+            redis_keys.pace_failed_at(use.endpoint),
         ]
         args = [
             self._process,
@@ -181,30 +187,38 @@ class RedisEndpointHealth:
             use.throttled,
             use.unanswered,
         ]
-        granted, others, pace, now = self._use(names, args)
-        return EndpointStatus(_read(pace), float(now), int(granted), float(others))
+        granted, others, pace, failed_at, now = self._use(names, args)
+        return EndpointStatus(_read(pace, failed_at), float(now), int(granted), float(others))
 
     def change(
         self, endpoint: str, change: Callable[[EndpointHealth, float], EndpointHealth]
     ) -> EndpointStatus:
+        names = [redis_keys.pace(endpoint), redis_keys.pace_failed_at(endpoint)]
         while True:
-            stored, now = self._connection.run(
-                lambda r: (r.get(redis_keys.pace(endpoint)), server_time(r))
-            )
-            before = _read(stored)
+            stored, now = self._connection.run(lambda r: (r.mget(names), server_time(r)))
+            before = _read(*stored)
             after = without_recovered_rate(change(before, now), now=now)
-            if after == before or self._replace(endpoint, stored or "", before, after):
+            if after == before or self._replace(endpoint, stored, before, after):
                 return EndpointStatus(after, now)
 
     def _replace(
-        self, endpoint: str, stored: str, before: EndpointHealth, after: EndpointHealth
+        self,
+        endpoint: str,
+        stored: Sequence[str | None],
+        before: EndpointHealth,
+        after: EndpointHealth,
     ) -> bool:
         news = ""
         if before.is_dead != after.is_dead:
             news = "died" if after.is_dead else "revived"
-        args = [stored, _written(after), _KEEP_PACE_S, news, _SPREAD_S, _APART_S]
+        names = [
+            redis_keys.pace(endpoint),
+            redis_keys.pace_failed_at(endpoint),
+            redis_keys.pace_waiting(endpoint),
+        ]
+        args = [text or "" for text in stored]
         return bool(
-            self._change([redis_keys.pace(endpoint), redis_keys.pace_waiting(endpoint)], args)
+            self._change(names, [*args, *_written(after), _KEEP_PACE_S, news, _SPREAD_S, _APART_S])
         )
 
     def reserve(
@@ -256,15 +270,22 @@ def _shown(endpoint: str, pace: EndpointHealth, now: float) -> EndpointLoad:
     )
 
 
-def _written(pace: EndpointHealth) -> str:
-    """JSON of what differs from an endpoint that nothing is wrong with; '' for that."""
-    if pace == HEALTHY:
-        return ""
-    return json.dumps({k: v for k, v in asdict(pace).items() if v != getattr(HEALTHY, k)})
+def _written(pace: EndpointHealth) -> tuple[str, str]:
+    """Write JSON of what differs from a healthy endpoint, and ``failed_at``; '' for nothing.
+
+    ``failed_at`` stands beside: hosts of the version before cannot read JSON that has it.
+    """
+    differing = {k: v for k, v in asdict(pace).items() if v != getattr(HEALTHY, k)}
+    failed_at = differing.pop("failed_at", "")
+    return json.dumps(differing) if differing else "", str(failed_at)
 
 
-def _read(text: str | None) -> EndpointHealth:
+def _read(text: str | None, failed_at: str | None = None) -> EndpointHealth:
+    """Read a pace; ignore members that a later version may write."""
     if not text:
         return HEALTHY
-    members = json.loads(text)
-    return EndpointHealth(**members | {"buckets": tuple(members.get("buckets", ()))})
+    written = {"failed_at": float(failed_at or 0), "buckets": ()} | json.loads(text)
+    written["buckets"] = tuple(written["buckets"])
+    return EndpointHealth(
+        **{field.name: written[field.name] for field in fields(HEALTHY) if field.name in written}
+    )
