@@ -94,9 +94,9 @@ def pace_use(endpoint: str) -> str:
     return f"{pace(endpoint)}:use"
 
 
-def pace_slots(endpoint: str, bucket: str) -> str:
-    """String with expiry: up to when moments to ask are reserved; an endpoint's without bucket."""
-    return f"{pace(endpoint)}:slots:{bucket}"
+def pace_slots(endpoint: str) -> str:
+    """String with expiry: up to when moments to ask the endpoint are reserved."""
+    return f"{pace(endpoint)}:slots:"
 
 
 def pace_waiting(endpoint: str) -> str:

@@ -1,10 +1,9 @@
-"""How endpoints stand, shared by all processes through Redis (`core/pacing.py` has the rules).
+"""How endpoints answer, shared by all processes through Redis (`core/pacing.py` has the rules).
 
     pace:{endpoint}                string  JSON: held back, failing or dead; absent when none of it
     pace:{endpoint}:failed_at      string  when a failing endpoint failed last
     pace:{endpoint}:use            hash    process -> "until:connections:requests a second"
     pace:{endpoint}:slots:         string  up to when moments to ask it are reserved
-    pace:{endpoint}:slots:{bucket} string  the same for LIST requests in one bucket
     pace:{endpoint}:waiting        zset    "bucket region" -> when it was due
     paces                          zset    endpoint -> when it was asked last
 
@@ -22,7 +21,13 @@ from scanning.adapters.redis.telemetry import with_telemetry
 from scanning.core import redis_keys
 from scanning.core.metrics import counters
 from scanning.core.metrics.telemetry import EndpointLoad
-from scanning.core.pacing import HEALTHY, EndpointHealth, allowed, state_of, without_recovered_rate
+from scanning.core.pacing import (
+    HEALTHY,
+    EndpointHealth,
+    allowed_per_s,
+    drop_recovered_rate,
+    state_of,
+)
 from scanning.identity import this_process
 from scanning.ports import EndpointStatus
 
@@ -33,8 +38,8 @@ if TYPE_CHECKING:
     from scanning.core.types import Claim
     from scanning.ports import EndpointUsage
 
-# A process that has not told of its use for so long has no connections any more.
-USE_S = 30
+# A process that has not reported its usage for so long has no connections any more.
+USAGE_S = 30
 _KEEP_PACE_S = 600
 _KEEP_WAITING_S = 86400
 # Endpoints are shown for so long after they were asked last.
@@ -49,7 +54,7 @@ _TRIERS, _BY_THEMSELVES_S = 3, 60.0
 # ARGV: process, requests a second, connections wanted, limit or 0, seconds to keep, endpoint,
 #       seconds to show it, throttled, unanswered.
 # Returns {connections granted, requests a second of others, pace or '', failed_at or '', now}.
-_USE = (
+_SHARE_USAGE = (
     with_telemetry("""
 local t = redis.call('TIME')
 local now = t[1] + t[2] / 1000000
@@ -94,7 +99,7 @@ return {granted, string.format('%.3f', others), redis.call('GET', KEYS[2]) or ''
 # ARGV: expected pace and failed_at, new ones, each or '', seconds to keep them, 'died', 'revived'
 #       or '', seconds to spread those that wait over, most seconds apart.
 # Returns 1, or 0 if the pace is another one by now.
-_CHANGE = """
+_REPLACE = """
 for i = 1, 2 do
   if (redis.call('GET', KEYS[i]) or '') ~= ARGV[i] then return 0 end
 end
@@ -138,7 +143,7 @@ return string.format('%.6f', first - now)
 # KEYS: due, run, waiting.
 # ARGV: when they are due, '1' if they wait for an endpoint, region, seconds to keep that, how many
 #       try it, seconds after which the others come, then bucket, fence, when it was due, …
-_PUT_BACK = """
+_POSTPONE = """
 for i = 7, #ARGV, 3 do
   local name, hash, at = ARGV[i], 'BUCKETS' .. ARGV[i], tonumber(ARGV[1])
   if redis.call('HGET', hash, 'fence') == ARGV[i + 1] then
@@ -159,82 +164,75 @@ return 1
 
 
 class RedisEndpointHealth:
-    """Implements `ports.EndpointHealthStore`, and tells people of it."""
+    """Implements `ports.EndpointHealthStore`, and shows people how endpoints answer."""
 
     def __init__(self, connection: RedisConnection, *, process: str = "") -> None:
         self._connection = connection
         register = connection.script
-        self._use, self._change = register(_USE), register(_CHANGE)
-        self._reserve, self._put_back = register(_RESERVE), register(_PUT_BACK)
+        self._share_usage, self._replace = register(_SHARE_USAGE), register(_REPLACE)
+        self._reserve, self._postpone = register(_RESERVE), register(_POSTPONE)
         self._process = process or this_process()
 
-    def use(self, use: EndpointUsage) -> EndpointStatus:
+    def share_usage(self, usage: EndpointUsage) -> EndpointStatus:
         names = [
-            redis_keys.pace_use(use.endpoint),
-            redis_keys.pace(use.endpoint),
+            redis_keys.pace_use(usage.endpoint),
+            redis_keys.pace(usage.endpoint),
             redis_keys.PACES,
             redis_keys.STATS,
-            redis_keys.pace_failed_at(use.endpoint),
+            redis_keys.pace_failed_at(usage.endpoint),
         ]
         args = [
             self._process,
-            f"{use.sent_per_s:.3f}",
-            use.connections,
-            use.limit,
-            USE_S,
-            use.endpoint,
+            f"{usage.sent_per_s:.3f}",
+            usage.connections,
+            usage.limit,
+            USAGE_S,
+            usage.endpoint,
             SHOWN_S,
-            use.throttled,
-            use.unanswered,
+            usage.throttled,
+            usage.unanswered,
         ]
-        granted, others, pace, failed_at, now = self._use(names, args)
-        return EndpointStatus(_read(pace, failed_at), float(now), int(granted), float(others))
+        granted, others_per_s, text, failed_at, now = self._share_usage(names, args)
+        return EndpointStatus(
+            _parse(text, failed_at), float(now), int(granted), float(others_per_s)
+        )
 
-    def change(
+    def update(
         self, endpoint: str, change: Callable[[EndpointHealth, float], EndpointHealth]
     ) -> EndpointStatus:
         names = [redis_keys.pace(endpoint), redis_keys.pace_failed_at(endpoint)]
         while True:
             stored, now = self._connection.run(lambda r: (r.mget(names), server_time(r)))
-            before = _read(*stored)
-            after = without_recovered_rate(change(before, now), now=now)
-            if after == before or self._replace(endpoint, stored, before, after):
+            before = _parse(*stored)
+            after = drop_recovered_rate(change(before, now), now=now)
+            if after == before:
+                return EndpointStatus(after, now)
+            news = ""
+            if before.is_dead != after.is_dead:
+                news = "died" if after.is_dead else "revived"
+            expected = [text or "" for text in stored]
+            if self._replace(
+                [*names, redis_keys.pace_waiting(endpoint)],
+                [*expected, *_format(after), _KEEP_PACE_S, news, _SPREAD_S, _APART_S],
+            ):
                 return EndpointStatus(after, now)
 
-    def _replace(
-        self,
-        endpoint: str,
-        stored: Sequence[str | None],
-        before: EndpointHealth,
-        after: EndpointHealth,
-    ) -> bool:
-        news = ""
-        if before.is_dead != after.is_dead:
-            news = "died" if after.is_dead else "revived"
-        names = [
-            redis_keys.pace(endpoint),
-            redis_keys.pace_failed_at(endpoint),
-            redis_keys.pace_waiting(endpoint),
-        ]
-        args = [text or "" for text in stored]
-        return bool(
-            self._change(names, [*args, *_written(after), _KEEP_PACE_S, news, _SPREAD_S, _APART_S])
-        )
-
     def reserve(
-        self, endpoint: str, bucket: str, *, count: int, spacing_s: float, ahead_s: float
+        self, endpoint: str, *, count: int, spacing_s: float, max_wait_s: float
     ) -> float | None:
-        args = [count, f"{spacing_s:.6f}", ahead_s]
-        wait_s = self._reserve([redis_keys.pace_slots(endpoint, bucket)], args)
+        args = [count, f"{spacing_s:.6f}", max_wait_s]
+        wait_s = self._reserve([redis_keys.pace_slots(endpoint)], args)
         return float(wait_s) if wait_s else None
 
-    def park(self, claims: Sequence[Claim], endpoint: str, *, until: float) -> None:
-        self._give_back(claims, until, endpoint)
+    def postpone_until_answer(
+        self, claims: Sequence[Claim], endpoint: str, *, until: float
+    ) -> None:
+        self._postpone_claims(claims, until, endpoint)
 
-    def defer(self, claims: Sequence[Claim], *, until: float) -> None:
-        self._give_back(claims, until, "")
+    def postpone(self, claims: Sequence[Claim], *, until: float) -> None:
+        self._postpone_claims(claims, until, "")
 
-    def _give_back(self, claims: Sequence[Claim], until: float, endpoint: str) -> None:
+    def _postpone_claims(self, claims: Sequence[Claim], until: float, endpoint: str) -> None:
         region = claims[0].region
         names = [
             redis_keys.due(region),
@@ -245,42 +243,42 @@ class RedisEndpointHealth:
         args += [_KEEP_WAITING_S, _TRIERS, _BY_THEMSELVES_S]
         for claim in claims:
             args += [claim.bucket, claim.fence, f"{claim.scheduled_at:.6f}"]
-        self._put_back(names, args)
+        self._postpone(names, args)
 
-    def shown(self) -> list[EndpointLoad]:
-        """The endpoints that were asked lately, by name."""
+    def list_loads(self) -> list[EndpointLoad]:
+        """Return the endpoints that were asked lately, by name."""
 
         def read(r: Any) -> tuple[list[str], list[str | None], float]:
             now = server_time(r)
             names = sorted(map(str, r.zrangebyscore(redis_keys.PACES, now - SHOWN_S, "+inf")))
             return names, r.mget([redis_keys.pace(name) for name in names]) if names else [], now
 
-        names, paces, now = self._connection.run(read)
-        return [_shown(name, _read(text), now) for name, text in zip(names, paces, strict=True)]
+        names, texts, now = self._connection.run(read)
+        return [_load(name, _parse(text), now) for name, text in zip(names, texts, strict=True)]
 
 
-def _shown(endpoint: str, pace: EndpointHealth, now: float) -> EndpointLoad:
-    state, per_s = state_of(pace, now=now), allowed(pace, now=now)
+def _load(endpoint: str, health: EndpointHealth, now: float) -> EndpointLoad:
+    state, per_s = state_of(health, now=now), allowed_per_s(health, now=now)
     return EndpointLoad(
         endpoint=endpoint,
         state=state,
         list_per_s=per_s if state == "slowed" else 0.0,
-        wait_until=pace.wait_until if pace.is_dead else None,
-        why=pace.why if pace.is_dead else "",
+        wait_until=health.wait_until if health.is_dead else None,
+        why=health.why if health.is_dead else "",
     )
 
 
-def _written(pace: EndpointHealth) -> tuple[str, str]:
+def _format(health: EndpointHealth) -> tuple[str, str]:
     """Write JSON of what differs from a healthy endpoint, and ``failed_at``; '' for nothing.
 
     ``failed_at`` stands beside: hosts of the version before cannot read JSON that has it.
     """
-    differing = {k: v for k, v in asdict(pace).items() if v != getattr(HEALTHY, k)}
+    differing = {k: v for k, v in asdict(health).items() if v != getattr(HEALTHY, k)}
     failed_at = differing.pop("failed_at", "")
     return json.dumps(differing) if differing else "", str(failed_at)
 
 
-def _read(text: str | None, failed_at: str | None = None) -> EndpointHealth:
+def _parse(text: str | None, failed_at: str | None = None) -> EndpointHealth:
     """Read a pace; ignore members that a later version may write."""
     if not text:
         return HEALTHY
