@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scanning.core.changes import RECENT_S, announce_cutoff, classify, is_recent
+from scanning.core.changes import (
+    RECENT_S,
+    Silence,
+    announce_cutoff,
+    classify,
+    is_recent,
+    silences,
+)
 from scanning.core.deletions import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
 from scanning.core.types import EventType
@@ -239,20 +246,22 @@ def _differences(known: ObjectState, listed: ObjectState, whose: str) -> Iterato
 
 
 def _never(bucket: BucketConfig, key: str, event: EventType) -> Iterator[str]:
-    """Why this is remembered and not announced, neither now nor later."""
-    if not bucket.notifications:
-        yield (
-            "The bucket's notifications are off: the change is remembered, and is not announced "
-            "later either."
-        )
-    if event not in bucket.events:
-        wanted = ", ".join(kind for kind in EventType if kind in bucket.events) or "nothing"
-        yield f"The bucket does not announce {event}; it announces {wanted}."
-    if not key.endswith(bucket.suffix):
-        yield (
-            f'The key does not end with "{bucket.suffix}", and the bucket announces only keys '
-            "that do."
-        )
+    """Say why a change is remembered and not announced, neither now nor later."""
+    for silence in silences(bucket, event, key):
+        match silence:
+            case Silence.NOTIFICATIONS_OFF:
+                yield (
+                    "The bucket's notifications are off: the change is remembered, and is not "
+                    "announced later either."
+                )
+            case Silence.OTHER_EVENTS:
+                wanted = ", ".join(kind for kind in EventType if kind in bucket.events)
+                yield (f"The bucket does not announce {event}; it announces {wanted or 'nothing'}.")
+            case Silence.OTHER_SUFFIX:
+                yield (
+                    f'The key does not end with "{bucket.suffix}", and the bucket announces only '
+                    "keys that do."
+                )
 
 
 def _not_yet(it: KeyFacts, event: EventType) -> Iterator[str]:

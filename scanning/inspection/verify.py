@@ -72,7 +72,7 @@ class Verification:
         matcher = Matcher(
             [without_digest(entry) for entry in entries],
             self._storage.rows,
-            most=self._settings.page_size,
+            limit=self._settings.page_size,
             tail=True,
         )
         with prefetch_pages(

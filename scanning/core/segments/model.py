@@ -16,6 +16,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from scanning.core.changes import is_update
 from scanning.core.listing.body import Columns
 from scanning.core.types import ObjectState
 
@@ -46,16 +47,16 @@ class Entry:
 
     @property
     def ends_listed(self) -> bool:
-        """Whether the last row was listed: only then do its bytes end the segment for sure."""
+        """Tell whether the last row was listed: only then do its bytes end the segment for sure."""
         return not self.missing or self.missing[-1] != self.count - 1
 
     @property
     def listed(self) -> int:
-        """How many of its rows were listed the last time."""
+        """Count the segment's rows that were listed the last time."""
         return self.count - len(self.missing)
 
     def listed_rows(self, columns: Columns) -> list[int]:
-        """Which of the segment's rows those are."""
+        """Number the rows of ``columns`` that are not missing."""
         gone = set(self.missing)
         return [row for row in range(len(columns)) if row not in gone]
 
@@ -88,9 +89,9 @@ class Piece:
 def merge(known: Columns, listed: Columns) -> Merged:
     """Compare what is known of a range of keys with what the listing shows there."""
     if known.keys == listed.keys:
-        changed = _changed(known, listed)
-        same = not changed and known.sizes == listed.sizes
-        return Merged(listed, (), (), changed, changed, same=same)
+        updated_rows = _updated_rows(known, listed)
+        same = not updated_rows and known.sizes == listed.sizes
+        return Merged(listed, (), (), updated_rows, updated_rows, same=same)
     if not known.keys:
         return Merged(listed, (), tuple(range(len(listed))), (), (), same=False)
     place = {key: number for number, key in enumerate(known.keys)}
@@ -100,7 +101,12 @@ def merge(known: Columns, listed: Columns) -> Merged:
         old = place.pop(key, None)
         if old is None:
             appeared.append(number)
-        elif _differs(known, old, listed, number):
+        elif is_update(
+            known.etags[old],
+            known.last_modified[old],
+            listed.etags[number],
+            listed.last_modified[number],
+        ):
             updated.append(number)
             before.append(old)
         else:
@@ -118,24 +124,18 @@ def merge(known: Columns, listed: Columns) -> Merged:
     )
 
 
-def _changed(known: Columns, listed: Columns) -> tuple[int, ...]:
+def _updated_rows(known: Columns, listed: Columns) -> tuple[int, ...]:
+    """Number the rows that were updated, where both have the same keys."""
     if known.etags == listed.etags and known.last_modified == listed.last_modified:
         return ()
-    return tuple(number for number in range(len(known)) if _differs(known, number, listed, number))
-
-
-def _differs(known: Columns, old: int, listed: Columns, new: int) -> bool:
-    # Inequality, never "newer": restoring an older version moves last_modified backwards.
-    return (
-        known.last_modified[old] != listed.last_modified[new]
-        or known.etags[old] != listed.etags[new]
-    )
+    rows = zip(known.etags, known.last_modified, listed.etags, listed.last_modified, strict=True)
+    return tuple(number for number, row in enumerate(rows) if is_update(*row))
 
 
 def _interleave(
     listed: Columns, known: Columns, kept: Sequence[int]
 ) -> tuple[Columns, list[int], tuple[int, ...]]:
-    """Listed rows and the ``kept`` known ones in key order.
+    """Put listed rows and the ``kept`` known ones in key order.
 
     Returns the rows, the new number of each listed row, and the numbers of the kept rows.
     """
@@ -162,7 +162,7 @@ def append_row(columns: Columns, source: Columns, number: int) -> None:
 
 
 def part(columns: Columns, start: int, end: int) -> Columns:
-    """Rows ``start`` to ``end`` (exclusive)."""
+    """Take the rows from ``start`` to ``end`` (exclusive)."""
     if start == 0 and end >= len(columns):
         return columns
     return Columns(
@@ -174,7 +174,7 @@ def part(columns: Columns, start: int, end: int) -> Columns:
 
 
 def split_at(columns: Columns, key: str) -> tuple[Columns, Columns]:
-    """The rows up to and including ``key``, and the rows after it."""
+    """Split into the rows up to and including ``key``, and the rows after that key."""
     at = bisect_right(columns.keys, key)
     return part(columns, 0, at), part(columns, at, len(columns))
 
@@ -189,14 +189,14 @@ def joined(first: Columns, second: Columns) -> Columns:
 
 
 def states_of(columns: Columns, rows: Sequence[int], now: float) -> dict[str, ObjectState]:
-    """The states of some rows by key, in the order of ``rows``."""
+    """Map the keys of some rows to their states, in the order of ``rows``."""
     keys, etags = columns.keys, columns.etags
     modified, sizes = columns.last_modified, columns.sizes
     return {keys[n]: ObjectState(etags[n], modified[n] / 1000, sizes[n], now) for n in rows}
 
 
 def columns_of(states: Mapping[str, ObjectState]) -> Columns:
-    """Rows of these states, which are in key order."""
+    """Make rows of states that are in key order."""
     return Columns(
         keys=list(states),
         etags=[state.etag for state in states.values()],
@@ -206,7 +206,7 @@ def columns_of(states: Mapping[str, ObjectState]) -> Columns:
 
 
 def strings_need_refresh(entry: Entry, now: float, ttl_s: float) -> bool:
-    """Whether a segment's strings must be written again, so that they do not expire.
+    """Tell whether a segment's strings must be written again, so that they do not expire.
 
     Between half and three quarters of their life, by segment, so that what was written together
     is not all written again together.
@@ -215,8 +215,13 @@ def strings_need_refresh(entry: Entry, now: float, ttl_s: float) -> bool:
     return now - entry.strings_at >= ttl_s * share
 
 
-def even_cuts(count: int, *, most: int) -> Iterator[tuple[int, int]]:
-    """Cut ``count`` rows into the fewest parts of at most ``most``, of nearly the same size."""
-    parts = -(-count // most)
+def parts_of(rows: int, limit: int) -> int:
+    """Count the parts of at most ``limit`` rows that ``rows`` rows are cut into."""
+    return -(-rows // limit)
+
+
+def even_cuts(count: int, *, limit: int) -> Iterator[tuple[int, int]]:
+    """Cut ``count`` rows into the fewest parts of at most ``limit``, of nearly the same size."""
+    parts = parts_of(count, limit)
     for number in range(parts):
         yield count * number // parts, count * (number + 1) // parts
