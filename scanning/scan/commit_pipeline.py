@@ -85,7 +85,7 @@ class CommitPipeline:
             announced=counted if len(announced) == len(changes) else _count_by_type(announced),
             lags_s=self._lags_s(announced, now),
             progress=progress,
-            wants=self._bucket.wants if changes else "",
+            filter_fingerprint=self._bucket.filter_fingerprint if changes else "",
         )
         self.await_last()
         self._on_its_way = self._states.begin(self._claim, commit), counted
