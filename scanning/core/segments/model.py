@@ -6,7 +6,7 @@ bytes that the server sent for its rows the last time they were listed. When the
 same bytes at the same place again, nothing in that range was created, changed or deleted.
 
 A key that a listing does not show is first only *missing*: its row stays, and the entry says which
-rows are missing. Only a complete listing makes deletions of them (`bucket_pass.py`).
+rows are missing. Only a complete listing makes deletions of them (`scan/deletion_phase.py`).
 """
 
 from __future__ import annotations
