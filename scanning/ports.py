@@ -104,8 +104,8 @@ class Commit:
     ``notifications`` are JSON texts in key order; ``recent`` one JSON text for the stream of
     recent events, or "". ``strings`` are documented states to write, ``no_strings`` keys whose
     documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
-    how long before them the objects of some were modified. ``wants`` is the bucket's, by which
-    they were chosen; "" where that does not matter.
+    how long before them the objects of some were modified. ``filter_fingerprint`` is that of
+    the bucket by which they were chosen; "" where that does not matter.
     """
 
     number: int
@@ -119,7 +119,7 @@ class Commit:
     announced: Mapping[EventType, int] = field(default_factory=dict)
     lags_s: Sequence[float] = ()
     progress: Progress | None = None
-    wants: str = ""
+    filter_fingerprint: str = ""
 
 
 class StateStore(Protocol):

@@ -1,8 +1,9 @@
-"""What happened to a key between two scans (the wire contract's event types)."""
+"""What happened to a key between two scans, and whether its bucket announces that."""
 
 from __future__ import annotations
 
 import math
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from scanning.core.types import EventType
@@ -11,17 +12,28 @@ if TYPE_CHECKING:
     from scanning.core.types import BucketConfig, ObjectState
 
 RECENT_S = 24 * 3600
+# These happened just before they were found, and there is an object to ask about. What is detected
+# was modified long ago; when something was deleted, nobody knows.
+UPLOADS = frozenset({EventType.CREATED, EventType.UPDATED})
+
+# What tells one version of an object from another: ETag, last_modified and size.
+Version = tuple[str, float, int]
 
 
 def classify(previous: ObjectState | None, current: ObjectState, *, now: float) -> EventType | None:
     """Say what happened to one key between the last scan and this listing; None if nothing did."""
     if previous is None:
         return classify_new(current, now=now)
-    # Inequality, never "newer": restoring an older version moves last_modified backwards. The size
-    # alone tells of a second change within a second, to a server whose ETags are none.
-    if current[:3] != previous[:3]:
+    if is_update(previous[:3], current[:3]):
         return EventType.UPDATED
     return None
+
+
+def is_update(known: Version, listed: Version) -> bool:
+    """Tell whether a known key was updated; the times of both have the same unit."""
+    # Inequality, never "newer": restoring an older version moves last_modified backwards. The size
+    # alone tells of a second change within a second, to a server whose ETags are none.
+    return known != listed
 
 
 def classify_older(
@@ -39,14 +51,14 @@ def classify_new(current: ObjectState, *, now: float) -> EventType:
 
 
 def is_recent(last_modified: float, now: float) -> bool:
-    """At most 24 hours before ``now``; a clock that runs ahead of ours counts as recent."""
+    """Tell whether this was at most 24 hours before ``now``, or by a clock ahead of ours."""
     return now - last_modified <= RECENT_S
 
 
 def announce_cutoff(
     bucket: BucketConfig, *, is_first: bool, began: float, older_scan_at: float | None
 ) -> float:
-    """After which last_modified an object of an unknown key is to be announced.
+    """Find the last_modified after which an object of an unknown key is to be announced.
 
     A baseline remembers what was there when it ``began``: it may take hours. And what was uploaded
     since the older monitor's last scan nobody has announced. An upload's time is that of its start,
@@ -57,3 +69,23 @@ def announce_cutoff(
     if not bucket.taken_over or older_scan_at is None:
         return began
     return min(began, older_scan_at - RECENT_S)
+
+
+class Silence(Enum):
+    """A reason not to announce a change, now or later."""
+
+    NOTIFICATIONS_OFF = auto()
+    OTHER_EVENTS = auto()
+    OTHER_SUFFIX = auto()
+
+
+def silences(bucket: BucketConfig, event_type: EventType, key: str) -> list[Silence]:
+    """List why the bucket does not announce a change; it announces the change if nothing is why."""
+    found = []
+    if not bucket.notifications:
+        found.append(Silence.NOTIFICATIONS_OFF)
+    if event_type not in bucket.events:
+        found.append(Silence.OTHER_EVENTS)
+    if not key.endswith(bucket.suffix):
+        found.append(Silence.OTHER_SUFFIX)
+    return found

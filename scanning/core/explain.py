@@ -1,7 +1,7 @@
-"""What the next scan would say of one key, and why: in sentences for people.
+"""Explain what the next scan would find of one key, and why: in sentences for people.
 
 The rules themselves stand elsewhere (`core/changes.py`, `scan/`); here they are asked of a single
-key. `tests/inspection/test_explain.py` compares what is said here with what scans then do.
+key. `tests/inspection/test_explain.py` compares the explanations with what scans then do.
 """
 
 from __future__ import annotations
@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scanning.core.changes import RECENT_S, announce_cutoff, classify, classify_older, is_recent
+from scanning.core.changes import (
+    RECENT_S,
+    Silence,
+    announce_cutoff,
+    classify,
+    classify_older,
+    is_recent,
+    silences,
+)
 from scanning.core.deletions import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
 from scanning.core.types import EventType
@@ -27,11 +35,11 @@ _LONG_DUE_S = 120.0
 class Known:
     """What is stored of a key.
 
-    ``is_missing``: the last listing that came to it did not show it. ``older`` is an older
+    ``is_missing``: the last listing that came to the key did not show it. ``older`` is an older
     monitor's state, which counts until the first scan is complete. ``is_covered``: a pass over the
     bucket is unfinished, and past the key. ``held_since``: a mass deletion waits to be confirmed.
-    ``older_scan_at``: when the older monitor last scanned the bucket. ``began``: when the pass that
-    is unfinished did.
+    ``older_scan_at``: when the older monitor last scanned the bucket. ``began``: when the
+    unfinished pass began.
     """
 
     state: ObjectState | None = None
@@ -46,7 +54,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStatus:
-    """How a bucket stands in the schedule, and its last scan; times are epoch seconds."""
+    """A bucket's place in the schedule, and its last scan; times are epoch seconds."""
 
     is_managed: bool = True
     is_clearing: bool = False
@@ -69,7 +77,7 @@ class KeyFacts:
     key: str
     now: float
     known: Known
-    standing: ScheduleStatus
+    schedule: ScheduleStatus
     listed: ObjectState | None
     problem: str = ""
     damage: str = ""
@@ -78,7 +86,7 @@ class KeyFacts:
 
     @property
     def is_held(self) -> bool:
-        """Whether the bucket's deletions wait for somebody, in the next scan too."""
+        """Tell whether the bucket's deletions wait for somebody, in the next scan too."""
         since = self.known.held_since
         return since is not None and not had_second_look(
             since, now=self.now, second_look_s=self.second_look_s
@@ -87,12 +95,12 @@ class KeyFacts:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is known of one key, what a listing shows now, and what the next scan would say.
+    """What is known of one key, what a listing shows now, and what the next scan would find.
 
     ``event`` is the event that the next scan would find, None if none; ``announced`` says whether
     it would be put into the queue; ``reasons`` are sentences for people, in order. ``problem`` says
-    why this cannot be told, "" if it can: the bucket could not be listed, or a part of what is
-    known of it is lost; it is the first of the reasons too.
+    why nobody can tell: the bucket could not be listed, or a part of what is known of it is lost;
+    "" if there is none. The problem is the first of the reasons too.
     """
 
     bucket: str
@@ -105,8 +113,8 @@ class Explanation:
     problem: str = ""
 
 
-def impossible(key: str) -> str:
-    """Why no object can have this key; "" if one can."""
+def why_impossible(key: str) -> str:
+    """Say why no object can have this key; "" if one can."""
     if not key:
         return "A key has at least one character."
     try:
@@ -118,57 +126,57 @@ def impossible(key: str) -> str:
     return ""
 
 
-def outside(bucket: BucketConfig, key: str) -> str:
-    """Why the bucket's listings can never show this key; "" if they can."""
+def why_outside(bucket: BucketConfig, key: str) -> str:
+    """Say why the bucket's listings can never show this key; "" if they can."""
     if key.startswith(bucket.prefix):
-        return impossible(key)
+        return why_impossible(key)
     return (
         f'The key does not begin with the bucket\'s prefix "{bucket.prefix}": what is outside it '
         "is neither listed nor remembered."
     )
 
 
-def explain(it: KeyFacts) -> Explanation:
-    """What the next scan would find of the key, and whether and why it would be announced."""
-    event, reasons = _found(it)
+def explain(facts: KeyFacts) -> Explanation:
+    """Say what the next scan would find of the key, and whether and why it would announce that."""
+    event, reasons = _find_event(facts)
     announced = False
     if event is not None:
-        never = list(_never(it.bucket, it.key, event))
-        later = list(_not_yet(it, event))
+        never = list(_why_never(facts.bucket, facts.key, event))
+        later = list(_why_not_yet(facts, event))
         announced = not never and not later
         reasons += never or later or [f"The next scan announces it as {event}."]
     return Explanation(
-        bucket=it.bucket.name,
-        key=it.key,
-        stored=it.known.state or it.known.older,
-        listed=None if it.problem else it.listed,
+        bucket=facts.bucket.name,
+        key=facts.key,
+        stored=facts.known.state or facts.known.older,
+        listed=None if facts.problem else facts.listed,
         event=event,
         announced=announced,
-        reasons=(*reasons, *_about_the_next_scan(it)),
-        problem=it.damage or it.problem,
+        reasons=(*reasons, *_describe_next_scan(facts)),
+        problem=facts.damage or facts.problem,
     )
 
 
-def _found(it: KeyFacts) -> tuple[EventType | None, list[str]]:
-    """The event, if there is one, and what tells it."""
-    if nowhere := outside(it.bucket, it.key):
+def _find_event(facts: KeyFacts) -> tuple[EventType | None, list[str]]:
+    """Find the event, None if there is none, and say why."""
+    if nowhere := why_outside(facts.bucket, facts.key):
         return None, [nowhere]
-    if it.damage:
+    if facts.damage:
         return None, [
-            f"What is stored cannot be used: {it.damage}",
+            f"What is stored cannot be used: {facts.damage}",
             "Until that is mended the bucket is not scanned, and nothing of it is announced.",
         ]
-    if it.problem:
+    if facts.problem:
         return None, [
-            f"The bucket could not be listed: {it.problem}",
+            f"The bucket could not be listed: {facts.problem}",
             "While its listings fail, nothing of it is announced, and nothing counts as deleted.",
         ]
-    if it.listed is None:
-        return _not_listed(it.known)
-    return _listed(it, it.listed)
+    if facts.listed is None:
+        return _explain_absence(facts.known)
+    return _compare(facts, facts.listed)
 
 
-def _not_listed(known: Known) -> tuple[EventType | None, list[str]]:
+def _explain_absence(known: Known) -> tuple[EventType | None, list[str]]:
     if known.state is None:
         return None, ["The listing does not show the key, and nothing is known of it."]
     reason = "The key is known, and the listing does not show it any more."
@@ -180,20 +188,20 @@ def _not_listed(known: Known) -> tuple[EventType | None, list[str]]:
     ]
 
 
-def _listed(it: KeyFacts, listed: ObjectState) -> tuple[EventType | None, list[str]]:
-    known, bucket = it.known, it.bucket
+def _compare(facts: KeyFacts, listed: ObjectState) -> tuple[EventType | None, list[str]]:
+    known, bucket = facts.known, facts.bucket
     previous = known.state or known.older
     compare = classify if known.state else classify_older
-    event = compare(previous, listed, now=it.now)
+    event = compare(previous, listed, now=facts.now)
     if event is None:
         return None, ["Nothing differs: the listing shows what is known."]
     if previous is not None:
         whose = "known" if known.state else "what the older monitor knew"
         return event, list(_differences(previous, listed, whose))
-    reasons = [_why_new(listed, it.now)]
+    reasons = [_why_new(listed, facts.now)]
     # A pass that is past the key comes to it only in the next one, which is not the first.
     if known.is_first and not known.is_covered:
-        began = it.now if known.began is None else known.began
+        began = facts.now if known.began is None else known.began
         begin = announce_cutoff(
             bucket, is_first=True, began=began, older_scan_at=known.older_scan_at
         )
@@ -241,74 +249,76 @@ def _differences(known: ObjectState, listed: ObjectState, whose: str) -> Iterato
         yield f"The listing shows another size than {whose}."
 
 
-def _never(bucket: BucketConfig, key: str, event: EventType) -> Iterator[str]:
-    """Why this is remembered and not announced, neither now nor later."""
-    if not bucket.notifications:
-        yield (
-            "The bucket's notifications are off: the change is remembered, and is not announced "
-            "later either."
-        )
-    if event not in bucket.events:
-        wanted = ", ".join(kind for kind in EventType if kind in bucket.events) or "nothing"
-        yield f"The bucket does not announce {event}; it announces {wanted}."
-    if not key.endswith(bucket.suffix):
-        yield (
-            f'The key does not end with "{bucket.suffix}", and the bucket announces only keys '
-            "that do."
-        )
+def _why_never(bucket: BucketConfig, key: str, event: EventType) -> Iterator[str]:
+    """Say why a change is remembered and not announced, neither now nor later."""
+    for silence in silences(bucket, event, key):
+        match silence:
+            case Silence.NOTIFICATIONS_OFF:
+                yield (
+                    "The bucket's notifications are off: the change is remembered, and is not "
+                    "announced later either."
+                )
+            case Silence.OTHER_EVENTS:
+                wanted = ", ".join(kind for kind in EventType if kind in bucket.events)
+                yield (f"The bucket does not announce {event}; it announces {wanted or 'nothing'}.")
+            case Silence.OTHER_SUFFIX:
+                yield (
+                    f'The key does not end with "{bucket.suffix}", and the bucket announces only '
+                    "keys that do."
+                )
 
 
-def _not_yet(it: KeyFacts, event: EventType) -> Iterator[str]:
-    """What keeps this back for now."""
-    standing = it.standing
-    yield from _not_scanned(it.bucket, standing)
-    if standing.queue_length >= it.queue_high_water:
+def _why_not_yet(facts: KeyFacts, event: EventType) -> Iterator[str]:
+    """Say what keeps an event back for now."""
+    schedule = facts.schedule
+    yield from _why_not_scanned(facts.bucket, schedule)
+    if schedule.queue_length >= facts.queue_high_water:
         yield (
-            f"The queue holds {standing.queue_length} notifications, and scanning pauses from "
-            f"{it.queue_high_water} on (QUEUE_HIGH_WATER): it goes on when consumers have read "
+            f"The queue holds {schedule.queue_length} notifications, and scanning pauses from "
+            f"{facts.queue_high_water} on (QUEUE_HIGH_WATER): it goes on when consumers have read "
             "some."
         )
     if event is EventType.DELETED:
-        if it.is_held:
+        if facts.is_held:
             yield (
-                f"A mass deletion is held: {standing.held_missing} known objects are missing. "
+                f"A mass deletion is held: {schedule.held_missing} known objects are missing. "
                 "Somebody has to confirm that they were deleted; until then, no deletion is "
                 "announced."
             )
-    elif it.known.is_covered:
+    elif facts.known.is_covered:
         yield (
             "A pass over the bucket is unfinished, and was past this key already: the pass after "
             "it finds the change."
         )
 
 
-def _not_scanned(bucket: BucketConfig, standing: ScheduleStatus) -> Iterator[str]:
-    if not standing.is_managed:
+def _why_not_scanned(bucket: BucketConfig, schedule: ScheduleStatus) -> Iterator[str]:
+    if not schedule.is_managed:
         yield (
             "The bucket's configuration in Redis is not bucketwatch's own, so it is not scanned "
             "(manage.py importbuckets takes it over)."
         )
-    elif standing.is_clearing:
+    elif schedule.is_clearing:
         yield "The bucket was removed, and what was known of it is still being deleted."
     elif not bucket.active:
         yield "The bucket is paused: it is not scanned until somebody lets it go on."
 
 
-def _about_the_next_scan(it: KeyFacts) -> Iterator[str]:
-    standing = it.standing
-    if any(_not_scanned(it.bucket, standing)):
+def _describe_next_scan(facts: KeyFacts) -> Iterator[str]:
+    schedule = facts.schedule
+    if any(_why_not_scanned(facts.bucket, schedule)):
         return
-    if standing.error:
-        yield f"The last scan failed: {standing.error}"
-    if standing.is_running:
+    if schedule.error:
+        yield f"The last scan failed: {schedule.error}"
+    if schedule.is_running:
         yield "The bucket is being scanned now."
-    elif standing.due_at is None:
+    elif schedule.due_at is None:
         yield "The schedule does not know the bucket yet: does a monitor run?"
-    elif standing.due_at > it.now:
-        yield f"The next scan is due in {standing.due_at - it.now:.0f} s."
-    elif it.now - standing.due_at > _LONG_DUE_S:
+    elif schedule.due_at > facts.now:
+        yield f"The next scan is due in {schedule.due_at - facts.now:.0f} s."
+    elif (late_s := facts.now - schedule.due_at) > _LONG_DUE_S:
         yield (
-            f"A scan has been due for {it.now - standing.due_at:.0f} s: do workers run, and does "
+            f"A scan has been due for {late_s:.0f} s: do workers run, and does "
             "the bucket's region have enough slots?"
         )
     else:

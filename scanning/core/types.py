@@ -81,7 +81,7 @@ class BucketConfig:
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``lanes``: most listings at once in this bucket; None means the configured default.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
-    ``wants`` stands for what decides which events are announced; commits compare it.
+    ``filter_fingerprint`` stands for what decides which events are announced; commits compare it.
     """
 
     name: str
@@ -100,7 +100,7 @@ class BucketConfig:
     first_scan: Literal["announce", "baseline"] = "announce"
     taken_over: bool = False
     lanes: int | None = None
-    wants: str = ""
+    filter_fingerprint: str = ""
 
     @property
     def endpoint_host(self) -> str:

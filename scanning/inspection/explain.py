@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scanning.core.errors import BucketwatchError, PermanentError
-from scanning.core.explain import KeyFacts, Known, outside
+from scanning.core.explain import KeyFacts, Known, why_outside
 from scanning.core.segments.model import states_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def collect_facts(
     ``listed`` asks S3; it is not called for keys that no listing can show. Raises RedisUnavailable.
     """
     it = KeyFacts(bucket, key, now, Known(), standing, listed=None)
-    if not outside(bucket, key):
+    if not why_outside(bucket, key):
         try:
             it = replace(it, listed=listed())
         except BucketwatchError as exc:

@@ -25,7 +25,7 @@ from scanning.core.errors import (
 )
 from scanning.core.replay import as_replay
 from scanning.core.segments.model import states_of
-from scanning.core.segments.rewriter import entries_after
+from scanning.core.segments.writer import entries_after
 from scanning.core.types import Change
 from scanning.ports import Commit, Position
 from scanning.scan.notifier import Notifier, recent_events_entry
@@ -98,7 +98,7 @@ class Replay:
         with Notifier(bucket, self._means.storage) as announcer:
             for _, changes in self._changes(self._segments_beside_scans(bucket)):
                 chosen += len(changes)
-                wanted += len(announcer.wanted(changes))
+                wanted += len(announcer.select(changes))
         return Counted(wanted, chosen - wanted)
 
     def notifications(self) -> Iterator[str]:
@@ -107,7 +107,7 @@ class Replay:
         order = notification.sequencer(0, 0)
         with Notifier(bucket, self._means.storage) as announcer:
             for _, changes in self._changes(self._segments_beside_scans(bucket)):
-                wanted = announcer.wanted(changes)
+                wanted = announcer.select(changes)
                 for text in announcer.notifications(wanted, now=time.time(), sequencer=order):
                     yield as_replay(text, self.id)
 
@@ -150,7 +150,7 @@ class Replay:
         self._number = known.commit
         with Notifier(bucket, self._means.storage) as announcer:
             for last_key, changes in self._changes(self._segments(known, claim, bucket)):
-                if wanted := announcer.wanted(changes):
+                if wanted := announcer.select(changes):
                     self._commit(announcer, claim, known, wanted)
                 self._after = last_key
                 yield self._step()

@@ -1,8 +1,8 @@
 """Compare everything that is stored of a bucket with a listing, row by row, trusting no digest.
 
-What changed in the bucket is for the next scan to find. What is wrong although nothing changed is
-noted, and mended where commits are allowed: then the next scan of the bucket finds, and
-announces, whatever a wrong digest or a lost segment had hidden from it.
+What changed in the bucket is for the next scan to find. A fault is what is wrong although nothing
+changed: it is noted, and mended where commits are allowed. Then the bucket's next scan finds, and
+announces, whatever a wrong digest or a lost segment had hidden.
 """
 
 from __future__ import annotations
@@ -48,31 +48,33 @@ _PIECES_A_COMMIT = 100
 
 
 class Verification:
-    """One bucket's stored state against a listing of it; changes nothing.
+    """Compares one bucket's stored state with a listing; changes nothing.
 
     The counts grow by what is listed, and by the events that the next scan would find.
     """
 
-    def __init__(self, bucket: BucketConfig, claim: Claim, means: ScanContext) -> None:
+    def __init__(self, bucket: BucketConfig, claim: Claim, context: ScanContext) -> None:
         self._bucket, self._claim = bucket, claim
-        self._storage, self._states = means.storage, means.states
-        self._now, self._keep_going = means.clock(), means.keep_going
-        self._settings, self._counts = means.settings, means.counts
-        self._known = means.states.open(bucket, claim)
+        self._storage, self._states = context.storage, context.states
+        self._now, self._keep_going = context.clock(), context.keep_going
+        self._settings, self._counts = context.settings, context.counts
+        self._known = context.states.open(bucket, claim)
         self._number = self._known.commit
         self._findings = Findings()
         self._stored: dict[str, Entry] = {}
         self._lost: set[str] = set()
-        # Of a segment that is listed in parts: its rows that are still to come.
+        # The rows that are still to come of a segment that is listed in parts.
         self._rest: Columns | None = None
 
     def run(self, *, noted: int | None) -> Findings:
-        """Look at everything once. ``noted`` None: it is not known how many objects there were."""
+        """Compare everything once; ``noted`` is how many objects there were, None if unknown."""
+        # 1. Check what is stored, by itself.
         entries = self._read_all(noted)
+        # 2. Compare every row with the listing.
         matcher = Matcher(
             [without_digest(entry) for entry in entries],
             self._storage.rows,
-            most=self._settings.page_size,
+            limit=self._settings.page_size,
             tail=True,
         )
         with prefetch_pages(
@@ -87,22 +89,23 @@ class Verification:
                 for found in matcher.feed(page):
                     if isinstance(found, Listed):
                         self._compare(found)
+        # 3. Mend what is wrong, if commits are allowed.
         self._finish()
         return self._findings
 
     def _write(self, piece: Piece) -> None:
-        """What should stand instead of something wrong."""
+        """Take a piece that should stand in the place of a wrong one."""
 
     def _remove(self, segment: str) -> None:
-        """What should not be there."""
+        """Take the id of a segment that should not be there."""
 
     def _finish(self) -> None:
-        """Everything was looked at."""
+        """End the comparison."""
 
     # --- what is stored, by itself
 
     def _read_all(self, noted: int | None) -> list[Entry]:
-        """The segments as their rows say they are, in key order."""
+        """Read all segments; describe each by its rows, in key order."""
         entries: list[Entry] = []
         objects, after = 0, ""
         for stored in self._known.entries:
@@ -124,7 +127,7 @@ class Verification:
         return entries
 
     def _rows_of(self, entry: Entry, after: str) -> Columns | None:
-        """A segment's rows; None, and a note, if they are lost."""
+        """Read a segment's rows; None, and a finding, if they are lost."""
         try:
             rows = self._load(entry)
         except StateDamaged:
@@ -220,8 +223,8 @@ class Repair(Verification):
     A pass that is under way lists everything again then.
     """
 
-    def __init__(self, bucket: BucketConfig, claim: Claim, means: ScanContext) -> None:
-        super().__init__(bucket, claim, means)
+    def __init__(self, bucket: BucketConfig, claim: Claim, context: ScanContext) -> None:
+        super().__init__(bucket, claim, context)
         self._pieces: list[Piece] = []
         self._removed: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What a look at a whole bucket needs, whatever it is for: a scan, or a verification."""
+"""What a scan or a verification of a bucket is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From changes to notifications: what a bucket wants to hear of, with what HEAD says of it."""
+"""From changes to notifications: which ones a bucket announces, with metadata from HEAD."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Self
 
 from scanning import logs
 from scanning.core import notification
+from scanning.core.changes import UPLOADS, silences
 from scanning.core.errors import BucketwatchError, ScanAborted
-from scanning.core.types import BucketConfig, Change, EventType, ObjectMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from scanning.core.types import BucketConfig, Change, ObjectMetadata
     from scanning.ports import Storage
 
 HEADS_AT_ONCE = 8
-# A commit waits so long for what HEAD says; a server may list well and stall on objects.
+# A commit waits so long for metadata; a server may list well and stall on objects.
 HEADS_S = 60.0
 # The stream of recent events is for people: a first scan's thousands are counted, not listed.
 RECENT_SHOWN = 100
-_HAVE_METADATA = frozenset({EventType.CREATED, EventType.UPDATED})
 
 
 class Notifier:
@@ -49,25 +49,18 @@ class Notifier:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def wanted(self, changes: Sequence[Change]) -> list[Change]:
-        """The changes that the bucket's consumers asked for."""
+    def select(self, changes: Sequence[Change]) -> list[Change]:
+        """Select the changes that the bucket announces."""
         bucket = self._bucket
-        if not bucket.notifications:
-            return []
-        kinds, suffix = bucket.events, bucket.suffix
-        return [
-            change
-            for change in changes
-            if change.event_type in kinds and change.key.endswith(suffix)
-        ]
+        return [change for change in changes if not silences(bucket, change.event_type, change.key)]
 
     def notifications(self, changes: Sequence[Change], *, now: float, sequencer: str) -> list[str]:
-        """One JSON text for each change, in their order; asks HEAD where the bucket wants it."""
+        """Write one JSON text for each change, in their order; ask HEAD if the bucket says so."""
         write = notification.Notifications(self._bucket, now=now, sequencer=sequencer)
         return list(write.texts(changes, self._heads(changes)))
 
     def _heads(self, changes: Sequence[Change]) -> Sequence[ObjectMetadata | None]:
-        if not self._bucket.fetch_metadata or not any(map(_has_metadata, changes)):
+        if not self._bucket.fetch_metadata or not any(map(_is_upload, changes)):
             return [None] * len(changes)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(
@@ -77,7 +70,7 @@ class Notifier:
         return list(self._pool.map(self._head, changes))
 
     def _head(self, change: Change) -> ObjectMetadata | None:
-        if not _has_metadata(change) or self._clock() > self._heads_until:
+        if not _is_upload(change) or self._clock() > self._heads_until:
             return None
         try:
             return self._storage.head(change.key)
@@ -87,16 +80,16 @@ class Notifier:
             return None  # the event is worth more than its content type
 
 
-def _has_metadata(change: Change) -> bool:
-    return change.event_type in _HAVE_METADATA
+def _is_upload(change: Change) -> bool:
+    return change.event_type in UPLOADS
 
 
 def recent_events_entry(
     bucket: str, changes: Sequence[Change], *, now: float, replay: str = ""
 ) -> str:
-    """One entry of the stream of recent events: all counted, the first ones listed; "" if none.
+    """Write an entry of the stream of recent events: all counted, some listed; "" if none.
 
-    ``replay``: they are announced again, by the replay of this id.
+    ``replay``: the events are announced again, by the replay of this id.
     """
     if not changes:
         return ""

@@ -29,16 +29,16 @@ class Lane:
 
 
 def list_pages(storage: Storage, lane: Lane, *, page_size: int) -> Iterator[Page]:
-    """All pages of a lane; the last may reach beyond it."""
+    """List all pages of a lane; the last page may reach beyond the lane."""
     left: Lane | None = lane
     while left is not None:
         page = storage.page(left.after, page_size)
         yield page
-        left = _left(left, page)
+        left = _rest_of(left, page)
 
 
-def _left(lane: Lane, page: Page) -> Lane | None:
-    """What is left of a lane after one of its pages."""
+def _rest_of(lane: Lane, page: Page) -> Lane | None:
+    """Tell what is left of a lane after one of its pages; None if nothing is."""
     covered = lane.until is not None and page.last_key >= lane.until
     return Lane(page.last_key, lane.until) if page.is_truncated and not covered else None
 
@@ -47,7 +47,7 @@ def _left(lane: Lane, page: Page) -> Lane | None:
 def prefetch_pages(
     storage: Storage, lanes: Sequence[Lane], *, page_size: int, slow_s: float = SLOW_S
 ) -> Iterator[Iterator[tuple[int, Page]]]:
-    """The pages of all lanes as they arrive, each with its lane's number; in order in each lane.
+    """List lanes; pages come as they arrive, in order in each lane, with the lane's number.
 
     Threads start with the first page that took ``slow_s`` of waiting, if more are to come. Until
     then, lane by lane, a page is asked for when it is wanted: there is nothing to gain by running
@@ -69,7 +69,7 @@ def _pages(
         left: Lane | None = lane
         while left is not None:
             page, waited_s = _timed_page(storage, left.after, page_size)
-            left = _left(left, page)
+            left = _rest_of(left, page)
             if waited_s < slow_s:
                 yield number, page
                 continue
@@ -85,14 +85,14 @@ def _pages(
 
 
 def _timed_page(storage: Storage, after: str, page_size: int) -> tuple[Page, float]:
-    """A page, and the seconds that this thread waited for it instead of working."""
+    """Ask for a page; tell the seconds that this thread waited for it instead of working."""
     began, busy = time.perf_counter(), time.thread_time()
     page = storage.page(after, page_size)
     return page, time.perf_counter() - began - (time.thread_time() - busy)
 
 
 class _PagePrefetcher:
-    """One thread a lane, all putting their pages into one bounded queue."""
+    """Runs one thread a lane; all put their pages into one bounded queue."""
 
     def __init__(self, storage: Storage, lanes: Sequence[Lane], page_size: int) -> None:
         self._storage, self._lanes, self._page_size = storage, lanes, page_size
@@ -103,7 +103,7 @@ class _PagePrefetcher:
         self._closed = threading.Event()
         self._threads = [
             threading.Thread(
-                # Its log lines are about this scan too.
+                # The thread's log lines are about this scan too.
                 target=contextvars.copy_context().run,
                 args=(self._list, n),
                 name=f"list-{n}",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from scanning.core.listing.body import Columns, UnreadableListing, render_entries
 from scanning.core.segments.matcher import (
+    Listed,
     Matcher,
     Page,
     Unchanged,
@@ -21,13 +22,13 @@ from scanning.core.segments.matcher import (
     end_of_rows,
     raw_last_key,
 )
-from scanning.core.segments.model import Entry
-from scanning.core.segments.rewriter import Neighbour, Rewriter, Rewriting, drop_missing_rows
+from scanning.core.segments.model import NOTHING, Entry
+from scanning.core.segments.writer import Rewriting, SegmentWriter, drop_missing_rows
 from scanning.scan.lane import LaneComparer
 from scanning.scan.prefetch import Lane
 from tests.support.fakes import Bucket, FakePage, FakeStorage, columns_of
 
-MOST = 4
+LIMIT = 4
 STATE = ("e", 1_600_000_000_000, 1)
 BUCKET: Bucket = dict.fromkeys("abcdefghijkl", STATE)
 
@@ -47,8 +48,8 @@ class Known:
         self,
         listed: Bucket,
         *,
-        page_size: int = MOST,
-        most: int = MOST,
+        page_size: int = LIMIT,
+        limit: int = LIMIT,
         short: Sequence[int] = (),
         render: Callable[[Columns], bytes] = render_entries,
     ) -> list[Rewriting]:
@@ -57,15 +58,14 @@ class Known:
             Lane("", None),
             self.entries,
             parse=storage.rows,
-            load=self._load,
-            rewriter=Rewriter(most=most, new_id=lambda: str(next(self.ids))),
+            writer=SegmentWriter(load=self._load, new_id=lambda: str(next(self.ids)), limit=limit),
         )
         self.loads = self.unchanged = 0
         rewritings = []
         after, more = "", True
         while more:
             page = storage.page(after, page_size)
-            for found in lane.take(page):
+            for found in lane.compare(page):
                 if isinstance(found, Unchanged):
                     self.unchanged += 1
                     continue
@@ -173,15 +173,16 @@ def test_segments_are_cut_again_where_they_grew(known, listed, shape, unchanged)
 
 
 def test_ten_segments_worth_within_one_is_written_in_parts(known):
-    between = [f"f{number:02d}" for number in range(10 * MOST)]
+    between = [f"f{number:02d}" for number in range(10 * LIMIT)]
     rewritings = known.compare(plus(*between))
     assert known.unchanged == 2
     assert known.loads == 1
-    assert sum(len(found.merged.appeared) for found in rewritings) == 10 * MOST
+    assert sum(len(found.merged.appeared) for found in rewritings) == 10 * LIMIT
     for found in rewritings:
-        assert len(found.merged.appeared) + len(found.merged.updated) <= MOST
+        assert len(found.merged.appeared) + len(found.merged.updated) <= LIMIT
         # The manifest is whole after each part: what is to be listed still stands at the end.
-        assert found.rest is None or found.pieces[-1] is found.rest
+        assert all(piece.entry.last_key < "h" for piece in found.pieces[:-1])
+    assert rewritings[0].pieces[-1].entry.last_key == "h"
     assert "".join(known.shape) == "".join(sorted(plus(*between)))
     assert len(known.entries) <= 3 + 2 * 11
 
@@ -191,9 +192,7 @@ def test_a_part_leaves_the_rest_of_its_segment_with_what_is_missing_there(known)
     assert known.shape[0] == "[a]bc[d]"
     between = [f"b{number}" for number in range(9)]
     listed = without("a", "d") | dict.fromkeys(between, STATE)
-    parts = [found for found in known.compare(listed) if found.rest]
-    rest = parts[0].rest
-    assert rest is not None
+    rest = known.compare(listed)[0].pieces[-1]
     assert rest.columns is not None
     assert [rest.columns.keys[row] for row in rest.entry.missing] == ["d"]
     assert rest.entry.digest == b""
@@ -283,17 +282,17 @@ def test_a_last_key_that_the_server_writes_otherwise_is_found_and_decoded(writte
         )
 
     def find(way: str, entries: list[Entry], columns: Columns) -> list[object]:
-        matcher = Matcher(entries, FakeStorage({}).rows, most=4, tail=True)
+        matcher = Matcher(entries, FakeStorage({}).rows, limit=4, tail=True)
         raw = render(columns, way)
         page: Page = FakePage(raw, columns.keys[-1], is_truncated=False)
         return list(matcher.feed(page))
 
     ids = count()
-    rewriter = Rewriter(most=4, new_id=lambda: str(next(ids)))
-    entries = []
+    writer = SegmentWriter(load=lambda _: NOTHING, new_id=lambda: str(next(ids)), limit=4)
     for start in (0, 4):
         columns = columns_of(dict.fromkeys(keys[start : start + 4], STATE))
-        entries += [p.entry for p in rewriter.after(columns, render(columns, "plus")).pieces]
+        writer.write(Listed(None, columns, render(columns, "plus")))
+    entries = writer.entries
     assert entries[0].raw_key != entries[0].last_key.encode()
 
     found = find(written, entries, listed)
@@ -309,7 +308,7 @@ def test_a_last_key_that_the_server_writes_otherwise_is_found_and_decoded(writte
 def test_keys_that_go_back_are_an_error_wherever_they_do():
     entries = [Entry("0", "d", 4), Entry("1", "h", 4)]
     for keys in (["b", "a"], ["e", "d"]):
-        matcher = Matcher(entries, FakeStorage({}).rows, most=4, tail=True, after="")
+        matcher = Matcher(entries, FakeStorage({}).rows, limit=4, tail=True, after="")
         raw = b"".join(render_entries(columns_of({key: STATE})) for key in keys)
         with pytest.raises(UnreadableListing, match="not in order"):
             list(matcher.feed(FakePage(raw, keys[-1], is_truncated=False)))
@@ -343,21 +342,37 @@ def test_rows_that_come_twice_are_one_wherever_pages_and_segments_end(keys, time
 
 def test_two_different_rows_of_a_key_are_an_error_that_names_it():
     raw = b"".join(render_entries(columns_of({"a\x1b": ("e", 0, size)})) for size in (1, 2))
-    matcher = Matcher([], FakeStorage({}).rows, most=4, tail=True, after="")
+    matcher = Matcher([], FakeStorage({}).rows, limit=4, tail=True, after="")
     with pytest.raises(UnreadableListing, match=r"two different rows of the key a\\x1b"):
         list(matcher.feed(FakePage(raw, "a", is_truncated=False)))
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 4, 12])
+@pytest.mark.parametrize("key", ["a", "d", "f"])
+def test_a_row_that_comes_so_often_that_it_fills_segments_leaves_each_segment_once(
+    known, key, page_size
+):
+    def repeating(columns: Columns) -> bytes:
+        return b"".join(
+            render_entries(columns_of({listed: STATE})) * (20 if listed == key else 1)
+            for listed in columns.keys
+        )
+
+    known.compare(BUCKET, page_size=page_size, render=repeating)
+    assert "".join(known.shape) == "abcdefghijkl"
+    assert len({entry.id for entry in known.entries}) == len(known.entries)
 
 
 def test_a_row_that_comes_twice_in_other_words_is_an_error():
     raw = render_entries(columns_of({"a": STATE}))
     raw += raw.replace(b"<ETag>&quot;e&quot;</ETag>", b"<ETag>e</ETag>")
-    matcher = Matcher([], FakeStorage({}).rows, most=4, tail=True, after="")
+    matcher = Matcher([], FakeStorage({}).rows, limit=4, tail=True, after="")
     with pytest.raises(UnreadableListing, match="repeats a row in other words"):
         list(matcher.feed(FakePage(raw, "a", is_truncated=False)))
 
 
 def test_a_page_that_begins_before_what_was_asked_for_is_an_error():
-    matcher = Matcher([], FakeStorage({}).rows, most=4, tail=True, after="k")
+    matcher = Matcher([], FakeStorage({}).rows, limit=4, tail=True, after="k")
     raw = render_entries(columns_of(dict.fromkeys("az", STATE)))
     with pytest.raises(UnreadableListing, match="its keys are not in order"):
         list(matcher.feed(FakePage(raw, "z", is_truncated=False)))
@@ -394,13 +409,13 @@ def test_a_digest_has_128_bits_and_differs():
     ],
 )
 def test_joined_segments_say_when_their_strings_must_be_looked_at(now, before, after, expected):
-    rewriter = Rewriter(most=4, new_id=lambda: "new", strings_at=now)
     first, second = columns_of({"a": STATE}), columns_of({"b": STATE})
-    neighbour = Neighbour(Entry("0", "a", 1, strings_at=before), first, render_entries(first))
+    stored = {"0": first, "1": second}
+    writer = SegmentWriter(load=stored.__getitem__, new_id=lambda: "new", limit=8, strings_at=now)
+    writer.keep(Unchanged(Entry("0", "a", 1, strings_at=before), render_entries(first)))
     changed = columns_of({"b": ("new", 1, 1)})
     known = Entry("1", "b", 1, strings_at=after)
-    rewriting = rewriter.whole(known, second, changed, render_entries(changed))
-    [piece] = rewriter.join(neighbour, rewriting).pieces
+    [piece] = writer.write(Listed(known, changed, render_entries(changed))).pieces
     assert piece.entry.strings_at == expected
     assert (piece.entry.id, piece.entry.count, piece.entry.last_key) == ("0", 2, "b")
 
@@ -410,9 +425,9 @@ def shrunk() -> tuple[Known, Bucket]:
     """Segments of 4, 2 and 8 rows, of which each may have 16; and their bucket."""
     many = dict.fromkeys([f"{number:02d}" for number in range(40)], STATE)
     known = Known([], {}, count())
-    known.compare(many, page_size=16, most=16)
+    known.compare(many, page_size=16, limit=16)
     left = {key: state for key, state in many.items() if not "04" <= key <= "29"}
-    known.compare(left, page_size=16, most=16)
+    known.compare(left, page_size=16, limit=16)
     for place, entry in enumerate(known.entries):
         piece = drop_missing_rows(entry, known.segments[entry.id]) if entry.missing else None
         if piece is not None and piece.columns is not None:
@@ -424,10 +439,10 @@ def shrunk() -> tuple[Known, Bucket]:
 def test_a_segment_that_shrank_joins_the_one_before_it_if_there_is_room(shrunk):
     known, bucket = shrunk
     changed = bucket | {"30": ("new", 1, 1)}
-    [found] = known.compare(changed, page_size=16, most=16)
-    assert found.joined
+    [found] = known.compare(changed, page_size=16, limit=16)
+    assert found.removed
     assert [entry.count for entry in known.entries] == [6, 8]
-    assert known.compare(changed, page_size=16, most=16) == []
+    assert known.compare(changed, page_size=16, limit=16) == []
     assert known.unchanged == 2
 
 
@@ -439,5 +454,5 @@ def test_segments_with_missing_rows_do_not_join_until_those_are_settled(shrunk, 
     known, bucket = shrunk
     changed = {key: state for key, state in bucket.items() if key != gone}
     changed["30"] = ("new", 1, 1)
-    assert not any(found.joined for found in known.compare(changed, page_size=16, most=16))
+    assert not any(found.removed for found in known.compare(changed, page_size=16, limit=16))
     assert known.shape[:2] == shape

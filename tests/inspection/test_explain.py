@@ -134,7 +134,7 @@ def test_what_the_next_scan_finds(it, event, reason):
 
 GONE = replace(KNOWN, listed=None)
 HELD = replace(GONE, known=Known(STATE, is_missing=True, held_since=NOW - 60))
-FULL = replace(IT, standing=replace(DUE, queue_length=10), queue_high_water=10)
+FULL = replace(IT, schedule=replace(DUE, queue_length=10), queue_high_water=10)
 COVERED = Known(is_first=True, is_covered=True)
 KEPT_BACK = {
     "notifications are off": (of_bucket(notifications=False), "notifications are off"),
@@ -146,7 +146,7 @@ KEPT_BACK = {
     "the suffix": (of_bucket(suffix=".mp4"), 'does not end with ".mp4"'),
     "the queue is full": (FULL, "The queue holds 10 notifications, and scanning pauses from 10 on"),
     "a mass deletion": (
-        replace(HELD, standing=replace(DUE, held_missing=7)),
+        replace(HELD, schedule=replace(DUE, held_missing=7)),
         "7 known objects are",
     ),
     "behind an unfinished pass": (replace(IT, known=Known(is_covered=True)), "the pass after it"),
@@ -155,9 +155,9 @@ KEPT_BACK = {
         "the pass after it",
     ),
     "paused": (of_bucket(active=False), "The bucket is paused"),
-    "removed": (replace(IT, standing=ScheduleStatus(is_clearing=True)), "The bucket was removed"),
+    "removed": (replace(IT, schedule=ScheduleStatus(is_clearing=True)), "The bucket was removed"),
     "not managed": (
-        replace(IT, standing=ScheduleStatus(is_managed=False)),
+        replace(IT, schedule=ScheduleStatus(is_managed=False)),
         "manage.py importbuckets",
     ),
 }
@@ -183,7 +183,7 @@ def test_a_held_deletion_is_announced_after_the_configured_second_look():
 
 
 def test_a_hold_and_a_full_queue_do_not_concern_what_has_no_event():
-    quiet = replace(KNOWN, standing=replace(DUE, queue_length=10), queue_high_water=10)
+    quiet = replace(KNOWN, schedule=replace(DUE, queue_length=10), queue_high_water=10)
     assert len(explain(quiet).reasons) == 2
 
 
@@ -197,9 +197,9 @@ NEXT = {
 }
 
 
-@pytest.mark.parametrize(("standing", "reason"), NEXT.values(), ids=NEXT)
-def test_when_the_next_scan_is(standing, reason):
-    assert reason in " ".join(explain(replace(IT, standing=standing)).reasons)
+@pytest.mark.parametrize(("schedule", "reason"), NEXT.values(), ids=NEXT)
+def test_when_the_next_scan_is(schedule, reason):
+    assert reason in " ".join(explain(replace(IT, schedule=schedule)).reasons)
 
 
 # --- what is stored of a key

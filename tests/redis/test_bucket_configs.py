@@ -55,7 +55,7 @@ def test_what_is_put_can_be_loaded(configuration, store):
             polling_interval_s=30,
             fetch_metadata=False,
             webhook_url="https://x.example/hook",
-            wants=store.hget(redis_keys.bucket("bucket"), "wants"),
+            filter_fingerprint=store.hget(redis_keys.bucket("bucket"), "wants"),
         )
     }
     assert configuration.get("bucket") == loaded.buckets["bucket"]

@@ -197,13 +197,15 @@ def test_a_connection_that_the_server_dropped_is_not_used_again(cache):
         client.list_objects_v2(Bucket="photos")
 
 
-def head_of(cache: S3ClientCache, *headers: bytes, gate: RecordingGate | None = None):
+def head_of(cache: S3ClientCache, *headers: bytes, limiter: RecordingLimiter | None = None):
     """What HEAD says of an object that a server describes with these headers."""
     lines = [b"HTTP/1.1 200 OK", b"Connection: close", b'ETag: "e"', *headers, b"", b""]
     with raw_server(b"\r\n".join(lines)) as url:
         bucket = BucketConfig("photos", url, "r", "C")
         cache.attempts = 1
-        return S3Storage(cache, bucket, KeyPair("a", "s"), gate=gate or RecordingGate()).head("k")
+        return S3Storage(
+            cache, bucket, KeyPair("a", "s"), limiter=limiter or RecordingLimiter()
+        ).head("k")
 
 
 HEADERS = {
@@ -243,10 +245,10 @@ def test_more_user_metadata_than_http_clients_take_headers_is_read(cache):
     ids=["many headers", "much metadata", "a long header"],
 )
 def test_a_head_that_cannot_be_read_is_an_answer_all_the_same(cache, headers):
-    gate = RecordingGate()
+    limiter = RecordingLimiter()
     with pytest.raises(StorageUnavailable, match="the answer cannot be read"):
-        head_of(cache, *headers, gate=gate)
-    assert gate.said == ["answered"]
+        head_of(cache, *headers, limiter=limiter)
+    assert limiter.recorded == ["answered"]
 
 
 def test_a_header_that_comes_twice_is_one_with_a_comma(cache):

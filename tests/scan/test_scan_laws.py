@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanning.core.types import EventType
-from scanning.scan import bucket_pass
+from scanning.scan import lane
 from scanning.scan.context import ScanSettings
 from tests.support.fakes import Bucket, Crash, FakePage, FakeStorage, Site, crash_if
 
@@ -39,8 +39,8 @@ HOLDS = st.sampled_from([HELD_FROM, NEVER_HELD])
 def short_stretches() -> Iterator[None]:
     """Lanes list a few segments and go on together, as in buckets of many thousands of them."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(bucket_pass, "STRETCH", 1)
-        patched.setattr(bucket_pass, "SEGMENTS_A_LANE", 1)
+        patched.setattr(lane, "STRETCH", 1)
+        patched.setattr(lane, "SEGMENTS_A_LANE", 1)
         yield
 
 

@@ -597,9 +597,9 @@ def test_a_server_that_takes_long_over_heads_does_not_hold_a_commit_up():
     storage = Slow({})
     state = ObjectState("e", NEW / 1000, 1)
     changes = [Change(EventType.CREATED, f"{n}", state, None) for n in range(1000)]
-    with Notifier(here.bucket, storage, clock=lambda: now[0]) as announcer:
+    with Notifier(here.bucket, storage, clock=lambda: now[0]) as notifier:
         for commits in (1, 2):
-            texts = announcer.notifications(changes, now=NEW / 1000, sequencer="")
+            texts = notifier.notifications(changes, now=NEW / 1000, sequencer="")
             assert len(texts) == len(changes)
             assert commits <= len(storage.asked) <= 2 * HEADS_AT_ONCE * commits
 

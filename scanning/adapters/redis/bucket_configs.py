@@ -243,7 +243,7 @@ class BucketConfigStore:
         Commits notice from now on when that changes (``wants``).
         """
         [row] = self._connection.run(partial(_rows, names=[bucket.name]))
-        return replace(bucket, notifications=row.is_on, wants=row.wants)
+        return replace(bucket, notifications=row.is_on, filter_fingerprint=row.wants)
 
 
 class BucketCache:
@@ -298,7 +298,9 @@ def _rows(r: Any, names: Sequence[str]) -> list[_Row]:
 def _parsed(rows: Iterable[_Row]) -> dict[str, BucketConfig]:
     """Those that can be read, by name."""
     parsed = ((row, parse_bucket(row.name, row.text, notifications=row.is_on)) for row in rows)
-    return {row.name: replace(bucket, wants=row.wants) for row, bucket in parsed if bucket}
+    return {
+        row.name: replace(bucket, filter_fingerprint=row.wants) for row, bucket in parsed if bucket
+    }
 
 
 def parse_bucket(name: str, text: str | None, *, notifications: bool) -> BucketConfig | None:

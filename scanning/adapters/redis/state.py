@@ -264,7 +264,7 @@ class RedisStateStore:
             redis.ttl,
             commit.recent,
             RECENT_COMMITS,
-            commit.wants,
+            commit.filter_fingerprint,
             len(counted),
             len(commit.pieces),
             len(commit.removed),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import xxhash
 
 from scanning.core.listing.body import UnreadableListing, without_repeats
-from scanning.core.segments.model import part
+from scanning.core.segments.model import part, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,25 +51,24 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Rows that must be compared with what is known.
+    """Rows that must be compared with the known ones.
 
     ``columns`` are all rows listed after what came before, up to the end of ``entry``'s range, or
     only up to ``up_to`` while more of that range is to come; never more rows than a segment may
-    have. Without an entry they come after all known keys; ``is_last`` then says that no more
-    follow.
+    have. There are none only where a whole range is empty. Without an entry the rows come after
+    all known keys.
     """
 
     entry: Entry | None
     columns: Columns
     raw: bytes
     up_to: str | None = None
-    is_last: bool = False
 
 
 class Matcher:
-    """Takes the pages of one range of keys in their order; says what they mean for its segments.
+    """Follows one range of keys: takes its pages in order, finds its known segments in them.
 
-    ``most`` is the largest number of rows in a segment. Without ``tail`` the range ends with the
+    ``limit`` is the largest number of rows in a segment. Without ``tail`` the range ends with the
     last entry, and what is listed after it belongs to somebody else.
     """
 
@@ -78,13 +77,13 @@ class Matcher:
         entries: Sequence[Entry],
         parse: Callable[[bytes], Columns],
         *,
-        most: int,
+        limit: int,
         tail: bool,
         after: str = "",
     ) -> None:
         self._entries = list(entries)
         self._parse = parse
-        self._most = most
+        self._limit = limit
         self._tail = tail
         self._next = 0
         self._buffer = b""
@@ -95,72 +94,92 @@ class Matcher:
 
     @property
     def done(self) -> bool:
-        """Everything in the range has been said."""
+        """Tell whether every row of the range has been handed out."""
         return self._next == len(self._entries) and (not self._tail or self._ended)
 
     def replace_current(self, entry: Entry) -> None:
-        """The segment that is being listed shrank: what was listed of it stands elsewhere now."""
+        """Go on with ``entry`` for the segment whose first part was handed out and stored apart."""
         self._entries[self._next] = entry
 
     def feed(self, page: Page) -> Iterator[Unchanged | Listed]:
-        """What one more page tells; exhaust it before feeding the next."""
+        """Match one more page; exhaust the iterator before feeding the next."""
         rest = self._buffer[self._at :]
         self._buffer = rest + page.entries if rest else page.entries
         self._at = 0
         self._last_key = page.last_key or self._last_key
         self._ended = not page.is_truncated
-        yield from self._through_entries()
+        yield from self._match_entries()
         if self._tail and self._next == len(self._entries):
-            yield from self._after_entries()
+            yield from self._take_tail()
 
-    def _through_entries(self) -> Iterator[Unchanged | Listed]:
+    # What the buffer holds at the place where the next known segment should begin (ADR 4):
+    #
+    #   the bytes that the segment had            the segment is unchanged; nothing is parsed
+    #   all rows of its range, and they fit       compared with the known rows, all at once
+    #   all rows of its range, too many           compared in equal parts, as they will be segments
+    #   more than two segments, no end in sight   a first part is compared early: buffers stay small
+    #   anything else                             the next page decides
+    def _match_entries(self) -> Iterator[Unchanged | Listed]:
         while self._next < len(self._entries):
             entry = self._entries[self._next]
-            end = self._at + entry.length
-            if entry.digest and entry.ends_listed and end <= len(self._buffer):
-                raw = self._buffer[self._at : end]
-                if digest(raw) == entry.digest:
-                    self._pass(end, entry.last_key)
-                    self._next += 1
-                    yield Unchanged(entry, raw)
-                    continue
-            if self._ended or self._last_key >= entry.last_key:
+            if self._matches_digest(entry):
+                yield self._take_unchanged(entry)
+            elif self._reaches_end_of(entry):
                 end = self._end_of(entry)
                 rows = self._buffer.count(_CLOSE, self._at, end)
-                if rows <= self._most:
-                    listed = self._take(end, rows, entry)
-                    self._next += 1
-                    yield listed
-                else:  # in equal parts, as they will be segments
-                    yield self._take_part(rows // -(-rows // self._most), entry)
-            elif self._rows() >= 2 * self._most:
-                yield self._take_part(self._most, entry)
+                if rows <= self._limit:
+                    yield self._take_range(entry, end, rows)
+                else:
+                    yield from self._take_part(entry, rows // parts_of(rows, self._limit))
+            elif self._overflows():
+                yield from self._take_part(entry, self._limit)
             else:
                 return
 
-    def _after_entries(self) -> Iterator[Listed]:
-        while (rows := self._rows()) > self._most:
-            end = end_of_rows(self._buffer, self._at, self._most)
-            yield self._take(end, self._most, None)
-        if self._ended or rows == self._most:
-            yield self._take(len(self._buffer), rows, None, is_last=self._ended)
+    def _matches_digest(self, entry: Entry) -> bool:
+        end = self._at + entry.length
+        return (
+            entry.digest != b""
+            and entry.ends_listed
+            and end <= len(self._buffer)
+            and digest(memoryview(self._buffer)[self._at : end]) == entry.digest
+        )
 
-    def _take(self, end: int, rows: int, entry: Entry | None, *, is_last: bool = False) -> Listed:
-        raw, columns = self._read(end, rows)
-        keys = columns.keys
-        covered = entry.last_key if entry else keys[-1] if keys else self._covered
-        self._pass(end, covered)
-        return Listed(entry, columns, raw, is_last=is_last)
+    def _reaches_end_of(self, entry: Entry) -> bool:
+        return self._ended or self._last_key >= entry.last_key
 
-    def _take_part(self, rows: int, entry: Entry) -> Listed:
-        end = end_of_rows(self._buffer, self._at, rows)
+    def _overflows(self) -> bool:
+        return self._rows() >= 2 * self._limit
+
+    def _take_unchanged(self, entry: Entry) -> Unchanged:
+        raw = self._buffer[self._at : self._at + entry.length]
+        self._advance(self._at + entry.length, entry.last_key)
+        self._next += 1
+        return Unchanged(entry, raw)
+
+    def _take_range(self, entry: Entry, end: int, rows: int) -> Listed:
         raw, columns = self._read(end, rows)
-        covered = columns.keys[-1] if columns.keys else self._covered
-        self._pass(end, covered)
-        return Listed(entry, columns, raw, up_to=covered)
+        self._advance(end, entry.last_key)
+        self._next += 1
+        return Listed(entry, columns, raw)
+
+    def _take_part(self, entry: Entry | None, rows: int) -> Iterator[Listed]:
+        """Take the next rows of a range that goes on, unless they only repeat the last key."""
+        is_all = rows == self._rows()
+        end = len(self._buffer) if is_all else end_of_rows(self._buffer, self._at, rows)
+        raw, columns = self._read(end, rows)
+        last_key = columns.keys[-1] if columns.keys else self._covered
+        self._advance(end, last_key)
+        if columns.keys:
+            yield Listed(entry, columns, raw, up_to=last_key if entry else None)
+
+    def _take_tail(self) -> Iterator[Listed]:
+        """Take the rows beyond all known keys: a full segment as soon as there is one."""
+        while (rows := self._rows()) >= self._limit or (rows and self._ended):
+            yield from self._take_part(None, min(rows, self._limit))
 
     def _read(self, end: int, rows: int) -> tuple[bytes, Columns]:
-        """The next bytes, which hold so many rows, and what they say; rows that come twice once."""
+        """Parse the bytes up to ``end``, which hold so many rows; drop rows that come twice."""
         raw = self._buffer[self._at : end]
         columns = self._parse(raw)
         if len(columns) != rows:
@@ -173,25 +192,25 @@ class Matcher:
             raise UnreadableListing("its keys are not in order")
         return raw, columns
 
-    def _pass(self, end: int, covered: str) -> None:
+    def _advance(self, end: int, covered: str) -> None:
         self._at = end
         self._covered = covered
 
     def _rows(self) -> int:
-        """How many rows wait in the buffer; counting takes longer than recognising them."""
+        """Count the rows that wait in the buffer, which takes longer than recognising them."""
         return self._buffer.count(_CLOSE, self._at)
 
     def _end_of(self, entry: Entry) -> int:
-        """Where the rows of ``entry``'s range end in the buffer."""
+        """Find where the rows of ``entry``'s range end in the buffer."""
         if self._last_key <= entry.last_key:
             return len(self._buffer)
-        # How it is written is not known of a key that was last only since others were deleted.
+        # How a key is written is unknown if it came last only when others were deleted.
         if entry.raw_key or not _ALWAYS_ENCODED.search(entry.last_key):
             raw_key = _KEY % (entry.raw_key or entry.last_key.encode())
             found = self._buffer.find(raw_key, self._at)
             if found >= 0:
                 return self._buffer.index(_CLOSE, found) + len(_CLOSE)
-        # Its last key is gone, or is written otherwise than before.
+        # The last key is gone, or is written otherwise than before.
         keys = self._parse(self._buffer[self._at :]).keys
         if len(keys) != self._rows():
             self._buffer = without_repeats(self._buffer[self._at :])
@@ -199,13 +218,13 @@ class Matcher:
         return end_of_rows(self._buffer, self._at, bisect_right(keys, entry.last_key))
 
 
-def digest(raw: bytes) -> bytes:
-    """128 bits of the bytes of some rows. Equal digests mean equal rows."""
+def digest(raw: bytes | memoryview) -> bytes:
+    """Digest the bytes of some rows to 128 bits. Equal digests mean equal rows."""
     return xxhash.xxh3_128_digest(raw)
 
 
 def end_of_rows(raw: bytes, start: int, rows: int) -> int:
-    """Where the first ``rows`` rows from ``start`` end."""
+    """Find where the first ``rows`` rows from ``start`` end."""
     end = start
     for _ in range(rows):
         end = raw.index(_CLOSE, end) + len(_CLOSE)
@@ -213,6 +232,6 @@ def end_of_rows(raw: bytes, start: int, rows: int) -> int:
 
 
 def raw_last_key(raw: bytes) -> bytes:
-    """The last row's key as the server wrote it."""
+    """Cut out the last row's key as the server wrote it."""
     start = raw.rfind(b"<Key>")
     return raw[start + 5 : raw.find(b"</Key>", start)] if start >= 0 else b""

@@ -6,7 +6,7 @@ bytes that the server sent for its rows the last time they were listed. When the
 same bytes at the same place again, nothing in that range was created, changed or deleted.
 
 A key that a listing does not show is first only *missing*: its row stays, and the entry says which
-rows are missing. Only a complete listing makes deletions of them (`bucket_pass.py`).
+rows are missing. Only a complete listing makes deletions of them (`scan/deletion_phase.py`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from scanning.core.changes import is_update
 from scanning.core.listing.body import Columns
 from scanning.core.types import ObjectState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from scanning.core.changes import Version
 
 NOTHING = Columns([], [], [], [])
 
@@ -46,16 +49,16 @@ class Entry:
 
     @property
     def ends_listed(self) -> bool:
-        """Whether the last row was listed: only then do its bytes end the segment for sure."""
+        """Tell whether the last row was listed: only then do its bytes end the segment for sure."""
         return not self.missing or self.missing[-1] != self.count - 1
 
     @property
     def listed(self) -> int:
-        """How many of its rows were listed the last time."""
+        """Count the segment's rows that were listed the last time."""
         return self.count - len(self.missing)
 
     def listed_rows(self, columns: Columns) -> list[int]:
-        """Which of the segment's rows those are."""
+        """Number the rows of ``columns`` that are not missing."""
         gone = set(self.missing)
         return [row for row in range(len(columns)) if row not in gone]
 
@@ -88,8 +91,8 @@ class Piece:
 def merge(known: Columns, listed: Columns) -> Merged:
     """Compare what is known of a range of keys with what the listing shows there."""
     if known.keys == listed.keys:
-        changed = _changed(known, listed)
-        return Merged(listed, (), (), changed, changed, same=not changed)
+        updated_rows = _updated_rows(known, listed)
+        return Merged(listed, (), (), updated_rows, updated_rows, same=not updated_rows)
     if not known.keys:
         return Merged(listed, (), tuple(range(len(listed))), (), (), same=False)
     place = {key: number for number, key in enumerate(known.keys)}
@@ -98,7 +101,7 @@ def merge(known: Columns, listed: Columns) -> Merged:
         old = place.pop(key, None)
         if old is None:
             appeared.append(number)
-        elif _differs(known, old, listed, number):
+        elif is_update(_version(known, old), _version(listed, number)):
             updated.append(number)
             before.append(old)
     if not place:
@@ -114,29 +117,30 @@ def merge(known: Columns, listed: Columns) -> Merged:
     )
 
 
-def _changed(known: Columns, listed: Columns) -> tuple[int, ...]:
+def _updated_rows(known: Columns, listed: Columns) -> tuple[int, ...]:
+    """Number the rows that were updated, where both have the same keys."""
     if (known.etags, known.last_modified, known.sizes) == (
         listed.etags,
         listed.last_modified,
         listed.sizes,
     ):
         return ()
-    return tuple(number for number in range(len(known)) if _differs(known, number, listed, number))
+    versions = zip(_versions(known), _versions(listed), strict=True)
+    return tuple(number for number, pair in enumerate(versions) if is_update(*pair))
 
 
-def _differs(known: Columns, old: int, listed: Columns, new: int) -> bool:
-    # As `diff.classify` says it.
-    return (
-        known.last_modified[old] != listed.last_modified[new]
-        or known.etags[old] != listed.etags[new]
-        or known.sizes[old] != listed.sizes[new]
-    )
+def _version(columns: Columns, number: int) -> Version:
+    return columns.etags[number], columns.last_modified[number], columns.sizes[number]
+
+
+def _versions(columns: Columns) -> Iterable[Version]:
+    return zip(columns.etags, columns.last_modified, columns.sizes, strict=True)
 
 
 def _interleave(
     listed: Columns, known: Columns, kept: Sequence[int]
 ) -> tuple[Columns, list[int], tuple[int, ...]]:
-    """Listed rows and the ``kept`` known ones in key order.
+    """Put listed rows and the ``kept`` known ones in key order.
 
     Returns the rows, the new number of each listed row, and the numbers of the kept rows.
     """
@@ -163,7 +167,7 @@ def append_row(columns: Columns, source: Columns, number: int) -> None:
 
 
 def part(columns: Columns, start: int, end: int) -> Columns:
-    """Rows ``start`` to ``end`` (exclusive)."""
+    """Take the rows from ``start`` to ``end`` (exclusive)."""
     if start == 0 and end >= len(columns):
         return columns
     return Columns(
@@ -175,7 +179,7 @@ def part(columns: Columns, start: int, end: int) -> Columns:
 
 
 def split_at(columns: Columns, key: str) -> tuple[Columns, Columns]:
-    """The rows up to and including ``key``, and the rows after it."""
+    """Split into the rows up to and including ``key``, and the rows after that key."""
     at = bisect_right(columns.keys, key)
     return part(columns, 0, at), part(columns, at, len(columns))
 
@@ -190,14 +194,14 @@ def joined(first: Columns, second: Columns) -> Columns:
 
 
 def states_of(columns: Columns, rows: Sequence[int], now: float) -> dict[str, ObjectState]:
-    """The states of some rows by key, in the order of ``rows``."""
+    """Map the keys of some rows to their states, in the order of ``rows``."""
     keys, etags = columns.keys, columns.etags
     modified, sizes = columns.last_modified, columns.sizes
     return {keys[n]: ObjectState(etags[n], modified[n] / 1000, sizes[n], now) for n in rows}
 
 
 def columns_of(states: Mapping[str, ObjectState]) -> Columns:
-    """Rows of these states, which are in key order."""
+    """Make rows of states that are in key order."""
     return Columns(
         keys=list(states),
         etags=[state.etag for state in states.values()],
@@ -207,7 +211,7 @@ def columns_of(states: Mapping[str, ObjectState]) -> Columns:
 
 
 def strings_need_refresh(entry: Entry, now: float, ttl_s: float) -> bool:
-    """Whether a segment's strings must be written again, so that they do not expire.
+    """Tell whether a segment's strings must be written again, so that they do not expire.
 
     Between half and three quarters of their life, by segment, so that what was written together
     is not all written again together.
@@ -216,8 +220,13 @@ def strings_need_refresh(entry: Entry, now: float, ttl_s: float) -> bool:
     return now - entry.strings_at >= ttl_s * share
 
 
-def even_cuts(count: int, *, most: int) -> Iterator[tuple[int, int]]:
-    """Cut ``count`` rows into the fewest parts of at most ``most``, of nearly the same size."""
-    parts = -(-count // most)
+def parts_of(rows: int, limit: int) -> int:
+    """Count the parts of at most ``limit`` rows that ``rows`` rows are cut into."""
+    return -(-rows // limit)
+
+
+def even_cuts(count: int, *, limit: int) -> Iterator[tuple[int, int]]:
+    """Cut ``count`` rows into the fewest parts of at most ``limit``, of nearly the same size."""
+    parts = parts_of(count, limit)
     for number in range(parts):
         yield count * number // parts, count * (number + 1) // parts

@@ -1,0 +1,248 @@
+"""Write what a listing changed into a run of segments, and nothing that is the same."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from scanning.core.segments.matcher import digest, end_of_rows, raw_last_key
+from scanning.core.segments.model import (
+    NOTHING,
+    Entry,
+    Merged,
+    Piece,
+    even_cuts,
+    joined,
+    merge,
+    part,
+    split_at,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from scanning.core.listing.body import Columns
+    from scanning.core.segments.matcher import Listed, Unchanged
+
+# A segment that shrank below this share of the largest size joins its neighbour, if both together
+# stay below the other share: between the two nothing is moved back and forth.
+SMALL, ROOMY = 1 / 4, 3 / 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """What a range of keys holds now, ``merged`` from its ``known`` rows and what was listed.
+
+    ``pieces`` are the segments to write, none if nothing differs; ``removed`` are the ids of
+    segments that are no more.
+    """
+
+    merged: Merged
+    known: Columns
+    pieces: Sequence[Piece] = ()
+    removed: Sequence[str] = ()
+
+    @property
+    def listed(self) -> int:
+        """Count the objects that the listing showed."""
+        return len(self.merged.columns) - len(self.merged.missing)
+
+
+# Of a segment of which nothing was listed before either: while a deletion of millions is held, no
+# pass reads their rows again.
+STILL_GONE = Rewriting(merge(NOTHING, NOTHING), NOTHING)
+
+
+class SegmentWriter:
+    """Takes what is matched of a lane in key order; makes segments of at most ``limit`` rows.
+
+    ``entries`` are the segments as they will stand. The last of them is open: rows that follow may
+    join it. ``load`` reads the rows of a stored segment, ``new_id`` names a new one.
+    ``strings_at``: when the documented strings of new rows are written; 0 if none are wanted.
+    """
+
+    def __init__(
+        self,
+        *,
+        load: Callable[[str], Columns],
+        new_id: Callable[[], str],
+        limit: int,
+        strings_at: float = 0.0,
+    ) -> None:
+        self.entries: list[Entry] = []
+        self.limit = limit
+        self._load = load
+        self._new_id = new_id
+        self._strings_at = strings_at
+        # The listed bytes of the open segment, if they are at hand.
+        self._open_raw: bytes | None = None
+        # The segment that is listed in parts, and its rows that are still to come.
+        self._rest: tuple[Entry, Columns] | None = None
+
+    def keep(self, unchanged: Unchanged) -> None:
+        """Let a segment stand as it is."""
+        self._add([unchanged.entry], unchanged.raw)
+
+    def write(self, listed: Listed) -> Rewriting:
+        """Bring the segments in step with the rows of a range."""
+        entry = listed.entry
+        if entry is None:
+            return self._append(listed)
+        if listed.up_to is not None:
+            return self._write_part(entry, listed, listed.up_to)
+        if not entry.listed and not len(listed.columns):
+            self._add([entry], listed.raw)
+            return STILL_GONE
+        return self._write_range(entry, listed)
+
+    def rest_of(self, entry: Entry) -> Entry:
+        """Describe what is still to be listed of a segment after one of its parts was written."""
+        return self._rest[0] if self._rest and self._rest[0].id == entry.id else entry
+
+    def _append(self, listed: Listed) -> Rewriting:
+        """Write rows beyond all that is known."""
+        fresh = Entry(self._new_id(), "", 0, strings_at=self._strings_at)
+        merged = merge(NOTHING, listed.columns)
+        pieces = self._cut(fresh, merged, listed.raw)
+        entry = pieces[0].entry
+        if len(pieces) == 1 and self._fits_open(entry, self.limit):
+            return self._join(pieces[0], NOTHING, merged, listed.raw)
+        return self._replace(pieces, NOTHING, merged, listed.raw)
+
+    def _write_range(self, entry: Entry, listed: Listed) -> Rewriting:
+        """Write all rows of a segment's range, or all that were still to be listed of it."""
+        known, raw = self._known_rows(entry), listed.raw
+        merged = merge(known, listed.columns)
+        if merged.same:
+            described = _described(entry, merged.columns, merged.missing, raw)
+            pieces = [] if described == entry else [Piece(described, None)]
+            self._add([described], raw)
+            return Rewriting(merged, known, pieces)
+        pieces = self._cut(entry, merged, raw)
+        entry = pieces[0].entry
+        is_small = entry.count < self.limit * SMALL
+        if len(pieces) == 1 and is_small and self._fits_open(entry, self.limit * ROOMY):
+            return self._join(pieces[0], known, merged, raw)
+        return self._replace(pieces, known, merged, raw)
+
+    def _write_part(self, entry: Entry, listed: Listed, up_to: str) -> Rewriting:
+        """Write the rows of a segment's range up to a key, as segments of their own."""
+        known, rest = split_at(self._known_rows(entry), up_to)
+        merged = merge(known, listed.columns)
+        pieces = self._cut(replace(entry, id=self._new_id()), merged, listed.raw)
+        rewriting = self._replace(pieces, known, merged, listed.raw)
+        if not len(known):
+            return rewriting
+        missing = tuple(n - len(known) for n in entry.missing if n >= len(known))
+        left = replace(entry, count=len(rest), digest=b"", length=0, missing=missing)
+        self._rest = left, rest
+        return replace(rewriting, pieces=[*pieces, Piece(left, rest)])
+
+    def _known_rows(self, entry: Entry) -> Columns:
+        if self._rest and self._rest[0].id == entry.id:
+            return self._rest[1]
+        return self._load(entry.id)
+
+    def _replace(
+        self, pieces: Sequence[Piece], known: Columns, merged: Merged, raw: bytes
+    ) -> Rewriting:
+        """Let segments stand by themselves in the place of the ``known`` rows."""
+        self._add([piece.entry for piece in pieces], raw if len(pieces) == 1 else None)
+        return Rewriting(merged, known, pieces)
+
+    def _fits_open(self, entry: Entry, limit: float) -> bool:
+        """Tell whether the open segment and another one have ``limit`` rows at most."""
+        if not self.entries or self.entries[-1].missing or entry.missing:
+            return False
+        return self.entries[-1].count + entry.count <= limit
+
+    def _join(self, piece: Piece, known: Columns, merged: Merged, raw: bytes) -> Rewriting:
+        """Write a segment as a part of the open one."""
+        assert piece.columns is not None  # noqa: S101 - it was cut just now
+        columns = joined(self._load(self.entries[-1].id), piece.columns)
+        before = self.entries.pop()
+        entry = replace(
+            before,
+            last_key=piece.entry.last_key,
+            count=len(columns),
+            strings_at=self._strings_of(before, piece.entry),
+        )
+        if self._open_raw is None:
+            entry = replace(entry, digest=b"", length=0, raw_key=piece.entry.raw_key)
+            self._add([entry], None)
+        else:
+            raw = self._open_raw + raw
+            entry = _described(entry, columns, (), raw)
+            self._add([entry], raw)
+        removed = [piece.entry.id] if len(known) else []
+        return Rewriting(merged, known, [Piece(entry, columns)], removed)
+
+    def _add(self, entries: Sequence[Entry], raw: bytes | None) -> None:
+        self.entries += entries
+        self._open_raw = raw
+
+    def _strings_of(self, *entries: Entry) -> float:
+        """Find when joined strings count as written: the oldest must live, or all must go."""
+        times = [entry.strings_at for entry in entries]
+        return min(times) if self._strings_at else max(times)
+
+    def _cut(self, entry: Entry, merged: Merged, raw: bytes) -> list[Piece]:
+        """Cut rows into segments; the first keeps the id of ``entry``."""
+        pieces: list[Piece] = []
+        columns, at = merged.columns, 0
+        for start, end in even_cuts(len(columns), limit=self.limit):
+            missing = tuple(n - start for n in merged.missing if start <= n < end)
+            last = end == len(columns)
+            raw_end = len(raw) if last else end_of_rows(raw, at, end - start - len(missing))
+            rows = part(columns, start, end)
+            named = replace(entry, id=self._new_id()) if pieces else entry
+            pieces.append(Piece(_described(named, rows, missing, raw[at:raw_end]), rows))
+            at = raw_end
+        return pieces
+
+
+def _described(entry: Entry, columns: Columns, missing: tuple[int, ...], raw: bytes) -> Entry:
+    """Describe rows in their entry: all but the missing ones were listed as ``raw``."""
+    last_key = columns.keys[-1]
+    count = len(columns)
+    ends_listed = not missing or missing[-1] != count - 1
+    raw_key = raw_last_key(raw) if ends_listed else b""
+    return replace(
+        entry,
+        last_key=last_key,
+        count=count,
+        digest=digest(raw) if len(missing) < count else b"",
+        length=len(raw),
+        raw_key=b"" if raw_key == last_key.encode() else raw_key,
+        missing=missing,
+    )
+
+
+def drop_missing_rows(entry: Entry, columns: Columns) -> Piece | None:
+    """Make a segment without its missing rows; None if nothing is left of it.
+
+    The digest stays: it was always that of the other rows.
+    """
+    kept = entry.listed_rows(columns)
+    if not kept:
+        return None
+    rows = _some_of(columns, kept)
+    raw_key = entry.raw_key if entry.ends_listed else b""
+    left = replace(entry, last_key=rows.keys[-1], count=len(rows), missing=(), raw_key=raw_key)
+    return Piece(left, rows)
+
+
+def _some_of(columns: Columns, numbers: Sequence[int]) -> Columns:
+    """Take some rows, in the order of ``numbers``."""
+    return type(columns)(
+        [columns.keys[n] for n in numbers],
+        [columns.etags[n] for n in numbers],
+        [columns.last_modified[n] for n in numbers],
+        [columns.sizes[n] for n in numbers],
+    )
+
+
+def entries_after(entries: Sequence[Entry], key: str) -> int:
+    """Find the first entry (in key order) that reaches beyond ``key``."""
+    return bisect_right(entries, key, key=lambda entry: entry.last_key)

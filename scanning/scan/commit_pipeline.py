@@ -1,0 +1,118 @@
+"""The commits of one scan: numbered, fenced, and one on its way while the next is made ready."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self
+
+from scanning.core import notification
+from scanning.core.changes import UPLOADS
+from scanning.core.errors import BucketwatchError
+from scanning.ports import Commit, Position
+from scanning.scan.notifier import recent_events_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from scanning.core.listing.body import Columns
+    from scanning.core.segments.model import Piece
+    from scanning.core.types import BucketConfig, Change, Claim, EventType, ObjectState
+    from scanning.ports import KnownState, Progress
+    from scanning.scan.context import ScanContext
+    from scanning.scan.notifier import Notifier
+
+
+class CommitPipeline:
+    """Commits changes with their notifications; leaves no commit on its way when the scan ends.
+
+    ``number`` is that of the last commit that was submitted.
+    """
+
+    def __init__(
+        self,
+        bucket: BucketConfig,
+        claim: Claim,
+        context: ScanContext,
+        known: KnownState,
+        notifier: Notifier,
+    ) -> None:
+        self._bucket, self._claim, self._notifier = bucket, claim, notifier
+        self._states, self._counts = context.states, context.counts
+        self._keep_going = context.keep_going
+        self._is_first = known.is_first
+        # Not the claim's: a scan under the same claim may have committed before this one began.
+        self.number = known.commit
+        self._on_its_way: tuple[Callable[[], None], Counter[EventType]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.await_last()
+            return
+        with suppress(BucketwatchError):  # what came first says more
+            self.await_last()
+
+    def submit(
+        self,
+        changes: Sequence[Change],
+        now: float,
+        progress: Progress,
+        *,
+        pieces: Sequence[Piece] = (),
+        removed: Sequence[str] = (),
+        strings: Mapping[str, ObjectState] = MappingProxyType({}),
+        no_strings: Sequence[str] = (),
+    ) -> None:
+        """Send a commit once the one before it has ended; raises what ended that."""
+        self._keep_going()
+        number = self.number + 1
+        counted = _count_by_type(changes)
+        announced = self._notifier.select(changes)
+        order = notification.sequencer(self._claim.fence, number)
+        commit = Commit(
+            number=number,
+            pieces=pieces,
+            removed=removed,
+            notifications=self._notifier.notifications(announced, now=now, sequencer=order),
+            recent=recent_events_entry(self._bucket.name, announced, now=now),
+            strings=strings,
+            no_strings=no_strings,
+            counted=counted,
+            announced=counted if len(announced) == len(changes) else _count_by_type(announced),
+            lags_s=self._lags_s(announced, now),
+            progress=progress,
+            filter_fingerprint=self._bucket.filter_fingerprint if changes else "",
+        )
+        self.await_last()
+        self._on_its_way = self._states.begin(self._claim, commit), counted
+        self.number = number
+
+    def await_last(self) -> None:
+        """Wait until the last commit has ended, and count its changes."""
+        if self._on_its_way is None:
+            return
+        (wait, counted), self._on_its_way = self._on_its_way, None
+        wait()
+        for event_type, times in counted.items():
+            self._counts.add(event_type, times)
+
+    def load(self, segment: str) -> Columns:
+        """Read a segment's rows as the last commit left them."""
+        self.await_last()
+        at = Position(self._claim.fence, self.number)
+        [columns] = self._states.load(self._bucket, [segment], at)
+        return columns
+
+    def _lags_s(self, announced: Sequence[Change], now: float) -> list[float]:
+        """Measure how long uploads went unseen, while the bucket was watched."""
+        if self._is_first:
+            return []
+        return [now - c.current.last_modified for c in announced if c.event_type in UPLOADS]
+
+
+def _count_by_type(changes: Sequence[Change]) -> Counter[EventType]:
+    return Counter(change.event_type for change in changes)

@@ -1,0 +1,214 @@
+"""The first phase of a pass: list a bucket, compare, and commit what was created and updated."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from itertools import count, repeat
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from scanning.core.changes import announce_cutoff, classify_new, classify_older
+from scanning.core.errors import StorageUnavailable
+from scanning.core.listing.body import UnreadableListing
+from scanning.core.segments.matcher import Unchanged
+from scanning.core.segments.model import Entry, Piece, states_of, strings_need_refresh
+from scanning.core.segments.writer import Rewriting, SegmentWriter, entries_after
+from scanning.core.types import Change, EventType, ObjectState
+from scanning.scan.lane import LaneComparer, cut_lanes, cut_stretches, entries_of
+from scanning.scan.prefetch import prefetch_pages
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from scanning.core.segments.matcher import Page
+    from scanning.core.types import BucketConfig, Claim
+    from scanning.ports import KnownState, Progress
+    from scanning.scan.commit_pipeline import CommitPipeline
+    from scanning.scan.context import ScanContext
+    from scanning.scan.prefetch import Lane
+
+
+class ListingPhase:
+    """Brings a bucket's segments in step with its listing; ``progress`` says how far it has come.
+
+    Keys that the listing does not show are only marked as missing.
+    """
+
+    def __init__(
+        self,
+        bucket: BucketConfig,
+        claim: Claim,
+        context: ScanContext,
+        known: KnownState,
+        commits: CommitPipeline,
+        progress: Progress,
+    ) -> None:
+        self.progress = progress
+        self._bucket, self._claim = bucket, claim
+        self._storage, self._states = context.storage, context.states
+        self._clock, self._keep_going = context.clock, context.keep_going
+        self._settings, self._counts = context.settings, context.counts
+        self._known, self._commits = known, commits
+        self._new_ids = count()
+        self._announce_after = announce_cutoff(
+            bucket,
+            is_first=known.is_first,
+            began=progress.began,
+            older_scan_at=known.older_scan_at,
+        )
+
+    def run(self, *, pause_at: float) -> Sequence[Entry] | None:
+        """List what the pass has not covered yet; None if it paused before the end."""
+        entries, began_after = self._known.entries, self.progress.after
+        start = entries_after(entries, began_after)
+        listed = list(entries[:start])
+        for stretch, end in cut_stretches(entries[start:], self._settings.lanes):
+            lanes = list(
+                cut_lanes(stretch, self._settings.lanes, after=self.progress.after, until=end)
+            )
+            comparers = [self._comparer(lane, stretch) for lane in lanes]
+            with closing(self._process_stretch(lanes, comparers)) as pages:
+                for _ in pages:
+                    # One that has covered nothing yet would pause at the same place for ever.
+                    if self._clock() >= pause_at and self.progress.after != began_after:
+                        return None
+            listed += (entry for comparer in comparers for entry in comparer.entries)
+        # What was added up on the way counts twice what a lane listed ahead of a break.
+        objects = sum(entry.listed for entry in listed)
+        self.progress = replace(self.progress, is_listed=True, listed=objects)
+        return listed
+
+    # --- pages
+
+    def _comparer(self, lane: Lane, stretch: Sequence[Entry]) -> LaneComparer:
+        return LaneComparer(
+            lane,
+            entries_of(lane, stretch),
+            parse=self._storage.rows,
+            writer=SegmentWriter(
+                load=self._commits.load,
+                new_id=self._new_id,
+                limit=self._settings.page_size,
+                strings_at=self._clock() if self._settings.strings else 0.0,
+            ),
+        )
+
+    def _new_id(self) -> str:
+        return f"{self._claim.fence:x}-{self._known.commit:x}-{next(self._new_ids):x}"
+
+    def _process_stretch(
+        self, lanes: Sequence[Lane], comparers: Sequence[LaneComparer]
+    ) -> Generator[None, None, None]:
+        """List and compare a stretch; after every page but the last, there may be a pause."""
+        settings = self._settings
+        with prefetch_pages(
+            self._storage, lanes, page_size=settings.page_size, slow_s=settings.slow_page_s
+        ) as pages:
+            for number, page in pages:
+                self._keep_going()
+                self._counts.pages += 1
+                self._process_page(comparers, number, page)
+                if not all(comparer.done for comparer in comparers):
+                    yield
+
+    def _process_page(self, comparers: Sequence[LaneComparer], number: int, page: Page) -> None:
+        comparer = comparers[number]
+        try:
+            for found in comparer.compare(page):
+                self.progress = replace(self.progress, after=_covered_up_to(comparers))
+                if isinstance(found, Unchanged):
+                    self._counts.unchanged += 1
+                    self._count_listed(found.entry.listed)
+                else:
+                    self._counts.compared += 1
+                    self._count_listed(found.listed, appeared=len(found.merged.appeared))
+                    self._commit_changes(found)
+                comparer.replace_last(self._refresh_documented_strings(comparer.entries[-1]))
+        except UnreadableListing as exc:
+            raise StorageUnavailable(
+                f"{self._bucket.name}: {self._bucket.endpoint_host} sent a listing that makes no "
+                f"sense: {exc}"
+            ) from exc
+
+    def _count_listed(self, objects: int, *, appeared: int = 0) -> None:
+        self._counts.objects += objects
+        self.progress = replace(
+            self.progress,
+            listed=self.progress.listed + objects,
+            appeared=self.progress.appeared + appeared,
+        )
+
+    # --- changes
+
+    def _commit_changes(self, found: Rewriting) -> None:
+        if not found.pieces:
+            return
+        now = self._clock()
+        appeared = states_of(found.merged.columns, found.merged.appeared, now)
+        updated = states_of(found.merged.columns, found.merged.updated, now)
+        before = states_of(found.known, found.merged.before, now).values()
+        changes = self._changes_of_new_keys(appeared, now)
+        changes += map(_updated_change, updated.items(), before)
+        if appeared and updated:
+            changes.sort(key=attrgetter("key"))
+        strings = appeared | updated if self._settings.strings else {}
+        self._commits.submit(
+            changes,
+            now,
+            self.progress,
+            pieces=found.pieces,
+            removed=found.removed,
+            strings=strings,
+        )
+
+    def _changes_of_new_keys(self, states: Mapping[str, ObjectState], now: float) -> list[Change]:
+        """Name the changes of keys that bucketwatch sees for the first time."""
+        announce_after = self._announce_after
+        if self._known.is_first and self._bucket.taken_over:
+            older = self._states.older_states(self._bucket, list(states))
+            return [
+                Change(event_type, key, current, previous)
+                for (key, current), previous in zip(states.items(), older, strict=True)
+                if (previous or current.last_modified > announce_after)
+                and (event_type := classify_older(previous, current, now=now))
+            ]
+        news = {key: state for key, state in states.items() if state.last_modified > announce_after}
+        kinds = [classify_new(state, now=now) for state in news.values()]
+        return list(map(Change, kinds, news, news.values(), repeat(None)))
+
+    def _refresh_documented_strings(self, entry: Entry) -> Entry:
+        """Write, renew or remove a segment's documented strings, if that is due.
+
+        Missing rows' strings too: their keys may be back before they are deletions. And those of a
+        segment that was written just now: it may be at every scan, for a few of its rows.
+        """
+        now, wanted = self._clock(), self._settings.strings
+        if not (
+            strings_need_refresh(entry, now, self._settings.ttl_s) if wanted else entry.strings_at
+        ):
+            return entry
+        columns = self._commits.load(entry.id)
+        refreshed = replace(entry, strings_at=now if wanted else 0.0)
+        self._commits.submit(
+            (),
+            now,
+            self.progress,
+            pieces=[Piece(refreshed, None)],
+            strings=states_of(columns, range(len(columns)), now) if wanted else {},
+            no_strings=() if wanted else columns.keys,
+        )
+        return refreshed
+
+
+def _covered_up_to(comparers: Sequence[LaneComparer]) -> str:
+    """Find the key up to which everything is covered: through the first lane that is not done."""
+    for comparer in comparers:
+        if not comparer.done:
+            return comparer.covered
+    return comparers[-1].covered
+
+
+def _updated_change(now: tuple[str, ObjectState], before: ObjectState) -> Change:
+    key, current = now
+    return Change(EventType.UPDATED, key, current, before)
