@@ -123,6 +123,12 @@ def lost_buckets() -> QuerySet[Bucket]:
     return Bucket.objects.filter(Q(lost_since__isnull=False) | is_damaged).order_by("name")
 
 
+def with_scan_warnings() -> QuerySet[Bucket]:
+    """Pick the buckets whose last complete scan warned of something."""
+    watched = Bucket.objects.filter(monitoring_enabled=True, scan_warnings__isnull=False)
+    return watched.only("name", "scan_warnings").order_by("name")
+
+
 def bucket_named(name: str) -> Bucket | None:
     return all_buckets().filter(name=name).first()
 

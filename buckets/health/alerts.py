@@ -19,17 +19,20 @@ from django.utils.text import capfirst
 from buckets import selectors
 from buckets.formatting import (
     as_sentence,
+    join_some,
     pluralize,
 )
 from buckets.health.remedies import remedy_for
 from buckets.models import Bucket, Outbox, VaultRemoval
 from scanning import engine, wiring
+from scanning.core.scan_warnings import EXPLAINED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from scanning.core.errors import RedisUnavailable
     from scanning.core.metrics.telemetry import EndpointLoad, RegionLoad, Telemetry
+    from scanning.core.scan_warnings import WarningKind
 
 EXAMPLES = 3
 MOST_OF_A_KIND = 10
@@ -50,6 +53,7 @@ class AlertKind(StrEnum):
     FAILING = "failing"
     HELD = "held"
     LATE = "late"
+    SCAN_WARNING = "odd listing"
     REDIS_AT_RISK = "Redis may lose data"
     QUEUE_FILLING = "queue filling up"
     QUEUE_UNREAD = "queue unread"
@@ -209,6 +213,7 @@ def _in_database() -> Iterator[Alert]:
     yield from _lost()
     yield from _failing()
     yield from _held()
+    yield from _warned()
     waiting_since = timezone.now() - WAITS
     changes = Outbox.objects.filter(created_at__lt=waiting_since)
     if number := changes.values("bucket").distinct().count():
@@ -321,6 +326,26 @@ def _held() -> Iterator[Alert]:
             "The longest held are shown above.",
             "Filter the list of buckets by state to see all of them.",
             count=more,
+        )
+
+
+def _warned() -> Iterator[Alert]:
+    """One alert for each kind of warning, however many buckets have it."""
+    buckets: dict[WarningKind, list[str]] = {}
+    for bucket in selectors.with_scan_warnings():
+        for warning in bucket.warnings:
+            buckets.setdefault(warning.kind, []).append(bucket.name)
+    for kind, names in buckets.items():
+        explained = EXPLAINED[kind]
+        only = names[0] if len(names) == 1 else None
+        yield Alert(
+            AlertKind.SCAN_WARNING,
+            f"{only or pluralize(len(names), 'bucket')}: objects {explained.meaning}",
+            "The rest is watched as usual. The page of the bucket names some of the keys"
+            + (f". Among them {join_some(names, most=EXAMPLES)}" if only is None else ""),
+            explained.next_step,
+            only,
+            count=len(names),
         )
 
 

@@ -15,12 +15,15 @@ from django.utils import timezone
 
 from buckets import validators
 from buckets.models.credentials import Credential
+from scanning.core import scan_warnings
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, EventType
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from django.db.models import QuerySet
+
+    from scanning.core.scan_warnings import ScanWarning
 
 EVENT_TYPES = tuple(kind.value for kind in EventType)
 
@@ -219,6 +222,11 @@ class Bucket(models.Model):
     last_commit_generation = models.BigIntegerField(null=True, editable=False)
     last_commit_number = models.BigIntegerField(null=True, editable=False)
     lost_since = models.DateTimeField("forgotten by Redis since", null=True, editable=False)
+    scan_warnings = models.JSONField(
+        null=True,
+        editable=False,
+        help_text="What the last complete scan warned of: kind, number of objects, examples.",
+    )
 
     class Meta:
         ordering = ["name"]
@@ -339,6 +347,11 @@ class Bucket(models.Model):
     def wanted_events(self) -> list[str]:
         """The event types that are announced, as the wire contract names them."""
         return [kind for kind in EVENT_TYPES if getattr(self, f"announce_{kind}")]
+
+    @property
+    def warnings(self) -> tuple[ScanWarning, ...]:
+        """What the last complete scan warned of."""
+        return scan_warnings.from_rows(self.scan_warnings or [])
 
     def _refused_addresses(self) -> dict[str, str]:
         """What is wrong with addresses that are new: a bucket can always be paused, for one."""

@@ -19,6 +19,7 @@ from buckets.formatting import (
     format_duration,
     format_number,
     format_time_of_day,
+    join_some,
     pluralize,
 )
 from buckets.health.remedies import remedy_for
@@ -26,6 +27,7 @@ from buckets.pages import badges, charts
 from buckets.selectors import State
 from scanning import engine, wiring
 from scanning.core.errors import RedisUnavailable
+from scanning.core.scan_warnings import EXPLAINED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +67,7 @@ class BucketPage:
     failed_scans: str = ""
     events: Sequence[RecentEvent] = ()
     redis_problem: str = ""
+    warnings: Sequence[Callout] = ()
 
     @property
     def kind(self) -> str:
@@ -85,6 +88,7 @@ def look_at(bucket: Bucket) -> BucketPage:
             callout=_callout(bucket, selectors.state(bucket)),
             facts=list(_facts(bucket, None, None)),
             redis_problem=str(exc),
+            warnings=_warnings(bucket),
         )
     state = selectors.state(bucket, late=next_scan.is_late(now=time.time()))
     return BucketPage(
@@ -94,6 +98,7 @@ def look_at(bucket: Bucket) -> BucketPage:
         charts=_charts(history) if history else (),
         failed_scans=_failed(history),
         events=events,
+        warnings=_warnings(bucket),
     )
 
 
@@ -150,6 +155,18 @@ def _callout(bucket: Bucket, state: State) -> Callout | None:
             )
         case State.WAITING | State.WATCHED:
             return None
+
+
+def _warnings(bucket: Bucket) -> list[Callout]:
+    """Tell what the last complete scan warned of, with some of the keys."""
+    found = []
+    for warning in bucket.warnings:
+        explained = EXPLAINED[warning.kind]
+        title = f"{pluralize(warning.count, 'object')} {explained.meaning}"
+        examples = join_some(warning.examples, most=len(warning.examples))
+        more = " and others" if warning.count > len(warning.examples) else ""
+        found.append(Callout(title, f"{examples}{more}", explained.next_step))
+    return found
 
 
 # --- facts

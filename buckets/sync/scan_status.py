@@ -9,6 +9,7 @@ from django.db import connection, transaction
 
 from buckets.models import Bucket
 from scanning import wiring
+from scanning.core import scan_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ _SCAN = ["last_scan_at", "last_scan_duration_s", "last_lag_s", "object_count", "
 _NEXT = ["next_scan_at"]
 _ERROR = ["last_error", "last_error_class", "last_error_at"]
 _HELD = ["held_since", "held_missing"]
+_WARNINGS = ["scan_warnings"]
 _COMMIT = ["last_commit_at", "last_commit_generation", "last_commit_number", "lost_since"]
 # What decides, beside those, whether a commit counts.
 _CHOSEN = ["generation", "resumed_at"]
@@ -43,7 +45,7 @@ def flush() -> int:
 
 def _store(statuses: Sequence[BucketStatus]) -> None:
     """Write the status columns and no others; this mirrors nothing."""
-    columns = [*_SCAN, *_ERROR, *_HELD, *_NEXT, *_COMMIT]
+    columns = [*_SCAN, *_ERROR, *_HELD, *_WARNINGS, *_NEXT, *_COMMIT]
     names = [status.bucket for status in statuses]
     known = Bucket.objects.only("name", *_CHOSEN, *columns).filter(name__in=names).order_by("pk")
     with transaction.atomic():
@@ -77,6 +79,7 @@ def _apply(row: Bucket, status: BucketStatus) -> None:
     row.last_error_at = _moment(status.error_at)
     row.held_since = _moment(status.held_since)
     row.held_missing = status.held_missing
+    row.scan_warnings = scan_warnings.as_rows(status.warnings) or None
     row.next_scan_at = _moment(status.next_scan_at)
     row.lost_since = _moment(status.lost_since)
     if (at := _moment(status.commit_at)) is not None:

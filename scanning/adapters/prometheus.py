@@ -79,12 +79,10 @@ def _scans(counted: Mapping[str, int]) -> Iterator[Metric]:
     failed = of("failed_scans")
     results: _Values = {"ok": of("total_scans") - failed, "failed": failed}
     yield _counter("scans", "Scans that ended", results, label="result")
-    errors: _Values = {
-        field.removeprefix(counters.ERROR): number
-        for field, number in counted.items()
-        if field.startswith(counters.ERROR)
-    }
+    errors = _by_suffix(counted, counters.ERROR)
     yield _counter("scan_errors", "Scans that failed", errors, label="class")
+    warnings = _by_suffix(counted, counters.WARNING)
+    yield _counter("scan_warnings", "Objects that scans warned of", warnings, label="kind")
     yield _counter("objects_scanned", "Objects that listings showed", of("total_objects_scanned"))
     yield _counter("list_requests", "Listing pages asked for", of("list_calls"))
     yield _counter("wakeups", "Wake-ups of regions' workers", of("wakeups"))
@@ -99,6 +97,15 @@ def _scans(counted: Mapping[str, int]) -> Iterator[Metric]:
     yield _counter("events", "Changes found", found, label="type")
     told: _Values = {str(kind): of(field) for kind, field in counters.ANNOUNCED.items()}
     yield _counter("notifications", "Notifications put into the queue", told, label="type")
+
+
+def _by_suffix(counted: Mapping[str, int], prefix: str) -> _Values:
+    """Pick the counters that begin with ``prefix``, keyed by the rest of their names."""
+    return {
+        field.removeprefix(prefix): number
+        for field, number in counted.items()
+        if field.startswith(prefix)
+    }
 
 
 def _times(counted: Mapping[str, int], scan_stats: Mapping[str, Any]) -> Iterator[Metric]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from scanning.core.endpoints import endpoint_host
+
+if TYPE_CHECKING:
+    from scanning.core.scan_warnings import ScanWarning
 
 
 class EventType(StrEnum):
@@ -173,7 +176,8 @@ class ScanResult:
 
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
     is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
-    ``commit`` is the last commit's number; None of a scan that broke off.
+    ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
+    of the whole pass.
     """
 
     bucket: str
@@ -189,6 +193,7 @@ class ScanResult:
     error_class: str = ""
     permanent: bool = False
     commit: int | None = None
+    warnings: tuple[ScanWarning, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -211,6 +216,7 @@ class ScanResult:
             "deleted": counts.deleted,
             "pages": counts.pages,
             "held_missing": self.held.missing if self.held else 0,
+            "warnings": {str(warning.kind): warning.count for warning in self.warnings},
             "started_at": self.started_at,
             "duration_s": round(self.duration_s, 3),
             "error": self.error or None,
@@ -225,7 +231,7 @@ class BucketStatus:
     ``lag_s`` is how long after its scheduled start the scan began, ``next_scan_at`` when it is due
     again. ``commit`` is the number of the last commit in ``generation``, ``commit_at`` when it
     was, None before the first; ``lost_since`` is set while the bucket is not scanned because Redis
-    forgot it.
+    forgot it. ``warnings`` are those of the last complete pass.
     """
 
     bucket: str
@@ -244,6 +250,7 @@ class BucketStatus:
     commit: int = 0
     commit_at: float | None = None
     lost_since: float | None = None
+    warnings: tuple[ScanWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scanning.core.scan_warnings import EXPLAINED
 from scanning.core.texts import printable
 from scanning.core.verify import Fault
 from scanning.runtime.manual_scan import VerificationResult
@@ -33,6 +34,9 @@ def _of_scan(result: ScanResult) -> str:
     if not result.ok:
         return f"{result.bucket}: FAILED after {result.duration_s:.2f} s: {result.error}"
     line = f"{result.bucket}: {_counted(result.counts)}, {result.duration_s:.2f} s"
+    for warning in result.warnings:
+        examples = ", ".join(warning.examples)
+        line += f"; {warning.count} {EXPLAINED[warning.kind].meaning} ({examples})"
     if result.held is None:
         return line
     return f"{line}; {result.held.missing} missing, held until somebody confirms the deletion"

@@ -23,6 +23,7 @@ from scanning.adapters.prometheus import MOST_ENDPOINTS
 from scanning.adapters.redis.stats import ClientCacheReport
 from scanning.core import redis_keys
 from scanning.core.metrics import counters
+from scanning.core.scan_warnings import ScanWarning, ScanWarnings, WarningKind
 from scanning.core.types import EventType
 from scanning.ports import Commit
 from tests.support import api_client, engine_buckets
@@ -66,8 +67,15 @@ def claim(store: redis.Redis, name: str, *, late_s: float = 0.0) -> Any:
     return taken
 
 
-def finish(taken: Any, *, error: str = "", error_class: str = "StorageUnavailable") -> None:
+def finish(
+    taken: Any,
+    *,
+    error: str = "",
+    error_class: str = "StorageUnavailable",
+    warnings: tuple[ScanWarning, ...] = (),
+) -> None:
     result = engine_buckets.result(taken.bucket, started_at=time.time(), error=error)
+    result = replace(result, warnings=warnings)
     if error:
         result = replace(result, error_class=error_class)
     wiring.engine().leases.finish(taken, result, next_due=time.time() + 60)
@@ -85,7 +93,9 @@ def a_busy_installation(store: redis.Redis) -> None:
         lags_s=[12.0],
     )
     wiring.engine().states.commit(taken, commit)
-    finish(taken)
+    warnings = ScanWarnings()
+    warnings.add(WarningKind.ODD_ROW, "a")
+    finish(taken, warnings=tuple(warnings))
     finish(claim(store, "media-out"), error="no answer")
     store.zadd(redis_keys.PACES, {"s3.example.com": time.time()})
     cache = {"cache_hits": 5, "cache_misses": 2, "evictions": 1, "unrecognised_bodies": 0}

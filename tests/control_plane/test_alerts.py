@@ -301,6 +301,6 @@ def test_five_thousand_buckets_cost_a_handful_of_queries(store, django_assert_ma
         )
         for n in range(5000)
     )
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(9):
         found = attention()
     assert [one.count for one in found] == [2500, 2500]

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from buckets import selectors
 from buckets.api.v1.requests import STATES
 from buckets.models import EVENT_TYPES, Bucket
+from scanning.core.scan_warnings import EXPLAINED, ScanWarning, WarningKind
 
 _Serializer = serializers.Serializer[Any]
 
@@ -19,6 +20,17 @@ class Shown(serializers.CharField):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"allow_blank": True, **kwargs})
+
+
+@extend_schema_serializer(component_name="ScanWarning")
+class ScanWarningAnswer(_Serializer):
+    kind = serializers.ChoiceField(choices=[kind.value for kind in WarningKind])
+    count = serializers.IntegerField(help_text="How many objects it concerns.")
+    examples = serializers.ListField(child=Shown(), help_text="Some of their keys, escaped.")
+    meaning = serializers.SerializerMethodField()
+
+    def get_meaning(self, warning: ScanWarning) -> str:
+        return EXPLAINED[warning.kind].meaning
 
 
 class ScanStatus(_Serializer):
@@ -44,6 +56,7 @@ class ScanStatus(_Serializer):
     lost_since = serializers.DateTimeField(
         allow_null=True, help_text="Redis forgot it: it waits for POST …/resume/ since then."
     )
+    warnings = ScanWarningAnswer(many=True, help_text="What the last complete scan warned of.")
 
 
 @extend_schema_serializer(component_name="Bucket")

@@ -45,6 +45,7 @@ BUCKET: dict[str, Any] = {
         "held_since": None,
         "held_missing": 0,
         "lost_since": None,
+        "warnings": [],
     },
 }
 CREDENTIAL: dict[str, Any] = {

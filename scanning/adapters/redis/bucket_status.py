@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scanning.core import redis_keys
+from scanning.core import redis_keys, scan_warnings
 from scanning.core.types import BucketStatus, EventType, ScanCounts, ScanResult
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def _status(name: str, fields: dict[str, str]) -> BucketStatus:
         commit=int(number("commit") or 0),
         commit_at=number("commit_at"),
         lost_since=number("lost_since"),
+        warnings=scan_warnings.from_json(fields.get("warnings")),
     )
 
 

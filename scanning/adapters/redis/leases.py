@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from scanning.adapters.redis.schedule import server_time
 from scanning.adapters.redis.telemetry import history_entry, with_telemetry
-from scanning.core import redis_keys
+from scanning.core import redis_keys, scan_warnings
 from scanning.core.metrics import counters
 from scanning.core.texts import MOST_MESSAGE, clean
 from scanning.core.types import Claim, EventType
@@ -297,6 +297,7 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
             "changes": str(result.counts.changes),
             **{str(kind): str(getattr(result.counts, kind)) for kind in EventType},
             "lag_s": f"{max(0.0, result.started_at - claim.scheduled_at):.3f}",
+            "warnings": scan_warnings.as_json(result.warnings),
         }
         | _held_fields(result)
     )

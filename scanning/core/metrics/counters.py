@@ -21,6 +21,7 @@ CHANGES: Final = {
 }
 ANNOUNCED: Final = {kind: f"announced:{kind}" for kind in EventType}
 ERROR: Final = "error:"  # and the error's class
+WARNING: Final = "warning:"  # and its kind
 LAG: Final = "lag"
 LATENESS: Final = "lateness"
 # Requests that an endpoint asked us to send later, and those that it did not answer at all.
@@ -63,6 +64,8 @@ def of_scan(result: ScanResult, *, late_s: float) -> dict[str, int]:
     }
     if result.error_class:
         counted[f"{ERROR}{result.error_class}"] = 1
+    if result.ok and result.complete:
+        counted |= {f"{WARNING}{one.kind}": one.count for one in result.warnings}
     counted |= _histogram(LATENESS, histograms.LATENESS_S, [late_s])
     return {field: number for field, number in counted.items() if number}
 
