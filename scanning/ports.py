@@ -164,8 +164,8 @@ class StateStore(Protocol):
 class Leases(Protocol):
     """Who scans what, and when it is due. A claim is a region's slot and a bucket's lock in one."""
 
-    def claim_due(self, region: str, *, most: int, slots: int) -> list[Claim]:
-        """Take up to ``most`` due buckets of a region while it runs fewer than ``slots`` scans.
+    def claim_due(self, region: str, *, limit: int, slots: int) -> list[Claim]:
+        """Take up to ``limit`` due buckets of a region while it runs fewer than ``slots`` scans.
 
         None while it is not known whether Redis still is the one that was written to.
         """

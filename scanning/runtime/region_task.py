@@ -114,7 +114,7 @@ class RegionSession:
     def _claim(self, most: int) -> list[tuple[Claim, BucketConfig | None]]:
         admitted: list[tuple[Claim, BucketConfig | None]] = []
         while (room := most - len(admitted)) > 0:
-            claims = self._leases.claim_due(self._region, most=room, slots=self._slots)
+            claims = self._leases.claim_due(self._region, limit=room, slots=self._slots)
             if not claims:
                 break
             buckets = wiring.bucket_cache().get([claim.bucket for claim in claims])

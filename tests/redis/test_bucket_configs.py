@@ -218,7 +218,7 @@ def test_a_member_written_between_reading_and_writing_is_not_lost(store):
     class Meddling(RedisConnection):
         def run(self, operation: Callable[[Any], T]) -> T:
             answer = super().run(operation)
-            if answer is None and not store.exists(redis_keys.config("bucket")):
+            if not store.exists(redis_keys.config("bucket")):
                 store.set(redis_keys.config("bucket"), '{"team": "video"}')
             return answer
 
@@ -253,9 +253,9 @@ def test_a_removed_bucket_leaves_no_key_but_its_states_until_they_are_cleared(co
     bucket = engine_buckets.put("bucket")
     engine_buckets.schedule(store, bucket)
     leases = wiring.engine().leases
-    [claim] = leases.claim_due(bucket.region, most=1, slots=1)
+    [claim] = leases.claim_due(bucket.region, limit=1, slots=1)
     leases.finish(claim, engine_buckets.result("bucket"), next_due=5.0)
-    leases.claim_due(bucket.region, most=1, slots=1)
+    leases.claim_due(bucket.region, limit=1, slots=1)
     for number in range(3):
         store.set(f"{STATE}bucket:{number}", "{}")
     store.set(f"{STATE}bucket-2:key", "{}")
@@ -282,9 +282,9 @@ def test_a_bucket_added_again_is_scanned_only_after_the_old_states_are_gone(stor
     again = engine_buckets.put("bucket", generation=2)
     engine_buckets.schedule(store, again)
     leases = wiring.engine().leases
-    assert leases.claim_due(again.region, most=1, slots=15) == []
+    assert leases.claim_due(again.region, limit=1, slots=15) == []
     assert wiring.cleanup().run() == 1
-    [claim] = leases.claim_due(again.region, most=1, slots=15)
+    [claim] = leases.claim_due(again.region, limit=1, slots=15)
     assert (claim.generation, claim.commit) == (2, 0)
 
 

@@ -166,7 +166,7 @@ def test_too_far_ahead_nothing_is_reserved(here):
 
 def claim(store: redis.Redis, name: str, *, due: float = LONG_PAST) -> Claim:
     engine_buckets.schedule(store, engine_buckets.put(name), at=due)
-    [taken] = wiring.engine().leases.claim_due(REGION, most=1, slots=1000)
+    [taken] = wiring.engine().leases.claim_due(REGION, limit=1, slots=1000)
     assert taken.bucket == name
     return taken
 

@@ -63,14 +63,14 @@ def test_a_region_counts_the_due_buckets_that_nobody_scans(schedule, store):
         engine_buckets.schedule(store, engine_buckets.put(name), at=at)
     region = engine_buckets.REGION
     assert schedule.due_counts([region, "empty"]) == {region: 3, "empty": 0}
-    wiring.engine().leases.claim_due(region, most=1, slots=15)
+    wiring.engine().leases.claim_due(region, limit=1, slots=15)
     assert schedule.due_counts([region]) == {region: 2}
 
 
 def test_a_bucket_whose_worker_died_counts_as_due_once_the_lease_expired(schedule, store):
     """Nobody else takes expired leases away before somebody is woken."""
     engine_buckets.schedule(store, engine_buckets.put("a"))
-    wiring.engine().leases.claim_due(engine_buckets.REGION, most=1, slots=15)
+    wiring.engine().leases.claim_due(engine_buckets.REGION, limit=1, slots=15)
     assert schedule.due_counts([engine_buckets.REGION]) == {engine_buckets.REGION: 0}
     store.zadd(redis_keys.running(engine_buckets.REGION), {"a": 1.0})
     assert schedule.due_counts([engine_buckets.REGION]) == {engine_buckets.REGION: 1}
