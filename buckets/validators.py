@@ -36,6 +36,7 @@ _REGION = re.compile(r"^[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,254}$")
 _PRINTABLE = re.compile(r"^[!-~]+$")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
+LONGEST_SECRET = 1024  # far above any real one
 ALL_OF_OAUTH2 = (
     "Webhook OAuth2 needs client id, client secret and token URL: enter all three, or none."
 )
@@ -192,9 +193,10 @@ def url(text: str) -> None:
 def secret(text: str) -> str:
     """An S3 key or client secret as it is stored; never shown in the message."""
     stripped = text.strip()
-    if not _PRINTABLE.match(stripped) or len(stripped) > 1024:  # noqa: PLR2004 - far above any real one
+    if not _PRINTABLE.match(stripped) or len(stripped) > LONGEST_SECRET:
         raise ValidationError(
-            "Enter the value as the provider shows it: one line of at most 1024 characters, "
+            "Enter the value as the provider shows it: one line of at most "
+            f"{LONGEST_SECRET} characters, "
             "no spaces or control characters."
         )
     return stripped

@@ -7,6 +7,15 @@ import logging
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
 
 
+class RefusalsInOneLine(logging.Filter):
+    """Leaves out the traceback of a request that was refused (4xx): anybody may send thousands."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if 400 <= getattr(record, "status_code", 0) < 500:  # noqa: PLR2004 - HTTP's
+            record.exc_info = record.exc_text = None
+        return True
+
+
 class WithoutProbes(logging.Filter):
     """Drops Django's line for each refusal of a probe, which may be asked every second.
 

@@ -8,6 +8,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 
 from bucketwatch import __version__, env
+from scanning.adapters.vault.files import keep_private
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -118,6 +119,12 @@ DATABASES = {
 }
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = _SQLITE_OPTIONS
+    # It holds sessions and password hashes, and DATA_DIR may have been there, readable for all.
+    # SQLite gives the files beside it the same mode; those that are there already get it here.
+    _file = Path(DATABASES["default"]["NAME"])
+    for _path in (_file, *(Path(f"{_file}-{end}") for end in ("wal", "shm"))):
+        if _path == _file or _path.exists():
+            keep_private(_path)
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     # A server that was started again, or a host that does not answer, costs no request a minute.
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
@@ -174,6 +181,8 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 
+LOGIN_REDIRECT_URL = "admin:index"  # where a refused next= leads to
+
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 FORMAT_MODULE_PATH = ["bucketwatch.formats"]
@@ -224,6 +233,7 @@ LOGGING = {
     "filters": {
         "scan": {"()": "scanning.logs.ScanFilter"},
         "no_probes": {"()": "bucketwatch.logs.WithoutProbes"},
+        "refusals": {"()": "bucketwatch.logs.RefusalsInOneLine"},
     },
     "formatters": {
         "text": {"format": "{asctime} {levelname:<7} {name}: {message}{in_scan}", "style": "{"},
@@ -233,7 +243,7 @@ LOGGING = {
         "console": {
             "class": "logging.StreamHandler",
             "formatter": SITE.log_format,
-            "filters": ["scan"],
+            "filters": ["scan", "refusals"],
         }
     },
     "root": {"handlers": ["console"], "level": SITE.log_level},

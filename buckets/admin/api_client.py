@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @admin.register(ApiClient)
 class ApiClientAdmin(ServiceAdmin):
     form = forms.ApiClientForm
+    SECRET_FIELDS = ("secret_hash",)
     list_display = ("name", "client_id", "scope", "status", "last_used")
     list_filter = ("enabled", "scope")
     search_fields = ("name", "client_id")

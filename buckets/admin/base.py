@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
@@ -50,6 +50,8 @@ class LightPages(ModelAdmin):
 class ServiceAdmin(LightPages):
     """Writes through the form's service, and shows what a service refused at its field."""
 
+    SECRET_FIELDS: ClassVar[tuple[str, ...]] = ()
+
     def changeform_view(
         self,
         request: HttpRequest,
@@ -60,9 +62,8 @@ class ServiceAdmin(LightPages):
         try:
             # Django's own view wraps all of it in a transaction: nobody else could write while the
             # vault takes its time. Each service has a transaction of its own.
-            response: HttpResponse = self._changeform_view(  # type: ignore[attr-defined]  # not in the stubs
-                request, object_id, form_url, extra_context
-            )
+            view: Any = self._changeform_view  # type: ignore[attr-defined]
+            response: HttpResponse = view(request, object_id, form_url, extra_context)
         except REFUSALS as exc:
             # Nothing was written. The same again, with the reasons: nothing typed is lost.
             request.refused = forms.refusals(exc)  # type: ignore[attr-defined]
@@ -91,6 +92,11 @@ class ServiceAdmin(LightPages):
             return self._say_no(request, exc)
         self._after_deleting(request)
         return response
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Let nobody guess what no page shows, letter by letter, by whether a row is listed."""
+        is_secret = lookup.startswith(self.SECRET_FIELDS)
+        return not is_secret and super().lookup_allowed(lookup, value, request)
 
     def get_form(
         self, request: HttpRequest, obj: Model | None = None, change: bool = False, **kwargs: Any

@@ -88,7 +88,7 @@ class ApiClientAuthentication(JWTAuthentication):
     def get_validated_token(self, raw_token: bytes) -> Token:
         try:
             return AccessToken(cast("Any", raw_token))
-        except TokenError:
+        except (TokenError, ValueError, ArithmeticError):  # the last ones: a time of no calendar
             raise AuthenticationFailed(BAD_TOKEN) from None
 
     def get_user(self, validated_token: Token) -> Any:

@@ -165,6 +165,14 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return defaults.server_error(request)
 
 
+def method_not_allowed(request: HttpRequest) -> HttpResponse:
+    """405 of what can only be read."""
+    error = f"{request.method} is not allowed here: use GET."
+    return JsonResponse(
+        error_body(error), status=status.HTTP_405_METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"}
+    )
+
+
 @csrf_exempt
 def no_such_route(request: HttpRequest) -> HttpResponse:
     """404 for whatever else is asked for under /api, with or without a token."""

@@ -9,9 +9,19 @@ from typing import Any
 
 from rest_framework import serializers
 
+from buckets import validators
+from buckets.models import Bucket
+
 REQUIRED = "This member is required."
-# Longer than any key, URL or secret in use; the model has its own, narrower limits.
+# Longer than any text that is not stored, such as a name to look for.
 LONGEST_TEXT = 2048
+LONGEST_SECRET = validators.LONGEST_SECRET
+
+
+def longest(field: str) -> int:
+    """How long a member may be that is stored as this field of a bucket."""
+    column: Any = Bucket._meta.get_field(field)  # noqa: SLF001 - documented
+    return int(column.max_length)
 
 
 class Text(serializers.CharField):
@@ -61,20 +71,21 @@ class BucketMembers(serializers.Serializer[Any]):
     """What add and update have in common."""
 
     name = Text()
-    region = OptionalText()
-    endpoint = OptionalText()
-    client_id = OptionalText()
-    client_secret = OptionalText()
-    token_url = OptionalText()
+    region = OptionalText(max_length=longest("region"))
+    endpoint = OptionalText(max_length=longest("endpoint"))
+    client_id = OptionalText(max_length=longest("webhook_client_id"))
+    client_secret = OptionalText(max_length=LONGEST_SECRET)
+    token_url = OptionalText(max_length=longest("webhook_token_url"))
     polling_interval = Seconds(required=False, allow_null=True)
     fetch_metadata = Switch(required=False, allow_null=True)
     notifications_enabled = Switch(required=False, allow_null=True)
 
 
 class NewBucket(BucketMembers):
-    access_key = Text()
-    secret_key = Text()
-    webhook_url = Text()
+    name = Text(max_length=longest("name"))
+    access_key = Text(max_length=LONGEST_SECRET)
+    secret_key = Text(max_length=LONGEST_SECRET)
+    webhook_url = Text(max_length=longest("webhook_url"))
 
 
 class BucketChanges(BucketMembers):
@@ -84,9 +95,9 @@ class BucketChanges(BucketMembers):
     believe that they were replaced.
     """
 
-    access_key = OptionalText(allow_blank=False)
-    secret_key = OptionalText(allow_blank=False)
-    webhook_url = OptionalText()
+    access_key = OptionalText(allow_blank=False, max_length=LONGEST_SECRET)
+    secret_key = OptionalText(allow_blank=False, max_length=LONGEST_SECRET)
+    webhook_url = OptionalText(max_length=longest("webhook_url"))
 
 
 class BucketName(serializers.Serializer[Any]):

@@ -13,7 +13,7 @@ from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from buckets import selectors
-from buckets.api.errors import DATABASE_AWAY, error_body
+from buckets.api.errors import DATABASE_AWAY, method_not_allowed
 from buckets.api.metrics import metrics
 from scanning import engine, wiring
 from scanning.runtime.database import UNMIGRATED, is_unmigrated
@@ -37,8 +37,7 @@ def _probe(view: Probe) -> Probe:
         if request.method in {"GET", "HEAD"}:
             response = view(request)
         else:
-            error = f"{request.method} is not allowed here: use GET."
-            response = JsonResponse(error_body(error), status=405, headers={"Allow": "GET, HEAD"})
+            response = method_not_allowed(request)
         response["Cache-Control"] = "no-store"
         return response
 

@@ -17,10 +17,20 @@ def classify(previous: ObjectState | None, current: ObjectState, *, now: float) 
     """Say what happened to one key between the last scan and this listing; None if nothing did."""
     if previous is None:
         return classify_new(current, now=now)
-    # Inequality, never "newer": restoring an older version moves last_modified backwards.
-    if (current.etag, current.last_modified) != (previous.etag, previous.last_modified):
+    # Inequality, never "newer": restoring an older version moves last_modified backwards. The size
+    # alone tells of a second change within a second, to a server whose ETags are none.
+    if current[:3] != previous[:3]:
         return EventType.UPDATED
     return None
+
+
+def classify_older(
+    older: ObjectState | None, current: ObjectState, *, now: float
+) -> EventType | None:
+    """Say what happened since an older monitor saw the key, which may have noted no size."""
+    if older and not older.size:
+        older = older._replace(size=current.size)
+    return classify(older, current, now=now)
 
 
 def classify_new(current: ObjectState, *, now: float) -> EventType:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scanning.core.changes import RECENT_S, announce_cutoff, classify, is_recent
+from scanning.core.changes import RECENT_S, announce_cutoff, classify, classify_older, is_recent
 from scanning.core.deletions import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
 from scanning.core.types import EventType
@@ -183,9 +183,10 @@ def _not_listed(known: Known) -> tuple[EventType | None, list[str]]:
 def _listed(it: KeyFacts, listed: ObjectState) -> tuple[EventType | None, list[str]]:
     known, bucket = it.known, it.bucket
     previous = known.state or known.older
-    event = classify(previous, listed, now=it.now)
+    compare = classify if known.state else classify_older
+    event = compare(previous, listed, now=it.now)
     if event is None:
-        return None, ["Nothing differs: the listing shows the ETag and the time that are known."]
+        return None, ["Nothing differs: the listing shows what is known."]
     if previous is not None:
         whose = "known" if known.state else "what the older monitor knew"
         return event, list(_differences(previous, listed, whose))
@@ -236,6 +237,8 @@ def _differences(known: ObjectState, listed: ObjectState, whose: str) -> Iterato
             f"The listing shows an earlier time than {whose}, as when an older version was "
             "restored: that is an update too."
         )
+    if listed.size != known.size and (listed.etag, listed.last_modified) == known[:2]:
+        yield f"The listing shows another size than {whose}."
 
 
 def _never(bucket: BucketConfig, key: str, event: EventType) -> Iterator[str]:

@@ -9,6 +9,7 @@ from json.encoder import encode_basestring_ascii as quoted_ascii
 from typing import TYPE_CHECKING, Final
 
 from scanning.core.changes import is_recent
+from scanning.core.texts import strong_etag
 from scanning.core.types import Change, EventType, ObjectMetadata, ObjectState
 
 if TYPE_CHECKING:
@@ -58,11 +59,14 @@ class Notifications:
         for (kind, key, (etag, modified, size, _), previous), head in zip(
             changes, heads, strict=True
         ):
-            about = _ABOUT_NOTHING if head is None or head.etag != etag else _about(head)
+            about = _ABOUT_NOTHING if head is None or not _is_of(head, etag) else _about(head)
             recent = "true" if is_recent(modified, now) else "false"
             stamp = repr(modified)
             before, state_before = ("", "null") if previous is None else _previous(previous)
             state = "null" if kind is _DELETED else f"[{quoted_ascii(etag)}, {stamp}]"
+            if state == state_before and previous is not None:  # only the size differs
+                state_before = f"{state[:-1]}, {previous.size}]"
+                state = f"{state[:-1]}, {size}]"
             event_id = identity.copy()
             event_id.update(
                 f'{quoted_ascii(key)}, "{_KINDS[kind]}", {state_before}, {state}]'.encode()
@@ -78,6 +82,10 @@ class Notifications:
 def _about(head: ObjectMetadata) -> str:
     metadata = json.dumps(head.metadata, separators=(",", ":"), ensure_ascii=False)
     return f',"content_type":{quoted(head.content_type)},"metadata":{metadata}'
+
+
+def _is_of(head: ObjectMetadata, etag: str) -> bool:
+    return head.etag == etag or strong_etag(head.etag) == strong_etag(etag)
 
 
 _ABOUT_NOTHING: Final = _about(NO_METADATA)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def parse(text: str | None) -> ObjectState | None:
     """A stored state; one that cannot be read counts as not there, so the object is announced.
 
-    ETag and time are what objects are compared by: a state that lacks the rest is one all the same.
+    A state that lacks size or the time of its processing is one all the same: older programs may
+    have written no more than ETag and time.
     """
     if text is None:
         return None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from typing import Final
 
 MOST_TEXT: Final = 300
 # Of a whole message, which holds several texts and what bucketwatch says of them.
 MOST_MESSAGE: Final = 2000
+# What S3 encodes is shorter, and looking for the end of each beginning is not linear.
+_LONGEST_ENCODED: Final = 4096
 
 
 def printable(text: str) -> str:
@@ -22,3 +26,23 @@ def clean(text: str, most: int = MOST_TEXT) -> str:
     """Make a server's text printable and at most so many characters long, where it is taken in."""
     shown = printable(text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def header_text(raw: bytes) -> str:
+    """What a header says: UTF-8 as servers send it, Latin-1 where it is not, RFC 2047 decoded."""
+    raw = b" ".join(line.strip() for line in raw.splitlines())  # long ones may be folded
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    if "=?" not in text or len(text) > _LONGEST_ENCODED:
+        return text
+    try:
+        return str(make_header(decode_header(text)))
+    except (ValueError, LookupError, HeaderParseError):  # it only looks encoded
+        return text
+
+
+def strong_etag(etag: str) -> str:
+    """An ETag without quotes and weakness: HEAD may say ``W/"x"`` of what is listed as ``"x"``."""
+    return etag.removeprefix("W/").strip('"')

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from scanning.core import notification
-from scanning.core.changes import announce_cutoff, classify, classify_new
+from scanning.core.changes import announce_cutoff, classify_new, classify_older
 from scanning.core.deletions import had_second_look, is_mass
 from scanning.core.errors import BucketwatchError, StateDamaged, StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
@@ -238,7 +238,7 @@ class BucketPass:
                 Change(event_type, key, current, previous)
                 for (key, current), previous in zip(states.items(), older, strict=True)
                 if (previous or current.last_modified > announce_after)
-                and (event_type := classify(previous, current, now=now))
+                and (event_type := classify_older(previous, current, now=now))
             ]
         news = {key: state for key, state in states.items() if state.last_modified > announce_after}
         kinds = [classify_new(state, now=now) for state in news.values()]

@@ -166,3 +166,52 @@ def test_the_page_takes_everything_from_this_host_and_has_no_inline_script():
     static = re.findall(r'(?:src|href)="/static/([^"]+)"', page)
     assert len(static) == 4
     assert all(finders.find(path) for path in static)
+
+
+@pytest.mark.parametrize("method", ["QUERY", "POST", "DELETE"])
+@pytest.mark.django_db
+def test_another_method_than_the_pages_own_is_not_allowed(method):
+    response = api_client.Caller().send(method, DOCS)
+    assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
+    assert api_client.error_of(response) == f"{method} is not allowed here: use GET."
+
+
+HALF = {"name": "media-in", "access_key": "A"}
+LONG = "a" * 256
+NEW_V1 = {"name": "other", "region": "r", "access_key": "A", "secret_key": "S"}
+REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "long endpoint": ("POST", "/api/buckets/add", api_client.new_bucket_body(endpoint=LONG)),
+    "long region": ("POST", "/api/buckets/add", api_client.new_bucket_body(region=LONG)),
+    "long name": ("POST", "/api/buckets/add", api_client.new_bucket_body(name="a" * 64)),
+    "long key": ("POST", "/api/buckets/add", api_client.new_bucket_body(access_key="a" * 1025)),
+    "long client": ("POST", "/api/buckets/add", api_client.new_bucket_body(client_id=LONG)),
+    "long URL": (
+        "POST",
+        "/api/buckets/update",
+        {"name": "media-in", "webhook_url": "https://a/" * 201},
+    ),
+    "half a pair of old": ("POST", "/api/buckets/update", HALF),
+    "unknown member": ("POST", "/api/v1/buckets/", NEW_V1 | {"colour": "red"}),
+    "v1 endpoint": ("POST", "/api/v1/buckets/", NEW_V1 | {"endpoint": LONG}),
+    "v1 prefix": ("PATCH", "/api/v1/buckets/{name}/", {"prefix": "a" * 1025}),
+    "v1 half a pair": ("PATCH", "/api/v1/buckets/{name}/", {"secret_key": "S"}),
+    "test with half a pair": ("POST", "/api/v1/buckets/{name}/test/", {"secret_key": "S"}),
+    "credential": ("POST", "/api/v1/credentials/", HALF | {"secret_key": "S", "name": "a" * 64}),
+    "half a new pair": ("PATCH", "/api/v1/credentials/{name}/", {"access_key": "A"}),
+    "unknown choice": ("POST", "/api/v1/resume/", {"choice": "baseline", "of": "all"}),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.django_db(transaction=True)
+def test_bodies_that_are_refused_are_not_described_as_right(
+    described, redis_server, method, path, body
+):
+    api_client.use_fast_hashes()
+    caller = api_client.Caller(api_client.new_client()[0])
+    api_client.add_bucket("media-in")
+    assert caller.send(method, path.format(name="media-in"), body).status_code == 400
+
+    content = described["paths"][path][method.lower()]["requestBody"]["content"]
+    shape = content["application/json"]["schema"] | {"components": described["components"]}
+    assert not OAS31Validator(shape).is_valid(body)

@@ -103,6 +103,24 @@ def test_an_operator_has_buttons_so_that_their_absence_means_something():
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        "buckets/apiclient/?secret_hash__startswith=m",
+        "buckets/apiclient/?name=a&secret_hash__gt=m",
+        "buckets/apiclient/?secret_hash=m",
+        "auth/user/?password__startswith=m",
+        "auth/user/?second_factor__salt__startswith=1",
+        "auth/group/?user__password__startswith=m",
+        "auth/group/?user__second_factor__salt__startswith=1",
+        "buckets/credential/?buckets__webhook_url__startswith=h",
+    ],
+)
+def test_what_no_page_shows_cannot_be_guessed_by_whether_a_row_is_listed(path):
+    api_client.new_client()
+    assert browser_of("admin").get(f"/admin/{path}").status_code == 400
+
+
+@pytest.mark.parametrize(
     "path", ["buckets/bucket/add/", "buckets/apiclient/", "auth/user/", "auth/group/"]
 )
 def test_a_viewer_is_refused_everything_else(path):

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanning.core.metrics import counters, histograms
-from scanning.core.metrics.telemetry import Percentiles
 
 BOUNDS = (1.0, 2.0, 4.0)
 
@@ -40,7 +39,3 @@ def test_a_percentile_is_in_the_place_of_the_real_one(values, share):
     real_place = histograms.place(min(real, histograms.LAG_S[-1]), histograms.LAG_S)
     assert abs(histograms.place(found, histograms.LAG_S) - real_place) <= 1
     assert sum(counts) == len(values)
-
-
-def test_a_spread_of_nothing_says_nothing():
-    assert histograms.percentiles([0, 0, 0, 0], BOUNDS) == Percentiles(None, None, None)

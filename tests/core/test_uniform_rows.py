@@ -48,11 +48,6 @@ def test_entries_that_are_alike_are_read_the_fast_way(way, fast):
     ) is fast
 
 
-def test_one_entry_that_differs_sends_all_to_the_slow_way():
-    entries = WAYS["usual"] % b"a" + WAYS["another class"] % b"b"
-    assert rows_like(first_of(entries), entries, entries.count(b"</Contents>")) is None
-
-
 def test_no_pattern_is_made_of_more_than_s3_writes():
     long = WAYS["usual"].replace(b"Normal", b"N" * 3000) % b"a"
     assert rows_like(first_of(long), long, 1) is None

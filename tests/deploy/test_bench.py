@@ -84,15 +84,6 @@ def test_the_server_lists_from_any_key_in_pages_of_any_size(server):
     assert ask(server, start_after="zzz").rows == 0
 
 
-def test_the_server_shows_what_it_is_told(server):
-    server.show(objects=150, version="clustered")
-    assert ask(server).rows == 150
-    server.show(objects=TINY.objects, version="scattered")
-    changed = ask(server).columns().etags
-    server.show(objects=TINY.objects)
-    assert ask(server).columns().etags != changed
-
-
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
 def test_each_group_of_figures_can_be_measured(group, server, redis_server, monkeypatch):
     if group.__name__ == "listings":

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from bucketwatch.demo.servers import (
     other_redis_server,
     redis_server_binary,
 )
-from bucketwatch.demo.world import BUCKETS, DAY_S, seed
+from bucketwatch.demo.world import BUCKETS, seed
 
 QUEUE = "queue"
 
@@ -95,18 +94,6 @@ def test_a_line_says_what_happened_to_which_object():
     assert said.endswith("created   media-in       a/Größe\\n.mp4  (1,234 B)")
 
 
-def test_the_world_has_six_buckets_in_three_regions_with_old_and_new_objects(tmp_path):
-    memory = Memory(tmp_path / "memory.sqlite3")
-    now = time.time()
-    seed(memory, now=now)
-    assert len(BUCKETS) >= 6
-    assert len(set(memory.buckets().values())) == 3
-    for bucket in BUCKETS:
-        ages = [now - kept.last_modified > DAY_S for kept in memory.objects(bucket.name)]
-        assert set(ages) == {True, False}
-    memory.close()
-
-
 def test_a_second_seed_leaves_what_is_there(tmp_path):
     memory = Memory(tmp_path / "memory.sqlite3")
     seed(memory, now=1e9)
@@ -176,16 +163,6 @@ def test_a_private_file_is_replaced_as_a_whole(tmp_path):
     write_private(path, "short")
     assert path.read_text() == "short"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_only_one_demo_runs_in_a_directory(tmp_path):
-    first, second = Home(tmp_path), Home(tmp_path)
-    with first.locked() as ours:
-        assert ours
-        with second.locked() as theirs:
-            assert not theirs
-    with second.locked() as theirs:
-        assert theirs
 
 
 def test_the_callers_redis_and_database_are_left_alone():

@@ -1,9 +1,7 @@
 """`deploy/kubernetes`: valid, and as strict with its pods as Kubernetes' *restricted* profile."""
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ from bucketwatch.demo.environment import product_variables
 from bucketwatch.env import secret_variables
 from scanning.runtime.processes import STOP_S
 from tests.support.deployment import DEPLOY, compose, dockerfile
-from tests.support.doc_blocks import ALL
-from tests.support.processes import ROOT
 
 KUBERNETES = DEPLOY / "kubernetes"
 VERSION = "1.37"
@@ -59,12 +55,6 @@ def validate(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize("document", OBJECTS, ids=label)
 def test_an_object_is_what_kubernetes_takes(document):
     validate(document)
-
-
-def test_the_validation_notices_a_slip():
-    slip = {**of_kind("Service")["bucketwatch"], "spek": {}}
-    with pytest.raises(kubernetes_validate.ValidationError):
-        validate(slip)
 
 
 @pytest.mark.parametrize("with_vault", [False, True], ids=["as it is", "with embedded vault"])
@@ -142,20 +132,6 @@ def test_its_commands_are_those_of_compose_which_a_test_runs():
     }
 
 
-def test_the_web_server_waits_until_migrations_are_done(tmp_path):
-    environ = {**os.environ, "DATA_DIR": str(tmp_path), "DATABASE_URL": ""}
-    environ["DJANGO_SETTINGS_MODULE"] = "bucketwatch.settings"
-
-    def migrate(*options: str) -> int:
-        command = [sys.executable, "manage.py", "migrate", *options]
-        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, check=False)
-        return done.returncode
-
-    assert migrate("--check") == 1
-    assert migrate("--noinput") == 0
-    assert migrate("--check") == 0
-
-
 def test_probes_ask_what_answers_while_redis_is_away():
     [web] = DEPLOYMENTS["bucketwatch-web"]["spec"]["template"]["spec"]["containers"]
     probes = [web[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
@@ -213,10 +189,3 @@ def test_nothing_may_be_sent_to_the_clouds_metadata_service():
     blocks = [peer["ipBlock"] for rule in egress for peer in rule["to"] if "ipBlock" in peer]
     assert blocks
     assert all(block["except"] for block in blocks)
-
-
-def test_the_page_waits_for_migrations_longer_than_kubectl_does_by_itself():
-    """Half a minute: the image has to be pulled first."""
-    waits = [line for block in ALL for line in block.text.splitlines() if "kubectl" in line]
-    [wait] = [line for line in waits if " wait " in line]
-    assert "--timeout=" in wait

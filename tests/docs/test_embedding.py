@@ -52,7 +52,7 @@ def test_a_program_of_the_page_scans_and_announces(
 def test_the_page_names_where_every_documented_class_is_imported_from():
     rows = re.findall(r"^\| `(\w+)` \| `([\w.]+)` \|$", PAGE.read_text(), flags=re.MULTILINE)
     assert rows == [
-        ("MultiRegionMonitor", "scanning.runtime.monitor"),
-        ("BucketScanner", "scanning.runtime.bucket_scanner"),
-        ("S3ClientCache", "scanning.adapters.s3.storage"),
+        ("MultiRegionMonitor", "scanning.monitor"),
+        ("BucketScanner", "scanning.scanner"),
+        ("S3ClientCache", "scanning.adapters.s3"),
     ]

@@ -187,14 +187,6 @@ def test_a_dry_run_prints_what_would_be_queued_and_writes_nothing(replay, bucket
     assert [event["event_id"] for event in told] == [event["event_id"] for event in queued(store)]
 
 
-def test_the_same_replay_repeats_its_ids_and_another_does_not(replay, bucket, store):
-    media = bucket("a")
-    for run in ("one", "one", "two"):
-        replay(media, "--yes", "--id", run)
-    ids = [event["event_id"] for event in queued(store)]
-    assert ids[0] == ids[1] != ids[2]
-
-
 def test_events_that_the_bucket_leaves_out_are_left_out_unless_asked_for(replay, bucket, store):
     media = bucket("a.txt", "b.mp4", announce_created=False, suffix=".mp4")
     ran = replay(media, "--yes")

@@ -13,6 +13,7 @@ from scanning.adapters.redis.bucket_status import BucketStatusStore
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.adapters.redis.leases import LEASE_S, RedisLeases
 from scanning.core import redis_keys
+from scanning.core.texts import MOST_MESSAGE
 from scanning.core.types import BucketStatus, Claim, Held
 from scanning.ports import Commit
 from tests.support import engine_buckets
@@ -297,6 +298,16 @@ def test_finishing_twice_is_harmless(here, store):
     before = engine_buckets.dump(store)
     here.finish(claim, engine_buckets.result("bucket"), next_due=5000.0)
     assert engine_buckets.dump(store) == before
+
+
+def test_an_error_is_stored_clean_and_not_longer_than_a_message(here, store):
+    make_due(store, "bucket")
+    [claim] = here.claim_due(REGION, most=1, slots=1)
+    failed = engine_buckets.result("bucket", error="\x1b[2J" + "x" * 1_000_000)
+    here.finish(claim, failed, next_due=5000.0)
+    stored = store.hget(redis_keys.bucket("bucket"), "error")
+    assert stored.startswith(r"\x1b[2Jxxx")
+    assert len(stored) == MOST_MESSAGE
 
 
 def test_a_failed_scan_is_no_last_scan_and_leaves_what_the_last_one_said(here, store):

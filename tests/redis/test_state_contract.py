@@ -1,6 +1,7 @@
 """What every `ports.StateStore` does: the one in memory that other tests use, and the real one."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,47 +57,27 @@ def piece(id_: str, *names: str) -> Piece:
     return Piece(Entry(id_, columns.keys[-1], len(columns), b"\x80" * 16, 40, b"raw"), columns)
 
 
-def test_nothing_is_known_at_first(store):
+def test_what_is_committed_is_known_from_then_on(store):
+    """One story, so that the fake does what `test_commit.py` proves of Redis case by case."""
     known = store.states.open(store.bucket)
     assert (list(known.entries), known.progress, known.is_first) == ([], None, True)
     assert (known.held_since, known.released) == (None, 0)
 
-
-def test_segments_are_opened_in_key_order_and_loaded_in_the_order_asked(store):
     pieces = [piece("b", "m", "z"), piece("a", "\U0001f600"), piece("c", "é")]
-    store.commit(1, pieces=pieces)
-    ordered = [pieces[0], pieces[2], pieces[1]]
-    assert store.entries() == [p.entry for p in ordered]
-    loaded = store.states.load(store.bucket, [p.entry.id for p in pieces])
-    assert loaded == [p.columns for p in pieces]
+    began = Progress(began=1.5, after="key", listed=3, appeared=2, is_listed=True)
+    store.commit(1, pieces=pieces, progress=began, notifications=['{"n":1}', '{"n":2}'])
+    assert store.entries() == [pieces[0].entry, pieces[2].entry, pieces[1].entry]  # by last key
+    assert store.states.load(store.bucket, list("bac")) == [p.columns for p in pieces]
+    assert store.states.open(store.bucket).progress == began
 
-
-def test_an_entry_alone_leaves_its_rows(store):
-    old = piece("a", "k", "l")
-    store.commit(1, pieces=[old])
-    entry = replace(old.entry, missing=(1,), strings_at=12.5)
-    store.commit(2, pieces=[Piece(entry, None)])
-    assert store.entries() == [entry]
-    assert store.states.load(store.bucket, ["a"]) == [old.columns]
-
-
-def test_a_segment_is_written_over_and_removed(store):
-    store.commit(1, pieces=[piece("a", "k"), piece("b", "l")])
-    store.commit(2, pieces=[piece("b", "l", "m")], removed=["a"])
-    assert store.entries() == [piece("b", "l", "m").entry]
-    assert store.states.load(store.bucket, ["b"]) == [piece("b", "l", "m").columns]
-
-
-def test_progress_is_that_of_the_last_commit(store):
-    for number in (1, 2):
-        progress = Progress(began=1.5, after=f"key-{number}", listed=3, appeared=2, is_listed=True)
-        store.commit(number, progress=progress)
-        assert store.states.open(store.bucket).progress == progress
-
-
-def test_notifications_are_queued_as_they_come(store):
-    store.commit(1, notifications=['{"n":1}', '{"n":2}'])
-    store.commit(2, notifications=['{"n":3}'])
+    changed = piece("b", "m", "y", "z")
+    marked = replace(pieces[2].entry, missing=(0,), strings_at=12.5)
+    written = [changed, Piece(marked, None)]
+    later = replace(began, after="later")
+    store.commit(2, pieces=written, removed=["a"], progress=later, notifications=['{"n":3}'])
+    assert store.entries() == [changed.entry, marked]
+    assert store.states.load(store.bucket, list("bc")) == [changed.columns, pieces[2].columns]
+    assert store.states.open(store.bucket).progress == later
     assert store.queued() == 3
 
 
@@ -108,17 +89,13 @@ def test_strings_are_states_for_whoever_takes_over(store):
     assert store.states.older_states(store.bucket, ["a", "b"]) == [None, state]
 
 
-def test_the_same_number_again_changes_nothing(store):
+@pytest.mark.parametrize(
+    ("number", "refusal"),
+    [(0, pytest.raises(CommitOutOfStep)), (1, nullcontext()), (3, pytest.raises(CommitOutOfStep))],
+)
+def test_only_the_number_that_follows_changes_anything(store, number, refusal):
     store.commit(1, pieces=[piece("a", "k")], notifications=["{}"])
-    store.commit(1, pieces=[piece("b", "l")], notifications=["{}"], removed=["a"])
-    assert store.entries() == [piece("a", "k").entry]
-    assert store.queued() == 1
-
-
-@pytest.mark.parametrize("number", [0, 3])
-def test_a_number_that_does_not_follow_changes_nothing(store, number):
-    store.commit(1, pieces=[piece("a", "k")], notifications=["{}"])
-    with pytest.raises(CommitOutOfStep):
+    with refusal:
         store.commit(number, pieces=[piece("b", "l")], notifications=["{}"], removed=["a"])
     assert store.entries() == [piece("a", "k").entry]
     assert store.queued() == 1

@@ -16,7 +16,7 @@ from scanning.adapters.s3.errors import AnswerTooSlow
 from scanning.adapters.s3.storage import S3ClientCache, S3Storage
 from scanning.core.errors import StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
-from scanning.core.types import BucketConfig, KeyPair
+from scanning.core.types import BucketConfig, KeyPair, ObjectMetadata
 from scanning.pacing.registry import UnlimitedEndpoint
 from tests.support.canned_http import Answer, CannedServer
 from tests.support.listing_bodies import Row, rgw
@@ -195,6 +195,58 @@ def test_a_connection_that_the_server_dropped_is_not_used_again(cache):
         [endpoint] = cache._connections._by_url.values()
         eventually(lambda: _is_dropped(endpoint._idle[-1]))
         client.list_objects_v2(Bucket="photos")
+
+
+def head_of(cache: S3ClientCache, *headers: bytes, gate: RecordingGate | None = None):
+    """What HEAD says of an object that a server describes with these headers."""
+    lines = [b"HTTP/1.1 200 OK", b"Connection: close", b'ETag: "e"', *headers, b"", b""]
+    with raw_server(b"\r\n".join(lines)) as url:
+        bucket = BucketConfig("photos", url, "r", "C")
+        cache.attempts = 1
+        return S3Storage(cache, bucket, KeyPair("a", "s"), gate=gate or RecordingGate()).head("k")
+
+
+HEADERS = {
+    "UTF-8": ("Grüße  an alle".encode(), "Grüße  an alle"),
+    "Latin-1": ("Grüße".encode("latin-1"), "Grüße"),
+    "base64": (b"=?UTF-8?B?R3LDvMOfZQ==?=", "Grüße"),
+    "quoted": (b"=?UTF-8?Q?Gr=C3=BC=C3=9Fe?= =?UTF-8?Q?_an_alle?=", "Grüße an alle"),
+    "no character set": (b"=?no-charset?Q?a?=", "=?no-charset?Q?a?="),
+    "no base64": (b"=?UTF-8?B?A?=", "=?UTF-8?B?A?="),
+    "no encoded word": (b"1 =? 2", "1 =? 2"),
+    "long": (b"=?" * 30_000, "=?" * 30_000),
+    "folded": (b"one\r\n  two", "one two"),
+    "empty": (b"", ""),
+}
+
+
+@pytest.mark.parametrize(("raw", "text"), HEADERS.values(), ids=HEADERS)
+def test_user_metadata_arrives_as_it_was_written(cache, raw, text):
+    found = head_of(cache, b"X-Amz-Meta-Note: " + raw, b"Content-Type: text/plain")
+    assert found == ObjectMetadata("e", "text/plain", {"Note": text})
+
+
+def test_more_user_metadata_than_http_clients_take_headers_is_read(cache):
+    headers = [b"x-amz-meta-n%d: %d" % (n, n) for n in range(150)]
+    found = head_of(cache, *headers, b"Content-Type: text/plain")
+    assert found.metadata == {f"n{n}": f"{n}" for n in range(150)}
+    assert found.content_type == "text/plain"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [b"x-n%d: 1" % n for n in range(150)],
+        [b"x-amz-meta-n%d: %b" % (n, b"x" * 60_000) for n in range(2)],
+        [b"x-long: " + b"x" * 70_000],
+    ],
+    ids=["many headers", "much metadata", "a long header"],
+)
+def test_a_head_that_cannot_be_read_is_an_answer_all_the_same(cache, headers):
+    gate = RecordingGate()
+    with pytest.raises(StorageUnavailable, match="the answer cannot be read"):
+        head_of(cache, *headers, gate=gate)
+    assert gate.said == ["answered"]
 
 
 def test_a_header_that_comes_twice_is_one_with_a_comma(cache):

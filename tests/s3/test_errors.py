@@ -3,6 +3,8 @@
 import gzip
 import socket
 import ssl
+import tracemalloc
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +18,7 @@ from scanning.config.settings import EngineSettings
 from scanning.core.errors import (
     AccessDenied,
     BucketNotFound,
+    BucketwatchError,
     ClockSkewed,
     CredentialsRejected,
     PermanentError,
@@ -26,6 +29,7 @@ from scanning.core.errors import (
 from scanning.core.types import BucketConfig, KeyPair
 from tests.support.canned_http import Answer, CannedServer, Reset, Stall, error, never_listening
 from tests.support.listing_bodies import Row, aws, plain, rgw
+from tests.support.servers import LOCAL
 
 PAIR = KeyPair("AKIDPUBLIC", "very-secret")
 CONF = EngineSettings.model_validate(
@@ -40,9 +44,11 @@ NEST = b"<a>" * 60_000 + b"</a>" * 60_000
 FORGED = "\x1b[2J\x9b31m\u202e"
 
 
-def storage(url: str, *, name: str = "photos", attempts: int = 1) -> S3Storage:
+def storage(
+    url: str, *, name: str = "photos", attempts: int = 1, conf: EngineSettings = CONF
+) -> S3Storage:
     bucket = BucketConfig(name, url, "r", "C")
-    return S3Storage(S3ClientCache(CONF, attempts=attempts), bucket, PAIR)
+    return S3Storage(S3ClientCache(conf, attempts=attempts), bucket, PAIR)
 
 
 def listed(answering: S3Storage) -> list[str]:
@@ -358,6 +364,42 @@ ANSWERS = {
 def test_what_goes_wrong_is_told_with_the_way_out(answer, kind, says):
     with CannedServer(answer) as server:
         assert says in complaint(kind, storage(server.url))
+
+
+MUCH = 7 * 2**20
+HUGE = {
+    "blanks": b" " * MUCH,
+    "an entity": THREE.replace(b"<Name>", b"&e;" * 9_500 + b"<Name>").replace(
+        b"<ListB", b'<!DOCTYPE l [<!ENTITY e "%b">]><ListB' % (b"A" * 10_000), 1
+    ),
+    "elements": THREE.replace(b"<Name>", b"<!-- -->" + b"<a/>" * (MUCH // 4) + b"<Name>"),
+    "no children": THREE.replace(b"</ListB", b"<Contents/>" * (MUCH // 11) + b"</ListB"),
+    "a key of escapes": rgw([Row("a" + "\x01" * (MUCH // 3)), Row("b")]),
+    "keys of escapes": rgw([*(Row(f"{n:03}" + "\x01" * 2_300) for n in range(999)), Row("z")]),
+    "keys of references": rgw(Row(f"K{n:03}") for n in range(1000)).replace(b"K", b"&lt;" * 1_700),
+    "long ETags": rgw(Row(f"{n:03}", etag="e" * 6_000) for n in range(1000)),
+    "many rows": rgw(Row(f"{n:05}") for n in range(20_000)),
+    "an error": error("A" * MUCH, status=200).body,
+}
+
+
+@pytest.mark.parametrize("body", HUGE.values(), ids=HUGE)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_no_answer_takes_much_memory(body, packed):
+    sent = gzip.compress(body, 1) if packed else body
+    answer = Answer(200, sent, {"Content-Encoding": "gzip"} if packed else {})
+    with CannedServer(answer) as server:
+        asking = storage(server.url, conf=LOCAL)
+        with suppress(BucketwatchError):  # a first request loads what botocore knows of S3
+            asking.head("k")
+        tracemalloc.start()
+        try:
+            with pytest.raises(StorageUnavailable):
+                listed(asking)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 100 * 2**20
 
 
 def test_nobody_listening_is_told_as_such():

@@ -1,4 +1,4 @@
-"""What the API tests share: a program with a token, as curl would be one."""
+"""A program with a token, which speaks to the API as curl would."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What tests of a scan begin with: a site that scans a bucket in memory, and what it said."""
+"""A site that scans a bucket in memory, and what it announced."""
 
 from typing import Any
 

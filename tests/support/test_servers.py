@@ -16,10 +16,6 @@ from tests.support.servers import TestS3Server
 from tests.support.waiting import eventually
 
 
-def test_settings_point_at_the_test_redis(redis_server, settings):
-    assert settings.SCANNING.redis.url == SecretStr(redis_server.url)
-
-
 def test_without_redis_a_test_reaches_nobodys_redis():
     assert django_settings.SCANNING.redis.url == SecretStr("redis://127.0.0.1:1/0")
 
@@ -29,16 +25,6 @@ def test_each_test_gets_an_empty_redis(redis_server, _again):
     with redis_server.client() as client:
         assert client.dbsize() == 0
         client.set("left", "behind")
-
-
-def test_redis_comes_back_on_its_port_after_a_stop(redis_server):
-    port = redis_server.port
-    redis_server.stop()
-    assert not redis_server.running
-    redis_server.start()
-    assert redis_server.port == port
-    with redis_server.client() as client:
-        assert client.ping()
 
 
 def test_a_redis_that_cannot_start_says_why(tmp_path, redis_server):

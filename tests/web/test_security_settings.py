@@ -1,14 +1,21 @@
 """What browsers and proxies are told in production: asked of the real web server."""
 
+import ast
 import http.client
+import io
+import logging
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from http.cookies import SimpleCookie
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import Group
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
 
@@ -121,6 +128,83 @@ def test_on_a_machine_without_https_the_page_works_over_http(client):
 def test_a_form_may_be_a_megabyte_long(size, status):
     answer = Client().post("/admin/login/", {"username": "a" * size})
     assert answer.status_code == status
+
+
+# --- the database
+
+WRITES = """
+from django.conf import settings
+from django.db import connection
+connection.cursor().execute("CREATE TABLE written (a)")
+print({path.name: oct(path.stat().st_mode & 0o777) for path in settings.DATA_DIR.iterdir()})
+"""
+
+
+@pytest.mark.parametrize("was_there", [False, True], ids=["new", "from before"])
+def test_the_sqlite_files_are_for_their_owner_alone_wherever_they_are(tmp_path, was_there):
+    tmp_path.chmod(0o755)
+    file = tmp_path / "bucketwatch.sqlite3"
+    with ExitStack() as stack:
+        if was_there:
+            before = stack.enter_context(closing(sqlite3.connect(file)))
+            before.execute("PRAGMA journal_mode=WAL")
+            before.execute("CREATE TABLE kept (a)")
+            for path in tmp_path.iterdir():
+                path.chmod(0o644)
+        done = subprocess.run(
+            [sys.executable, "manage.py", "shell", "-v0", "-c", WRITES],
+            cwd=ROOT,
+            env={**os.environ, "DATA_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    modes = ast.literal_eval(done.stdout)
+    assert modes.keys() == {f"bucketwatch.sqlite3{end}" for end in ("", "-wal", "-shm")}
+    assert set(modes.values()) == {"0o600"}
+
+
+# --- refusals
+
+
+@pytest.mark.django_db
+def test_a_refused_address_to_go_on_to_leads_to_the_dashboard(client, django_user_model):
+    django_user_model.objects.create_superuser("olga", password="correct-horse")
+    form = {"username": "olga", "password": "correct-horse", "next": "https://evil.example.com/"}
+    answer = client.post("/admin/login/", form)
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What the console gets."""
+    [console] = [h for h in logging.getLogger().handlers if h.name == "console"]
+    assert isinstance(console, logging.StreamHandler)
+    written = io.StringIO()
+    before = console.setStream(written)
+    yield written
+    console.setStream(before)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param("auth/user/", 403, id="not allowed"),
+        pytest.param("buckets/bucket/?credential__vault_prefix=x", 400, id="not to be asked"),
+        pytest.param("buckets/bucket/77/", 404, id="not there"),
+    ],
+)
+@pytest.mark.django_db
+def test_a_refusal_is_one_line_of_the_log(client, django_user_model, log, path, status):
+    viewer = django_user_model.objects.create_user("vera", password="correct", is_staff=True)
+    viewer.groups.add(Group.objects.get(name="viewer"))
+    client.force_login(viewer)
+    assert client.get(f"/admin/{path}").status_code == status
+    lines = log.getvalue().splitlines()
+    assert lines
+    assert all(re.match(r"\d{4}-\d\d-\d\d ", line) for line in lines)
 
 
 # --- whose address it is

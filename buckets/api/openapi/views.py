@@ -8,18 +8,25 @@ from typing import TYPE_CHECKING, Any
 from csp.constants import SELF
 from csp.decorators import csp_update
 from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import TemplateView
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from buckets.api.errors import method_not_allowed
 from buckets.api.openapi.probe_paths import PLAIN_PATHS
+from buckets.api.v1.parsing import Strict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.http import HttpRequest, HttpResponse
     from rest_framework.request import Request
 
 _WITH_A_SLASH = "/api/v1/"
+_KEY_PAIR = frozenset({"access_key", "secret_key"})  # one half alone is refused
 
 
 class TokenScheme(OpenApiAuthenticationExtension):
@@ -44,10 +51,23 @@ def name_paths(endpoints: list[Any]) -> list[Any]:
 
 
 def finish(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """Add the routes that are no REST framework views; drop what only the generator reads."""
+    """Add what the generator cannot know; drop what only the generator reads."""
     result["paths"] |= PLAIN_PATHS
+    schemas = result["components"]["schemas"]
+    for kind in _kinds_of(Strict):
+        if described := schemas.get(kind.__name__):
+            described["additionalProperties"] = False
+    for described in schemas.values():
+        if halves := _KEY_PAIR & described.get("properties", {}).keys():
+            described["dependentRequired"] = {half: sorted(_KEY_PAIR - {half}) for half in halves}
     _drop(result, "x-spec-enum-id")
     return result
+
+
+def _kinds_of(kind: type) -> Iterator[type]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _kinds_of(child)
 
 
 def _drop(node: Any, name: str) -> None:
@@ -75,9 +95,15 @@ class Schema(APIView):
         return Response(document())
 
 
+# Other methods are refused as what they are, not for the cookie that they lack.
+@method_decorator(csrf_exempt, name="dispatch")
 # Swagger UI's style sheet holds its icons itself.
 @method_decorator(csp_update({"img-src": [SELF, "data:"]}), name="dispatch")
 class Page(TemplateView):
     """Swagger UI from our own static files: no CDN, no inline script."""
 
     template_name = "buckets/api_docs.html"
+    http_method_names = ("get", "head")
+
+    def http_method_not_allowed(self, request: HttpRequest, *_: Any, **__: Any) -> HttpResponse:
+        return method_not_allowed(request)

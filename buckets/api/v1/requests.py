@@ -7,7 +7,15 @@ from typing import Any
 from rest_framework import serializers
 
 from buckets import selectors
-from buckets.api.fields import LONGEST_TEXT, REQUIRED, Seconds, Switch, Text
+from buckets.api.fields import (
+    LONGEST_SECRET,
+    LONGEST_TEXT,
+    REQUIRED,
+    Seconds,
+    Switch,
+    Text,
+    longest,
+)
 from buckets.api.v1.parsing import Strict
 from buckets.models import EVENT_TYPES, Bucket
 
@@ -72,13 +80,29 @@ class SomeText(Text):
 class BucketSettings(Strict):
     """What creating and changing a bucket have in common."""
 
-    region = SomeText()
-    endpoint = SomeText()
-    credential = Text(required=False, help_text="Name of an existing credential.")
-    access_key = Text(required=False, help_text="Instead of a credential; goes to the vault.")
-    secret_key = Text(required=False, help_text="With access_key; goes to the vault.")
-    prefix = SomeText(trim_whitespace=False, help_text="Watch only keys that begin so.")
-    suffix = SomeText(trim_whitespace=False, help_text="Announce only keys that end so.")
+    region = SomeText(max_length=longest("region"))
+    endpoint = SomeText(max_length=longest("endpoint"))
+    credential = Text(
+        required=False, max_length=longest("name"), help_text="Name of an existing credential."
+    )
+    access_key = Text(
+        required=False,
+        max_length=LONGEST_SECRET,
+        help_text="Instead of a credential; goes to the vault.",
+    )
+    secret_key = Text(
+        required=False, max_length=LONGEST_SECRET, help_text="With access_key; goes to the vault."
+    )
+    prefix = SomeText(
+        max_length=longest("prefix"),
+        trim_whitespace=False,
+        help_text="Watch only keys that begin so.",
+    )
+    suffix = SomeText(
+        max_length=longest("suffix"),
+        trim_whitespace=False,
+        help_text="Announce only keys that end so.",
+    )
     polling_interval = Seconds(
         required=False, allow_null=True, help_text="1 to 604800; null: the configured default."
     )
@@ -90,15 +114,17 @@ class BucketSettings(Strict):
     lanes = WholeNumber(
         required=False, allow_null=True, help_text="Listings at once; null: the configured default."
     )
-    webhook_url = SomeText()
-    webhook_client_id = SomeText()
-    webhook_client_secret = Text(required=False, help_text="Goes to the vault.")
-    webhook_token_url = SomeText()
+    webhook_url = SomeText(max_length=longest("webhook_url"))
+    webhook_client_id = SomeText(max_length=longest("webhook_client_id"))
+    webhook_client_secret = Text(
+        required=False, max_length=LONGEST_SECRET, help_text="Goes to the vault."
+    )
+    webhook_token_url = SomeText(max_length=longest("webhook_token_url"))
     webhook_secret_in_redis = Switch(required=False)
 
 
 class BucketCreate(BucketSettings):
-    name = Text()
+    name = Text(max_length=longest("name"))
 
 
 class BucketPatch(BucketSettings):
@@ -108,8 +134,8 @@ class BucketPatch(BucketSettings):
 class KeyPairFields(Strict):
     """Keys to try instead of the credential's; both or none."""
 
-    access_key = Text(required=False)
-    secret_key = Text(required=False)
+    access_key = Text(required=False, max_length=LONGEST_SECRET)
+    secret_key = Text(required=False, max_length=LONGEST_SECRET)
 
 
 class Resumption(Strict):
@@ -124,14 +150,16 @@ class Resumption(Strict):
 class CredentialPatch(KeyPairFields):
     """Both keys of a new pair, for every bucket that uses the credential; or a note of where."""
 
-    endpoint = SomeText()
+    endpoint = SomeText(max_length=longest("endpoint"))
 
 
 class CredentialCreate(Strict):
-    name = Text()
-    access_key = Text()
-    secret_key = Text()
-    endpoint = SomeText(help_text="A note of where these keys are valid.")
+    name = Text(max_length=longest("name"))
+    access_key = Text(max_length=LONGEST_SECRET)
+    secret_key = Text(max_length=LONGEST_SECRET)
+    endpoint = SomeText(
+        max_length=longest("endpoint"), help_text="A note of where these keys are valid."
+    )
 
 
 class PageQuery(Strict):

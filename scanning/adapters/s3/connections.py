@@ -25,7 +25,7 @@ import weakref
 import zlib
 from collections import deque
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import SplitResult, urlsplit
 
 from botocore.awsrequest import AWSResponse
@@ -37,6 +37,7 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.httpsession import get_cert_path
+from botocore.parsers import ResponseParserError
 
 from scanning.adapters.s3.errors import AnswerTooSlow
 from scanning.adapters.s3.name_lookups import NameLookups
@@ -44,6 +45,7 @@ from scanning.core.addresses import how_to_allow
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import AddressRefused
 from scanning.core.listing.body import UnreadableListing
+from scanning.core.texts import header_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,8 +58,13 @@ if TYPE_CHECKING:
 LEAST_IDLE: Final = 10
 # A page of a thousand of the longest keys is a few megabytes; what is longer is cut off.
 MOST_BYTES: Final = 8 * 1024 * 1024
+# Of what http.client says: no answer came, or none that ever was HTTP.
+_CLOSED: Final = (OSError, http.client.IncompleteRead, http.client.BadStatusLine)
 _COMPRESSED: Final = {"gzip", "x-gzip", "deflate"}
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
+_METADATA: Final = b"x-amz-meta-"
+# S3 takes 2 KiB for an object, and some servers more.
+MOST_METADATA_BYTES: Final = 64 * 1024
 # An answer that is still coming so long after the read time-out may do so for ever, byte by byte.
 LONGEST_ANSWER_S: Final = 120.0
 
@@ -245,8 +252,10 @@ class _Endpoint:
             raise SSLError(endpoint_url=self._url, error=exc) from exc
         except TimeoutError as exc:
             raise ReadTimeoutError(endpoint_url=self._url, error=exc) from exc
-        except (http.client.HTTPException, OSError) as exc:
+        except _CLOSED as exc:
             raise ConnectionClosedError(endpoint_url=self._url, request=request, error=exc) from exc
+        except http.client.HTTPException as exc:  # it answers, and not as HTTP servers do
+            raise ResponseParserError(str(exc)) from exc
 
 
 class _Body:
@@ -263,7 +272,7 @@ def _exchange(connection: http.client.HTTPConnection, request: AWSPreparedReques
     connection.send(_written(request))
     response = http.client.HTTPResponse(connection.sock, method=request.method)
     try:
-        response.begin()
+        head = _begin(response)
         body, is_whole = _read(response)
     finally:
         response.close()
@@ -271,9 +280,59 @@ def _exchange(connection: http.client.HTTPConnection, request: AWSPreparedReques
         connection.close()
     body = _unpacked(body, response.getheader("Content-Encoding", ""))
     headers: Any = {}
-    for name, value in response.getheaders():
+    for name, value in head:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return AWSResponse(request.url, response.status, headers, _Body(body))
+
+
+class _Head:
+    """The lines of a head for http.client, without those of user metadata, which stay as they came.
+
+    http.client takes a hundred headers, and an object may have more; it reads them as Latin-1, and
+    servers send UTF-8.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._bytes_left = MOST_METADATA_BYTES
+        self._metadata: list[bytes] = []
+
+    def readline(self, limit: int) -> bytes:
+        line, is_last = self._file.readline(limit), False
+        while (is_last and line[:1] in {b" ", b"\t"}) or _is_metadata(line):
+            self._bytes_left -= len(line)
+            if self._bytes_left < 0:
+                raise http.client.HTTPException("more user metadata than S3 takes")
+            if _is_metadata(line):
+                self._metadata.append(line)
+            else:
+                self._metadata[-1] += line
+            line, is_last = self._file.readline(limit), True
+        return line
+
+    def metadata(self) -> list[tuple[str, str]]:
+        """The headers of user metadata, as text."""
+        named = (line.partition(b":") for line in self._metadata)
+        return [(name.decode("latin-1").strip(), header_text(text)) for name, _, text in named]
+
+
+def _is_metadata(line: bytes) -> bool:
+    return line[: len(_METADATA)].lower() == _METADATA
+
+
+def _begin(response: http.client.HTTPResponse) -> list[tuple[str, str]]:
+    """Read the head of an answer, and say its headers."""
+    if response._method != "HEAD":  # type: ignore[attr-defined]  # noqa: SLF001
+        response.begin()
+        return response.getheaders()
+    file = response.fp
+    head = _Head(file)
+    response.fp = head  # type: ignore[assignment]
+    try:
+        response.begin()
+    finally:
+        response.fp = file
+    return [*response.getheaders(), *head.metadata()]
 
 
 def _read(response: http.client.HTTPResponse) -> tuple[bytes, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from scanning.core.errors import VaultUnavailable
@@ -41,6 +41,15 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     move(unfinished, path)
+
+
+def keep_private(path: Path) -> None:
+    """Have a file exist and be its owner's alone; one that is somebody else's stays as it is."""
+    with suppress(OSError):
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            path.chmod(0o600)  # not opened: closing it would end SQLite's locks in this process
 
 
 def move(source: Path, target: Path) -> None:

@@ -42,6 +42,9 @@ _PREFIXED_ROOT = re.compile(PROLOG + rb"<(?:[\w.-]+:)?ListBucketResult[\s/>]")
 _PREFIXED_END = re.compile(rb"</(?:[\w.-]+:)?ListBucketResult\s*>\s*\Z")
 _COMMON_PREFIXES = re.compile(rb"<(?:[\w.-]+:)?CommonPrefixes")
 MOST_KEY_BYTES: Final = 1024  # S3's own limit
+# No server writes more for a byte than "&#x10FFFF;".
+_LONGEST_RAW_KEY: Final = 10 * MOST_KEY_BYTES
+_MANY_ESCAPES: Final = 50_000
 _MOST_UTF8: Final = 4  # bytes for a character
 # Those of S3 have 38 characters, those of some servers twice as many.
 MOST_ETAG: Final = 256
@@ -352,8 +355,11 @@ def decode_keys(raw: Sequence[bytes], *, url_encoded: bool) -> list[str]:
     """Undo XML escaping, then URL encoding, as S3 did them the other way round.
 
     All keys at once: 0xFF, which never occurs in UTF-8, keeps them apart.
-    Raises UnreadableListing if what comes out is not UTF-8, ValueError for an unknown entity.
+    Raises UnreadableListing if what comes out is not UTF-8, or what comes in too long for a key,
+    ValueError for an unknown entity.
     """
+    if max(map(len, raw)) > _LONGEST_RAW_KEY:
+        raise UnreadableListing(f"a key is longer than {MOST_KEY_BYTES} bytes, as none of S3 is")
     text = b"\xff".join(raw)
     if b"\r" in text:  # as every XML parser must
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -363,7 +369,7 @@ def decode_keys(raw: Sequence[bytes], *, url_encoded: bool) -> list[str]:
         # Python's own takes its time for each escape, and these two are the most frequent by far.
         text = text.replace(b"+", b" ").replace(b"%2F", b"/").replace(b"%20", b" ")
         if b"%" in text:
-            text = unquote_to_bytes(text)
+            text = _unquoted(text)
     try:
         keys = [key.decode() for key in text.split(b"\xff")]
     except UnicodeDecodeError as exc:
@@ -421,6 +427,13 @@ def _last_key(body: bytes, start: int, end: int, *, url_encoded: bool) -> str | 
 
 def _text(column: Sequence[bytes]) -> list[str]:
     return b"\n".join(column).decode().split("\n")
+
+
+def _unquoted(text: bytes) -> bytes:
+    """Undo URL encoding; key by key where there is much of it, as each escape takes 200 bytes."""
+    if text.count(b"%") < _MANY_ESCAPES:
+        return unquote_to_bytes(text)
+    return b"\xff".join(map(unquote_to_bytes, text.split(b"\xff")))
 
 
 def unescape(text: bytes) -> bytes:

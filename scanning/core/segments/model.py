@@ -89,13 +89,11 @@ def merge(known: Columns, listed: Columns) -> Merged:
     """Compare what is known of a range of keys with what the listing shows there."""
     if known.keys == listed.keys:
         changed = _changed(known, listed)
-        same = not changed and known.sizes == listed.sizes
-        return Merged(listed, (), (), changed, changed, same=same)
+        return Merged(listed, (), (), changed, changed, same=not changed)
     if not known.keys:
         return Merged(listed, (), tuple(range(len(listed))), (), (), same=False)
     place = {key: number for number, key in enumerate(known.keys)}
     appeared, updated, before = [], [], []
-    sizes_differ = False
     for number, key in enumerate(listed.keys):
         old = place.pop(key, None)
         if old is None:
@@ -103,8 +101,6 @@ def merge(known: Columns, listed: Columns) -> Merged:
         elif _differs(known, old, listed, number):
             updated.append(number)
             before.append(old)
-        else:
-            sizes_differ = sizes_differ or known.sizes[old] != listed.sizes[number]
     if not place:
         return Merged(listed, (), tuple(appeared), tuple(updated), tuple(before), same=False)
     columns, moved, missing = _interleave(listed, known, list(place.values()))
@@ -114,21 +110,26 @@ def merge(known: Columns, listed: Columns) -> Merged:
         appeared=tuple(moved[number] for number in appeared),
         updated=tuple(moved[number] for number in updated),
         before=tuple(before),
-        same=not appeared and not updated and not sizes_differ,
+        same=not appeared and not updated,
     )
 
 
 def _changed(known: Columns, listed: Columns) -> tuple[int, ...]:
-    if known.etags == listed.etags and known.last_modified == listed.last_modified:
+    if (known.etags, known.last_modified, known.sizes) == (
+        listed.etags,
+        listed.last_modified,
+        listed.sizes,
+    ):
         return ()
     return tuple(number for number in range(len(known)) if _differs(known, number, listed, number))
 
 
 def _differs(known: Columns, old: int, listed: Columns, new: int) -> bool:
-    # Inequality, never "newer": restoring an older version moves last_modified backwards.
+    # As `diff.classify` says it.
     return (
         known.last_modified[old] != listed.last_modified[new]
         or known.etags[old] != listed.etags[new]
+        or known.sizes[old] != listed.sizes[new]
     )
 
 
