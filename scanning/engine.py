@@ -146,7 +146,7 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
         wiring.interactive_endpoint_health().change(
             endpoint, lambda pace, now: pacing.hurried(pace, now=now)
         )
-    wiring.interactive_schedule().due_now({name: region for name, region, _ in rows})
+    wiring.interactive_schedule().make_due({name: region for name, region, _ in rows})
 
 
 def first_keys(

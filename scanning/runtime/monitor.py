@@ -253,7 +253,7 @@ class MultiRegionMonitor:
         due = {n: stored.get(b.region, {}).get(n) for n, b in self.buckets.items()}
         far = {n for n, at in due.items() if at is not None and at > now + intervals[n]}
         # A bucket whose interval was shortened comes forward, one that failed waits on purpose.
-        far -= store.put_off(far)
+        far -= store.postponed(far)
         added: dict[str, dict[str, float]] = defaultdict(dict)
         for name in {n for n, at in due.items() if at is None} | far:
             added[self.buckets[name].region][name] = schedule.first_due(

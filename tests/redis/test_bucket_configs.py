@@ -1,7 +1,7 @@
 """The mirror's counterpart in Redis: configurations that never go backwards and lose no member."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -10,12 +10,12 @@ import redis
 
 from scanning import wiring
 from scanning.adapters.redis.bucket_configs import BucketCache, BucketConfigStore, parse_bucket
-from scanning.adapters.redis.connection import RedisConnection
 from scanning.core import redis_keys
 from scanning.core.endpoints import endpoint_url
 from scanning.core.types import BucketConfig
 from scanning.ports import Progress
 from tests.support import engine_buckets
+from tests.support.meddling import MeddlingConnection
 
 T = TypeVar("T")
 STATE = "linode:objstore:state:"
@@ -215,15 +215,20 @@ def test_a_broken_configuration_is_written_over(configuration, store, broken):
 def test_a_member_written_between_reading_and_writing_is_not_lost(store):
     """Somebody else's program changes the JSON while we are about to."""
 
-    class Meddling(RedisConnection):
-        def run(self, operation: Callable[[Any], T]) -> T:
-            answer = super().run(operation)
-            if not store.exists(redis_keys.config("bucket")):
-                store.set(redis_keys.config("bucket"), '{"team": "video"}')
-            return answer
+    def meanwhile() -> None:
+        store.set(redis_keys.config("bucket"), '{"team": "video"}')
 
-    assert put(BucketConfigStore(Meddling(wiring.conf().redis)), 1)
+    assert put(BucketConfigStore(MeddlingConnection(meanwhile)), 1)
     assert stored(store)["team"] == "video"
+
+
+def test_a_bucket_leaves_a_region_that_came_while_it_was_being_removed(store):
+    elsewhere = engine_buckets.put("bucket", region="elsewhere")
+    configuration = BucketConfigStore(
+        MeddlingConnection(lambda: engine_buckets.schedule(store, elsewhere))
+    )
+    assert configuration.remove("bucket", revision=10**6)
+    assert not store.exists(redis_keys.due("elsewhere"))
 
 
 # --- unmanaged keys

@@ -18,6 +18,7 @@ from scanning.core.types import BucketStatus, Claim, Held
 from scanning.ports import Commit
 from tests.support import engine_buckets
 from tests.support.engine_buckets import REGION
+from tests.support.meddling import MeddlingConnection
 
 LONG_PAST = 1.0
 
@@ -50,6 +51,23 @@ def expire(store: redis.Redis, name: str) -> None:
 def server_time(store: redis.Redis) -> float:
     seconds, micros = store.time()
     return float(seconds + micros / 1e6)
+
+
+def test_a_bucket_that_another_claims_in_between_makes_room_for_the_next(there, store):
+    make_due(store, "a", "b", "c")
+    taken: list[Claim] = []
+    here = RedisLeases(
+        MeddlingConnection(lambda: taken.extend(there.claim_due(REGION, limit=1, slots=15)))
+    )
+    assert names(here.claim_due(REGION, limit=2, slots=15)) == ["b", "c"]
+    assert names(taken) == ["a"]
+
+
+def test_a_bucket_that_is_no_longer_due_when_it_is_claimed_is_left(store):
+    make_due(store, "a")
+    here = RedisLeases(MeddlingConnection(lambda: store.zadd(redis_keys.due(REGION), {"a": 9e9})))
+    assert here.claim_due(REGION, limit=2, slots=15) == []
+    assert not store.exists(redis_keys.running(REGION))
 
 
 def test_the_longest_due_are_claimed_first(here, store):
@@ -302,7 +320,7 @@ def test_finishing_twice_is_harmless(here, store):
 
 def test_an_error_is_stored_clean_and_not_longer_than_a_message(here, store):
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     failed = engine_buckets.result("bucket", error="\x1b[2J" + "x" * 1_000_000)
     here.finish(claim, failed, next_due=5000.0)
     stored = store.hget(redis_keys.bucket("bucket"), "error")

@@ -191,7 +191,7 @@ def test_buckets_that_wait_free_their_slots_and_a_few_of_them_come_to_try(here, 
         "bucket-3": 5002.0,
         "bucket-4": 5060.0,
     }
-    assert wiring.schedule().put_off([*names, "stranger"]) == set(names)
+    assert wiring.schedule().postponed([*names, "stranger"]) == set(names)
 
 
 def test_all_are_due_soon_but_not_together_when_it_answers(here, there, store):
@@ -210,7 +210,7 @@ def test_all_are_due_soon_but_not_together_when_it_answers(here, there, store):
     assert [at - first for at in times.values()] == pytest.approx(
         [0, 0.05, 0.1, 0.15, 0.2], abs=1e-4
     )
-    assert wiring.schedule().put_off(times) == set()
+    assert wiring.schedule().postponed(times) == set()
     assert not store.exists(redis_keys.pace_waiting(ENDPOINT))
 
 
@@ -255,7 +255,7 @@ def test_a_lost_lease_parks_nothing(here, store):
     here.defer([taken], until=5000.0)
     assert due(store) == {"bucket": 5000.0}
     assert store.zcard(redis_keys.running(REGION)) == 0
-    assert wiring.schedule().put_off(["bucket"]) == set()
+    assert wiring.schedule().postponed(["bucket"]) == set()
 
 
 # --- for people

@@ -91,8 +91,8 @@ class ScheduleStore:
 
         return self._connection.run(read)
 
-    def put_off(self, buckets: Iterable[str]) -> set[str]:
-        """Those of ``buckets`` that wait because they failed, or because their endpoint did."""
+    def postponed(self, buckets: Iterable[str]) -> set[str]:
+        """Name the ``buckets`` that wait because they failed, or because their endpoint did."""
         names = list(buckets)
 
         def read(r: Any) -> set[str]:
@@ -192,16 +192,16 @@ class ScheduleStore:
         """
         _for_each(self._release_holds, buckets)
 
-    def due_now(self, buckets: Mapping[str, str]) -> None:
+    def make_due(self, buckets: Mapping[str, str]) -> None:
         """Have those of ``buckets`` (name -> region) that are scheduled scanned now.
 
         One that is being scanned is scanned once more.
         """
         _for_each(self._make_due, buckets)
 
-    def due_at(self, bucket: str, region: str, *, at: float) -> None:
+    def postpone(self, bucket: str, region: str, *, until: float) -> None:
         """Move a bucket's next scan; a bucket that is not scheduled stays so."""
-        self._connection.run(lambda r: r.zadd(redis_keys.due(region), {bucket: at}, xx=True))
+        self._connection.run(lambda r: r.zadd(redis_keys.due(region), {bucket: until}, xx=True))
 
 
 def _for_each(script: Script, buckets: Mapping[str, str]) -> None:
