@@ -114,7 +114,7 @@ def being_cleared() -> list[str]:
 
 def endpoint_paces() -> list[EndpointLoad]:
     """How the endpoints that were asked lately may be asked now. Raises RedisUnavailable."""
-    return wiring.interactive_endpoint_health().shown()
+    return wiring.interactive_endpoint_health().list_loads()
 
 
 def expected_objects(buckets: Iterable[BucketConfig]) -> int | None:
@@ -143,8 +143,8 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
     """As `scan_now`: name, region and endpoint of each."""
     rows = list(buckets)
     for endpoint in {endpoint_name(endpoint) for *_, endpoint in rows}:
-        wiring.interactive_endpoint_health().change(
-            endpoint, lambda pace, now: pacing.hurried(pace, now=now)
+        wiring.interactive_endpoint_health().update(
+            endpoint, lambda health, now: pacing.allow_probe_now(health, now=now)
         )
     wiring.interactive_schedule().make_due({name: region for name, region, _ in rows})
 
@@ -213,7 +213,7 @@ def replay(
     engine, pair = wiring.engine(), wiring.credentials().get(first.credential)
     means = ReplayContext(
         bucket=bucket,
-        storage=wiring.storage(wiring.client_cache(), first, pair, engine.gates),
+        storage=wiring.storage(wiring.client_cache(), first, pair, engine.endpoints),
         states=wiring.replay_states(),
         leases=engine.leases,
         heartbeat=engine.heartbeat,

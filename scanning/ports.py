@@ -208,10 +208,10 @@ class Leases(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EndpointUsage:
-    """What one process tells of its use of an endpoint, and the connections that it wants.
+    """How one process uses an endpoint, and how many connections it wants.
 
     ``limit`` is the most that all processes may have; 0: any number. ``throttled`` and
-    ``unanswered`` requests are those since it told last.
+    ``unanswered`` count requests since the process reported last.
     """
 
     endpoint: str
@@ -224,45 +224,44 @@ class EndpointUsage:
 
 @dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """How an endpoint stands at ``now``, the time of the server that everybody goes by.
+    """How an endpoint answers at ``now``, by the clock that all processes go by, Redis's.
 
     ``connections`` are granted to who asked; ``others_per_s`` is what the other processes send.
     """
 
-    pace: EndpointHealth
+    health: EndpointHealth
     now: float
     connections: int = 0
     others_per_s: float = 0.0
 
 
 class EndpointHealthStore(Protocol):
-    """How fast endpoints are asked, shared by all processes; endpoints by `endpoint_name`."""
+    """How endpoints answer, shared by all processes; endpoints by `endpoint_name`."""
 
-    def use(self, use: EndpointUsage) -> EndpointStatus:
-        """Tell of a second's use, and learn how the endpoint stands."""
+    def share_usage(self, usage: EndpointUsage) -> EndpointStatus:
+        """Report a second's usage, and learn the endpoint's status."""
 
-    def change(
+    def update(
         self, endpoint: str, change: Callable[[EndpointHealth, float], EndpointHealth]
     ) -> EndpointStatus:
-        """Replace a pace by what ``change`` makes of it and the time; it may be called again."""
+        """Replace what is stored by ``change`` of it and the time, which may be called again."""
 
     def reserve(
-        self, endpoint: str, bucket: str, *, count: int, spacing_s: float, ahead_s: float
+        self, endpoint: str, *, count: int, spacing_s: float, max_wait_s: float
     ) -> float | None:
-        """Reserve moments to ask at; seconds from now to the first, None if that is too far ahead.
+        """Reserve moments to ask at; seconds from now to the first, None if that is too long."""
 
-        Those of an endpoint have no ``bucket``.
+    def postpone_until_answer(
+        self, claims: Sequence[Claim], endpoint: str, *, until: float
+    ) -> None:
+        """Release claims; their buckets wait until the endpoint answers again.
+
+        The first few buckets are due at ``until`` to try the endpoint, and all of them once it
+        answered one.
         """
 
-    def park(self, claims: Sequence[Claim], endpoint: str, *, until: float) -> None:
-        """Give claims back; their buckets wait until the endpoint answers again.
-
-        The first few are due at ``until`` to try it, and all of them when somebody found that it
-        answers.
-        """
-
-    def defer(self, claims: Sequence[Claim], *, until: float) -> None:
-        """Give claims back; their buckets are due at ``until``."""
+    def postpone(self, claims: Sequence[Claim], *, until: float) -> None:
+        """Release claims; their buckets are due at ``until``."""
 
 
 class Vault(Protocol):

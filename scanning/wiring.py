@@ -87,7 +87,7 @@ def reset() -> None:
     of_this_process: Engine | None = _built.get((os.getpid(), "engine"))
     _built.clear()
     if of_this_process is not None:
-        of_this_process.gates.close()
+        of_this_process.endpoints.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Engine:
     leases: RedisLeases
     states: RedisStateStore
     heartbeat: LeaseHeartbeat
-    gates: EndpointRegistry
+    endpoints: EndpointRegistry
 
 
 def engine_over(client: redis.Redis | Mapping[str, Any], scanning: EngineSettings) -> Engine:
@@ -149,7 +149,7 @@ def _engine(link: RedisConnection, scanning: EngineSettings) -> Engine:
         leases=leases,
         states=RedisStateStore(link, scanning),
         heartbeat=LeaseHeartbeat(leases),
-        gates=EndpointRegistry(
+        endpoints=EndpointRegistry(
             RedisEndpointHealth(link), scanning.endpoint_limits, probe_s=probe_s
         ),
     )
@@ -308,11 +308,11 @@ def vault_age_s() -> float | None:
 
 
 def storage(
-    clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, gates: EndpointRegistry
+    clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, endpoints: EndpointRegistry
 ) -> Storage:
     """A bucket whose requests wait their turn."""
-    gates.keeps_connections(clients)
-    return S3Storage(clients, bucket, pair, gate=gates.at(bucket.endpoint))
+    endpoints.register_pool(clients)
+    return S3Storage(clients, bucket, pair, limiter=endpoints.limiter_for(bucket.endpoint))
 
 
 def interactive_storage(bucket: BucketConfig, pair: KeyPair) -> Storage:

@@ -1,10 +1,10 @@
 """How fast S3 endpoints are asked, and when what failed is tried again.
 
-    Limits     what an endpoint allows: LIST requests a second in one bucket, requests at once
-    Slots      moments to send at, reserved in small batches so that all processes keep a rate
-    Pace       how an endpoint answers: held back once it throttled us (additive increase,
-               multiplicative decrease), dead once nothing answered several buckets in a row
-    back-off   when a bucket whose scan failed is scanned again
+    EndpointLimits   what an endpoint allows: LIST requests a second in one bucket, requests at once
+    Slots            moments to send at, reserved in small batches so that all keep a rate together
+    EndpointHealth   how an endpoint answers: held back once it throttled us (additive increase,
+                     multiplicative decrease), dead once it gave several buckets in a row no answer
+    back-off         when a bucket whose scan failed is scanned again
 
 ``jitter`` is a random number from 0 to 1. Times are epoch seconds by one clock: Redis's.
 """
@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
@@ -48,8 +49,8 @@ def _limit(part: str) -> tuple[str, EndpointLimits]:
     return pattern.strip().lower(), EndpointLimits(float(values[0]), int(values[1]))
 
 
-def limits_of(endpoint: str, rules: Sequence[tuple[str, EndpointLimits]]) -> EndpointLimits:
-    """The limits of the first rule that names the endpoint, with its port or without."""
+def find_limits(endpoint: str, rules: Sequence[tuple[str, EndpointLimits]]) -> EndpointLimits:
+    """Return the limits of the first rule that names the endpoint, with its port or without."""
     host = endpoint.rpartition(":")[0] or endpoint
     for pattern, limits in rules:
         if fnmatchcase(endpoint, pattern) or fnmatchcase(host, pattern):
@@ -143,55 +144,60 @@ class EndpointHealth:
 HEALTHY = EndpointHealth()
 
 
-def allowed(pace: EndpointHealth, *, now: float) -> float:
+def allowed_per_s(health: EndpointHealth, *, now: float) -> float:
     """Requests a second that the endpoint may be sent by all processes together."""
-    if not pace.rate or pace.since > now + RECOVERY_S:  # the clock went back
+    if not health.rate or health.since > now + RECOVERY_S:  # the clock went back
         return math.inf
-    rate = pace.rate + pace.full * max(0.0, now - pace.since) / RECOVERY_S
-    return math.inf if rate >= pace.full * FREE_AT else rate
+    rate = health.rate + health.full * max(0.0, now - health.since) / RECOVERY_S
+    return math.inf if rate >= health.full * FREE_AT else rate
 
 
-def state_of(pace: EndpointHealth, *, now: float) -> Literal["normal", "slowed", "dead"]:
-    if pace.is_dead:
+def state_of(health: EndpointHealth, *, now: float) -> Literal["normal", "slowed", "dead"]:
+    if health.is_dead:
         return "dead"
-    return "normal" if allowed(pace, now=now) == math.inf else "slowed"
+    return "normal" if allowed_per_s(health, now=now) == math.inf else "slowed"
 
 
-def throttled(
-    pace: EndpointHealth, *, now: float, sent_per_s: float, jitter: float
+def is_just_throttled(health: EndpointHealth, *, now: float) -> bool:
+    """Whether the rate was halved within `HOLD_S`: many answers tell of the same jam."""
+    return health.rate > 0 and 0 <= now - health.since < HOLD_S
+
+
+def record_throttling(
+    health: EndpointHealth, *, now: float, sent_per_s: float, jitter: float
 ) -> EndpointHealth:
-    """It asked for fewer requests, or let one time out: half of what was sent, or allowed."""
-    if pace.is_dead or (pace.rate and 0 <= now - pace.since < HOLD_S):
-        return pace
-    before = allowed(pace, now=now)
+    """Allow half of what was sent, or allowed: it asked for fewer requests, or one timed out."""
+    if health.is_dead or is_just_throttled(health, now=now):
+        return health
+    before = allowed_per_s(health, now=now)
     share = DECREASE * (0.9 + 0.2 * jitter)
     return replace(
-        pace,
+        health,
         rate=max(SLOWEST_PER_S, min(before, sent_per_s) * share),
         since=now,
-        full=max(sent_per_s, LEAST_FULL_PER_S) if before == math.inf else pace.full,
+        full=max(sent_per_s, LEAST_FULL_PER_S) if before == math.inf else health.full,
     )
 
 
-def failed(
-    pace: EndpointHealth, bucket: str, *, now: float, why: str, jitter: float
+def record_failure(
+    health: EndpointHealth, bucket: str, *, now: float, why: str, jitter: float
 ) -> EndpointHealth:
-    """There was no answer at all."""
-    if pace.is_dead and bucket != pace.probe:
-        return pace  # it was asked before the endpoint was found dead
-    if pace.is_dead:
-        probes = pace.probes + 1
+    """Count a request without any answer; several in a row make the endpoint dead."""
+    if health.is_dead and bucket != health.probe:
+        return health  # it was asked before the endpoint was found dead
+    if health.is_dead:
+        probes = health.probes + 1
         pause_s = min(FIRST_PROBE_S * 2**probes, LONGEST_PROBE_S) * (0.8 + 0.2 * jitter)
-        return replace(pace, probes=probes, probe="", wait_until=now + pause_s, why=why)
-    several = tuple(dict.fromkeys([*pace.buckets, bucket]))[:DEAD_BUCKETS]
-    pace = replace(pace, buckets=several, why=why)
-    if not 0 <= now - pace.failed_at < MOMENT_S:
-        pace = replace(pace, failures=pace.failures + 1, failed_at=now)
-    if pace.failures < DEAD_FAILURES or len(several) < DEAD_BUCKETS:
-        return pace
+        return replace(health, probes=probes, probe="", wait_until=now + pause_s, why=why)
+    several = tuple(dict.fromkeys([*health.buckets, bucket]))[:DEAD_BUCKETS]
+    health = replace(health, buckets=several, why=why)
+    if not 0 <= now - health.failed_at < MOMENT_S:
+        health = replace(health, failures=health.failures + 1, failed_at=now)
+    if health.failures < DEAD_FAILURES or len(several) < DEAD_BUCKETS:
+        return health
     # No rate: when it answers again, its buckets come spread anyway.
     return EndpointHealth(
-        failures=pace.failures,
+        failures=health.failures,
         buckets=several,
         dead_since=now,
         wait_until=now + FIRST_PROBE_S * (0.8 + 0.2 * jitter),
@@ -199,44 +205,46 @@ def failed(
     )
 
 
-def answered(pace: EndpointHealth) -> EndpointHealth:
-    """It answered, whatever: neither dead nor failing. What it throttled recovers with time."""
+def record_answer(health: EndpointHealth) -> EndpointHealth:
+    """Make it neither dead nor failing. A rate that was throttled recovers with time."""
     return (
-        EndpointHealth(rate=pace.rate, since=pace.since, full=pace.full)
-        if pace.is_failing
-        else pace
+        EndpointHealth(rate=health.rate, since=health.since, full=health.full)
+        if health.is_failing
+        else health
     )
 
 
-def probed(pace: EndpointHealth, bucket: str, *, now: float, for_s: float) -> EndpointHealth:
+def claim_probe(health: EndpointHealth, bucket: str, *, now: float, for_s: float) -> EndpointHealth:
     """Let ``bucket`` ask a dead endpoint for so long, if it is time and nobody else does."""
     longest_s = max(for_s, LONGEST_PROBE_S)  # it is more if the clock went back
-    if not pace.is_dead or 0 < pace.wait_until - now <= longest_s:
-        return pace
-    return probed_now(pace, bucket, now=now, for_s=for_s)
+    if not health.is_dead or 0 < health.wait_until - now <= longest_s:
+        return health
+    return claim_probe_now(health, bucket, now=now, for_s=for_s)
 
 
-def probed_now(pace: EndpointHealth, bucket: str, *, now: float, for_s: float) -> EndpointHealth:
+def claim_probe_now(
+    health: EndpointHealth, bucket: str, *, now: float, for_s: float
+) -> EndpointHealth:
     """Let ``bucket`` ask a dead endpoint at once: somebody wants to know."""
-    return replace(pace, probe=bucket, wait_until=now + for_s) if pace.is_dead else pace
+    return replace(health, probe=bucket, wait_until=now + for_s) if health.is_dead else health
 
 
-def hurried(pace: EndpointHealth, *, now: float) -> EndpointHealth:
+def allow_probe_now(health: EndpointHealth, *, now: float) -> EndpointHealth:
     """Let the next bucket that comes try a dead endpoint, unless one is trying it."""
-    return replace(pace, wait_until=now) if pace.is_dead and not pace.probe else pace
+    return replace(health, wait_until=now) if health.is_dead and not health.probe else health
 
 
-def without_recovered_rate(pace: EndpointHealth, *, now: float) -> EndpointHealth:
-    """The same, without a rate that has recovered."""
-    if pace.rate and allowed(pace, now=now) == math.inf:
-        return replace(pace, rate=0.0, since=0.0, full=0.0)
-    return pace
+def drop_recovered_rate(health: EndpointHealth, *, now: float) -> EndpointHealth:
+    """Forget a rate that has recovered."""
+    if health.rate and allowed_per_s(health, now=now) == math.inf:
+        return replace(health, rate=0.0, since=0.0, full=0.0)
+    return health
 
 
 # --- sharing a region's slots
 
 
-def most_scans(slots: int, *, idle_endpoints: int, endpoints: int) -> int:
+def max_scans(slots: int, *, idle_endpoints: int, endpoints: int) -> int:
     """How many of a region's slots one of its ``endpoints`` may take: a stalled one not all.
 
     A quarter stays for the others, and a slot for each of those that run nothing now.
@@ -251,9 +259,18 @@ def most_scans(slots: int, *, idle_endpoints: int, endpoints: int) -> int:
 FIRST_BACK_OFF_S, FIRST_SLOW_S = 5.0, 60.0
 
 
+def draw_jitter() -> float:
+    return random.random()  # noqa: S311 - spreads what failed, or was slowed down, together
+
+
+def equal_jitter(pause_s: float, jitter: float) -> float:
+    """Shorten a pause by up to half."""
+    return pause_s * (0.5 + 0.5 * jitter)
+
+
 def back_off_s(failures: int, *, longest_s: float, jitter: float) -> float:
     """Seconds to wait after so many failed scans in a row, for what goes away by itself."""
-    return min(_doubled(FIRST_BACK_OFF_S, failures), longest_s) * (0.5 + 0.5 * jitter)
+    return equal_jitter(min(_doubled(FIRST_BACK_OFF_S, failures), longest_s), jitter)
 
 
 def slow_poll_s(failures: int, *, interval_s: float, longest_s: float, jitter: float) -> float:

@@ -88,14 +88,19 @@ def pace(endpoint: str) -> str:
     return f"{PACE_PREFIX}{endpoint}"
 
 
+def pace_failed_at(endpoint: str) -> str:
+    """String with expiry: when a failing endpoint failed last."""
+    return f"{pace(endpoint)}:failed_at"
+
+
 def pace_use(endpoint: str) -> str:
     """Hash with expiry: process -> "until when:connections it may have:requests a second"."""
     return f"{pace(endpoint)}:use"
 
 
-def pace_slots(endpoint: str, bucket: str) -> str:
-    """String with expiry: up to when moments to ask are reserved; an endpoint's without bucket."""
-    return f"{pace(endpoint)}:slots:{bucket}"
+def pace_slots(endpoint: str) -> str:
+    """String with expiry: up to when moments to ask the endpoint are reserved."""
+    return f"{pace(endpoint)}:slots:"
 
 
 def pace_waiting(endpoint: str) -> str:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from scanning.pacing.registry import EndpointRegistry
     from scanning.ports import Leases
 
-# What would take too many of the region's slots is claimed again after so long.
-_DEFER_S = 1.0
+# A bucket that would take too many of the region's slots is due again after so long.
+_POSTPONE_S = 1.0
 
 
 class Admission:
@@ -30,7 +30,7 @@ class Admission:
     def __init__(
         self,
         region: str,
-        gates: EndpointRegistry,
+        registry: EndpointRegistry,
         leases: Leases,
         configured: Callable[[Sequence[str]], Mapping[str, BucketConfig]],
         *,
@@ -39,7 +39,7 @@ class Admission:
         threads: int,
     ) -> None:
         """``endpoints`` are all of the region if it has several; ``configured`` knows buckets."""
-        self._region, self._gates, self._leases = region, gates, leases
+        self._region, self._registry, self._leases = region, registry, leases
         self._configured = configured
         self._endpoints = frozenset(endpoints)
         self._slots, self._threads = slots, threads
@@ -48,15 +48,15 @@ class Admission:
         self._lock = threading.Lock()
 
     def admit(self, claims: Sequence[Claim], buckets: Mapping[str, BucketConfig]) -> list[Claim]:
-        """The claims to scan; the others are given back. Those of unknown buckets pass."""
+        """Return the claims to scan, and postpone the others. Claims of unknown buckets pass."""
         endpoints = _endpoints_of(buckets)
         by_endpoint: dict[str, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_endpoint[endpoints.get(claim.bucket, "")].append(claim)
         unknown = by_endpoint.pop("", [])
         admitted: list[Claim] = []
-        for endpoint, some in by_endpoint.items():
-            admitted += self._unless_dead(endpoint, some)
+        for endpoint, its_claims in by_endpoint.items():
+            admitted += self._unless_dead(endpoint, its_claims)
         if len(self._endpoints) > 1:
             admitted = self._within_shares(admitted, endpoints)
         admitted = unknown + admitted
@@ -72,46 +72,46 @@ class Admission:
             self._here[self._scanned_at.pop(claim.bucket)] -= 1
 
     def _unless_dead(self, endpoint: str, claims: list[Claim]) -> list[Claim]:
-        gate = self._gates.at(endpoint)
-        if not gate.look().is_dead:
+        limiter = self._registry.limiter_for(endpoint)
+        if not limiter.health().is_dead:
             return claims
-        admitted = [claims[0]] if gate.may_probe(claims[0].bucket) else []
-        pace = gate.look()
-        if not pace.is_dead:
+        admitted = [claims[0]] if limiter.claim_probe(claims[0].bucket) else []
+        health = limiter.health()
+        if not health.is_dead:
             return claims
         if waiting := claims[len(admitted) :]:
-            until = min(pace.wait_until, gate.now() + pacing.LONGEST_PROBE_S)
-            self._gates.paces.park(waiting, endpoint, until=until)
+            until = min(health.wait_until, limiter.now() + pacing.LONGEST_PROBE_S)
+            self._registry.store.postpone_until_answer(waiting, endpoint, until=until)
         return admitted
 
     def _within_shares(self, claims: Sequence[Claim], endpoints: Mapping[str, str]) -> list[Claim]:
         running = self._running()
         here = self._here + Counter(endpoints[claim.bucket] for claim in claims)
         admitted: list[Claim] = []
-        deferred: list[Claim] = []
+        postponed: list[Claim] = []
         for claim in reversed(claims):  # what is due longest keeps its place
             endpoint = endpoints[claim.bucket]
             is_over = running[endpoint] > self._share(self._slots, endpoint, running)
             if is_over or here[endpoint] > self._share(self._threads, endpoint, here):
-                deferred.append(claim)
+                postponed.append(claim)
                 running[endpoint] -= 1
                 here[endpoint] -= 1
             else:
                 admitted.append(claim)
-        if deferred:
-            gate = self._gates.at(endpoints[deferred[0].bucket])
-            self._gates.paces.defer(deferred, until=gate.now() + _DEFER_S)
+        if postponed:
+            limiter = self._registry.limiter_for(endpoints[postponed[0].bucket])
+            self._registry.store.postpone(postponed, until=limiter.now() + _POSTPONE_S)
         return admitted[::-1]
 
     def _running(self) -> Counter[str]:
-        """How many scans each endpoint has now, on all hosts."""
+        """Count the scans of each endpoint, on all hosts."""
         names = self._leases.running(self._region)
         endpoints = _endpoints_of(self._configured(names))
         return Counter(endpoints.get(name, "") for name in names)
 
-    def _share(self, most: int, endpoint: str, running: Mapping[str, int]) -> int:
+    def _share(self, slots: int, endpoint: str, running: Mapping[str, int]) -> int:
         idle = sum(not running.get(other) for other in self._endpoints - {endpoint})
-        return pacing.most_scans(most, idle_endpoints=idle, endpoints=len(self._endpoints))
+        return pacing.max_scans(slots, idle_endpoints=idle, endpoints=len(self._endpoints))
 
 
 def _endpoints_of(buckets: Mapping[str, BucketConfig]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import random
 import threading
 import time
 from contextlib import ExitStack
@@ -109,7 +108,7 @@ class BucketScanner(threading.Thread):
             if claim is not None:
                 self.result = self._give_back(claim, self.result, outcome.error)
         if self._engine is not wiring.engine():
-            self._engine.gates.close()
+            self._engine.endpoints.close()
         if self._results is not None:
             self._results.put(self.result)
 
@@ -123,7 +122,7 @@ class BucketScanner(threading.Thread):
             self._engine.leases.release(claim)
             raise ConfigurationChanged(f"{self.bucket.name}: changed since it was read")
         self.bucket = replace(self.bucket, generation=claim.generation)
-        self._engine.gates.at(self.bucket.endpoint).probe_now(self.bucket.name)
+        self._engine.endpoints.limiter_for(self.bucket.endpoint).claim_probe_now(self.bucket.name)
         return claim
 
     def _scan(self, claim: Claim, counts: ScanCounts) -> Callable[[KeyPair], BucketPass]:
@@ -131,7 +130,7 @@ class BucketScanner(threading.Thread):
             self.bucket,
             claim,
             ScanContext(
-                storage=wiring.storage(self._clients, self.bucket, pair, self._engine.gates),
+                storage=wiring.storage(self._clients, self.bucket, pair, self._engine.endpoints),
                 states=self._engine.states,
                 clock=self._clock,
                 keep_going=self._keep_going,
@@ -152,8 +151,8 @@ class BucketScanner(threading.Thread):
                 again = _again(due - self._schedules_time(claim))
                 result = replace(result, error=f"{result.error}; {again}")
             failures = 0 if result.ok else claim.failures + 1
-            gate = self._engine.gates.at(self.bucket.endpoint)
-            broke_off = isinstance(error, StorageUnavailable) and not gate.look().is_dead
+            limiter = self._engine.endpoints.limiter_for(self.bucket.endpoint)
+            broke_off = isinstance(error, StorageUnavailable) and not limiter.health().is_dead
             self._engine.leases.finish(
                 claim, result, next_due=due, failures=failures, broke_off=broke_off
             )
@@ -166,13 +165,13 @@ class BucketScanner(threading.Thread):
         if claim.offset_s is None:
             return None  # the schedule does not know this bucket (yet)
         now = self._schedules_time(claim)
-        jitter = random.random()  # noqa: S311 - spreads what failed together
+        jitter = pacing.draw_jitter()
         interval_s = self.bucket.polling_interval_s or self.conf.defaults.polling_interval
         failures, retry = claim.failures + 1, self.conf.retry
-        gate = self._engine.gates.at(self.bucket.endpoint)
+        limiter = self._engine.endpoints.limiter_for(self.bucket.endpoint)
         match error:
-            case StorageUnavailable() if gate.refuses(self.bucket.name):
-                return gate.look().wait_until  # to try it then, or to wait with the others
+            case StorageUnavailable() if limiter.blocks(self.bucket.name):
+                return limiter.health().wait_until  # to try it then, or to wait with the others
             case None if not result.complete:
                 return now  # it only let others go first
             case None | QueueFull():  # consumers may make room at any moment

@@ -282,10 +282,10 @@ def _scan(watched: ManualScan) -> ScanResult:
 def _means(watched: ManualScan, pair: KeyPair, states: StateStore) -> ScanContext:
     """One lane: looking without commits reads its own rows again."""
     bucket, conf = watched.bucket, wiring.conf()
-    gates = wiring.engine().gates
-    gates.at(bucket.endpoint).probe_now(bucket.name)
+    endpoints = wiring.engine().endpoints
+    endpoints.limiter_for(bucket.endpoint).claim_probe_now(bucket.name)
     return ScanContext(
-        storage=wiring.storage(wiring.client_cache(), bucket, pair, gates),
+        storage=wiring.storage(wiring.client_cache(), bucket, pair, endpoints),
         states=states,
         clock=time.time,
         keep_going=watched.keep_going,
@@ -298,7 +298,7 @@ def _claim(watched: ManualScan, wait_s: float) -> Claim | None:
     """The bucket's lease; None if somebody else keeps it for ``wait_s``."""
     leases, slots = wiring.engine().leases, wiring.conf().parallel.rate_limit_per_region
     bucket = watched.bucket
-    wiring.engine().gates.at(bucket.endpoint).probe_now(bucket.name)
+    wiring.engine().endpoints.limiter_for(bucket.endpoint).claim_probe_now(bucket.name)
     until = time.monotonic() + wait_s
     said = False
     while (claim := leases.claim(bucket, slots=slots)) is None and time.monotonic() < until:

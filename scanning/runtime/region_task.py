@@ -62,7 +62,7 @@ def stop_if_asked() -> None:
 
 def _end(running: set[Future[None]]) -> None:
     """Let scans end at their next page or commit; those that wait for an answer wait no more."""
-    wiring.engine().gates.close()
+    wiring.engine().endpoints.close()
     _, waiting = wait(running, timeout=_LAST_ANSWER_S)
     if waiting:
         wiring.client_cache().break_off()
@@ -79,7 +79,7 @@ class RegionSession:
         self._threads = min(self._slots, self._conf.parallel.max_workers)
         self._admission = Admission(
             region,
-            wiring.engine().gates,
+            wiring.engine().endpoints,
             self._leases,
             wiring.bucket_cache().get,
             endpoints=wiring.schedule().endpoints(region),

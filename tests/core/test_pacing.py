@@ -48,7 +48,7 @@ LINODE = "us-east-1.linodeobjects.com=750/750, *.linodeobjects.com=100/2000,127.
     ],
 )
 def test_the_first_rule_that_names_an_endpoint_counts(endpoint, limits):
-    assert pacing.limits_of(endpoint, pacing.parse_limits(LINODE)) == limits
+    assert pacing.find_limits(endpoint, pacing.parse_limits(LINODE)) == limits
 
 
 def test_no_rules_are_no_limits():
@@ -108,78 +108,78 @@ def test_a_slot_that_is_too_late_is_lost():
 
 
 def throttled(
-    pace: EndpointHealth, now: float, *, sent_per_s: float = 100.0, jitter: float = 0.5
+    health: EndpointHealth, now: float, *, sent_per_s: float = 100.0, jitter: float = 0.5
 ) -> EndpointHealth:
-    return pacing.throttled(pace, now=now, sent_per_s=sent_per_s, jitter=jitter)
+    return pacing.record_throttling(health, now=now, sent_per_s=sent_per_s, jitter=jitter)
 
 
 def test_a_throttled_endpoint_is_sent_half_and_recovers_by_and_by():
-    pace = throttled(HEALTHY, NOW)
-    assert pacing.state_of(pace, now=NOW) == "slowed"
-    assert pacing.allowed(pace, now=NOW) == 50
-    assert pacing.allowed(pace, now=NOW + 30) == 100
-    assert pacing.allowed(pace, now=NOW + 89) < 200
-    assert pacing.allowed(pace, now=NOW + 90) == math.inf
-    assert pacing.state_of(pace, now=NOW + 90) == "normal"
-    assert pacing.without_recovered_rate(pace, now=NOW + 90) == HEALTHY
-    assert pacing.without_recovered_rate(pace, now=NOW + 89) == pace
+    health = throttled(HEALTHY, NOW)
+    assert pacing.state_of(health, now=NOW) == "slowed"
+    assert pacing.allowed_per_s(health, now=NOW) == 50
+    assert pacing.allowed_per_s(health, now=NOW + 30) == 100
+    assert pacing.allowed_per_s(health, now=NOW + 89) < 200
+    assert pacing.allowed_per_s(health, now=NOW + 90) == math.inf
+    assert pacing.state_of(health, now=NOW + 90) == "normal"
+    assert pacing.drop_recovered_rate(health, now=NOW + 90) == HEALTHY
+    assert pacing.drop_recovered_rate(health, now=NOW + 89) == health
 
 
 def test_many_answers_of_one_jam_count_once():
-    pace = throttled(HEALTHY, NOW)
-    assert throttled(pace, NOW + 0.9) == pace
-    assert pacing.allowed(throttled(pace, NOW + 1.1), now=NOW + 1.1) < 30
+    health = throttled(HEALTHY, NOW)
+    assert throttled(health, NOW + 0.9) == health
+    assert pacing.allowed_per_s(throttled(health, NOW + 1.1), now=NOW + 1.1) < 30
 
 
 def test_an_endpoint_that_was_asked_little_is_asked_less():
-    assert pacing.allowed(throttled(HEALTHY, NOW, sent_per_s=8), now=NOW) == 4
+    assert pacing.allowed_per_s(throttled(HEALTHY, NOW, sent_per_s=8), now=NOW) == 4
 
 
 def test_a_clock_that_went_back_does_not_hold_back_for_ever():
-    pace = throttled(HEALTHY, NOW)
-    again = throttled(pace, NOW - 3600)
+    health = throttled(HEALTHY, NOW)
+    again = throttled(health, NOW - 3600)
     assert again.since == NOW - 3600
-    assert pacing.allowed(pace, now=NOW - 3600) == math.inf
+    assert pacing.allowed_per_s(health, now=NOW - 3600) == math.inf
 
 
 def test_a_dead_endpoint_is_asked_in_time_although_the_clock_went_back():
     dead = EndpointHealth(failures=9, dead_since=NOW, wait_until=NOW + pacing.LONGEST_PROBE_S)
-    assert pacing.probed(dead, "bucket", now=NOW, for_s=5.0) == dead
-    assert pacing.probed(dead, "bucket", now=NOW - 3600, for_s=5.0).probe == "bucket"
+    assert pacing.claim_probe(dead, "bucket", now=NOW, for_s=5.0) == dead
+    assert pacing.claim_probe(dead, "bucket", now=NOW - 3600, for_s=5.0).probe == "bucket"
 
 
 @given(sent_per_s=PER_S, jitters=st.lists(JITTER, min_size=1, max_size=30))
 def test_the_rate_falls_with_each_throttling_but_never_to_nothing(sent_per_s, jitters):
-    pace, now = HEALTHY, NOW
+    health, now = HEALTHY, NOW
     for jitter in jitters:
         now += pacing.HOLD_S
-        before = min(pacing.allowed(pace, now=now), sent_per_s)
-        pace = throttled(pace, now, sent_per_s=sent_per_s, jitter=jitter)
-        rate = pacing.allowed(pace, now=now)
+        before = min(pacing.allowed_per_s(health, now=now), sent_per_s)
+        health = throttled(health, now, sent_per_s=sent_per_s, jitter=jitter)
+        rate = pacing.allowed_per_s(health, now=now)
         assert pacing.SLOWEST_PER_S <= rate <= max(pacing.SLOWEST_PER_S, before * 0.56)
 
 
 @given(sent_per_s=PER_S, jitter=JITTER, times=st.lists(st.floats(0, 200), min_size=2, max_size=20))
 def test_recovery_is_monotone_and_complete_in_two_minutes(sent_per_s, jitter, times):
-    pace = throttled(HEALTHY, NOW, sent_per_s=sent_per_s, jitter=jitter)
-    rates = [pacing.allowed(pace, now=NOW + after) for after in sorted(times)]
+    health = throttled(HEALTHY, NOW, sent_per_s=sent_per_s, jitter=jitter)
+    rates = [pacing.allowed_per_s(health, now=NOW + after) for after in sorted(times)]
     assert rates == sorted(rates)
-    assert pacing.allowed(pace, now=NOW + 120) == math.inf
+    assert pacing.allowed_per_s(health, now=NOW + 120) == math.inf
 
 
 # --- dead
 
 
-def failed(pace: EndpointHealth, bucket: str, now: float = NOW) -> EndpointHealth:
-    return pacing.failed(pace, bucket, now=now, why="no answer", jitter=1.0)
+def failed(health: EndpointHealth, bucket: str, now: float = NOW) -> EndpointHealth:
+    return pacing.record_failure(health, bucket, now=now, why="no answer", jitter=1.0)
 
 
 def dead(now: float = NOW) -> EndpointHealth:
-    pace = HEALTHY
+    health = HEALTHY
     for ago, bucket in enumerate("baa"):
-        pace = failed(pace, bucket, now - 2 + ago)
-    assert pace.is_dead
-    return pace
+        health = failed(health, bucket, now - 2 + ago)
+    assert health.is_dead
+    return health
 
 
 @pytest.mark.parametrize(
@@ -192,11 +192,11 @@ def dead(now: float = NOW) -> EndpointHealth:
     ],
 )
 def test_failures_in_a_row_of_several_buckets_make_it_dead(failures, is_dead):
-    pace = HEALTHY
+    health = HEALTHY
     for second, bucket in enumerate(failures):
-        pace = failed(pace, bucket, NOW + second)
-    assert pace.is_dead is is_dead
-    assert pace.is_failing
+        health = failed(health, bucket, NOW + second)
+    assert health.is_dead is is_dead
+    assert health.is_failing
 
 
 @pytest.mark.parametrize(
@@ -212,68 +212,68 @@ def test_failures_in_a_row_of_several_buckets_make_it_dead(failures, is_dead):
     ],
 )
 def test_failures_of_one_moment_are_one(failures, counted, is_dead):
-    pace = HEALTHY
+    health = HEALTHY
     for moments, bucket in failures:
-        pace = failed(pace, bucket, NOW + moments * pacing.MOMENT_S)
-    assert (pace.failures, pace.is_dead) == (counted, is_dead)
+        health = failed(health, bucket, NOW + moments * pacing.MOMENT_S)
+    assert (health.failures, health.is_dead) == (counted, is_dead)
 
 
 def test_an_answer_in_between_begins_the_row_anew():
-    pace = pacing.answered(failed(failed(HEALTHY, "a"), "b", NOW + 1))
-    assert pace == HEALTHY
-    assert not failed(failed(pace, "a", NOW + 2), "b", NOW + 3).is_dead
+    health = pacing.record_answer(failed(failed(HEALTHY, "a"), "b", NOW + 1))
+    assert health == HEALTHY
+    assert not failed(failed(health, "a", NOW + 2), "b", NOW + 3).is_dead
 
 
 def test_one_bucket_at_a_time_tries_a_dead_endpoint():
-    pace = dead()
-    assert pacing.probed(pace, "a", now=NOW, for_s=40).probe == ""
-    due = pace.wait_until
+    health = dead()
+    assert pacing.claim_probe(health, "a", now=NOW, for_s=40).probe == ""
+    due = health.wait_until
     assert NOW < due <= NOW + pacing.FIRST_PROBE_S
-    pace = pacing.probed(pace, "a", now=due, for_s=40)
-    assert pace.probe == "a"
-    assert pacing.probed(pace, "b", now=due + 39, for_s=40).probe == "a"
-    assert pacing.probed(pace, "b", now=due + 40, for_s=40).probe == "b"
+    health = pacing.claim_probe(health, "a", now=due, for_s=40)
+    assert health.probe == "a"
+    assert pacing.claim_probe(health, "b", now=due + 39, for_s=40).probe == "a"
+    assert pacing.claim_probe(health, "b", now=due + 40, for_s=40).probe == "b"
 
 
 def test_somebody_who_waits_for_it_may_try_at_once():
-    assert pacing.probed_now(dead(), "by-hand", now=NOW, for_s=40).probe == "by-hand"
-    assert pacing.probed_now(HEALTHY, "by-hand", now=NOW, for_s=40) == HEALTHY
+    assert pacing.claim_probe_now(dead(), "by-hand", now=NOW, for_s=40).probe == "by-hand"
+    assert pacing.claim_probe_now(HEALTHY, "by-hand", now=NOW, for_s=40) == HEALTHY
 
 
 def test_a_scan_that_is_asked_for_tries_a_dead_endpoint_unless_somebody_does():
-    hurried = pacing.hurried(dead(), now=NOW)
-    assert pacing.probed(hurried, "a", now=NOW, for_s=40).probe == "a"
-    probing = pacing.probed_now(dead(), "b", now=NOW, for_s=40)
-    assert pacing.hurried(probing, now=NOW) == probing
-    assert pacing.hurried(HEALTHY, now=NOW) == HEALTHY
+    hurried = pacing.allow_probe_now(dead(), now=NOW)
+    assert pacing.claim_probe(hurried, "a", now=NOW, for_s=40).probe == "a"
+    probing = pacing.claim_probe_now(dead(), "b", now=NOW, for_s=40)
+    assert pacing.allow_probe_now(probing, now=NOW) == probing
+    assert pacing.allow_probe_now(HEALTHY, now=NOW) == HEALTHY
 
 
 def test_probes_in_vain_come_ever_later_but_never_rarely():
-    pace, now, pauses = dead(), NOW, []
+    health, now, pauses = dead(), NOW, []
     for _ in range(6):
-        now = pace.wait_until
-        pace = failed(pacing.probed(pace, "a", now=now, for_s=40), "a", now)
-        pauses.append(pace.wait_until - now)
+        now = health.wait_until
+        health = failed(pacing.claim_probe(health, "a", now=now, for_s=40), "a", now)
+        pauses.append(health.wait_until - now)
     assert pauses == pytest.approx([2, 4, 8, 10, 10, 10])
 
 
 def test_who_asked_before_it_was_found_dead_does_not_put_the_next_probe_off():
-    pace = pacing.probed(dead(), "a", now=NOW + 5, for_s=40)
-    assert failed(pace, "b", NOW + 6) == pace
+    health = pacing.claim_probe(dead(), "a", now=NOW + 5, for_s=40)
+    assert failed(health, "b", NOW + 6) == health
 
 
 def test_an_answer_brings_it_back_at_full_speed():
     """Time-outs on the way to its death were no throttling."""
-    pace = throttled(HEALTHY, NOW)
+    health = throttled(HEALTHY, NOW)
     for second, bucket in enumerate("aab"):
-        pace = failed(pace, bucket, NOW + second)
-    assert pace.is_dead
-    assert pacing.answered(throttled(pace, NOW + 5)) == HEALTHY
+        health = failed(health, bucket, NOW + second)
+    assert health.is_dead
+    assert pacing.record_answer(throttled(health, NOW + 5)) == HEALTHY
 
 
 def test_an_answer_of_one_that_only_failed_leaves_its_rate_alone():
     slowed = throttled(HEALTHY, NOW)
-    assert pacing.answered(failed(slowed, "a")) == slowed
+    assert pacing.record_answer(failed(slowed, "a")) == slowed
 
 
 EVENTS = st.sampled_from(["fail a", "fail b", "answer", "throttle", "probe a", "probe b", "wait"])
@@ -281,28 +281,28 @@ EVENTS = st.sampled_from(["fail a", "fail b", "answer", "throttle", "probe a", "
 
 @given(events=st.lists(EVENTS, max_size=60), jitter=JITTER)
 def test_whatever_happens_a_dead_endpoint_is_asked_by_at_most_one_bucket(events, jitter):
-    pace, now = HEALTHY, NOW
+    health, now = HEALTHY, NOW
     for event in events:
         what, _, bucket = event.partition(" ")
         now += 3.0 if what == "wait" else 0.01
-        before = pace
+        before = health
         match what:
             case "fail":
-                pace = pacing.failed(pace, bucket, now=now, why="x", jitter=jitter)
+                health = pacing.record_failure(health, bucket, now=now, why="x", jitter=jitter)
             case "answer":
-                pace = pacing.answered(pace)
+                health = pacing.record_answer(health)
             case "throttle":
-                pace = throttled(pace, now, jitter=jitter)
+                health = throttled(health, now, jitter=jitter)
             case "probe":
-                pace = pacing.probed(pace, bucket, now=now, for_s=40)
-        if pace.probe != before.probe and pace.probe and before.probe:
+                health = pacing.claim_probe(health, bucket, now=now, for_s=40)
+        if health.probe != before.probe and health.probe and before.probe:
             assert now >= before.wait_until
-        assert not pace.probe or pace.is_dead
-        assert not pace.is_dead or pace.is_failing
-        if pace.is_dead and not pace.probe:
-            assert pace.wait_until - now <= pacing.LONGEST_PROBE_S
+        assert not health.probe or health.is_dead
+        assert not health.is_dead or health.is_failing
+        if health.is_dead and not health.probe:
+            assert health.wait_until - now <= pacing.LONGEST_PROBE_S
         if what == "answer":
-            assert replace(pace, rate=0, since=0, full=0) == HEALTHY
+            assert replace(health, rate=0, since=0, full=0) == HEALTHY
 
 
 # --- sharing slots
@@ -320,7 +320,7 @@ def test_whatever_happens_a_dead_endpoint_is_asked_by_at_most_one_bucket(events,
     ],
 )
 def test_an_endpoint_leaves_slots_to_the_others(slots, idle, endpoints, most):
-    assert pacing.most_scans(slots, idle_endpoints=idle, endpoints=endpoints) == most
+    assert pacing.max_scans(slots, idle_endpoints=idle, endpoints=endpoints) == most
 
 
 @given(
@@ -329,7 +329,7 @@ def test_an_endpoint_leaves_slots_to_the_others(slots, idle, endpoints, most):
     idle=st.integers(0, 49),
 )
 def test_a_share_is_never_nothing_and_never_more_than_there_is(slots, endpoints, idle):
-    most = pacing.most_scans(slots, idle_endpoints=min(idle, endpoints - 1), endpoints=endpoints)
+    most = pacing.max_scans(slots, idle_endpoints=min(idle, endpoints - 1), endpoints=endpoints)
     assert 1 <= most <= slots
 
 

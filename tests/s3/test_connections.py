@@ -17,7 +17,7 @@ from scanning.adapters.s3.storage import S3ClientCache, S3Storage
 from scanning.core.errors import StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
 from scanning.core.types import BucketConfig, KeyPair, ObjectMetadata
-from scanning.pacing.registry import UnlimitedEndpoint
+from scanning.pacing.limiter import UnlimitedEndpoint
 from tests.support.canned_http import Answer, CannedServer
 from tests.support.listing_bodies import Row, rgw
 from tests.support.servers import LOCAL
@@ -26,17 +26,17 @@ from tests.support.waiting import eventually
 BODY = rgw([Row("a")])
 
 
-class RecordingGate(UnlimitedEndpoint):
-    """Remembers what it was told of its endpoint."""
+class RecordingLimiter(UnlimitedEndpoint):
+    """Remembers what was recorded of its endpoint."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.recorded: list[str] = []
 
-    def answered(self) -> None:
-        self.said.append("answered")
+    def record_answer(self) -> None:
+        self.recorded.append("answered")
 
-    def unanswered(self, bucket: str, why: str, *, timed_out: bool) -> None:
-        self.said.append("timed out" if timed_out else "unanswered")
+    def record_failure(self, bucket: str, why: str, *, timed_out: bool) -> None:
+        self.recorded.append("timed out" if timed_out else "unanswered")
 
 
 @pytest.fixture
@@ -157,16 +157,16 @@ def test_an_answer_that_is_broken_off_for_its_slowness_is_silence(cache, monkeyp
     """So that the endpoint's buckets are parked, and do not take its region's slots again."""
     monkeypatch.setattr(connections, "LONGEST_ANSWER_S", -LOCAL.storage.read_timeout)
     cache.attempts = 1
-    gate = RecordingGate()
+    limiter = RecordingLimiter()
     begin = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
     with trickling_server(begin) as url, ThreadPoolExecutor() as pool:
         bucket = BucketConfig("photos", url, "r", "C")
-        slow = S3Storage(cache, bucket, KeyPair("a", "s"), gate=gate)
+        slow = S3Storage(cache, bucket, KeyPair("a", "s"), limiter=limiter)
         asking = pool.submit(slow.page, "", 1)
         eventually(lambda: cache.end_overdue() or asking.done())
         with pytest.raises(StorageUnavailable, match="the answer came too slowly"):
             asking.result()
-    assert gate.said == ["timed out"]
+    assert limiter.recorded == ["timed out"]
 
 
 def test_an_answer_that_is_larger_than_any_listing_is_cut_off(cache, monkeypatch):

@@ -10,7 +10,6 @@ most: its buckets are nobody's and keep their slots of the region until the leas
 
 from __future__ import annotations
 
-import random
 import re
 import time
 from collections.abc import Mapping
@@ -51,6 +50,7 @@ from scanning.adapters.redis.sentinel import (
     secret,
     tls_options,
 )
+from scanning.core import pacing
 from scanning.core.errors import ConfigurationError, RedisUnavailable
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class RedisConnection:
                 client.connection_pool.disconnect(inuse_connections=False)
             if time.monotonic() + pause_s > give_up_at:
                 raise RedisUnavailable(_said(problem)) from problem
-            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
+            time.sleep(pacing.equal_jitter(pause_s, pacing.draw_jitter()))
             pause_s = min(pause_s * 2, 1.0)
 
     def refuse_cluster(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -21,10 +20,11 @@ from scanning.adapters.s3.errors import (
     wrong_endpoint,
 )
 from scanning.adapters.s3.listing import ListedPage, read_page
+from scanning.core import pacing
 from scanning.core.errors import AddressRefused, StorageUnavailable, Throttled
 from scanning.core.listing.body import Columns, UnreadableListing
 from scanning.core.types import ObjectMetadata
-from scanning.pacing.registry import UNLIMITED
+from scanning.pacing.limiter import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from scanning.core.types import BucketConfig, KeyPair
-    from scanning.pacing.gate import EndpointLimiter
-    from scanning.pacing.registry import UnlimitedEndpoint
+    from scanning.pacing.limiter import EndpointLimiter, UnlimitedEndpoint
 
 __all__ = ["S3ClientCache", "S3Storage"]
 
@@ -66,7 +65,7 @@ _VENDOR_ERRORS: Final = (
 
 
 class S3Storage:
-    """Implements ``ports.Storage``. Requests wait their turn at ``gate``."""
+    """Implements ``ports.Storage``. Requests wait at ``limiter`` until they may be sent."""
 
     def __init__(
         self,
@@ -74,12 +73,12 @@ class S3Storage:
         bucket: BucketConfig,
         pair: KeyPair,
         *,
-        gate: EndpointLimiter | UnlimitedEndpoint = UNLIMITED,
+        limiter: EndpointLimiter | UnlimitedEndpoint = UNLIMITED,
     ) -> None:
         self._cache = cache
         self._bucket = bucket
         self._pair = pair
-        self._gate = gate
+        self._limiter = limiter
 
     def page(self, start_after: str, max_keys: int) -> ListedPage:
         """Ask for the next keys after ``start_after``: one request, at most 1000 keys.
@@ -155,41 +154,42 @@ class S3Storage:
         """The answer to one request, sent again if it failed for now."""
         began = time.monotonic()
         for attempt in count(1):
-            with self._gate.turn(self._bucket.name, lists=lists):
+            with self._limiter.acquire(self._bucket.name, lists=lists):
                 try:
                     return self._once(ask)
                 except (StorageUnavailable, Throttled) as exc:
                     problem = exc
-            pause_s = AGAIN_S * attempt * (1 + random.random())  # noqa: S311 - not all together
+            pause_s = pacing.equal_jitter(2 * AGAIN_S * attempt, pacing.draw_jitter())
             is_late = time.monotonic() + pause_s - began > LONGEST_S
-            if is_late or attempt == self._cache.attempts or self._gate.refuses(self._bucket.name):
-                self._gate.wait(0)
+            is_last = is_late or attempt == self._cache.attempts
+            if is_last or self._limiter.blocks(self._bucket.name):
+                self._limiter.wait(0)
                 raise problem
-            self._gate.wait(pause_s)
+            self._limiter.wait(pause_s)
         raise AssertionError("it counts for ever")
 
     def _once(self, ask: Callable[[], T]) -> T:
         try:
             answer = ask()
         except UnreadableListing as exc:
-            self._gate.answered()
+            self._limiter.record_answer()
             raise unreadable(self._bucket, str(exc)) from exc
         except _VENDOR_ERRORS as exc:
             error = s3_error(exc, self._bucket)
-            self._tell(exc, error)
+            self._record(exc, error)
             raise error from exc
-        self._gate.answered()
+        self._limiter.record_answer()
         return answer
 
-    def _tell(self, exc: Exception, error: Exception) -> None:
-        """Tell the gate what an error says of the endpoint, and not of the bucket."""
+    def _record(self, exc: Exception, error: Exception) -> None:
+        """Record an error with the limiter, if it is the endpoint's and not the bucket's."""
         why = silence(exc)
         if why and isinstance(error, StorageUnavailable):
-            self._gate.unanswered(self._bucket.name, why, timed_out=timed_out(exc))
+            self._limiter.record_failure(self._bucket.name, why, timed_out=timed_out(exc))
         elif isinstance(exc, ClientError | ResponseParserError):
-            self._gate.answered()
+            self._limiter.record_answer()
         if throttles(exc):
-            self._gate.throttled()
+            self._limiter.record_throttling()
 
     def _client(self) -> S3Client:
         endpoint, pair = self._bucket.endpoint, self._pair

@@ -8,13 +8,13 @@ refuses keys that were withdrawn.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from scanning.core.errors import BucketwatchError, CredentialMissing, VaultUnavailable
+from scanning.core.pacing import draw_jitter, equal_jitter
 from scanning.core.vault_names import halves_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class CredentialSnapshot:
         vault: Vault,
         *,
         clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = draw_jitter,
     ) -> None:
         self._vault = vault
         self._clock = clock
@@ -176,7 +176,7 @@ class CredentialSnapshot:
                 problem,
             )
         self._problem = problem
-        back_off_s = min(2.0**self._failures, _MOST_BACK_OFF_S) * (0.5 + self._jitter() / 2)
+        back_off_s = equal_jitter(min(2.0**self._failures, _MOST_BACK_OFF_S), self._jitter())
         self._failures += 1
         self._next_read_at = now + back_off_s
 

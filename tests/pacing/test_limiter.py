@@ -1,4 +1,4 @@
-"""Where requests wait their turn: two processes' gates over one real Redis."""
+"""Where requests wait their turn: two processes' limiters over one real Redis."""
 
 import threading
 import time
@@ -15,9 +15,9 @@ from scanning.core import pacing, redis_keys
 from scanning.core.errors import Interrupted, StorageUnavailable, Throttled
 from scanning.core.metrics import counters
 from scanning.core.pacing import HEALTHY, EndpointLimits
-from scanning.pacing import gate as gate_module
 from scanning.pacing import registry as module
-from scanning.pacing.gate import EndpointLimiter
+from scanning.pacing import usage as usage_module
+from scanning.pacing.limiter import EndpointLimiter
 from scanning.pacing.registry import EndpointRegistry
 from scanning.ports import EndpointStatus, EndpointUsage
 from tests.support.waiting import eventually
@@ -25,18 +25,25 @@ from tests.support.waiting import eventually
 ENDPOINT = "s3.example.com"
 
 
-def process(name: str, limits: EndpointLimits = EndpointLimits()) -> EndpointRegistry:  # noqa: B008 - it is frozen
+UNLIMITED = EndpointLimits()
+
+
+def process(
+    name: str, limits: EndpointLimits = UNLIMITED, *, max_wait_s: float = 5.0
+) -> EndpointRegistry:
     connection = RedisConnection(wiring.conf().redis, patience_s=0.0)
-    return EndpointRegistry(RedisEndpointHealth(connection, process=name), [("*", limits)])
+    store = RedisEndpointHealth(connection, process=name)
+    return EndpointRegistry(store, [("*", limits)], max_wait_s=max_wait_s)
 
 
 @pytest.fixture
-def pair(store) -> Iterator[tuple[EndpointLimiter, EndpointLimiter]]:
-    """The gates of two processes to an endpoint without limits."""
-    both = [process("here:1"), process("there:1")]
-    yield both[0].at(ENDPOINT), both[1].at(ENDPOINT)
-    for gates in both:
-        gates.close()
+def pair(store, request) -> Iterator[tuple[EndpointLimiter, EndpointLimiter]]:
+    """The limiters of two processes to an endpoint without limits."""
+    max_wait_s = getattr(request, "param", 5.0)
+    both = [process(name, max_wait_s=max_wait_s) for name in ("here:1", "there:1")]
+    yield both[0].limiter_for(ENDPOINT), both[1].limiter_for(ENDPOINT)
+    for registry in both:
+        registry.close()
 
 
 @pytest.fixture
@@ -45,21 +52,21 @@ def _each_failure_counts(monkeypatch) -> None:
     monkeypatch.setattr(pacing, "MOMENT_S", 0.0)
 
 
-def ask(gate: EndpointLimiter, bucket: str = "bucket", *, lists: bool = True) -> None:
-    with gate.turn(bucket, lists=lists):
+def ask(limiter: EndpointLimiter, bucket: str = "bucket", *, lists: bool = True) -> None:
+    with limiter.acquire(bucket, lists=lists):
         pass
-    gate.answered()
+    limiter.record_answer()
 
 
-def fail(gate: EndpointLimiter, *buckets: str, timed_out: bool = False) -> None:
+def fail(limiter: EndpointLimiter, *buckets: str, timed_out: bool = False) -> None:
     for bucket in buckets:
-        gate.unanswered(bucket, "cannot connect", timed_out=timed_out)
+        limiter.record_failure(bucket, "cannot connect", timed_out=timed_out)
 
 
 def test_an_endpoint_is_one_however_buckets_write_it(pair):
-    gates = process("here:1")
-    assert gates.at("s3.example.com") is gates.at("https://S3.example.com/")
-    assert gates.at("s3.example.com") is not gates.at("s3.example.com:8443")
+    registry = process("here:1")
+    assert registry.limiter_for("s3.example.com") is registry.limiter_for("https://S3.example.com/")
+    assert registry.limiter_for("s3.example.com") is not registry.limiter_for("s3.example.com:8443")
 
 
 def test_without_limits_nobody_waits_and_redis_is_asked_once(pair, redis_server):
@@ -87,57 +94,84 @@ def test_a_thread_that_could_not_be_started_is_started_by_the_next_request(store
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    gates = process("here:1")
+    registry = process("here:1")
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="start new"):
-            ask(gates.at(ENDPOINT))
-    gates.watch()
-    assert gates._thread is not None
-    assert gates._thread.is_alive()
-    gates.close()
+            ask(registry.limiter_for(ENDPOINT))
+    registry._ensure_reporting()
+    assert registry._thread is not None
+    assert registry._thread.is_alive()
+    registry.close()
 
 
 # --- LIST requests a second
 
 
-def test_two_processes_keep_a_buckets_budget_together(store):
-    both = [process(name, EndpointLimits(list_per_s=20)) for name in ("here:1", "there:1")]
+def test_the_lanes_of_a_scan_keep_a_buckets_budget_together(store):
+    registry = process("here:1", EndpointLimits(list_per_s=20))
+    limiter = registry.limiter_for(ENDPOINT)
     sent: list[float] = []
 
-    def list_pages(gates: EndpointRegistry) -> None:
-        for _ in range(20):
-            with gates.at(ENDPOINT).turn("bucket", lists=True):
+    def list_pages(pages: int) -> None:
+        for _ in range(pages):
+            with limiter.acquire("bucket", lists=True):
                 sent.append(time.monotonic())
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(list_pages, both * 2))
-    for gates in both:
-        gates.close()
+        list(pool.map(list_pages, [20] * 4))
+    registry.close()
 
     assert len(sent) == 80
     sent.sort()
     # A thread may be stopped between its turn and its note: four of them.
-    assert all(sum(at <= other < at + 1 for other in sent) <= 20 + 4 for at in sent)
+    assert most_within_a_second(sent) <= 20 + 4
+
+
+def test_a_bucket_that_goes_from_process_to_process_keeps_its_budget(store):
+    """Each keeps it by itself: at a hand-over one request comes without a pause."""
+    both = [process(name, EndpointLimits(list_per_s=20)) for name in ("here:1", "there:1")]
+    sent: list[float] = []
+    for _ in range(3):
+        for registry in both:
+            for _ in range(10):
+                with registry.limiter_for(ENDPOINT).acquire("bucket", lists=True):
+                    sent.append(time.monotonic())
+    for registry in both:
+        registry.close()
+    assert most_within_a_second(sent) <= 20 + 3
+
+
+def most_within_a_second(sent: list[float]) -> int:
+    return max(sum(at <= other < at + 1 for other in sent) for at in sent)
+
+
+def test_a_buckets_budget_needs_no_redis(store, redis_server):
+    registry = process("here:1", EndpointLimits(list_per_s=100))
+    limiter = registry.limiter_for(ENDPOINT)
+    ask(limiter)
+    redis_server.stop()
+    for _ in range(20):
+        ask(limiter)
+    registry.close()
 
 
 def test_a_budget_is_a_buckets_own_and_for_lists_only(store):
-    gates = process("here:1", EndpointLimits(list_per_s=1))
-    gate = gates.at(ENDPOINT)
+    registry = process("here:1", EndpointLimits(list_per_s=1))
+    limiter = registry.limiter_for(ENDPOINT)
     for number in range(50):
-        ask(gate, f"bucket-{number}")
-        ask(gate, "bucket-0", lists=False)
-    gates.close()
+        ask(limiter, f"bucket-{number}")
+        ask(limiter, "bucket-0", lists=False)
+    registry.close()
 
 
 def test_who_waits_for_a_turn_is_told_when_the_process_stops(store):
-    gates = process("here:1", EndpointLimits(list_per_s=0.05))
-    gate = gates.at(ENDPOINT)
-    ask(gate)
+    registry = process("here:1", EndpointLimits(list_per_s=0.05))
+    limiter = registry.limiter_for(ENDPOINT)
+    ask(limiter)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(ask, gate)
-        eventually(lambda: store.exists(redis_keys.pace_slots(gate.endpoint, "bucket")))
-        gates.close()
+        waiting = pool.submit(ask, limiter)
+        registry.close()
         with pytest.raises(Interrupted):
             waiting.result(10)
 
@@ -146,32 +180,35 @@ def test_who_waits_for_a_turn_is_told_when_the_process_stops(store):
 
 
 class Overtaken(RedisEndpointHealth):
-    """Redis's answers to ``use``, of which one arrives only after what ``meanwhile`` asks."""
+    """Redis's answers to ``share_usage``, of which one comes after what ``meanwhile`` asks."""
 
     meanwhile: Callable[[], object] | None = None
 
-    def use(self, use: EndpointUsage) -> EndpointStatus:
-        standing = super().use(use)
+    def share_usage(self, usage: EndpointUsage) -> EndpointStatus:
+        status = super().share_usage(usage)
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile:
             meanwhile()
-        return standing
+        return status
 
 
-def test_connections_that_were_given_back_meanwhile_are_not_used(store):
+def test_connections_that_were_given_back_meanwhile_are_not_used(store, monkeypatch):
+    monkeypatch.setattr(module, "REPORT_S", 3600.0)  # nobody but this test reports the usage
     limits = EndpointLimits(connections=3)
-    paces = Overtaken(RedisConnection(wiring.conf().redis), process="here:1")
-    gates = EndpointRegistry(paces, [("*", limits)])
-    here = gates.at(ENDPOINT)
-    with here.turn("a", lists=True), here.turn("b", lists=True), here.turn("c", lists=True):
+    health_store = Overtaken(RedisConnection(wiring.conf().redis), process="here:1")
+    registry = EndpointRegistry(health_store, [("*", limits)], max_wait_s=0.2)
+    here = registry.limiter_for(ENDPOINT)
+    with (
+        here.acquire("a", lists=True),
+        here.acquire("b", lists=True),
+        here.acquire("c", lists=True),
+    ):
         pass
-    gates.close()  # nobody but this test tells of its use
-    paces.meanwhile = here.tell  # wants none, after the first wanted three
-    here.tell()
+    health_store.meanwhile = here.report_usage  # wants none, after the first wanted three
+    here.report_usage()
     there = RedisEndpointHealth(RedisConnection(wiring.conf().redis), process="there:1")
-    assert there.use(EndpointUsage(ENDPOINT, connections=3, limit=3)).connections == 3
-    gates.most_wait_s = -1.0
-    with pytest.raises(Throttled), here.turn("a", lists=True):
+    assert there.share_usage(EndpointUsage(ENDPOINT, connections=3, limit=3)).connections == 3
+    with pytest.raises(Throttled), here.acquire("a", lists=True):
         pass
 
 
@@ -183,7 +220,7 @@ def test_two_processes_keep_the_limit_of_connections_together(store):
     together = threading.Barrier(5)
 
     def request(number: int) -> None:
-        with both[number % 2].at(ENDPOINT).turn(f"bucket-{number}", lists=True):
+        with both[number % 2].limiter_for(ENDPOINT).acquire(f"bucket-{number}", lists=True):
             with lock:
                 now["requests"] += 1
                 most.append(now["requests"])
@@ -194,18 +231,18 @@ def test_two_processes_keep_the_limit_of_connections_together(store):
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(request, range(40)))
-    for gates in both:
-        gates.close()
+    for registry in both:
+        registry.close()
     assert max(most) == 5
 
 
 def test_a_process_that_is_idle_gives_its_connections_back(store, monkeypatch):
-    monkeypatch.setattr(module, "TELL_S", 0.02)
-    monkeypatch.setattr(gate_module, "IDLE_S", 0.2)
-    gates = process("here:1", EndpointLimits(connections=100))
+    monkeypatch.setattr(module, "REPORT_S", 0.02)
+    monkeypatch.setattr(usage_module, "IDLE_S", 0.2)
+    registry = process("here:1", EndpointLimits(connections=100))
     trimmed: list[tuple[str, int]] = []
 
-    class Keeper:
+    class Pool:
         def trim(self, endpoint: str, most: int) -> None:
             trimmed.append((endpoint, most))
 
@@ -213,61 +250,60 @@ def test_a_process_that_is_idle_gives_its_connections_back(store, monkeypatch):
             looked.append(time.monotonic())
 
     looked: list[float] = []
-    keeper = Keeper()
-    gates.keeps_connections(keeper)
-    ask(gates.at(ENDPOINT))
+    pool_ = Pool()
+    registry.register_pool(pool_)
+    ask(registry.limiter_for(ENDPOINT))
     assert store.hget(redis_keys.pace_use(ENDPOINT), "here:1").split(":")[1] == "2"
     eventually(lambda: not store.exists(redis_keys.pace_use(ENDPOINT)))
-    eventually(lambda: gates._thread is None)
+    eventually(lambda: registry._thread is None)
     assert trimmed == [(ENDPOINT, 0)]
     assert looked
-    gates.close()
+    registry.close()
 
 
 def test_a_request_that_gets_no_connection_ends_as_throttled(store, monkeypatch):
     there = process("there:1", EndpointLimits(connections=1))
-    here = process("here:1", EndpointLimits(connections=1))
-    here.most_wait_s = 0.3
+    here = process("here:1", EndpointLimits(connections=1), max_wait_s=0.3)
     with (
-        there.at(ENDPOINT).turn("a", lists=True),
+        there.limiter_for(ENDPOINT).acquire("a", lists=True),
         pytest.raises(Throttled, match=r"the 1 requests at once that limits\.endpoints"),
-        here.at(ENDPOINT).turn("b", lists=True),
+        here.limiter_for(ENDPOINT).acquire("b", lists=True),
     ):
         pass
-    for gates in (here, there):
-        gates.close()
+    for registry in (here, there):
+        registry.close()
 
 
 # --- throttled
 
 
 def test_what_one_process_is_told_slows_the_others_down(pair, store, monkeypatch):
-    monkeypatch.setattr(module, "TELL_S", 0.02)
+    monkeypatch.setattr(module, "REPORT_S", 0.02)
     here, there = pair
     ask(here)
     ask(there)
-    here.throttled()
+    here.record_throttling()
     [shown] = engine.endpoint_paces()
     assert shown.state == "slowed"
     assert 1 <= shown.list_per_s < 10
-    eventually(lambda: there.look() is not HEALTHY)
+    eventually(lambda: there.health() is not HEALTHY)
     eventually(lambda: store.hget(redis_keys.STATS, counters.THROTTLED) == "1")
 
 
+@pytest.mark.parametrize("pair", [2.0], indirect=True)
 def test_a_slowed_endpoint_gets_no_more_than_it_is_allowed(pair, monkeypatch):
     here, there = pair
-    here.look()
+    here.health()
     for _ in range(3):  # down to one a second
         monkeypatch.setattr(pacing, "HOLD_S", 0.0)
-        here.throttled()
+        here.record_throttling()
     [shown] = engine.endpoint_paces()
     assert shown.list_per_s < 2
-    here._gates.most_wait_s = there._gates.most_wait_s = 2.0
-    there.look()
+    there.health()
 
-    def turn(gate: EndpointLimiter) -> bool:
+    def turn(limiter: EndpointLimiter) -> bool:
         try:
-            ask(gate, lists=False)
+            ask(limiter, lists=False)
         except Throttled:
             return False
         return True
@@ -280,11 +316,11 @@ def test_a_slowed_endpoint_gets_no_more_than_it_is_allowed(pair, monkeypatch):
     assert went < 20
 
 
+@pytest.mark.parametrize("pair", [0.0], indirect=True)
 def test_too_many_that_wait_for_a_slowed_endpoint_are_sent_away(pair, monkeypatch):
     here, _ = pair
     ask(here)
-    here.throttled()
-    here._gates.most_wait_s = 0.0
+    here.record_throttling()
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(ask, here) for _ in range(8)]
     problems = [str(answer.exception()) for answer in answers if answer.exception()]
@@ -300,14 +336,14 @@ def test_a_dead_endpoint_is_asked_by_one_bucket_of_one_process(pair, caplog):
     here, there = pair
     fail(here, "a", "a", "b")
     assert "s3.example.com does not answer (cannot connect)" in caplog.text
-    assert not here.may_probe("a")  # not yet
-    here.probe_now("a")
-    ask_there = [there.may_probe(name) for name in ("a", "b")]
+    assert not here.claim_probe("a")  # not yet
+    here.claim_probe_now("a")
+    ask_there = [there.claim_probe(name) for name in ("a", "b")]
     assert ask_there == [True, False]
-    for gate in (here, there):
+    for limiter in (here, there):
         with pytest.raises(StorageUnavailable, match=r"does not answer \(cannot connect\); its b"):
-            ask(gate, "b")
-    assert here.refuses("b")
+            ask(limiter, "b")
+    assert here.blocks("b")
 
 
 @pytest.mark.usefixtures("_each_failure_counts")
@@ -315,10 +351,10 @@ def test_its_answer_opens_the_endpoint_to_all(pair, caplog):
     caplog.set_level("INFO")
     here, there = pair
     fail(here, "a", "a", "b")
-    there.probe_now("a")
+    there.claim_probe_now("a")
     ask(there, "a")
-    assert there.look() is HEALTHY
-    assert here.may_probe("b")
+    assert there.health() is HEALTHY
+    assert here.claim_probe("b")
     ask(here, "b")
     assert engine.endpoint_paces()[0].state == "normal"
     assert "s3.example.com answers again" in caplog.text
@@ -328,11 +364,11 @@ def test_its_answer_opens_the_endpoint_to_all(pair, caplog):
 def test_a_probe_in_vain_ends_its_turn(pair):
     here, _ = pair
     fail(here, "a", "a", "b")
-    here.probe_now("a")
-    ask_again = here.refuses("a")
+    here.claim_probe_now("a")
+    ask_again = here.blocks("a")
     fail(here, "a")
-    assert (ask_again, here.refuses("a")) == (False, True)
-    assert not here.may_probe("a")
+    assert (ask_again, here.blocks("a")) == (False, True)
+    assert not here.claim_probe("a")
 
 
 def test_requests_that_end_in_one_moment_leave_it_alive(pair):
@@ -340,7 +376,7 @@ def test_requests_that_end_in_one_moment_leave_it_alive(pair):
     fail(here, "a", "b", "c")
     fail(there, "d", "e", "f")
     ask(here, "g")
-    assert here.look() is HEALTHY
+    assert here.health() is HEALTHY
 
 
 def test_time_outs_slow_an_endpoint_down_too(pair):
@@ -356,4 +392,4 @@ def test_an_answer_between_failures_keeps_it_alive(pair):
     for bucket in "abcdef":
         fail(here, bucket)
         ask(here, bucket)
-    assert here.look() is HEALTHY
+    assert here.health() is HEALTHY
