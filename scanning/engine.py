@@ -10,7 +10,7 @@ from django.conf import settings
 
 from scanning import wiring
 from scanning.adapters import prometheus
-from scanning.adapters.redis import connection, standing, stats, under_way
+from scanning.adapters.redis import connection, stats
 from scanning.adapters.vault import local
 from scanning.core import bucket_document, pacing
 from scanning.core import explain as explain_rules
@@ -104,12 +104,12 @@ def late_buckets() -> frozenset[str]:
 
 def pass_under_way(bucket: str) -> PassUnderWay | None:
     """How far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
-    return under_way.pass_over(wiring.interactive_connection(), bucket)
+    return wiring.interactive_bucket_status().pass_under_way(bucket)
 
 
 def being_cleared() -> list[str]:
     """Removed buckets that Redis still holds something of. Raises RedisUnavailable."""
-    return under_way.being_cleared(wiring.interactive_connection())
+    return wiring.interactive_bucket_status().being_cleared()
 
 
 def endpoint_paces() -> list[EndpointLoad]:
@@ -146,7 +146,7 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
         wiring.interactive_endpoint_health().update(
             endpoint, lambda health, now: pacing.allow_probe_now(health, now=now)
         )
-    wiring.interactive_schedule().due_now({name: region for name, region, _ in rows})
+    wiring.interactive_schedule().make_due({name: region for name, region, _ in rows})
 
 
 def first_keys(
@@ -175,7 +175,9 @@ def explain(name: str, key: str) -> Explanation:
         key,
         states=wiring.interactive_states(),
         listed=lambda: wiring.with_keys(bucket, lambda pair: _listed(bucket, key, pair)),
-        standing=standing.read(wiring.interactive_connection(), scanning, bucket, now=now),
+        standing=wiring.interactive_bucket_status().schedule_status(
+            bucket, queue_name=scanning.redis.queue_name, now=now
+        ),
         now=now,
     )
     return explain_rules.explain(

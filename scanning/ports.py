@@ -164,8 +164,8 @@ class StateStore(Protocol):
 class Leases(Protocol):
     """Who scans what, and when it is due. A claim is a region's slot and a bucket's lock in one."""
 
-    def claim_due(self, region: str, *, most: int, slots: int) -> list[Claim]:
-        """Take up to ``most`` due buckets of a region while it runs fewer than ``slots`` scans.
+    def claim_due(self, region: str, *, limit: int, slots: int) -> list[Claim]:
+        """Take up to ``limit`` due buckets of a region while it runs fewer than ``slots`` scans.
 
         None while it is not known whether Redis still is the one that was written to.
         """
@@ -185,16 +185,16 @@ class Leases(Protocol):
         failures: int = 0,
         broke_off: bool = False,
     ) -> None:
-        """Give the claim back, record how the scan ended and when the bucket is due again.
+        """Release the claim, record how the scan ended and when the bucket is due again.
 
-        ``failures`` is how many scans failed in a row, this one included: the bucket is put off
+        ``failures`` is how many scans failed in a row, this one included: the bucket is postponed
         until ``next_due``, whatever its polling interval. ``broke_off``: an endpoint that answers
         others broke it off, maybe because of where the pass stands. Of a bucket that was removed or
         pointed elsewhere meanwhile nothing is recorded, and it stays due.
         """
 
     def release(self, claim: Claim) -> None:
-        """Give a claim back unused: the bucket stays due, and nothing is recorded."""
+        """Release a claim unused: the bucket stays due, and nothing is recorded."""
 
     def running(self, region: str) -> list[str]:
         """The buckets of a region that are being scanned, on all hosts."""

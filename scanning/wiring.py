@@ -202,6 +202,11 @@ def bucket_status() -> BucketStatusStore:
 
 
 @_once
+def interactive_bucket_status() -> BucketStatusStore:
+    return BucketStatusStore(interactive_connection())
+
+
+@_once
 def recent_events() -> RecentEvents:
     return RecentEvents(interactive_connection())
 

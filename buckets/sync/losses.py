@@ -43,12 +43,12 @@ def look() -> None:
     Raises RedisUnavailable, and the database's errors: then it is looked again.
     """
     losses = wiring.continuity()
-    if losses.must_compare():
+    if losses.must_verify():
         # A Redis that is emptied or replaced while we look does not hold this any more.
         token = losses.begin()
         _take_note(losses.compare([*_expected(), *_unknown()]))
         _write_configurations()
-        losses.trust(token)
+        losses.mark_verified(token)
     elif _looked.goes_on():
         return
     else:

@@ -1,7 +1,8 @@
-"""Every Redis key that bucketwatch knows. The documented ones keep their names.
+"""Every Redis key that bucketwatch knows: name, type, and what it is for.
 
-Ours begin with ``linode:objstore:bw:``. Redis Cluster is not supported, so scripts may build
-names of bucket hashes from the bucket names that they read.
+The documented ones keep their names; our own begin with ``linode:objstore:bw:``. The page
+`docs/redis-keys.md` tells operators of the same keys, and of the fields of a bucket's hash. Names
+are built here only: a Lua script is given them as KEYS.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ OURS = "linode:objstore:bw:"
 CONFIG_PREFIX = "linode:objstore:config:bucket:"
 LAST_SCAN_PREFIX = "linode:objstore:last_scan:"
 
-REVISIONS = f"{OURS}revisions"  # hash: bucket -> revision the mirror wrote
+REVISIONS = f"{OURS}revisions"  # hash: bucket -> revision that is written: managed
 REMOVED = f"{OURS}removed"  # hash: bucket -> revision that removed it: nothing older returns
 CONFIG_VERSION = f"{OURS}config_version"  # counter: moves with every change of configuration
 GARBAGE = f"{OURS}garbage"  # set: "{generation} {bucket}" whose segments are to be deleted
@@ -33,24 +34,27 @@ DAY_PREFIX = f"{OURS}events_of_day:"
 
 
 def config(bucket: str) -> str:
+    """String, JSON: one configuration; other programs may add members."""
     return f"{CONFIG_PREFIX}{bucket}"
 
 
 def notifications_disabled(bucket: str) -> str:
+    """String ``true``, or absent."""
     return f"linode:objstore:config:{bucket}:notifications_disabled"
 
 
 def last_scan(bucket: str) -> str:
+    """String: when the last complete scan began, epoch seconds."""
     return f"{LAST_SCAN_PREFIX}{bucket}"
 
 
 def state(prefix: str, bucket: str, key: str) -> str:
-    """The documented JSON string of one object; ``prefix`` is ``redis.state_prefix``."""
+    """String, JSON, with expiry: one object's state; ``prefix`` is ``redis.state_prefix``."""
     return f"{prefix}{bucket}:{key}"
 
 
 def bucket(name: str) -> str:
-    """Hash: generation, fence, commit, offset, and how the last scan ended."""
+    """Hash: generation, fence, commit, offset, progress, and how the last scan ended."""
     return f"{BUCKET_PREFIX}{name}"
 
 
@@ -80,7 +84,7 @@ def history(bucket: str) -> str:
 
 
 def pace(endpoint: str) -> str:
-    """String with expiry, JSON: how an endpoint answers (`core/pacing.py`)."""
+    """String, JSON, with expiry: how an endpoint answers (`core/pacing.py`)."""
     return f"{PACE_PREFIX}{endpoint}"
 
 

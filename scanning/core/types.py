@@ -132,6 +132,10 @@ class Claim:
     taken_at: float = 0.0
     arrived_s: float = 0.0
 
+    def redis_time(self, monotonic_s: float) -> float:
+        """Tell what Redis's clock says at a moment of this process's monotonic clock."""
+        return self.taken_at + monotonic_s - self.arrived_s
+
 
 @dataclass(slots=True)
 class ScanCounts:

@@ -189,7 +189,7 @@ class BucketScanner(threading.Thread):
         By a clock that is behind it a scan ends before its own scheduled start: that would come
         next, over and over again.
         """
-        return claim.taken_at + time.monotonic() - claim.arrived_s
+        return claim.redis_time(time.monotonic())
 
 
 def in_one_go(bucket: BucketConfig, conf: EngineSettings) -> ScanSettings:

@@ -162,7 +162,7 @@ class MultiRegionMonitor:
         when the database cannot be asked.
         """
         losses, now = wiring.interactive_continuity(), time.monotonic()
-        if losses.keep_trust():
+        if losses.renew_verified():
             self._distrusts_since = None
             return True
         if self._distrusts_since is None:
@@ -173,7 +173,7 @@ class MultiRegionMonitor:
             "the database could not be asked whether Redis still holds what was known of buckets; "
             "scanning goes on, and it is asked later"
         )
-        losses.trust_unchecked()
+        losses.mark_unverified()
         return True
 
     def _shut_down(self) -> None:
@@ -253,7 +253,7 @@ class MultiRegionMonitor:
         due = {n: stored.get(b.region, {}).get(n) for n, b in self.buckets.items()}
         far = {n for n, at in due.items() if at is not None and at > now + intervals[n]}
         # A bucket whose interval was shortened comes forward, one that failed waits on purpose.
-        far -= store.put_off(far)
+        far -= store.postponed(far)
         added: dict[str, dict[str, float]] = defaultdict(dict)
         for name in {n for n, at in due.items() if at is None} | far:
             added[self.buckets[name].region][name] = schedule.first_due(

@@ -37,7 +37,7 @@ _LOOK_AGAIN_S = 0.5
 # S3 clients and the vault's age are told so often: what was not told for 120 s counts as gone.
 _REPORT_S = 30.0
 # A bucket that is due and may not be scanned: the monitor will soon take it off the schedule.
-_PUT_OFF_S = 5.0
+_POSTPONE_S = 5.0
 # A process that is to stop gives answers that are under way so long to arrive.
 _LAST_ANSWER_S = 2.0
 
@@ -114,7 +114,7 @@ class RegionSession:
     def _claim(self, most: int) -> list[tuple[Claim, BucketConfig | None]]:
         admitted: list[tuple[Claim, BucketConfig | None]] = []
         while (room := most - len(admitted)) > 0:
-            claims = self._leases.claim_due(self._region, most=room, slots=self._slots)
+            claims = self._leases.claim_due(self._region, limit=room, slots=self._slots)
             if not claims:
                 break
             buckets = wiring.bucket_cache().get([claim.bucket for claim in claims])
@@ -127,7 +127,7 @@ class RegionSession:
     def _scan(self, claim: Claim, bucket: BucketConfig | None) -> None:
         try:
             if bucket is None or not _fits(claim, bucket):
-                self._put_off(claim)  # removed or changed since it was scheduled
+                self._postpone(claim)  # removed or changed since it was scheduled
                 return
             BucketScanner(
                 bucket,
@@ -152,10 +152,10 @@ class RegionSession:
         left_s = max(1.0, self._claims_until - time.monotonic())
         return replace(settings, slice_s=min(settings.slice_s, left_s))
 
-    def _put_off(self, claim: Claim) -> None:
-        """Give a claim back, and do not take it again in the next moment, and the next."""
-        at = claim.taken_at + _PUT_OFF_S
-        wiring.schedule().due_at(claim.bucket, claim.region, at=at)
+    def _postpone(self, claim: Claim) -> None:
+        """Release a claim, and do not take it again in the next moment, and the next."""
+        at = claim.taken_at + _POSTPONE_S
+        wiring.schedule().postpone(claim.bucket, claim.region, until=at)
         self._leases.release(claim)
 
     def _sleep_until_due(self, until: float) -> bool:

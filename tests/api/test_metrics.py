@@ -63,7 +63,7 @@ def sample(client: Client, name: str, **labels: str) -> float | None:
 
 def claim(store: redis.Redis, name: str, *, late_s: float = 0.0) -> Any:
     engine_buckets.schedule(store, engine_buckets.put(name), at=time.time() - late_s)
-    [taken] = wiring.engine().leases.claim_due(engine_buckets.REGION, most=1, slots=15)
+    [taken] = wiring.engine().leases.claim_due(engine_buckets.REGION, limit=1, slots=15)
     return taken
 
 

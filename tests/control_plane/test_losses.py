@@ -335,7 +335,7 @@ def test_what_a_failover_forgot_of_the_configuration_is_written_again(site):
     services.delete_bucket(bucket=removed)
     site.s3.put(removed.name, "new")
     site.fail_over(copy)
-    assert wiring.continuity().trusted() == "checked"
+    assert wiring.continuity().verified() == "checked"
     site.live()
     found = wiring.bucket_configs().get(changed.name)
     assert found is not None
@@ -528,7 +528,7 @@ def test_nobody_claims_a_bucket_before_redis_was_compared_with_the_database(site
     with site.client() as client:
         client.zadd(redis_keys.due(REGION), {bucket.name: 1.0})
         client.delete(f"django_q:{REGION}:q")
-    assert leases.claim_due(REGION, most=9, slots=15) == []
+    assert leases.claim_due(REGION, limit=9, slots=15) == []
     assert leases.next_due_in_s(REGION) is None
     site.monitor._tick()
     with site.client() as client:
@@ -536,7 +536,7 @@ def test_nobody_claims_a_bucket_before_redis_was_compared_with_the_database(site
 
     losses.look()
 
-    assert [c.bucket for c in leases.claim_due(REGION, most=9, slots=15)] == [bucket.name]
+    assert [c.bucket for c in leases.claim_due(REGION, limit=9, slots=15)] == [bucket.name]
 
 
 def test_a_mirror_that_is_faster_than_the_comparison_lets_nothing_through(site):
@@ -556,17 +556,17 @@ def test_redis_that_is_emptied_while_it_is_compared_is_not_trusted(site):
     store = wiring.continuity()
     token = store.begin()
     site.empty()
-    assert not store.trust(token)
-    assert store.trusted() == ""
+    assert not store.mark_verified(token)
+    assert store.verified() == ""
 
 
 def test_the_trust_is_renewed_and_does_not_last(site):
     store = wiring.continuity()
-    assert not store.keep_trust()
-    store.trust(store.begin())
+    assert not store.renew_verified()
+    store.mark_verified(store.begin())
     with site.client() as client:
         client.pexpire(redis_keys.TRUSTED, 5000)
-        assert store.keep_trust()
+        assert store.renew_verified()
         assert 5000 < client.pttl(redis_keys.TRUSTED) <= 30_000
 
 
@@ -592,9 +592,9 @@ def test_without_the_database_scanning_goes_on_and_the_comparison_follows(
         site.scan()
         assert site.keys_announced() == ["new"]
     assert "the database could not be asked" in caplog.text
-    assert wiring.continuity().trusted() == "unchecked"
+    assert wiring.continuity().verified() == "unchecked"
     site.keep_house()
-    assert wiring.continuity().trusted() == "checked"
+    assert wiring.continuity().verified() == "checked"
 
 
 def test_a_lost_bucket_that_the_database_was_never_told_of_is_shown_as_lost(

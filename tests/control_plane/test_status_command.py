@@ -49,7 +49,7 @@ def run(*options: str, **arguments: Any) -> tuple[int, str]:
 def work(store: redis.Redis, name: str = "media-in") -> None:
     """A scan that announced something."""
     engine_buckets.schedule(store, engine_buckets.put(name), at=time.time() - 4)
-    [claim] = wiring.engine().leases.claim_due(engine_buckets.REGION, most=1, slots=15)
+    [claim] = wiring.engine().leases.claim_due(engine_buckets.REGION, limit=1, slots=15)
     commit = Commit(
         number=1,
         notifications=[json.dumps({"detection_time": time.time() - 200})],

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from django.core.management import get_commands, load_command_class
@@ -122,7 +122,7 @@ PLACES = {
 }
 
 
-def key_names(module: ModuleType) -> Iterator[str]:
+def key_names(module: ModuleType | SimpleNamespace) -> Iterator[str]:
     """Every key of `redis_keys.py`, with the places of its arguments in braces."""
     for value in vars(module).values():
         if inspect.isfunction(value):
@@ -135,6 +135,27 @@ def test_every_key_is_documented_and_no_other():
     documented = cells(page("docs/redis-keys.md"), 0)
     of_libraries = {RedisSection().queue_name, "django_q:{region}:q"}
     assert {name for name in documented if ":" in name} == set(key_names(redis_keys)) | of_libraries
+
+
+def key_types(module: ModuleType) -> Iterator[tuple[str, str]]:
+    """The name of every key, and its type as the comment or docstring beside it begins."""
+    beside = re.compile(r"^(\w+) = .*  # ([\w ]+?)(?: with expiry)?:", re.MULTILINE)
+    comments = dict(beside.findall(inspect.getsource(module)))
+    for name, value in vars(module).items():
+        if inspect.isfunction(value):
+            [key] = key_names(SimpleNamespace(key=value))
+            yield key, re.match(r"\w+( set|, JSON| ``true``)?", value.__doc__ or "")[0].lower()
+        elif name in comments:
+            yield value, comments[name]
+
+
+def test_every_key_has_the_documented_type():
+    rows = re.findall(
+        r"^\| `([^`]*:[^`]*)` \| ([^|]+) \|", page("docs/redis-keys.md"), re.MULTILINE
+    )
+    documented = {name: kind.replace("`", "").lower() for name, kind in rows}
+    for name, kind in key_types(redis_keys):
+        assert documented[name] == kind.replace("`", ""), name
 
 
 # --- notifications

@@ -1,7 +1,7 @@
 """The mirror's counterpart in Redis: configurations that never go backwards and lose no member."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -10,12 +10,12 @@ import redis
 
 from scanning import wiring
 from scanning.adapters.redis.bucket_configs import BucketCache, BucketConfigStore, parse_bucket
-from scanning.adapters.redis.connection import RedisConnection
 from scanning.core import redis_keys
 from scanning.core.endpoints import endpoint_url
 from scanning.core.types import BucketConfig
 from scanning.ports import Progress
 from tests.support import engine_buckets
+from tests.support.meddling import MeddlingConnection
 
 T = TypeVar("T")
 STATE = "linode:objstore:state:"
@@ -215,15 +215,20 @@ def test_a_broken_configuration_is_written_over(configuration, store, broken):
 def test_a_member_written_between_reading_and_writing_is_not_lost(store):
     """Somebody else's program changes the JSON while we are about to."""
 
-    class Meddling(RedisConnection):
-        def run(self, operation: Callable[[Any], T]) -> T:
-            answer = super().run(operation)
-            if answer is None and not store.exists(redis_keys.config("bucket")):
-                store.set(redis_keys.config("bucket"), '{"team": "video"}')
-            return answer
+    def meanwhile() -> None:
+        store.set(redis_keys.config("bucket"), '{"team": "video"}')
 
-    assert put(BucketConfigStore(Meddling(wiring.conf().redis)), 1)
+    assert put(BucketConfigStore(MeddlingConnection(meanwhile)), 1)
     assert stored(store)["team"] == "video"
+
+
+def test_a_bucket_leaves_a_region_that_came_while_it_was_being_removed(store):
+    elsewhere = engine_buckets.put("bucket", region="elsewhere")
+    configuration = BucketConfigStore(
+        MeddlingConnection(lambda: engine_buckets.schedule(store, elsewhere))
+    )
+    assert configuration.remove("bucket", revision=10**6)
+    assert not store.exists(redis_keys.due("elsewhere"))
 
 
 # --- unmanaged keys
@@ -253,9 +258,9 @@ def test_a_removed_bucket_leaves_no_key_but_its_states_until_they_are_cleared(co
     bucket = engine_buckets.put("bucket")
     engine_buckets.schedule(store, bucket)
     leases = wiring.engine().leases
-    [claim] = leases.claim_due(bucket.region, most=1, slots=1)
+    [claim] = leases.claim_due(bucket.region, limit=1, slots=1)
     leases.finish(claim, engine_buckets.result("bucket"), next_due=5.0)
-    leases.claim_due(bucket.region, most=1, slots=1)
+    leases.claim_due(bucket.region, limit=1, slots=1)
     for number in range(3):
         store.set(f"{STATE}bucket:{number}", "{}")
     store.set(f"{STATE}bucket-2:key", "{}")
@@ -282,9 +287,9 @@ def test_a_bucket_added_again_is_scanned_only_after_the_old_states_are_gone(stor
     again = engine_buckets.put("bucket", generation=2)
     engine_buckets.schedule(store, again)
     leases = wiring.engine().leases
-    assert leases.claim_due(again.region, most=1, slots=15) == []
+    assert leases.claim_due(again.region, limit=1, slots=15) == []
     assert wiring.cleanup().run() == 1
-    [claim] = leases.claim_due(again.region, most=1, slots=15)
+    [claim] = leases.claim_due(again.region, limit=1, slots=15)
     assert (claim.generation, claim.commit) == (2, 0)
 
 

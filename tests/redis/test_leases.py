@@ -18,6 +18,7 @@ from scanning.core.types import BucketStatus, Claim, Held
 from scanning.ports import Commit
 from tests.support import engine_buckets
 from tests.support.engine_buckets import REGION
+from tests.support.meddling import MeddlingConnection
 
 LONG_PAST = 1.0
 
@@ -52,17 +53,34 @@ def server_time(store: redis.Redis) -> float:
     return float(seconds + micros / 1e6)
 
 
+def test_a_bucket_that_another_claims_in_between_makes_room_for_the_next(there, store):
+    make_due(store, "a", "b", "c")
+    taken: list[Claim] = []
+    here = RedisLeases(
+        MeddlingConnection(lambda: taken.extend(there.claim_due(REGION, limit=1, slots=15)))
+    )
+    assert names(here.claim_due(REGION, limit=2, slots=15)) == ["b", "c"]
+    assert names(taken) == ["a"]
+
+
+def test_a_bucket_that_is_no_longer_due_when_it_is_claimed_is_left(store):
+    make_due(store, "a")
+    here = RedisLeases(MeddlingConnection(lambda: store.zadd(redis_keys.due(REGION), {"a": 9e9})))
+    assert here.claim_due(REGION, limit=2, slots=15) == []
+    assert not store.exists(redis_keys.running(REGION))
+
+
 def test_the_longest_due_are_claimed_first(here, store):
     make_due(store, "a", "b", "c")
-    assert names(here.claim_due(REGION, most=2, slots=15)) == ["a", "b"]
-    assert names(here.claim_due(REGION, most=2, slots=15)) == ["c"]
+    assert names(here.claim_due(REGION, limit=2, slots=15)) == ["a", "b"]
+    assert names(here.claim_due(REGION, limit=2, slots=15)) == ["c"]
 
 
 def test_a_claim_says_all_that_a_scan_needs(here, store):
     make_due(store, "bucket")
     store.hset(redis_keys.bucket("bucket"), mapping={"commit": 7, "offset": "12.500000"})
     before = server_time(store)
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     assert claim == Claim(
         bucket="bucket",
         region=REGION,
@@ -84,14 +102,14 @@ def test_a_claim_says_all_that_a_scan_needs(here, store):
 
 def test_what_is_not_due_yet_is_not_claimed(here, store):
     engine_buckets.schedule(store, engine_buckets.put("later"), at=server_time(store) + 60)
-    assert here.claim_due(REGION, most=5, slots=5) == []
+    assert here.claim_due(REGION, limit=5, slots=5) == []
 
 
 def test_two_claimants_never_get_the_same_bucket(here, there, store):
     make_due(store, "a", "b", "c")
     claimed = [
-        *here.claim_due(REGION, most=2, slots=15),
-        *there.claim_due(REGION, most=2, slots=15),
+        *here.claim_due(REGION, limit=2, slots=15),
+        *there.claim_due(REGION, limit=2, slots=15),
     ]
     assert sorted(names(claimed)) == ["a", "b", "c"]
     assert there.claim(engine_buckets.put("a"), slots=15) is None
@@ -99,25 +117,25 @@ def test_two_claimants_never_get_the_same_bucket(here, there, store):
 
 def test_the_regions_slots_hold_over_all_claimants(here, there, store):
     make_due(store, "a", "b", "c", "d")
-    assert len(here.claim_due(REGION, most=15, slots=3)) == 3
-    assert there.claim_due(REGION, most=15, slots=3) == []
+    assert len(here.claim_due(REGION, limit=15, slots=3)) == 3
+    assert there.claim_due(REGION, limit=15, slots=3) == []
     assert there.claim(engine_buckets.put("d"), slots=3) is None
 
 
 def test_another_regions_slots_are_its_own(here, store):
     make_due(store, "a", "b")
-    here.claim_due(REGION, most=1, slots=1)
+    here.claim_due(REGION, limit=1, slots=1)
     elsewhere = engine_buckets.put("c", region="elsewhere")
     engine_buckets.schedule(store, elsewhere)
-    assert names(here.claim_due("elsewhere", most=1, slots=1)) == ["c"]
+    assert names(here.claim_due("elsewhere", limit=1, slots=1)) == ["c"]
 
 
 def test_buckets_that_are_being_scanned_or_cleared_do_not_hide_those_behind_them(here, store):
     make_due(store, "a", "b", "c", "d", "e")
     store.sadd(redis_keys.CLEARING, "b", "c")
-    assert names(here.claim_due(REGION, most=1, slots=15)) == ["a"]
-    assert names(here.claim_due(REGION, most=1, slots=15)) == ["d"]
-    assert names(here.claim_due(REGION, most=5, slots=15)) == ["e"]
+    assert names(here.claim_due(REGION, limit=1, slots=15)) == ["a"]
+    assert names(here.claim_due(REGION, limit=1, slots=15)) == ["d"]
+    assert names(here.claim_due(REGION, limit=5, slots=15)) == ["e"]
 
 
 def test_a_bucket_that_is_being_cleared_cannot_be_claimed(here, store):
@@ -130,9 +148,9 @@ def test_a_bucket_that_is_being_cleared_cannot_be_claimed(here, store):
 
 def test_an_expired_lease_is_taken_over_with_a_larger_fence(here, there, store):
     make_due(store, "bucket")
-    [lost] = here.claim_due(REGION, most=1, slots=1)
+    [lost] = here.claim_due(REGION, limit=1, slots=1)
     expire(store, "bucket")
-    [taken] = there.claim_due(REGION, most=1, slots=1)
+    [taken] = there.claim_due(REGION, limit=1, slots=1)
     assert taken.fence > lost.fence
 
 
@@ -160,9 +178,9 @@ def test_a_fence_ahead_of_the_clock_is_not_taken_back(here, store):
 def test_a_lease_from_before_the_clock_went_back_lasts_no_longer_than_a_new_one(here, store):
     """Its worker, if it lives, renews it in time."""
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     store.zadd(redis_keys.running(REGION), {"bucket": server_time(store) + 3600})
-    assert here.claim_due(REGION, most=1, slots=1) == []
+    assert here.claim_due(REGION, limit=1, slots=1) == []
     assert store.zscore(redis_keys.running(REGION), "bucket") <= server_time(store) + LEASE_S
     assert here.renew(claim)
 
@@ -176,9 +194,9 @@ def test_a_renewed_lease_lasts_longer(here, store):
 
 def test_a_lost_lease_can_do_nothing(here, there, store):
     make_due(store, "bucket")
-    [lost] = here.claim_due(REGION, most=1, slots=1)
+    [lost] = here.claim_due(REGION, limit=1, slots=1)
     expire(store, "bucket")
-    there.claim_due(REGION, most=1, slots=1)
+    there.claim_due(REGION, limit=1, slots=1)
     before = engine_buckets.dump(store)
 
     assert not here.renew(lost)
@@ -196,7 +214,7 @@ def test_an_expired_lease_is_not_renewed_even_if_nobody_took_it(here, store):
 
 def test_a_removed_bucket_is_not_brought_back_by_the_end_of_its_scan(here, store):
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     engine_buckets.remove("bucket")
     before = engine_buckets.dump(store)
 
@@ -210,7 +228,7 @@ def test_a_removed_bucket_is_not_brought_back_by_the_end_of_its_scan(here, store
 
 def test_a_finished_scan_frees_the_slot_and_is_recorded(here, store):
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     here.finish(claim, engine_buckets.result("bucket", started_at=1234.5), next_due=5000.25)
     assert store.zcard(redis_keys.running(REGION)) == 0
     assert store.zscore(redis_keys.due(REGION), "bucket") == 5000.25
@@ -234,7 +252,7 @@ def test_scans_that_break_off_without_a_commit_are_counted_at_their_place(here, 
 
     def scan(*, commits: bool = False, **ended: Any) -> int:
         make_due(store, "bucket")
-        [claim] = here.claim_due(REGION, most=1, slots=1)
+        [claim] = here.claim_due(REGION, limit=1, slots=1)
         if commits:
             states.commit(claim, Commit(claim.commit + 1))
         result = replace(engine_buckets.result("bucket"), commit=None, **ended)
@@ -254,7 +272,7 @@ def test_scans_that_break_off_without_a_commit_are_counted_at_their_place(here, 
 def test_the_end_of_a_scan_of_what_the_bucket_was_before_is_not_recorded(here, store):
     """Its endpoint or its region was changed while it was scanned."""
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     engine_buckets.put("bucket", generation=2)
     here.finish(claim, engine_buckets.result("bucket"), next_due=5000.0)
     assert store.zscore(redis_keys.due(REGION), "bucket") == LONG_PAST
@@ -267,7 +285,7 @@ def test_the_end_of_a_scan_of_what_the_bucket_was_before_is_not_recorded(here, s
 def test_the_end_of_a_scan_whose_last_commit_a_failover_forgot_is_not_recorded(here, store):
     """What it had made known is not known: a first scan would count as complete."""
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     store.hset(redis_keys.bucket("bucket"), "commit", 4)
     here.finish(claim, replace(engine_buckets.result("bucket"), commit=5), next_due=5000.0)
     assert store.zscore(redis_keys.due(REGION), "bucket") == LONG_PAST
@@ -275,7 +293,7 @@ def test_the_end_of_a_scan_whose_last_commit_a_failover_forgot_is_not_recorded(h
     assert not store.exists(
         redis_keys.last_scan("bucket"), redis_keys.STATS, redis_keys.STATUS_CHANGES
     )
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     here.finish(claim, replace(engine_buckets.result("bucket"), commit=4), next_due=5000.0)
     assert store.exists(redis_keys.last_scan("bucket"))
 
@@ -283,9 +301,9 @@ def test_the_end_of_a_scan_whose_last_commit_a_failover_forgot_is_not_recorded(h
 def test_failures_are_counted_from_claim_to_claim_until_a_scan_succeeds(here, store):
     make_due(store, "bucket")
     for failures in (1, 2, 0):
-        [claim] = here.claim_due(REGION, most=1, slots=1)
+        [claim] = here.claim_due(REGION, limit=1, slots=1)
         here.finish(claim, engine_buckets.result("bucket"), next_due=LONG_PAST, failures=failures)
-        [claim] = here.claim_due(REGION, most=1, slots=1)
+        [claim] = here.claim_due(REGION, limit=1, slots=1)
         assert claim.failures == failures
         here.release(claim)
 
@@ -293,7 +311,7 @@ def test_failures_are_counted_from_claim_to_claim_until_a_scan_succeeds(here, st
 def test_finishing_twice_is_harmless(here, store):
     """A command is sent again when its answer was lost."""
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     here.finish(claim, engine_buckets.result("bucket"), next_due=5000.0)
     before = engine_buckets.dump(store)
     here.finish(claim, engine_buckets.result("bucket"), next_due=5000.0)
@@ -302,7 +320,7 @@ def test_finishing_twice_is_harmless(here, store):
 
 def test_an_error_is_stored_clean_and_not_longer_than_a_message(here, store):
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     failed = engine_buckets.result("bucket", error="\x1b[2J" + "x" * 1_000_000)
     here.finish(claim, failed, next_due=5000.0)
     stored = store.hget(redis_keys.bucket("bucket"), "error")
@@ -312,9 +330,9 @@ def test_an_error_is_stored_clean_and_not_longer_than_a_message(here, store):
 
 def test_a_failed_scan_is_no_last_scan_and_leaves_what_the_last_one_said(here, store):
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     here.finish(claim, engine_buckets.result("bucket"), next_due=LONG_PAST)
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     failed = engine_buckets.result("bucket", error="no answer", started_at=2000.0)
     here.finish(claim, failed, next_due=5000.0)
     assert float(store.get(redis_keys.last_scan("bucket"))) == 1000.0
@@ -341,16 +359,16 @@ def test_a_deletion_that_is_confirmed_during_a_scan_is_confirmed_for_the_next(he
     """The scan began before, and holds the deletion once more."""
     make_due(store, "bucket")
     store.hset(redis_keys.bucket("bucket"), mapping={"held_since": "900.0", "held_missing": "7"})
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     wiring.schedule().release_holds({"bucket": REGION})
     held = replace(engine_buckets.result("bucket"), held=Held(missing=7, known=9, since=900.0))
     here.finish(claim, held, next_due=server_time(store) + 60)
     assert wiring.engine().states.open(engine_buckets.put("bucket")).released == 7
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     more = replace(engine_buckets.result("bucket"), held=Held(missing=9, known=9, since=900.0))
     here.finish(claim, more, next_due=server_time(store) + 60)
     assert wiring.engine().states.open(engine_buckets.put("bucket")).released == 0
-    assert here.claim_due(REGION, most=1, slots=1) == []
+    assert here.claim_due(REGION, limit=1, slots=1) == []
 
 
 def asked_for(bucket: str) -> None:
@@ -366,18 +384,18 @@ def test_a_scan_that_is_wanted_while_one_runs_comes_after_it(here, store, wish):
     """What changed since the running one began may be behind it."""
     make_due(store, "bucket")
     store.hset(redis_keys.bucket("bucket"), "failures", 3)
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     wish("bucket")
     failed = engine_buckets.result("bucket", error="no answer")
     here.finish(claim, failed, next_due=server_time(store) + 60, failures=4)
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     here.finish(claim, failed, next_due=server_time(store) + 60, failures=4)
-    assert here.claim_due(REGION, most=1, slots=1) == []
+    assert here.claim_due(REGION, limit=1, slots=1) == []
 
 
 def test_a_bucket_that_left_the_schedule_does_not_come_back_by_finishing(here, store):
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     store.zrem(redis_keys.due(REGION), "bucket")
     here.finish(claim, engine_buckets.result("bucket"), next_due=5000.0)
     assert store.zscore(redis_keys.due(REGION), "bucket") is None
@@ -386,7 +404,7 @@ def test_a_bucket_that_left_the_schedule_does_not_come_back_by_finishing(here, s
 
 def test_a_released_bucket_stays_due_and_nothing_is_recorded(here, store):
     make_due(store, "bucket")
-    [claim] = here.claim_due(REGION, most=1, slots=1)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
     here.release(claim)
     assert store.zscore(redis_keys.due(REGION), "bucket") == LONG_PAST
     assert store.zcard(redis_keys.running(REGION)) == 0
@@ -404,15 +422,15 @@ def test_the_next_due_bucket_is_one_that_nobody_scans(here, store):
     assert here.next_due_in_s(REGION) is None
     make_due(store, "a", "b")
     assert next_is_due_at(here, store, LONG_PAST)
-    here.claim_due(REGION, most=1, slots=15)
+    here.claim_due(REGION, limit=1, slots=15)
     assert next_is_due_at(here, store, LONG_PAST + 1)
-    here.claim_due(REGION, most=1, slots=15)
+    here.claim_due(REGION, limit=1, slots=15)
     assert here.next_due_in_s(REGION) is None
 
 
 def test_a_bucket_whose_lease_expired_is_waiting_again(here, store):
     make_due(store, "bucket")
-    here.claim_due(REGION, most=1, slots=15)
+    here.claim_due(REGION, limit=1, slots=15)
     expire(store, "bucket")
     assert next_is_due_at(here, store, LONG_PAST)
 
@@ -438,7 +456,7 @@ def known_by_now(found: list[BucketStatus]) -> list[BucketStatus]:
 
 def scanned(leases: RedisLeases, store: redis.Redis, *buckets: str) -> None:
     make_due(store, *buckets)
-    for claim in leases.claim_due(REGION, most=15, slots=15):
+    for claim in leases.claim_due(REGION, limit=15, slots=15):
         leases.finish(claim, engine_buckets.result(claim.bucket), next_due=None)
 
 

@@ -63,14 +63,14 @@ def test_a_region_counts_the_due_buckets_that_nobody_scans(schedule, store):
         engine_buckets.schedule(store, engine_buckets.put(name), at=at)
     region = engine_buckets.REGION
     assert schedule.due_counts([region, "empty"]) == {region: 3, "empty": 0}
-    wiring.engine().leases.claim_due(region, most=1, slots=15)
+    wiring.engine().leases.claim_due(region, limit=1, slots=15)
     assert schedule.due_counts([region]) == {region: 2}
 
 
 def test_a_bucket_whose_worker_died_counts_as_due_once_the_lease_expired(schedule, store):
     """Nobody else takes expired leases away before somebody is woken."""
     engine_buckets.schedule(store, engine_buckets.put("a"))
-    wiring.engine().leases.claim_due(engine_buckets.REGION, most=1, slots=15)
+    wiring.engine().leases.claim_due(engine_buckets.REGION, limit=1, slots=15)
     assert schedule.due_counts([engine_buckets.REGION]) == {engine_buckets.REGION: 0}
     store.zadd(redis_keys.running(engine_buckets.REGION), {"a": 1.0})
     assert schedule.due_counts([engine_buckets.REGION]) == {engine_buckets.REGION: 1}
@@ -78,17 +78,17 @@ def test_a_bucket_whose_worker_died_counts_as_due_once_the_lease_expired(schedul
 
 def test_a_scan_can_be_asked_for_now_but_only_of_a_scheduled_bucket(schedule, store):
     engine_buckets.schedule(store, engine_buckets.put("a"), at=1e12)
-    schedule.due_at("a", engine_buckets.REGION, at=5.0)
-    schedule.due_at("stranger", engine_buckets.REGION, at=5.0)
+    schedule.postpone("a", engine_buckets.REGION, until=5.0)
+    schedule.postpone("stranger", engine_buckets.REGION, until=5.0)
     assert schedule.due_times([engine_buckets.REGION]) == {engine_buckets.REGION: {"a": 5.0}}
 
 
 def test_many_buckets_are_made_due_in_a_few_round_trips(schedule, store):
     many = {f"bucket-{number}": engine_buckets.REGION for number in range(1001)}
     store.zadd(redis_keys.due(engine_buckets.REGION), dict.fromkeys(many, 1e12))
-    schedule.due_now({"warm": engine_buckets.REGION})  # the script is known from here on
+    schedule.make_due({"warm": engine_buckets.REGION})  # the script is known from here on
     asked = round_trips(store)
-    schedule.due_now(many | {"stranger": engine_buckets.REGION})
+    schedule.make_due(many | {"stranger": engine_buckets.REGION})
     assert round_trips(store) - asked == 3
     due = schedule.due_times([engine_buckets.REGION])[engine_buckets.REGION]
     assert due.keys() == many.keys()

@@ -58,7 +58,7 @@ def test_scans_are_counted_with_their_share_of_success(store):
     for name in ("a", "b", "c", "d"):
         engine_buckets.schedule(store, engine_buckets.put(name))
     leases = wiring.engine().leases
-    for claim in leases.claim_due(engine_buckets.REGION, most=3, slots=15):
+    for claim in leases.claim_due(engine_buckets.REGION, limit=3, slots=15):
         error = "no answer" if claim.bucket == "a" else ""
         leases.finish(claim, engine_buckets.result(claim.bucket, error=error), next_due=None)
     store.rpush("linode:notifications:queue", "{}", "{}")

@@ -31,7 +31,7 @@ REGION = engine_buckets.REGION
 
 def claimed(store: redis.Redis, name: str = "bucket", *, late_s: float = 0.0) -> Claim:
     engine_buckets.schedule(store, engine_buckets.put(name), at=time.time() - late_s)
-    [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=15)
+    [claim] = wiring.engine().leases.claim_due(REGION, limit=1, slots=15)
     return claim
 
 
@@ -210,7 +210,7 @@ def test_regions_show_what_runs_and_what_is_late(store):
     for name, late_s in {"a": 60.0, "b": 60.0, "c": 2.0, "d": -30.0}.items():
         engine_buckets.schedule(store, engine_buckets.put(name), at=now - late_s)
     engine_buckets.schedule(store, engine_buckets.put("e", region="eu-test-1"), at=now + 50)
-    wiring.engine().leases.claim_due(REGION, most=1, slots=15)
+    wiring.engine().leases.claim_due(REGION, limit=1, slots=15)
     store.zadd(redis_keys.running(REGION), {"gone": now - 5})
     assert engine.telemetry().regions == (
         RegionLoad("eu-test-1", buckets=1, late=0, running=0, slots=15),
@@ -284,7 +284,7 @@ def scan(store, s3_server):
     def run(name: str) -> ScanResult:
         bucket = wiring.bucket_configs().get(name) or engine_buckets.put_real(s3_server, name)
         engine_buckets.schedule(store, bucket, at=time.time() - 4)
-        [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=15)
+        [claim] = wiring.engine().leases.claim_due(REGION, limit=1, slots=15)
         link, clients = wiring.connection().client, wiring.client_cache()
         scanner = BucketScanner(bucket, link, wiring.conf(), None, clients, claim=claim)
         scanner.run()

@@ -45,7 +45,7 @@ def wakeups(store: redis.Redis, region: str = REGION) -> int:
 
 def scan(store: redis.Redis, name: str, *, at: float | None = None) -> None:
     """Claim and finish, as a worker does; ``at`` is when the scan began."""
-    [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=15)
+    [claim] = wiring.engine().leases.claim_due(REGION, limit=1, slots=15)
     assert claim.bucket == name
     result = engine_buckets.result(name, started_at=at or time.time())
     wiring.engine().leases.finish(claim, result, next_due=time.time() + 1e6)
@@ -154,7 +154,7 @@ def test_a_monitor_whose_clock_is_wrong_leaves_what_was_just_scanned(
 ):
     engine_buckets.put("bucket", interval=30)
     monitor._tick()
-    [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=15)
+    [claim] = wiring.engine().leases.claim_due(REGION, limit=1, slots=15)
     next_due = claim.taken_at + 30
     wiring.engine().leases.finish(claim, engine_buckets.result("bucket"), next_due=next_due)
     store.set(redis_keys.last_scan("bucket"), claim.taken_at)
@@ -241,7 +241,7 @@ def test_a_region_is_woken_before_its_next_bucket_is_due(monitor, store):
 def test_a_region_whose_worker_died_is_woken_again(monitor, store):
     engine_buckets.put("bucket")
     monitor._tick()
-    wiring.engine().leases.claim_due(REGION, most=1, slots=1)
+    wiring.engine().leases.claim_due(REGION, limit=1, slots=1)
     store.zadd(redis_keys.running(REGION), {"bucket": 1.0})
     assert monitor.wake_due_regions() == {REGION: 1}
 

@@ -117,7 +117,7 @@ def claimed(store: redis.Redis, bucket: BucketConfig, *, at: float) -> Claim:
     """The bucket is due at ``at`` in each of its intervals."""
     engine_buckets.schedule(store, bucket, at=at)
     store.hset(redis_keys.bucket(bucket.name), "offset", at % HOURLY)
-    [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=1)
+    [claim] = wiring.engine().leases.claim_due(REGION, limit=1, slots=1)
     return claim
 
 

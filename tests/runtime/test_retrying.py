@@ -149,7 +149,7 @@ def test_saving_the_bucket_makes_it_due(bucket, waits_s, store):
 def test_asking_for_a_scan_makes_it_due(bucket, waits_s):
     bucket()
     waits_s()
-    wiring.schedule().due_at("bucket", REGION, at=time.time())
+    wiring.schedule().postpone("bucket", REGION, until=time.time())
     assert wiring.schedule().due_times([REGION])[REGION]["bucket"] <= time.time()
 
 

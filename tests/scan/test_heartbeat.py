@@ -25,7 +25,7 @@ class Leases:
             raise answer
         return answer
 
-    def claim_due(self, region: str, *, most: int, slots: int) -> list[Claim]:
+    def claim_due(self, region: str, *, limit: int, slots: int) -> list[Claim]:
         raise NotImplementedError
 
     def claim(self, bucket: BucketConfig, *, slots: int) -> Claim | None:

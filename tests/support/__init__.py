@@ -17,6 +17,7 @@ What is stored, what is queued
     engine_buckets   buckets in Redis as the control plane leaves them
     notifications    the queue as consumers find it, each message against the schema
     older_monitor    what the older monitor does to Redis
+    meddling         a connection to Redis on which something happens between two questions
 
 The product from outside
     commands         `manage.py …` in the test's own process

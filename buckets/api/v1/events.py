@@ -24,7 +24,7 @@ class Events(APIView):
     def get(self, request: Request) -> Response:
         asked = parsing.query(requests.EventQuery, request)
         window = wiring.recent_events().read(
-            most=asked["limit"],
+            limit=asked["limit"],
             bucket=asked.get("bucket", ""),
             event_type=asked.get("type", ""),
             prefix=asked.get("prefix", ""),

@@ -1,12 +1,7 @@
-"""Bucket configurations in Redis: written by the control plane's mirror, read by the engine.
+"""Bucket configurations in Redis: written by the control plane's outbox, read by the engine.
 
-    linode:objstore:config:bucket:{name}                    string, JSON (documented)
-    linode:objstore:config:{name}:notifications_disabled    string ``true``, or absent
-    …:bw:revisions        hash     bucket -> revision that was written last: the *managed* buckets
-    …:bw:removed          hash     bucket -> revision that removed it
-    …:bw:config_version   counter  moves with every change, so that readers know when to read again
-
-A configuration key that is not in ``revisions`` is *unmanaged*: never scanned, never deleted.
+The *managed* buckets are those in ``revisions``. A configuration of another one is never scanned,
+never deleted.
 """
 
 from __future__ import annotations
@@ -17,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scanning.adapters.redis.losses import expectation, with_losses
+from scanning.adapters.redis.losses import expectation
+from scanning.adapters.redis.schedule import read_regions
 from scanning.core import bucket_document, redis_keys
 from scanning.core.types import CommitExpectation
 
@@ -30,68 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 1000
-
-# KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, garbage, regions,
-#       last_scan, status_changes.
-# ARGV: bucket, revision, expected old JSON or '', new JSON, notifications '1'/'0', what decides
-#       which events are announced, generation, and three more that `compare` takes.
-# Returns 1 written, 0 Redis is newer, -1 the JSON changed under us (read again).
-_PUT = with_losses("""
-local revision = tonumber(ARGV[2])
-local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
-                        tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or 0))
-if revision < newest then return 0 end
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[3] then return -1 end
-redis.call('SET', KEYS[1], ARGV[4])
-if ARGV[5] == '1' then redis.call('DEL', KEYS[2]) else redis.call('SET', KEYS[2], 'true') end
-redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
-redis.call('HDEL', KEYS[4], ARGV[1])
-local before = redis.call('HGET', KEYS[6], 'generation')
--- A bucket whose scans failed is put off: what was saved may have mended that.
-local due_now = redis.call('HDEL', KEYS[6], 'failures', 'parked') > 0
-if before and before ~= ARGV[7] then
-  -- What was known is of another bucket now; its hold and its progress go with it.
-  redis.call('SADD', KEYS[7], before .. ' ' .. ARGV[1])
-  redis.call('HDEL', KEYS[6], 'progress', 'held_since', 'held_missing', 'released', 'commit_at',
-             'segments')
-  redis.call('DEL', KEYS[9])
-  due_now = true
-end
-redis.call('HSET', KEYS[6], 'generation', ARGV[7], 'wants', ARGV[6])
-compare({KEYS[6], KEYS[8], KEYS[10], KEYS[5]}, ARGV[1], unpack(ARGV, 7, 10))
-if due_now then
-  redis.call('HSET', KEYS[6], 'again', '1')
-  for _, region in ipairs(redis.call('SMEMBERS', KEYS[8])) do
-    local due = 'OURSregion:' .. region .. ':due'
-    redis.call('ZADD', due, 'XX', 'LT', redis.call('TIME')[1], ARGV[1])
-  end
-end
-redis.call('INCR', KEYS[5])
-return 1
-""").replace("OURS", redis_keys.OURS)
-
-# KEYS: config, disabled flag, revisions, removed, config_version, bucket hash, last_scan, clearing,
-#       status_changes, regions, garbage, history.
-# ARGV: bucket, revision.  Returns 1 removed, 0 Redis is newer.
-_REMOVE = """
-local newest = math.max(tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or 0),
-                        tonumber(redis.call('HGET', KEYS[4], ARGV[1]) or 0))
-if tonumber(ARGV[2]) < newest then return 0 end
-redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
-if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
-  redis.call('SADD', KEYS[11], (redis.call('HGET', KEYS[6], 'generation') or '0') .. ' ' .. ARGV[1])
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[6], KEYS[7], KEYS[12])
-  redis.call('ZREM', KEYS[9], ARGV[1])
-  redis.call('SADD', KEYS[8], ARGV[1])
-  -- Added again at once, it must neither keep its old due time nor wait for its old lease.
-  for _, region in ipairs(redis.call('SMEMBERS', KEYS[10])) do
-    redis.call('ZREM', 'OURSregion:' .. region .. ':due', ARGV[1])
-    redis.call('ZREM', 'OURSregion:' .. region .. ':run', ARGV[1])
-  end
-end
-redis.call('INCR', KEYS[5])
-return 1
-""".replace("OURS", redis_keys.OURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +51,8 @@ class Stored:
 class BucketConfigStore:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._put = connection.script(_PUT)
-        self._remove = connection.script(_REMOVE)
+        self._put = connection.load_script("put_config")
+        self._remove = connection.load_script("remove_config")
 
     def put(
         self,
@@ -134,50 +68,66 @@ class BucketConfigStore:
         Members that only the stored JSON has survive (`documents.merge`). A bucket of which Redis
         knows less than ``must_know`` is not scanned (`losses.py`).
         """
-        names = [
-            redis_keys.config(name),
-            redis_keys.notifications_disabled(name),
-            redis_keys.REVISIONS,
-            redis_keys.REMOVED,
-            redis_keys.CONFIG_VERSION,
-            redis_keys.bucket(name),
-            redis_keys.GARBAGE,
-            redis_keys.REGIONS,
-            redis_keys.last_scan(name),
-            redis_keys.STATUS_CHANGES,
-        ]
         ours = document["bucketwatch"]
         generation = ours["generation"]
-        wants = json.dumps([notifications, ours.get("events"), ours.get("suffix")])
-        flag = "1" if notifications else "0"
         known = must_know or CommitExpectation(name, generation, None, None)
+        args = {
+            "bucket": name,
+            "revision": revision,
+            "generation": generation,
+            "notifications": notifications,
+            "wants": json.dumps([notifications, ours.get("events"), ours.get("suffix")]),
+            "expected": expectation(known),
+        }
+
+        def read(r: Any) -> tuple[str, list[str]]:
+            return r.get(redis_keys.config(name)) or "", read_regions(r)
+
         while True:
-            stored = str(self._connection.run(lambda r: r.get(names[0])) or "")
+            stored, regions = self._connection.run(read)
+            keys = [
+                redis_keys.config(name),
+                redis_keys.notifications_disabled(name),
+                redis_keys.REVISIONS,
+                redis_keys.REMOVED,
+                redis_keys.CONFIG_VERSION,
+                redis_keys.bucket(name),
+                redis_keys.GARBAGE,
+                redis_keys.REGIONS,
+                redis_keys.last_scan(name),
+                redis_keys.STATUS_CHANGES,
+                *map(redis_keys.due, regions),
+            ]
             merged = json.dumps(bucket_document.merge(stored, document))
-            expected = stored.encode(errors="surrogateescape")
-            args = [name, revision, expected, merged, flag, wants, *expectation(known)]
-            answer = int(self._put(names, args))
-            if answer >= 0:
-                return answer == 1
+            as_read = {"stored": stored, "document": merged, "regions": regions}
+            result = self._put(keys, args | as_read)
+            if result != "read again":
+                return bool(result == "written")
 
     def remove(self, name: str, *, revision: int) -> bool:
         """Forget one bucket and have all that is known of it cleared; False if Redis is newer."""
-        names = [
-            redis_keys.config(name),
-            redis_keys.notifications_disabled(name),
-            redis_keys.REVISIONS,
-            redis_keys.REMOVED,
-            redis_keys.CONFIG_VERSION,
-            redis_keys.bucket(name),
-            redis_keys.last_scan(name),
-            redis_keys.CLEARING,
-            redis_keys.STATUS_CHANGES,
-            redis_keys.REGIONS,
-            redis_keys.GARBAGE,
-            redis_keys.history(name),
-        ]
-        args = [name, revision]
-        return bool(self._remove(names, args))
+        while True:
+            regions = self._connection.run(read_regions)
+            keys = [
+                redis_keys.config(name),
+                redis_keys.notifications_disabled(name),
+                redis_keys.REVISIONS,
+                redis_keys.REMOVED,
+                redis_keys.CONFIG_VERSION,
+                redis_keys.bucket(name),
+                redis_keys.last_scan(name),
+                redis_keys.CLEARING,
+                redis_keys.STATUS_CHANGES,
+                redis_keys.REGIONS,
+                redis_keys.GARBAGE,
+                redis_keys.history(name),
+                *map(redis_keys.due, regions),
+                *map(redis_keys.running, regions),
+            ]
+            args = {"bucket": name, "revision": revision, "regions": regions}
+            result = self._remove(keys, args)
+            if result != "read again":
+                return bool(result == "removed")
 
     def revisions(self) -> dict[str, int]:
         """What has been written and not removed: revision by bucket."""

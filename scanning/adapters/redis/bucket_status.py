@@ -1,70 +1,53 @@
-"""How each bucket's last scan ended, read from its hash; the end of a scan writes it (`leases.py`).
+"""How buckets stand: how their last scans ended, the schedule, the pass that is under way.
 
-…:bw:bucket:{name}     hash         status of the last scan, among others
-…:bw:status_changes    sorted set   bucket whose status is yet to be stored -> when it changed
-…:bw:changed_status    set          the same, as hosts of an earlier version write it
-
-Nobody takes a change away before its status is stored, nor then if the status changed again
-meanwhile: whoever is killed on the way, or gets no answer, leaves it to the next one.
+The end of a scan writes it into the bucket's hash, and notes the bucket in ``status_changes``
+(`lua/finish_scan.lua`). Nobody takes a change away before its status is stored, nor then if the
+status changed again meanwhile: whoever is killed on the way, or gets no answer, leaves it to the
+next one.
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import redis_keys, scan_warnings
+from scanning.core.explain import ScheduleStatus
+from scanning.core.metrics.telemetry import PassUnderWay
 from scanning.core.types import BucketStatus, EventType, ScanCounts, ScanResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from scanning.adapters.redis.connection import RedisConnection
-
-# KEYS: status_changes, changed_status.  ARGV: most.  Returns bucket, time of change, …, the oldest
-# first.  What hosts of an earlier version noted counts as changed now.
-_CHANGED = """
-local now = redis.call('TIME')
-now = now[1] .. '.' .. string.format('%06d', now[2])
-for _, bucket in ipairs(redis.call('SPOP', KEYS[2], ARGV[1])) do
-  redis.call('ZADD', KEYS[1], now, bucket)
-end
-return redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1, 'WITHSCORES')
-"""
-
-# KEYS: status_changes.  ARGV: bucket, time of change, ….  What has another time now stays.
-_FORGET = """
-for i = 1, #ARGV, 2 do
-  if redis.call('ZSCORE', KEYS[1], ARGV[i]) == ARGV[i + 1] then
-    redis.call('ZREM', KEYS[1], ARGV[i])
-  end
-end
-return 1
-"""
+    from scanning.core.types import BucketConfig
 
 
 class BucketStatusStore:
-    """How the last scans ended, for whoever shows it; changes are remembered until stored."""
-
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._changed = connection.script(_CHANGED)
-        self._forget = connection.script(_FORGET)
+        self._changed = connection.load_script("changed_statuses")
+        self._forget = connection.load_script("forget_statuses")
 
-    def changed(self, most: int = 1000) -> dict[str, str]:
-        """Up to ``most`` buckets whose status has yet to be stored, with when it changed."""
-        flat = self._changed([redis_keys.STATUS_CHANGES, redis_keys.CHANGED_STATUS], [most])
+    def changed(self, limit: int = 1000) -> dict[str, str]:
+        """Name up to ``limit`` buckets whose status has yet to be stored, with when it changed."""
+        keys = [redis_keys.STATUS_CHANGES, redis_keys.CHANGED_STATUS]
+        flat = self._changed(keys, {"limit": limit})
         return dict(zip(map(str, flat[::2]), map(str, flat[1::2]), strict=True))
 
     def read(self, names: Sequence[str]) -> list[BucketStatus]:
-        """How these buckets' last scans ended, in the order of ``names``."""
-        return self._connection.run(lambda r: _read(r, names))
+        """Tell how these buckets' last scans ended, in the order of ``names``."""
+        return [_status(name, fields) for name, fields in self._hashes(names)]
 
     def last_results(self, names: Sequence[str]) -> list[ScanResult]:
-        """The last scan of each of these buckets, as far as it is remembered.
+        """Tell the last scan of each of these buckets, as far as it is remembered.
 
         ``started_at`` of one that failed is when it failed. Never scanned buckets are left out.
         """
+        results = (_result(name, fields) for name, fields in self._hashes(names))
+        return [result for result in results if result]
 
+    def _hashes(self, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
         def read(r: Any) -> list[dict[str, str]]:
             pipe = r.pipeline(transaction=False)
             for name in names:
@@ -72,21 +55,51 @@ class BucketStatusStore:
             found: list[dict[str, str]] = pipe.execute()
             return found
 
-        rows = zip(names, self._connection.run(read), strict=True)
-        return [result for name, fields in rows if (result := _result(name, fields))]
+        return list(zip(names, self._connection.run(read), strict=True))
+
+    def schedule_status(
+        self, bucket: BucketConfig, *, queue_name: str, now: float
+    ) -> ScheduleStatus:
+        """Tell in one round trip whether and when a bucket is scanned, and what is in its way."""
+
+        def read(r: Any) -> list[Any]:
+            pipe = r.pipeline(transaction=False)
+            pipe.hexists(redis_keys.REVISIONS, bucket.name)
+            pipe.sismember(redis_keys.CLEARING, bucket.name)
+            pipe.zscore(redis_keys.running(bucket.region), bucket.name)
+            pipe.zscore(redis_keys.due(bucket.region), bucket.name)
+            pipe.hmget(redis_keys.bucket(bucket.name), ["error", "held_missing"])
+            pipe.llen(queue_name)
+            answers: list[Any] = pipe.execute()
+            return answers
+
+        managed, clearing, lease, due_at, fields, queue_length = self._connection.run(read)
+        error, held_missing = fields
+        return ScheduleStatus(
+            is_managed=bool(managed),
+            is_clearing=bool(clearing),
+            is_running=lease is not None and lease > now,
+            due_at=due_at,
+            error=error or "",
+            held_missing=int(held_missing or 0),
+            queue_length=queue_length,
+        )
+
+    def pass_under_way(self, bucket: str) -> PassUnderWay | None:
+        """Tell how far the unfinished pass over a bucket has come; None without one."""
+        text = self._connection.run(lambda r: r.hget(redis_keys.bucket(bucket), "progress"))
+        if not text:
+            return None
+        progress: dict[str, Any] = json.loads(text)
+        return PassUnderWay(began=float(progress["began"]), listed=int(progress["listed"]))
+
+    def being_cleared(self) -> list[str]:
+        """Name the removed buckets of which something is still in Redis."""
+        return self._connection.run(lambda r: sorted(map(str, r.smembers(redis_keys.CLEARING))))
 
     def forget(self, stored: Mapping[str, str]) -> None:
         """Note that statuses read after ``changed`` are stored; what changed since is kept."""
-        self._forget(
-            [redis_keys.STATUS_CHANGES], [text for pair in stored.items() for text in pair]
-        )
-
-
-def _read(r: Any, names: Sequence[str]) -> list[BucketStatus]:
-    pipe = r.pipeline(transaction=False)
-    for name in names:
-        pipe.hgetall(redis_keys.bucket(name))
-    return [_status(name, fields) for name, fields in zip(names, pipe.execute(), strict=True)]
+        self._forget([redis_keys.STATUS_CHANGES], {"stored": dict(stored)})
 
 
 def _status(name: str, fields: dict[str, str]) -> BucketStatus:

@@ -1,9 +1,7 @@
 """Clearing away what removed buckets, and buckets pointed elsewhere, left in Redis.
 
-    …:bw:clearing   set   removed buckets; not claimed before their documented strings are gone
-    …:bw:garbage    set   "{generation} {bucket}": incarnations whose segments nobody reads
-
-Internal keys carry the generation, so clearing an old incarnation cannot touch a new one.
+The sets ``clearing`` and ``garbage`` name what is left. A bucket is not claimed before its
+documented strings are gone. Internal keys carry the generation, so clearing an old incarnation cannot touch a new one.
 """
 
 from __future__ import annotations

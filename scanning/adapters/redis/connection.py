@@ -5,13 +5,14 @@ same dead address. An operation may therefore run twice, so every operation give
 ``RedisConnection.run`` must be safe to repeat: the second run does no harm, and what the first one
 did without its answer arriving is found or undone by somebody. A claim whose answer is lost costs
 most: its buckets are nobody's and keep their slots of the region until the leases expire (15 s,
-`leases.py`), since the second run takes the buckets after them.
+`leases.py`), since the second run finds them claimed.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from scanning.adapters.redis import scripts
 from scanning.adapters.redis.risks import NO_CLUSTER, RedisWarning, warnings_of
 from scanning.adapters.redis.sentinel import (
     REFUSED,
@@ -159,6 +161,10 @@ class RedisConnection:
     def script(self, source: str) -> Script:
         return Script(self, source)
 
+    def load_script(self, name: str) -> Script:
+        """Make one of the scripts in `lua/` callable."""
+        return Script(self, scripts.source(name))
+
     # The client is Any to operations: redis-py's types cannot tell that answers are decoded here.
     def run(self, operation: Callable[[Any], T]) -> T:
         """The operation's result. Raises RedisUnavailable when patience ends.
@@ -260,33 +266,43 @@ class RedisConnection:
 
 
 class Script:
-    """A Lua script as a function of its KEYS and ARGV; it may run more than once."""
+    """A Lua script as a function of its KEYS and arguments; it may run more than once.
+
+    Arguments by name arrive packed as ``ARGV[1]`` (`scripts.py`), others as they are.
+    """
 
     def __init__(self, connection: RedisConnection, source: str) -> None:
         self._connection = connection
         self._script = connection.client.register_script(source)
 
-    def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return self._connection.run(lambda r: self._script(keys=keys, args=args, client=r))
+    def __call__(self, keys: Sequence[str], args: Mapping[str, Any] | Sequence[Any]) -> Any:
+        return self._call(keys, _argv(args))
 
-    def begin(self, keys: Sequence[str], args: Sequence[Any]) -> Callable[[], Any]:
+    def begin(
+        self, keys: Sequence[str], args: Mapping[str, Any], *lists: Sequence[str]
+    ) -> Callable[[], Any]:
         """Send it without waiting; what is returned waits for the answer, and has to be called.
 
-        Whatever goes wrong on the way, the answer is that of calling it anew.
+        Whatever goes wrong on the way, the answer is that of calling it anew. Long ``lists`` follow
+        the arguments, each packed by itself: in one piece with them, it costs a tenth more.
         """
         pool = self._connection.client.connection_pool
+        argv = [scripts.packed(args), *map(scripts.packed, lists)]
         with suppress(RedisError):
             sent: Any = pool.get_connection()
             try:
-                sent.send_command("EVALSHA", self._script.sha, len(keys), *keys, *args)
+                sent.send_command("EVALSHA", self._script.sha, len(keys), *keys, *argv)
             except BaseException:
                 sent.disconnect()
                 pool.release(sent)
                 raise
-            return partial(self._answer, sent, keys, args)
-        return partial(self, keys, args)
+            return partial(self._answer, sent, keys, argv)
+        return partial(self._call, keys, argv)
 
-    def _answer(self, sent: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    def _call(self, keys: Sequence[str], argv: Sequence[Any]) -> Any:
+        return self._connection.run(lambda r: self._script(keys=keys, args=argv, client=r))
+
+    def _answer(self, sent: Any, keys: Sequence[str], argv: Sequence[Any]) -> Any:
         pool = self._connection.client.connection_pool
         try:
             return sent.read_response()
@@ -297,7 +313,11 @@ class Script:
             raise
         finally:
             pool.release(sent)
-        return self(keys, args)
+        return self._call(keys, argv)
+
+
+def _argv(args: Mapping[str, Any] | Sequence[Any]) -> Sequence[Any]:
+    return [scripts.packed(args)] if isinstance(args, Mapping) else args
 
 
 _DIRECT = RedisWarning(

@@ -1,8 +1,7 @@
-"""The stream of recent events, read for people; the commit writes it (`state.py`).
+"""The stream of recent events, read for people; the commit writes it (`lua/commit.lua`).
 
-…:bw:events   stream   an entry a commit, capped; field ``commit`` holds JSON:
-                       {"bucket", "at", "count", "events": [[type, key, size], … the first 100]}
-                       and "replay", the id of a replay, if the events were announced again
+An entry's field ``commit`` holds JSON: {"bucket", "at", "count", "events": [[type, key, size], …
+the first 100]} and "replay", the id of a replay, if the events were announced again.
 """
 
 from __future__ import annotations
@@ -62,9 +61,9 @@ class RecentEvents:
         self._connection = connection
 
     def read(
-        self, *, most: int, bucket: str = "", event_type: str = "", prefix: str = ""
+        self, *, limit: int, bucket: str = "", event_type: str = "", prefix: str = ""
     ) -> Window:
-        """The newest ``most`` of a bucket, a type, a beginning of keys; "" does not choose.
+        """Read the newest ``limit`` of a bucket, a type, a beginning of keys; "" does not choose.
 
         Raises RedisUnavailable.
         """
@@ -79,9 +78,9 @@ class RecentEvents:
                 for event in commit.events
                 if event_type in {"", event.event_type} and event.key.startswith(prefix)
             ]
-            if len(found) >= most:
+            if len(found) >= limit:
                 break
-        return Window(found[:most], self._since(), not_listed)
+        return Window(found[:limit], self._since(), not_listed)
 
     def newest_first(self, *, up_to: str = "+") -> Iterator[RecentCommit]:
         """All commits that the stream still holds, back from the one with the id ``up_to``."""

@@ -17,102 +17,23 @@ if TYPE_CHECKING:
 _KEEP_ENDPOINTS_S = 300
 _AT_ONCE = 500
 
-# KEYS: leader.  ARGV: who, milliseconds.  Returns 1 if the caller leads now.
-_LEAD = """
-local leader = redis.call('GET', KEYS[1])
--- A lease that lasts longer than any is from before the clock went back.
-local holds = leader and redis.call('PTTL', KEYS[1]) <= 2 * tonumber(ARGV[2])
-if holds and leader ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
-# KEYS: leader.  ARGV: who.
-_STEP_DOWN = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1
-"""
-
-
-# KEYS: regions, revisions.  ARGV: rows of four: 'due' region bucket time, 'gone' region bucket '',
-# 'offset' '' bucket seconds, 'region' region '' ''.  Regions that are not named any more leave.
-_WRITE = """
-local wanted = {}
-for i = 1, #ARGV, 4 do
-  local what, region, name, number = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  if what == 'region' then
-    wanted[region] = true
-    redis.call('SADD', KEYS[1], region)
-  elseif what == 'gone' then
-    redis.call('ZREM', 'OURSregion:' .. region .. ':due', name)
-  elseif redis.call('HEXISTS', KEYS[2], name) == 1 then
-    if what == 'due' and redis.call('HEXISTS', 'BUCKETS' .. name, 'lost_since') == 0 then
-      redis.call('ZADD', 'OURSregion:' .. region .. ':due', number, name)
-    elseif what == 'offset' then
-      redis.call('HSET', 'BUCKETS' .. name, 'offset', number)
-    end
-  end
-end
-for _, region in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  if not wanted[region] then redis.call('SREM', KEYS[1], region) end
-end
-return 1
-""".replace("OURS", redis_keys.OURS).replace("BUCKETS", redis_keys.BUCKET_PREFIX)
-
-
-# A bucket that is not scheduled stays so.
-_DUE_NOW = """
-local now = redis.call('TIME')[1]
-local function due_now(hash, due, bucket)
-  if redis.call('ZSCORE', due, bucket) then
-    redis.call('ZADD', due, now, bucket)
-    -- A scan that is running began too early.
-    redis.call('HSET', hash, 'again', '1')
-  end
-end
-"""
-
-# KEYS: bucket hash, due, for each bucket.  ARGV: the buckets.
-_ALL_DUE_NOW = (
-    _DUE_NOW
-    + """
-for i, bucket in ipairs(ARGV) do due_now(KEYS[2 * i - 1], KEYS[2 * i], bucket) end
-return 1
-"""
-)
-
-# The same, for those that hold deletions.
-_RELEASE_HOLDS = (
-    _DUE_NOW
-    + """
-for i, bucket in ipairs(ARGV) do
-  local hash = KEYS[2 * i - 1]
-  if redis.call('HGET', hash, 'held_since') then
-    redis.call('HSET', hash, 'released', redis.call('HGET', hash, 'held_missing') or '1')
-    due_now(hash, KEYS[2 * i], bucket)
-  end
-end
-return 1
-"""
-)
-
 
 class ScheduleStore:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._lead = connection.script(_LEAD)
-        self._step_down = connection.script(_STEP_DOWN)
-        self._release_holds = connection.script(_RELEASE_HOLDS)
-        self._all_due_now = connection.script(_ALL_DUE_NOW)
-        self._write = connection.script(_WRITE)
+        self._lead = connection.load_script("lead")
+        self._step_down = connection.load_script("step_down")
+        self._release_holds = connection.load_script("release_holds")
+        self._make_due = connection.load_script("make_due")
+        self._write = connection.load_script("write_schedule")
 
     def lead(self, who: str, *, lease_s: float) -> bool:
         """Take or keep the leader lease."""
-        args = [who, int(lease_s * 1000)]
+        args = {"who": who, "milliseconds": int(lease_s * 1000)}
         return bool(self._lead([redis_keys.LEADER], args))
 
     def step_down(self, who: str) -> None:
-        self._step_down([redis_keys.LEADER], [who])
+        self._step_down([redis_keys.LEADER], {"who": who})
 
     def now(self) -> float:
         """The time that the schedule goes by: Redis's. This host's may be another one."""
@@ -131,9 +52,7 @@ class ScheduleStore:
 
     def regions(self) -> set[str]:
         """The regions that have active buckets, or had them when the schedule was last written."""
-        return {
-            str(region) for region in self._connection.run(lambda r: r.smembers(redis_keys.REGIONS))
-        }
+        return set(self._connection.run(read_regions))
 
     def due_times(self, regions: Iterable[str]) -> dict[str, dict[str, float]]:
         """When each bucket is due, by region and bucket."""
@@ -172,8 +91,8 @@ class ScheduleStore:
 
         return self._connection.run(read)
 
-    def put_off(self, buckets: Iterable[str]) -> set[str]:
-        """Those of ``buckets`` that wait because they failed, or because their endpoint did."""
+    def postponed(self, buckets: Iterable[str]) -> set[str]:
+        """Name the ``buckets`` that wait because they failed, or because their endpoint did."""
         names = list(buckets)
 
         def read(r: Any) -> set[str]:
@@ -206,7 +125,7 @@ class ScheduleStore:
         """The buckets of all regions that are due for ``LATE_S`` and not being scanned."""
 
         def read(r: Any) -> frozenset[str]:
-            now, regions = server_time(r), sorted(r.smembers(redis_keys.REGIONS))
+            now, regions = server_time(r), read_regions(r)
             pipe = r.pipeline(transaction=False)
             for region in regions:
                 pipe.zrangebyscore(redis_keys.due(region), "-inf", now - LATE_S)
@@ -229,15 +148,23 @@ class ScheduleStore:
 
         A bucket that was removed from the configuration meanwhile is left alone.
         """
-        rows = [
-            *(["due", r, n, f"{at:.6f}"] for r, times in added.items() for n, at in times.items()),
-            *(["gone", r, n, ""] for r, names in removed.items() for n in names),
-            *(["offset", "", n, f"{offset:.6f}"] for n, offset in offsets.items()),
-            *(["region", r, "", ""] for r in regions),
+        due_regions = sorted({*added, *removed})
+        buckets = sorted({*offsets, *chain.from_iterable(added.values())})
+        keys = [
+            redis_keys.REGIONS,
+            redis_keys.REVISIONS,
+            *map(redis_keys.due, due_regions),
+            *map(redis_keys.bucket, buckets),
         ]
-        self._write(
-            [redis_keys.REGIONS, redis_keys.REVISIONS], [field for row in rows for field in row]
-        )
+        args = {
+            "due_regions": due_regions,
+            "buckets": buckets,
+            "regions": list(regions),
+            "added": {region: _texts(times) for region, times in added.items()},
+            "removed": {region: list(names) for region, names in removed.items()},
+            "offsets": _texts(offsets),
+        }
+        self._write(keys, args)
 
     def write_endpoints(self, by_region: Mapping[str, Iterable[str]]) -> None:
         """Note the endpoints of regions that have several; said again before they expire."""
@@ -265,16 +192,16 @@ class ScheduleStore:
         """
         _for_each(self._release_holds, buckets)
 
-    def due_now(self, buckets: Mapping[str, str]) -> None:
+    def make_due(self, buckets: Mapping[str, str]) -> None:
         """Have those of ``buckets`` (name -> region) that are scheduled scanned now.
 
         One that is being scanned is scanned once more.
         """
-        _for_each(self._all_due_now, buckets)
+        _for_each(self._make_due, buckets)
 
-    def due_at(self, bucket: str, region: str, *, at: float) -> None:
+    def postpone(self, bucket: str, region: str, *, until: float) -> None:
         """Move a bucket's next scan; a bucket that is not scheduled stays so."""
-        self._connection.run(lambda r: r.zadd(redis_keys.due(region), {bucket: at}, xx=True))
+        self._connection.run(lambda r: r.zadd(redis_keys.due(region), {bucket: until}, xx=True))
 
 
 def _for_each(script: Script, buckets: Mapping[str, str]) -> None:
@@ -286,7 +213,16 @@ def _for_each(script: Script, buckets: Mapping[str, str]) -> None:
             for name, region in part
             for key in (redis_keys.bucket(name), redis_keys.due(region))
         ]
-        script(names, [name for name, _ in part])
+        script(names, {"buckets": [name for name, _ in part]})
+
+
+def _texts(numbers: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{number:.6f}" for name, number in numbers.items()}
+
+
+def read_regions(r: Any) -> list[str]:
+    """Read the regions' names, for whoever needs the keys of each."""
+    return sorted(map(str, r.smembers(redis_keys.REGIONS)))
 
 
 def server_time(r: Any) -> float:

@@ -19,7 +19,7 @@ from scanning.core.listing.body import Columns
 from scanning.core.segments.model import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 _WIDTH: Final = 8
 _ALL_MD5: Final = re.compile(r"[0-9a-f]*")
@@ -56,12 +56,6 @@ def unpack_rows(value: bytes) -> Columns:
     if len(lengths) != 1:
         raise ValueError("not a segment")
     return columns
-
-
-def pack_texts(texts: Iterable[str]) -> bytes:
-    """Many texts as one argument of a script, encoded as the connection would encode them."""
-    packed: bytes = msgpack.packb(list(texts), unicode_errors="surrogateescape")
-    return packed
 
 
 def pack_entry(entry: Entry) -> bytes:

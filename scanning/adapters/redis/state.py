@@ -1,25 +1,18 @@
 """Segments, manifests and documented strings, and the commit that writes them with their events.
 
-…:bw:{bucket}:{generation}:manifest   hash     segment id -> entry (`segment_codec.py`)
-…:bw:{bucket}:{generation}:seg:{id}   string   the segment's rows (`segment_codec.py`)
-…:bw:bucket:{name}                    hash     fence, generation, commit, progress, complete, …
-…:bw:events                           stream   recent events, one entry a commit, capped
-…:bw:stats                            hash     counters of all processes (`counters.py`)
-…:bw:minute:{minute}                  hash     the same of one minute
-…:bw:events_of_day:{day}              hash     bucket -> notifications of the day
-linode:notifications:queue            list     one JSON notification an element
-{state_prefix}{bucket}:{key}          string   the documented JSON of one object, a view
+Keys: the manifest and the segments of a generation, the bucket's hash, the documented strings, and
+what `lua/commit.lua` writes with them.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from scanning.adapters.redis import segment_codec
 from scanning.adapters.redis.schedule import epoch_s
-from scanning.adapters.redis.telemetry import with_telemetry
 from scanning.core import object_state, redis_keys
 from scanning.core.errors import (
     CommitOutOfStep,
@@ -45,109 +38,13 @@ if TYPE_CHECKING:
 
 RECENT_COMMITS = 1000
 
-# All or nothing. Lua has no rollback, so whatever can fail is looked at before the first write.
-# KEYS: bucket hash, run set, queue, stats, stream, manifest, then the segments and strings that
-#       are written, then those that are deleted.
-# ARGV: bucket, fence, generation, commit number, progress JSON, high-water mark, string seconds,
-#       stream entry or '', stream length, what the bucket wants to have announced or '', then how
-#       many of each follow: counters, entries, entries deleted, segments, strings; then counter, n,
-#       …; id, entry, …; ids; values of the segments; in msgpack the values of the strings, and the
-#       notifications: thousands of arguments cost both sides more than one.
-# Returns 'ok', 'lost', 'changed', 'out of step', 'full', 'wrong type KEY', or 'may not COMMAND'.
-_COMMIT = with_telemetry("""
-local hash, run, queue, stats, stream, manifest = unpack(KEYS, 1, 6)
-local bucket, fence, generation, number = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-if redis.call('HGET', hash, 'fence') ~= fence then return 'lost' end
-if (redis.call('HGET', hash, 'generation') or '0') ~= generation then return 'changed' end
--- What is switched on counts for all that is found from then on.
-local wants = ARGV[10]
-if wants ~= '' and redis.call('HGET', hash, 'wants') ~= wants then return 'changed' end
-local expires, t = redis.call('ZSCORE', run, bucket), redis.call('TIME')
-if not expires or tonumber(expires) < t[1] + t[2] / 1000000 then return 'lost' end
-local last = tonumber(redis.call('HGET', hash, 'commit') or '0')
--- A command may be sent twice after a time-out: the second answers as the first did.
-if last == number then return 'ok' end
-if last ~= number - 1 then return 'out of step' end
-local types = {[queue] = 'list', [stats] = 'hash', [stream] = 'stream', [manifest] = 'hash'}
-for key, wanted in pairs(types) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= wanted and kind ~= 'none' then return 'wrong type ' .. key end
-end
-local counters, entries, gone, segments, strings = unpack(ARGV, 11, 15)
-local at = 16
-local values, notifications = cmsgpack.unpack(ARGV[#ARGV - 1]), cmsgpack.unpack(ARGV[#ARGV])
-for i = at, at + 2 * counters - 1, 2 do
-  local stored = redis.call('HGET', stats, ARGV[i])
-  -- What HINCRBY would refuse: no number, 007, or one near the end of 64 bits.
-  if stored and stored ~= '0' and not (#stored < 17 and string.match(stored, '^-?[1-9]%d*$')) then
-    return 'wrong type ' .. stats
-  end
-end
-if #notifications > 0 and redis.call('LLEN', queue) >= tonumber(ARGV[6]) then return 'full' end
--- Rights are checked with each command, so too late; Redis 6 cannot tell before.
-for command, args in pairs({RPUSH = {queue, ''}, PERSIST = {queue}, XADD = {stream, '*', 'f', ''},
-                            HINCRBY = {stats, 'f', 1}, HSET = {hash, 'f', ''},
-                            HDEL = {manifest, 'f'}, SET = {hash, ''}, UNLINK = {hash}}) do
-  if redis.acl_check_cmd and not redis.acl_check_cmd(command, unpack(args)) then
-    return 'may not ' .. command
-  end
-end
--- Of what is only shown nothing may break a commit: pcall.
-local minute = 'MINUTE' .. math.floor(t[1] / 60)
-
-for i = 1, #notifications, 1000 do
-  redis.call('RPUSH', queue, unpack(notifications, i, math.min(i + 999, #notifications)))
-end
--- The older monitor left a 7-day expiry on the queue; nothing may drop events silently.
-redis.call('PERSIST', queue)
-if ARGV[8] ~= '' then
-  redis.call('XADD', stream, 'MAXLEN', '~', ARGV[9], '*', 'commit', ARGV[8])
-end
-for _ = 1, counters do
-  redis.call('HINCRBY', stats, ARGV[at], ARGV[at + 1])
-  redis.pcall('HINCRBY', minute, ARGV[at], ARGV[at + 1])
-  at = at + 2
-end
-if counters ~= '0' then redis.pcall('EXPIRE', minute, KEEP_MINUTES) end
-if #notifications > 0 then
-  local day = 'DAY' .. math.floor(t[1] / 86400)
-  redis.pcall('HINCRBY', day, bucket, #notifications)
-  redis.pcall('EXPIRE', day, KEEP_DAYS)
-end
-for _ = 1, entries do
-  redis.call('HSET', manifest, ARGV[at], ARGV[at + 1])
-  at = at + 2
-end
-for _ = 1, gone do
-  redis.call('HDEL', manifest, ARGV[at])
-  at = at + 1
-end
-local key = 7
-for _ = 1, segments do
-  redis.call('SET', KEYS[key], ARGV[at])
-  key, at = key + 1, at + 1
-end
-for i = 1, strings do
-  redis.call('SET', KEYS[key], values[i], 'EX', ARGV[7])
-  key = key + 1
-end
-for i = key, #KEYS, 1000 do
-  redis.call('UNLINK', unpack(KEYS, i, math.min(i + 999, #KEYS)))
-end
-redis.call('HSET', hash, 'commit', ARGV[4], 'progress', ARGV[5],
-           'commit_at', t[1] .. '.' .. string.format('%06d', t[2]),
-           'segments', redis.call('HLEN', manifest))
-return 'ok'
-""")
-
-
 class RedisStateStore:
     """Implements `ports.StateStore`."""
 
     def __init__(self, connection: RedisConnection, conf: EngineSettings) -> None:
         self._connection = connection
         self._conf = conf
-        self._commit = connection.script(_COMMIT)
+        self._commit = connection.load_script("commit")
 
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = redis_keys.manifest(bucket.name, bucket.generation)
@@ -239,51 +136,44 @@ class RedisStateStore:
         self.begin(claim, commit)()
 
     def begin(self, claim: Claim, commit: Commit) -> Callable[[], None]:
-        redis = self._conf.redis
+        redis, now = self._conf.redis, claim.redis_time(time.monotonic())
         written = [piece for piece in commit.pieces if piece.columns is not None]
-        names = [
+        keys = [
             redis_keys.bucket(claim.bucket),
             redis_keys.running(claim.region),
             redis.queue_name,
             redis_keys.STATS,
             redis_keys.EVENTS,
             redis_keys.manifest(claim.bucket, claim.generation),
+            redis_keys.minute(int(now // 60)),
+            redis_keys.events_of_day(int(now // 86400)),
             *(self._segment(claim, piece.entry.id) for piece in written),
             *(redis_keys.state(redis.state_prefix, claim.bucket, key) for key in commit.strings),
             *(self._segment(claim, id_) for id_ in commit.removed),
             *(redis_keys.state(redis.state_prefix, claim.bucket, key) for key in commit.no_strings),
         ]
-        counted = counters.of_commit(commit.counted, commit.announced, commit.lags_s)
-        args: list[Any] = [
-            claim.bucket,
-            claim.fence,
-            claim.generation,
-            commit.number,
-            json.dumps(asdict(commit.progress)) if commit.progress else "",
-            self._conf.queue.high_water,
-            redis.ttl,
-            commit.recent,
-            RECENT_COMMITS,
-            commit.filter_fingerprint,
-            len(counted),
-            len(commit.pieces),
-            len(commit.removed),
-            len(written),
-            len(commit.strings),
-        ]
-        for field, number in counted.items():
-            args += [field, number]
-        for piece in commit.pieces:
-            args += [piece.entry.id, segment_codec.pack_entry(piece.entry)]
-        args += commit.removed
-        args += [segment_codec.pack_rows(piece.columns) for piece in written if piece.columns]
-        args.append(segment_codec.pack_texts(object_state.formatted(commit.strings.values())))
-        args.append(segment_codec.pack_texts(commit.notifications))
-        answer = self._commit.begin(names, args)
+        args = {
+            "bucket": claim.bucket,
+            "fence": claim.fence,
+            "generation": claim.generation,
+            "number": commit.number,
+            "progress": json.dumps(asdict(commit.progress)) if commit.progress else "",
+            "wants": commit.filter_fingerprint,
+            "high_water": self._conf.queue.high_water,
+            "recent": commit.recent,
+            "recent_kept": RECENT_COMMITS,
+            "counters": counters.of_commit(commit.counted, commit.announced, commit.lags_s),
+            "entries": {p.entry.id: segment_codec.pack_entry(p.entry) for p in commit.pieces},
+            "removed": list(commit.removed),
+            "segments": [segment_codec.pack_rows(p.columns) for p in written if p.columns],
+            "strings_kept_s": redis.ttl,
+        }
+        strings = list(object_state.formatted(commit.strings.values()))
+        answer = self._commit.begin(keys, args, strings, list(commit.notifications))
 
         def land() -> None:
-            if (said := answer()) != "ok":
-                raise _not_committed(claim.bucket, str(said))
+            if (result := answer()) != "ok":
+                raise _not_committed(claim.bucket, str(result))
 
         return land
 

@@ -146,7 +146,7 @@ def _kind_of_scan(options: dict[str, Any]) -> Callable[[ManualScan], Result]:
 
 def _compare_with_the_database() -> None:
     """Find out what Redis forgot if no monitor has; without the database, scan all the same."""
-    if not wiring.continuity().trusted():
+    if not wiring.continuity().verified():
         with contextlib.suppress(DatabaseError):
             import_string(settings.LOOK_FOR_LOSSES)()
 

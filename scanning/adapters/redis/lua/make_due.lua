@@ -1,0 +1,9 @@
+-- Have buckets scanned now (due_now.lua).
+--
+-- KEYS     bucket hash and due set of each bucket
+-- args     buckets (names)
+-- include due_now.lua
+
+local args = cmsgpack.unpack(ARGV[1])
+for i, bucket in ipairs(args.buckets) do make_due(bucket, KEYS[2 * i - 1], KEYS[2 * i]) end
+return 1
