@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connection
@@ -33,7 +34,12 @@ _NAMES_IN_JSON: Final = {
 
 
 class State(StrEnum):
-    """What a bucket is doing, in an operator's words. The first that fits counts."""
+    """What a bucket is doing, in an operator's words; of several that fit, the first counts.
+
+    The rule has three forms, because three places hold the facts: ``state`` for a row,
+    ``_conditions`` for the database, and the script behind `TelemetryStore.bucket_states` for
+    Redis. `tests/control_plane/test_bucket_states.py` holds them against each other.
+    """
 
     PAUSED = "paused"
     LOST = "forgotten by Redis"
@@ -44,19 +50,51 @@ class State(StrEnum):
     WATCHED = "on time"
 
 
+# As lists show them: what needs somebody comes first.
+WORST_FIRST: Final = (
+    State.LOST,
+    State.FAILING,
+    State.HELD,
+    State.LATE,
+    State.WAITING,
+    State.WATCHED,
+    State.PAUSED,
+)
+
+
 def state(bucket: Bucket, *, late: bool = False) -> State:
     """``late``: whether Redis says that it should have been scanned by now (`late_buckets`)."""
-    if not bucket.monitoring_enabled:
-        return State.PAUSED
-    if bucket.lost_since:
-        return State.LOST
-    if bucket.last_error_class:
-        return State.FAILING
-    if bucket.held_since:
-        return State.HELD
-    if late:
-        return State.LATE
-    return State.WATCHED if bucket.last_scan_at else State.WAITING
+    fits = {
+        State.PAUSED: not bucket.monitoring_enabled,
+        State.LOST: bucket.lost_since,
+        State.FAILING: bucket.last_error_class,
+        State.HELD: bucket.held_since,
+        State.LATE: late,
+        State.WAITING: not bucket.last_scan_at,
+        State.WATCHED: True,
+    }
+    return next(state for state in State if fits[state])
+
+
+def _conditions(late: Collection[str]) -> dict[State, Q]:
+    """The same as ``state``, for the database."""
+    return {
+        State.PAUSED: Q(monitoring_enabled=False),
+        State.LOST: Q(lost_since__isnull=False),
+        State.FAILING: ~Q(last_error_class=""),
+        State.HELD: Q(held_since__isnull=False),
+        State.LATE: Q(name__in=_names(late)),
+        State.WAITING: Q(last_scan_at__isnull=True),
+        State.WATCHED: Q(),
+    }
+
+
+def _in_state(wanted: State, late: Collection[str]) -> Q:
+    fits = _conditions(late)
+    condition = fits[wanted]
+    for earlier in takewhile(lambda state: state is not wanted, State):
+        condition &= ~fits[earlier]
+    return condition
 
 
 def late_buckets() -> frozenset[str]:
@@ -85,26 +123,9 @@ def state_counts(*, late: Collection[str]) -> dict[State, int]:
 
 
 def worst_first() -> Case:
-    """An order of buckets by state; what is late is only known to Redis, and not told apart."""
-    order = (State.LOST, State.FAILING, State.HELD, State.WAITING, State.WATCHED, State.PAUSED)
-    return Case(*(When(_in_state(wanted, ()), then=place) for place, wanted in enumerate(order)))
-
-
-def _in_state(wanted: State, late: Collection[str]) -> Q:
-    paused, lost = Q(monitoring_enabled=False), Q(lost_since__isnull=False)
-    failing, held = ~Q(last_error_class=""), Q(held_since__isnull=False)
-    is_late, never = Q(name__in=_names(late)), Q(last_scan_at__isnull=True)
-    known = ~paused & ~lost
-    fits = {
-        State.PAUSED: paused,
-        State.LOST: ~paused & lost,
-        State.FAILING: known & failing,
-        State.HELD: known & ~failing & held,
-        State.LATE: known & ~failing & ~held & is_late,
-        State.WAITING: known & ~failing & ~held & ~is_late & never,
-        State.WATCHED: known & ~failing & ~held & ~is_late & ~never,
-    }
-    return fits[wanted]
+    """Order buckets by state; which are late is only known to Redis, and makes no difference."""
+    places = enumerate(WORST_FIRST)
+    return Case(*(When(_in_state(wanted, ()), then=place) for place, wanted in places))
 
 
 def _names(names: Collection[str]) -> Any:

@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest
 
-# What needs somebody comes first.
-_SHOWN_STATES = (
-    selectors.State.LOST,
-    selectors.State.FAILING,
-    selectors.State.HELD,
-    selectors.State.LATE,
-    selectors.State.WAITING,
-    selectors.State.WATCHED,
-    selectors.State.PAUSED,
-)
-
 
 class StateFilter(admin.SimpleListFilter):
     """How many buckets are in each state, and those of one."""
@@ -42,13 +31,13 @@ class StateFilter(admin.SimpleListFilter):
         super().__init__(*args)
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(state.name.lower(), state.value) for state in _SHOWN_STATES]
+        return [(state.name.lower(), state.value) for state in selectors.WORST_FIRST]
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
         counts = selectors.state_counts(late=self._late)
         everything, *states = super().choices(changelist)
         yield {**everything, "count": sum(counts.values())}
-        for choice, state in zip(states, _SHOWN_STATES, strict=True):
+        for choice, state in zip(states, selectors.WORST_FIRST, strict=True):
             if state is selectors.State.LOST and not counts[state] and not choice["selected"]:
                 continue  # so rare that it would only raise questions
             yield {**choice, "count": counts[state], "symbol": state.name.lower()}

@@ -34,15 +34,8 @@ if TYPE_CHECKING:
 RECENT = 15
 _NAMED = 3
 _URGENT = 6  # are shown at once, the rest behind a click
-_SHOWN_STATES = (
-    State.WATCHED,
-    State.LATE,
-    State.LOST,
-    State.FAILING,
-    State.HELD,
-    State.WAITING,
-    State.PAUSED,
-)
+# What is well, then the worst first.
+_SHOWN_STATES = sorted(selectors.WORST_FIRST, key=lambda state: state is not State.WATCHED)
 _LINKED = {
     AlertKind.LOST: State.LOST,
     AlertKind.FAILING: State.FAILING,

@@ -216,7 +216,10 @@ class TelemetryStore:
         return sorted(loads, key=lambda load: load.region)
 
     def bucket_states(self) -> dict[str, int]:
-        """How many buckets are in each state that operators see, by its name."""
+        """How many buckets are in each state of ``buckets.selectors.State``, by its name.
+
+        That class says the rule; a test there holds this form of it against the others.
+        """
 
         def ask(r: Any) -> tuple[list[str], int]:
             pipe = r.pipeline(transaction=False)
