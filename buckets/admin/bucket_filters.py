@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 
 from buckets import selectors
-from buckets.health.remedies import remedy_for
 from buckets.models import Bucket, Credential
+from scanning.core.remedies import remedy_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

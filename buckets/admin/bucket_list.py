@@ -22,12 +22,12 @@ from buckets.admin.bucket_filters import (
 from buckets.formatting import (
     format_number,
 )
-from buckets.health.remedies import remedy_for
 from buckets.models import Bucket
 from buckets.pages import badges
 from buckets.pages.bucket import next_scan_in_words
 from scanning import engine
 from scanning.core.errors import RedisUnavailable
+from scanning.core.remedies import remedy_for
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet

@@ -21,9 +21,10 @@ from buckets.formatting import (
     as_sentence,
     pluralize,
 )
-from buckets.health.remedies import remedy_for
 from buckets.models import Bucket, Outbox, VaultRemoval
 from scanning import engine, wiring
+from scanning.core.errors import StateLost
+from scanning.core.remedies import REMEDIES, remedy_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -248,8 +249,7 @@ def _lost() -> Iterator[Alert]:
         f"Redis forgot {pluralize(number, 'bucket')}",
         "It was emptied, or restored from an old backup. Nothing is scanned or announced of "
         f"{names}{' and others' if number > EXAMPLES else ''} meanwhile.",
-        "Restore the right backup; or choose in the list of buckets, filtered by state, whether to "
-        "announce what Redis does not know or only to remember it.",
+        REMEDIES[StateLost].next_step,
         names if number == 1 else None,
         count=number,
     )
@@ -274,15 +274,15 @@ def _failing() -> list[Alert]:
 
 
 def _failing_alike(examples: Sequence[Bucket]) -> list[Alert]:
-    about = remedy_for(examples[0].last_error_class)
+    remedy = remedy_for(examples[0].last_error_class)
     together: int = examples[0].together  # type: ignore[attr-defined]
     if together <= len(examples):
         return [
             Alert(
                 AlertKind.FAILING,
-                f"{bucket.name}: {about.meaning}",
-                bucket.last_error,
-                about.next_step,
+                f"{bucket.name}: {remedy.meaning}",
+                remedy.cut_from(bucket.last_error),
+                remedy.next_step,
                 bucket.name,
                 error_class=bucket.last_error_class,
             )
@@ -292,9 +292,9 @@ def _failing_alike(examples: Sequence[Bucket]) -> list[Alert]:
     return [
         Alert(
             AlertKind.FAILING,
-            f"{pluralize(together, 'bucket')}: {about.meaning}",
-            f"Among them {names}. The first says: {examples[0].last_error}",
-            about.next_step,
+            f"{pluralize(together, 'bucket')}: {remedy.meaning}",
+            f"Among them {names}. The first says: {remedy.cut_from(examples[0].last_error)}",
+            remedy.next_step,
             count=together,
             error_class=examples[0].last_error_class,
         )

@@ -21,11 +21,11 @@ from buckets.formatting import (
     format_time_of_day,
     pluralize,
 )
-from buckets.health.remedies import remedy_for
 from buckets.pages import badges, charts
 from buckets.selectors import State
 from scanning import engine, wiring
-from scanning.core.errors import RedisUnavailable
+from scanning.core.errors import RedisUnavailable, StateLost
+from scanning.core.remedies import REMEDIES, remedy_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -116,16 +116,17 @@ def next_scan_in_words(bucket: Bucket, next_scan: NextScan | None) -> str:
 def _callout(bucket: Bucket, state: State) -> Callout | None:
     match state:
         case State.FAILING:
-            about = remedy_for(bucket.last_error_class)
+            remedy = remedy_for(bucket.last_error_class)
             since = f" ({format_ago(bucket.last_error_at)})" if bucket.last_error_at else ""
-            return Callout(capfirst(about.meaning), bucket.last_error + since, about.next_step)
+            reason = remedy.cut_from(bucket.last_error) + since
+            return Callout(capfirst(remedy.meaning), reason, remedy.next_step)
         case State.LOST:
+            remedy = REMEDIES[StateLost]
             return Callout(
-                "Redis forgot what was known of it",
+                remedy.meaning,
                 f"Redis was emptied, or restored from an old backup; noticed "
                 f"{format_ago(bucket.lost_since)}. Nothing is scanned or announced meanwhile.",
-                "Restore the right backup; or choose whether to announce what Redis does not know "
-                "(every object, if it knows nothing any more), or only to remember what is there.",
+                remedy.next_step,
             )
         case State.HELD:
             return Callout(

@@ -16,18 +16,11 @@ from buckets.sync import outbox
 from scanning import engine, wiring
 from scanning.core.errors import (
     AccessDenied,
-    AddressRefused,
-    BucketNotFound,
     BucketwatchError,
-    ClockSkewed,
-    ConfigurationError,
     CredentialMissing,
     CredentialsRejected,
-    StorageUnavailable,
-    Throttled,
-    VaultUnavailable,
-    WrongEndpoint,
 )
+from scanning.core.remedies import remedy_for
 from scanning.core.vault_names import halves_of, pairs_in
 
 if TYPE_CHECKING:
@@ -38,20 +31,6 @@ if TYPE_CHECKING:
     from scanning.core.types import KeyPair
 
 _SHOWN_KEYS = 5
-_FIXES: dict[type[BucketwatchError], str] = {
-    CredentialMissing: "Enter the bucket's access key and secret key again.",
-    CredentialsRejected: "Give the bucket's credential the keys that the provider shows.",
-    AccessDenied: "Allow the access key to list and read this bucket, or use another credential.",
-    BucketNotFound: "Check the bucket's name, and its endpoint or region.",
-    WrongEndpoint: "Correct the bucket's endpoint or region.",
-    AddressRefused: "Correct the endpoint, or allow its network in the configuration.",
-    ClockSkewed: "Set this host's clock, best by NTP.",
-    Throttled: "Try again in a minute; if it stays so, poll less often.",
-    StorageUnavailable: "Check that the endpoint is right and can be reached from this host.",
-    VaultUnavailable: "Check that the vault can be reached, and try again.",
-    ConfigurationError: "Correct the setting that the error names.",
-}
-_NO_FIX = "The log of the server may say more."
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +85,9 @@ def check_connection(
         _note(bucket.credential, failure)
     if failure is None:
         return ConnectionCheck(ok=True, latency_ms=latency_ms, first_keys=keys)
-    fix = next((text for kind, text in _FIXES.items() if isinstance(failure, kind)), _NO_FIX)
-    return ConnectionCheck(ok=False, latency_ms=latency_ms, error=str(failure), fix=fix)
+    remedy = remedy_for(type(failure).__name__)
+    error = remedy.cut_from(str(failure))
+    return ConnectionCheck(ok=False, latency_ms=latency_ms, error=error, fix=remedy.next_step)
 
 
 def check_settings(

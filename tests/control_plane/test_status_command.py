@@ -116,7 +116,7 @@ def test_what_needs_attention_comes_with_reason_and_next_step(store):
         "\n"
         "! FAILING: media-in: the key pair may not list the bucket\n"
         "  media-in: 403\\nfrom S3\n"
-        "  -> Give the key read access to the bucket at the provider, or choose another\n"
+        "  -> Allow the access key to list and read the bucket, or use another\n"
         "     credential.\n"
     )
 

@@ -63,7 +63,7 @@ def test_every_module_that_a_page_names_exists(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_test_that_a_page_names_exists(path):
-    code = "".join(file.read_text(encoding="utf-8") for file in ROOT.glob("tests/test_*.py"))
+    code = "".join(file.read_text(encoding="utf-8") for file in ROOT.glob("tests/**/test_*.py"))
     named = re.findall(r"`(test_\w+)`", path.read_text(encoding="utf-8"))
     assert [name for name in named if f"def {name}(" not in code] == []
 
