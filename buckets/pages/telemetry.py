@@ -11,6 +11,7 @@ from buckets.formatting import (
     format_number,
     format_time_of_day,
 )
+from buckets.health.overview import rate_per_s
 from buckets.pages import charts
 from scanning.core.types import EventType
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from scanning.core.metrics.telemetry import Percentiles, Telemetry, TimeBucket
 
-_MINUTE_S = 60.0
-_RATE_MINUTES = 5
 _TREND_MINUTES = 5
 _TREND_SHARE, _TREND_LEAST = 0.1, 10
 
@@ -37,7 +36,7 @@ class Reading:
 
 
 def readings(telemetry: Telemetry) -> list[Reading]:
-    hour = telemetry.last_hour
+    hour, now = telemetry.last_hour, time.time()
     lengths = [moment.queue_length for moment in hour]
     return [
         Reading(
@@ -49,8 +48,8 @@ def readings(telemetry: Telemetry) -> list[Reading]:
         ),
         Reading(
             "Objects a second",
-            format_number(_rate(hour, "objects")),
-            f"{format_number(_rate(hour, 'list_calls'))} LIST calls a second",
+            format_number(rate_per_s(hour, "objects", now=now)),
+            f"{format_number(rate_per_s(hour, 'list_calls', now=now))} LIST calls a second",
             _sparkline([moment.objects for moment in hour[:-1]]),  # the last one is not over
         ),
         Reading(
@@ -78,16 +77,6 @@ def _within(spread: Percentiles) -> str:
     if spread.p95 is None:
         return "none in the last hour"
     return f"half of them; 95 % within {format_duration(spread.p95)}"
-
-
-def _rate(hour: Sequence[TimeBucket], counter: str) -> float:
-    """A mean a second over the last minutes that are over; soon after a start, since that."""
-    begun = next((n for n, moment in enumerate(hour) if moment.list_calls), len(hour) - 1)
-    over = hour[max(begun + 1, len(hour) - 1 - _RATE_MINUTES) : -1]
-    counted = over or hour[begun:]
-    span_s = len(over) * _MINUTE_S or max(1.0, time.time() - hour[begun].at)
-    total: int = sum(getattr(moment, counter) for moment in counted)
-    return total / span_s
 
 
 def _sparkline(values: Sequence[int | None]) -> str:
