@@ -77,7 +77,7 @@ def state(bucket: Bucket, *, late: bool = False) -> State:
 
 
 def _conditions(late: Collection[str]) -> dict[State, Q]:
-    """The same as ``state``, for the database."""
+    """Say what ``state`` says, for the database."""
     return {
         State.PAUSED: Q(monitoring_enabled=False),
         State.LOST: Q(lost_since__isnull=False),
@@ -98,7 +98,7 @@ def _in_state(wanted: State, late: Collection[str]) -> Q:
 
 
 def late_buckets() -> frozenset[str]:
-    """Names of the buckets that are due and that nobody scans; none known while Redis is away."""
+    """Name the buckets that are due and that nobody scans; none while Redis is away."""
     try:
         return engine.late_buckets()
     except RedisUnavailable:
@@ -108,7 +108,7 @@ def late_buckets() -> frozenset[str]:
 def in_state(
     buckets: QuerySet[Bucket], wanted: State, *, late: Collection[str] = ()
 ) -> QuerySet[Bucket]:
-    """Those of ``buckets`` of which ``state`` says this.
+    """Select the ``buckets`` that are in this state.
 
     ``late``, as `late_buckets` names them, only matters to ``State.LATE`` and what follows it.
     """
@@ -116,7 +116,7 @@ def in_state(
 
 
 def state_counts(*, late: Collection[str]) -> dict[State, int]:
-    """How many buckets are in each state."""
+    """Count the buckets of each state."""
     counts = {wanted.name: Count("pk", filter=_in_state(wanted, late)) for wanted in State}
     found = Bucket.objects.aggregate(**counts)
     return {wanted: found[wanted.name] for wanted in State}
@@ -139,7 +139,7 @@ def all_buckets() -> QuerySet[Bucket]:
 
 
 def lost_buckets() -> QuerySet[Bucket]:
-    """Those of which Redis lost what was known, or a part of it; paused ones too."""
+    """Select the buckets of which Redis lost the state, or a part of it; paused ones too."""
     is_damaged = Q(last_error_class=StateDamaged.__name__)
     return Bucket.objects.filter(Q(lost_since__isnull=False) | is_damaged).order_by("name")
 
@@ -149,60 +149,60 @@ def bucket_named(name: str) -> Bucket | None:
 
 
 def notification_status() -> list[dict[str, Any]]:
-    """What the API lists: ``name``, ``notifications_enabled``, ``webhook_url`` of each bucket."""
+    """Read ``name``, ``notifications_enabled`` and ``webhook_url`` of each bucket."""
     fields = ("name", "notifications_enabled", "webhook_url")
     return list(Bucket.objects.order_by("name").values(*fields))
 
 
 def is_waiting_for_redis(name: str) -> bool:
-    """Whether Redis, and so the scanner, has yet to learn of a change of this bucket."""
+    """Tell whether a change of this bucket has not reached Redis, and so the scanner."""
     return Outbox.objects.filter(bucket=name).exists()
 
 
 def any_waits_for_redis(names: Collection[str]) -> bool:
-    """Whether Redis has yet to learn of a change of one of these buckets."""
+    """Tell whether a change of one of these buckets has not reached Redis."""
     waiting = Outbox.objects.order_by().values_list("bucket", flat=True)
     return bool(names) and not set(names).isdisjoint(waiting)
 
 
 def buckets_waiting_for_redis() -> int:
-    """How many buckets have changes that Redis has yet to learn."""
+    """Count the buckets with changes that have not reached Redis."""
     return Outbox.objects.order_by().values("bucket").distinct().count()
 
 
 def vault_removals() -> int:
-    """How many vault entries nobody uses any more, and are still there."""
+    """Count the vault entries that nobody uses any more and that are still there."""
     return due_removals().count()
 
 
 def vault_removals_wait() -> bool:
-    """Whether the vault has yet to forget something that nobody uses any more."""
+    """Tell whether the vault holds an entry that is to be removed."""
     return due_removals().exists()
 
 
 def due_removals() -> QuerySet[VaultRemoval]:
-    """Those whose entries nobody writes at this moment."""
+    """Select the removals whose entries nobody writes at this moment."""
     return VaultRemoval.objects.filter(created_at__lte=timezone.now())
 
 
 def any_is_active() -> bool:
-    """Whether there is a bucket that is to be scanned."""
+    """Tell whether there is a bucket that is to be scanned."""
     return Bucket.objects.filter(monitoring_enabled=True).exists()
 
 
 def lacks_webhook() -> bool:
-    """Whether buckets are monitored and none of them has a webhook URL; False without buckets."""
+    """Tell whether no monitored bucket has a webhook URL; False without monitored buckets."""
     monitored = Bucket.objects.filter(monitoring_enabled=True)
     return monitored.exists() and not monitored.exclude(webhook_url="").exists()
 
 
 def owner_of_prefix(vault_prefix: str) -> Credential | None:
-    """Whose keys the vault holds under this prefix."""
+    """Find the credential whose keys the vault holds under this prefix."""
     return Credential.objects.filter(vault_prefix=vault_prefix).first()
 
 
 def users_of(credential: Credential) -> list[str]:
-    """Names of the buckets that use a credential, in order."""
+    """Name the buckets that use a credential, in order."""
     return list(credential.buckets.order_by("name").values_list("name", flat=True))
 
 
@@ -211,12 +211,12 @@ def find_api_client(client_id: str) -> ApiClient | None:
 
 
 def webhook_secret_name(bucket: Bucket) -> str:
-    """The vault entry of a bucket's webhook client secret: by bucket, also under shared keys."""
+    """Name the vault entry of a bucket's webhook client secret, which is its own."""
     return f"{prefix_of(bucket.name)}{WEBHOOK_SECRET}"
 
 
 def webhook_secrets() -> set[str]:
-    """The vault entries of the webhook client secrets of all buckets that are watched."""
+    """Name the vault entries of all buckets' webhook client secrets."""
     with_client = Bucket.objects.exclude(webhook_client_id="").only("name")
     return {webhook_secret_name(bucket) for bucket in with_client.iterator()}
 

@@ -85,8 +85,8 @@ class CredentialFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         shared = Credential.objects.filter(came_with_bucket=False).values_list("name", flat=True)
-        asked = request.GET.get(self.parameter_name)
-        return [(name, name) for name in sorted({*shared, *([asked] if asked else [])})]
+        chosen = request.GET.get(self.parameter_name)
+        return [(name, name) for name in sorted({*shared, *([chosen] if chosen else [])})]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(credential__name=self.value()) if self.value() else queryset

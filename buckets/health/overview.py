@@ -50,7 +50,7 @@ def overview() -> Overview:
 
 
 def rate_per_s(minutes: Sequence[TimeBucket], counter: str, *, now: float) -> float:
-    """A mean over the last five minutes that are over; soon after a start, since that."""
+    """Average over the last five minutes that are over; soon after a start, since that."""
     begun = next((n for n, minute in enumerate(minutes) if minute.list_calls), len(minutes) - 1)
     over = minutes[max(begun + 1, len(minutes) - 1 - _RATE_MINUTES) : -1]
     counted = over or minutes[begun:]

@@ -173,7 +173,7 @@ def _refuse_blanks(client_secret: str) -> None:
 
 
 def _credential(candidate: Candidate, world: _World) -> Credential:
-    """The credential that a bucket is to use: a stored one, or one that is yet to be saved."""
+    """Find the credential that a bucket is to use: a stored one, or one that is yet to be saved."""
     keys = candidate.keys
     stored = world.by_name.get(keys.credential)
     if stored is None and keys.credential != candidate.name:

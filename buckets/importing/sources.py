@@ -104,7 +104,7 @@ class _BucketRow(BaseModel):
         return self
 
     def columns(self) -> dict[str, Any]:
-        """The model's fields that the row sets, by name."""
+        """Return the model's fields that the row sets, by name."""
         others = {"name", "credential", "access_key", "secret_key", "client_secret", "events"}
         columns = self.model_dump(exclude=others, exclude_none=True)
         return columns | (_announced(self.events) if self.events is not None else {})
@@ -161,7 +161,7 @@ def _from_row(given: Mapping[str, Any], first_scan: str) -> Candidate:
 
 
 def _problems(exc: InvalidRow) -> list[str]:
-    """One message a member; none holds a value, which may be a secret."""
+    """Write one message a member; none holds a value, which may be a secret."""
     found: dict[str, str] = {}
     for error in exc.errors(include_url=False, include_input=False):
         member = str(error["loc"][0]) if error["loc"] else ""
@@ -274,7 +274,7 @@ def _moment(text: object) -> datetime | None:
 
 
 def time_to_look_s(*, now: float) -> float:
-    """How long to look for the older monitor: until it scans a bucket again, if it runs.
+    """Say how long to watch for the older monitor: until it scans a bucket again, if it runs.
 
     A bucket that missed its time is scanned by nobody any more.
     """

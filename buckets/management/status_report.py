@@ -107,7 +107,7 @@ def _regions(regions: Sequence[RegionLoad]) -> Iterator[str]:
 
 
 def _endpoints(endpoints: Sequence[EndpointLoad]) -> Iterator[str]:
-    """Those that are not asked as usual."""
+    """List the endpoints that are not asked as usual."""
     if all(one.state == "normal" for one in endpoints):
         return
     yield ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def symbol(name: str) -> SafeString:
-    """A small drawing beside a word (`templates/buckets/symbols.html`)."""
+    """Draw a small symbol beside a word (`templates/buckets/symbols.html`)."""
     return format_html('<svg class="symbol" aria-hidden="true"><use href="#s-{}"/></svg>', name)
 
 
@@ -33,7 +33,7 @@ def state(of: selectors.State) -> SafeString:
 
 
 def moment(at: datetime | None) -> SafeString | str:
-    """How long ago, with the exact time for whoever points at it."""
+    """Say how long ago, with the exact time for whoever points at it."""
     if at is None:
         return format_ago(None)
     exactly = timezone.localtime(at)

@@ -227,7 +227,7 @@ def _chart(
     title: str,
     history: Sequence[ScanRecord],
     value: Callable[[ScanRecord], float],
-    say: Callable[[float], str],
+    format_value: Callable[[float], str],
     *,
     least: float = 1.0,
 ) -> charts.Chart:
@@ -237,20 +237,24 @@ def _chart(
     return charts.Chart(
         title=title,
         summary=f"{title} of the last {pluralize(len(history), 'scan')}: at most "
-        f"{say(max(values))}, lately {say(values[-1])}.",
+        f"{format_value(max(values))}, lately {format_value(values[-1])}.",
         series=(charts.Series("scans", charts.bars(values, top)),),
         columns=tuple(
-            charts.Column(x, _says(record, say(values[x])), is_marked=bool(record.error_class))
+            charts.Column(
+                x,
+                _column_label(record, format_value(values[x])),
+                is_marked=bool(record.error_class),
+            )
             for x, record in enumerate(history)
         ),
-        scale=say(top),
+        scale=format_value(top),
         ticks=(_ago(history[0]), _ago(history[-1])),
     )
 
 
-def _says(record: ScanRecord, value: str) -> str:
-    said = f"failed: {remedy_for(record.error_class).meaning}" if record.error_class else value
-    return f"{format_time_of_day(record.at)} UTC: {said}"
+def _column_label(record: ScanRecord, value: str) -> str:
+    outcome = f"failed: {remedy_for(record.error_class).meaning}" if record.error_class else value
+    return f"{format_time_of_day(record.at)} UTC: {outcome}"
 
 
 def _ago(record: ScanRecord) -> str:

@@ -141,8 +141,8 @@ def _tiles(seen: Overview) -> list[Tile]:
 
 
 def list_url(*, state: State | None = None, region: str = "", error: str = "") -> str:
-    asked = {"state": state.name.lower() if state else "", "region": region, "error": error}
-    query = urlencode({name: value for name, value in asked.items() if value})
+    filters = {"state": state.name.lower() if state else "", "region": region, "error": error}
+    query = urlencode({name: value for name, value in filters.items() if value})
     return f"{reverse('admin:buckets_bucket_changelist')}?{query}"
 
 
@@ -189,7 +189,7 @@ def region_rows(loads: Sequence[RegionLoad], paces: Sequence[EndpointLoad]) -> l
 
 
 def _slowest(paces: Sequence[EndpointLoad]) -> dict[str, EndpointLoad]:
-    """For each region with endpoints that are slowed or dead, the worst of them."""
+    """Find the worst endpoint of each region that has slowed or dead ones."""
     slowed = {one.endpoint: one for one in paces if one.state != "normal"}
     if not slowed:
         return {}

@@ -85,7 +85,7 @@ def _sparkline(values: Sequence[int | None]) -> str:
 
 
 def _trend(lengths: Sequence[int]) -> str:
-    """Whether the queue grows: "up", "down" or "level"; "" while that cannot be said."""
+    """Say how the queue grows: "up", "down" or "level"; "" while that cannot be said."""
     before, after = lengths[-2 * _TREND_MINUTES : -_TREND_MINUTES], lengths[-_TREND_MINUTES:]
     if len(before) < _TREND_MINUTES:
         return ""
@@ -120,23 +120,23 @@ def _notifications(
     sums = [sum(column) for column in zip(*rates.values(), strict=True)]
     top = charts.round_up(max(sums, default=0.0))
     totals = {kind: sum(getattr(moment, kind) for moment in moments) for kind in rates}
-    said = ", ".join(f"{number:,} {kind}" for kind, number in totals.items())
+    listed = ", ".join(f"{number:,} {kind}" for kind, number in totals.items())
     return charts.Chart(
         title=f"Notifications a minute in {span}",
-        summary=f"Notifications in {span}: {said}; at most {format_number(max(sums, default=0))} "
+        summary=f"Notifications in {span}: {listed}; at most {format_number(max(sums, default=0))} "
         "a minute.",
         series=tuple(
             charts.Series(kind, path, format_number(totals[kind]))
             for kind, path, _ in charts.stacked(rates.items(), top)
         ),
         columns=tuple(
-            charts.Column(x, _says(moment, rates, x)) for x, moment in enumerate(moments)
+            charts.Column(x, _column_label(moment, rates, x)) for x, moment in enumerate(moments)
         ),
         scale=charts.scale(top),
         ticks=ticks,
     )
 
 
-def _says(moment: TimeBucket, rates: Mapping[str, Sequence[float]], x: int) -> str:
+def _column_label(moment: TimeBucket, rates: Mapping[str, Sequence[float]], x: int) -> str:
     parts = [f"{format_number(values[x])} {kind}" for kind, values in rates.items() if values[x]]
     return f"{format_time_of_day(moment.at)} UTC: {', '.join(parts) or 'none'}"

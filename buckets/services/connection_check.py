@@ -1,4 +1,4 @@
-"""Does it work? One page of a bucket, listed with its keys, and what went wrong in words."""
+"""Check a connection: list one page of a bucket with its keys, and say what went wrong."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def check_connection(
     del by  # looking is no change
     given = key_pair(access_key, secret_key) if access_key or secret_key else None
     problems = ErrorCollector()
-    problems.check(bucket)
+    problems.validate(bucket)
     if given is None and not bucket.credential_id:
-        with problems.collected():
+        with problems.capture():
             key_pair(access_key, secret_key)
     problems.raise_if_any()
     began = time.perf_counter()
@@ -82,7 +82,7 @@ def check_connection(
         failure = exc
     latency_ms = round((time.perf_counter() - began) * 1000, 1)
     if given is None:
-        _note(bucket.credential, failure)
+        _store_verification(bucket.credential, failure)
     if failure is None:
         return ConnectionCheck(ok=True, latency_ms=latency_ms, first_keys=keys)
     remedy = remedy_for(type(failure).__name__)
@@ -105,7 +105,7 @@ def check_settings(
 
 
 def _stored_pair(prefix: str) -> KeyPair:
-    """What the vault holds now: the snapshot that scans use may be older than a rotation."""
+    """Read the pair from the vault itself: the snapshot of scans may be older than a rotation."""
     names = halves_of(prefix)
     pair = pairs_in(wiring.vault().read_secrets(names)).get(prefix)
     if pair is None:
@@ -113,8 +113,8 @@ def _stored_pair(prefix: str) -> KeyPair:
     return pair
 
 
-def _note(credential: Credential, failure: BucketwatchError | None) -> None:
-    """Remember what this says of the keys: a time-out or a missing bucket says nothing."""
+def _store_verification(credential: Credential, failure: BucketwatchError | None) -> None:
+    """Store whether the keys work: a time-out or a missing bucket says nothing of them."""
     if failure is None or isinstance(
         failure, CredentialsRejected | CredentialMissing | AccessDenied
     ):

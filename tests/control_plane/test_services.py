@@ -691,7 +691,7 @@ def history() -> list[tuple[str, str, str, str]]:
 
 def test_the_log_says_what_was_done_as_the_history_does(caplog):
     caplog.set_level(logging.INFO)
-    audit.did(add_with_client(), "Announced 2 objects again, replay 2026T1", by=None)
+    audit.performed(add_with_client(), "Announced 2 objects again, replay 2026T1", by=None)
     said = "the command line: announced 2 objects again, replay 2026T1: bucket media-in"
     assert said in caplog.text
 
