@@ -94,7 +94,7 @@ def fields_changed(row: Model, before: Model) -> list[str]:
     ]
 
 
-def name_of(by: Actor) -> str:
+def actor_name(by: Actor) -> str:
     match by:
         case None:
             return f"the {COMMAND_LINE}"
@@ -146,7 +146,7 @@ def _stand_in(username: str, shown: str) -> int:
 def _log(what: str, rows: Sequence[Model], by: Actor) -> None:
     kind = _kind(rows[0])
     names = str(rows[0]) if len(rows) == 1 else f"{rows[0]} and {len(rows) - 1} more"
-    logger.info("%s: %s %s %s", name_of(by), what, kind, names)
+    logger.info("%s: %s %s %s", actor_name(by), what, kind, names)
 
 
 def _kind(row: Model) -> str:

@@ -86,9 +86,9 @@ def format_size(number_of_bytes: float) -> str:
     return f"{number_of_bytes:.1f} {unit}"
 
 
-def join_some(names: Sequence[str], *, most: int) -> str:
+def join_some(names: Sequence[str], *, limit: int) -> str:
     """Join the first names, with a sign that there are more."""
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+    return ", ".join(names[:limit]) + (" …" if len(names) > limit else "")
 
 
 def as_sentence(text: str) -> str:

@@ -19,9 +19,7 @@ from buckets.admin.bucket_filters import (
     NotificationsFilter,
     StateFilter,
 )
-from buckets.formatting import (
-    format_number,
-)
+from buckets.formatting import format_number
 from buckets.models import Bucket
 from buckets.pages import badges
 from buckets.pages.bucket import next_scan_in_words

@@ -17,10 +17,7 @@ from django.utils import timezone
 from django.utils.text import capfirst
 
 from buckets import selectors
-from buckets.formatting import (
-    as_sentence,
-    pluralize,
-)
+from buckets.formatting import as_sentence, pluralize
 from buckets.models import Bucket, Outbox, VaultRemoval
 from scanning import engine, wiring
 from scanning.core.errors import StateLost

@@ -45,7 +45,7 @@ _PROBLEMS = {
     "enum": _SOME_EVENTS,
 }
 # A scan has begun a while before its time is written.
-LEAST_LOOK_S = 10.0
+LEAST_WATCH_S = 10.0
 # No database takes them all.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -107,7 +107,7 @@ class _BucketRow(BaseModel):
         """Return the model's fields that the row sets, by name."""
         others = {"name", "credential", "access_key", "secret_key", "client_secret", "events"}
         columns = self.model_dump(exclude=others, exclude_none=True)
-        return columns | (_announced(self.events) if self.events is not None else {})
+        return columns | (_announce_columns(self.events) if self.events is not None else {})
 
 
 def from_file(path: Path, *, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
@@ -117,13 +117,13 @@ def from_file(path: Path, *, first_scan: str) -> tuple[list[Candidate], list[Key
     if unknown or not all(isinstance(rows, list) for rows in document.values()):
         raise ConfigurationError(f"{path}: write two lists in it, buckets and credentials")
     shared = []
-    for number, row in enumerate(_mappings(path, "credentials", document), 1):
+    for number, row in enumerate(_named_rows(path, "credentials", document), 1):
         try:
             shared.append(_shared_keys(_CredentialRow.model_validate(row)))
         except InvalidRow as exc:
             problem = _problems(exc)[0]
             raise ConfigurationError(f"{path}: entry {number} of credentials: {problem}") from None
-    rows = _mappings(path, "buckets", document)
+    rows = _named_rows(path, "buckets", document)
     return [_from_row(row, first_scan) for row in rows], shared
 
 
@@ -134,7 +134,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-def _mappings(path: Path, section: str, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _named_rows(path: Path, section: str, document: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows: list[Any] = document.get(section, [])
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not isinstance(row.get("name"), str):
@@ -170,7 +170,7 @@ def _problems(exc: InvalidRow) -> list[str]:
     return list(found.values())
 
 
-def _announced(events: Iterable[str]) -> dict[str, bool]:
+def _announce_columns(events: Iterable[str]) -> dict[str, bool]:
     wanted = set(events)
     return {f"announce_{kind}": kind in wanted for kind in EVENT_TYPES}
 
@@ -251,7 +251,7 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
         "lanes": config.lanes,
         "webhook_url": config.webhook_url,
         "generation": config.generation,
-        **_announced(config.events),
+        **_announce_columns(config.events),
     }
 
 
@@ -273,7 +273,7 @@ def _moment(text: object) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def time_to_look_s(*, now: float) -> float:
+def watch_for_s(*, now: float) -> float:
     """Say how long to watch for the older monitor: until it scans a bucket again, if it runs.
 
     A bucket that missed its time is scanned by nobody any more.
@@ -282,10 +282,10 @@ def time_to_look_s(*, now: float) -> float:
     last_scans = wiring.schedule().last_scans(_unmanaged()).values()
     due_in_s = (at + interval_s - now for at in last_scans)
     soonest_s = min((wait_s for wait_s in due_in_s if wait_s > 0), default=0)
-    return min(soonest_s, interval_s) + LEAST_LOOK_S
+    return min(soonest_s, interval_s) + LEAST_WATCH_S
 
 
-def older_monitor_runs(*, wait_s: float, sleep: Callable[[float], None]) -> list[str]:
+def buckets_scanned_elsewhere(*, wait_s: float, sleep: Callable[[float], None]) -> list[str]:
     """Buckets that somebody else has scanned while we waited; ours are not looked at."""
     names = _unmanaged()
     before = wiring.schedule().last_scans(names)

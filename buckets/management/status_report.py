@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
     from buckets.health.alerts import Alert
     from buckets.health.overview import Overview
-    from scanning.core.metrics.telemetry import (
-        EndpointLoad,
-        Percentiles,
-        RegionLoad,
-        Telemetry,
-    )
+    from scanning.core.metrics.telemetry import EndpointLoad, Percentiles, RegionLoad, Telemetry
 
     Colour = Callable[[str], str]
 

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from django.utils import timezone
 from django.utils.html import format_html
 
-from buckets.formatting import (
-    format_ago,
-)
+from buckets.formatting import format_ago
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -10,9 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from buckets.formatting import (
-    format_compact,
-)
+from buckets.formatting import format_compact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,7 +34,7 @@ class Column:
     """Where the pointer finds what a column says; ``is_marked`` for a scan that failed, say."""
 
     x: int
-    says: str
+    label: str
     is_marked: bool = False
 
 

@@ -10,10 +10,7 @@ from django.db.models import Count
 from django.urls import reverse
 
 from buckets import selectors
-from buckets.formatting import (
-    join_some,
-    pluralize,
-)
+from buckets.formatting import join_some, pluralize
 from buckets.health.alerts import AlertKind
 from buckets.health.overview import Overview, overview
 from buckets.models import Bucket
@@ -213,7 +210,7 @@ def _under_way() -> Iterator[str]:
         return
     if cleared:
         number = pluralize(len(cleared), "removed bucket")
-        yield f"What Redis knew of {number} is being cleared: {join_some(cleared, most=_NAMED)}"
+        yield f"What Redis knew of {number} is being cleared: {join_some(cleared, limit=_NAMED)}"
 
 
 def _recent() -> list[RecentEvent]:

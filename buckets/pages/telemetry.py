@@ -6,11 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from buckets.formatting import (
-    format_duration,
-    format_number,
-    format_time_of_day,
-)
+from buckets.formatting import format_duration, format_number, format_time_of_day
 from buckets.health.overview import rate_per_s
 from buckets.pages import charts
 from scanning.core.types import EventType

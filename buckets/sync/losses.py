@@ -13,9 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from buckets import selectors
-from buckets.formatting import (
-    join_some,
-)
+from buckets.formatting import join_some
 from buckets.models import Bucket, Outbox
 from buckets.sync import outbox, reconcile
 from buckets.sync.cooldown import Cooldown
@@ -119,7 +117,7 @@ def _accept(set_back: list[SetBack]) -> None:
             "Redis forgot the last moments of %d buckets (%s), as a failover may: what was "
             "announced then comes again, with the same ids",
             len(set_back),
-            join_some([found.bucket for found in set_back], most=_NAMED),
+            join_some([found.bucket for found in set_back], limit=_NAMED),
         )
 
 
@@ -130,5 +128,5 @@ def _log_lost(lost: list[str]) -> None:
             "old backup. They are not scanned until somebody chooses, in the admin or over the "
             "API, whether to announce what Redis does not know or only to remember it",
             len(lost),
-            join_some(lost, most=_NAMED),
+            join_some(lost, limit=_NAMED),
         )

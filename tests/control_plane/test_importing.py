@@ -172,7 +172,7 @@ def test_it_looks_for_the_older_monitor_until_that_would_scan_again(store, ages,
     for number, age in enumerate(ages):
         older_bucket(store, f"bucket-{number}", last_scan=1_800_000_000.0 - age)
 
-    assert sources.time_to_look_s(now=1_800_000_000.0) == waits
+    assert sources.watch_for_s(now=1_800_000_000.0) == waits
 
 
 def test_an_older_monitor_with_one_bucket_is_seen_by_default(store):

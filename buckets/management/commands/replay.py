@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from buckets import selectors, services
-from buckets.formatting import (
-    pluralize,
-)
+from buckets.formatting import pluralize
 from scanning import engine
 from scanning.core.errors import BucketwatchError
 from scanning.core.replay import Selection, read_moment
