@@ -53,20 +53,20 @@ def one_wait() -> AbstractContextManager[None]:
 
 
 def redis_health() -> RedisHealth:
-    return wiring.interactive_connection().health()
+    return wiring.interactive().connection.health()
 
 
 def metrics() -> dict[str, Any]:
     """The documented `/metrics` object. Raises RedisUnavailable."""
-    return stats.read(wiring.interactive_connection(), wiring.conf())
+    return stats.read(wiring.interactive().connection, wiring.conf())
 
 
 def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
     """The metrics in a text format, and its content type; without Redis they say only that."""
-    store = wiring.telemetry_store()
+    store = wiring.interactive().telemetry
     try:
         measured = prometheus.Measured(
-            counted=stats.counted(wiring.interactive_connection()),
+            counted=stats.counted(wiring.interactive().connection),
             documented=metrics(),
             telemetry=store.read(),
             states=store.bucket_states(),
@@ -79,42 +79,42 @@ def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
 
 def telemetry() -> Telemetry:
     """What happens in all processes on all hosts. Raises RedisUnavailable."""
-    return wiring.telemetry_store().read()
+    return wiring.interactive().telemetry.read()
 
 
 def scan_history(bucket: str) -> list[ScanRecord]:
     """A bucket's last scans, the oldest first. Raises RedisUnavailable."""
-    return wiring.telemetry_store().history(bucket)
+    return wiring.interactive().telemetry.history(bucket)
 
 
 def events_today(buckets: Iterable[str]) -> dict[str, int]:
     """Events of each of these buckets announced since midnight UTC. Raises RedisUnavailable."""
-    return wiring.telemetry_store().events_today(buckets)
+    return wiring.interactive().telemetry.events_today(buckets)
 
 
 def next_scans(buckets: Mapping[str, str]) -> dict[str, NextScan]:
     """When each bucket (name -> region) is scanned next. Raises RedisUnavailable."""
-    return wiring.interactive_schedule().next_scans(buckets)
+    return wiring.interactive().schedule.next_scans(buckets)
 
 
 def late_buckets() -> frozenset[str]:
     """Buckets that should have been scanned by now and are not. Raises RedisUnavailable."""
-    return wiring.interactive_schedule().late()
+    return wiring.interactive().schedule.late()
 
 
 def pass_under_way(bucket: str) -> PassUnderWay | None:
     """How far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
-    return under_way.pass_over(wiring.interactive_connection(), bucket)
+    return under_way.pass_over(wiring.interactive().connection, bucket)
 
 
 def being_cleared() -> list[str]:
     """Removed buckets that Redis still holds something of. Raises RedisUnavailable."""
-    return under_way.being_cleared(wiring.interactive_connection())
+    return under_way.being_cleared(wiring.interactive().connection)
 
 
 def endpoint_paces() -> list[EndpointLoad]:
     """How the endpoints that were asked lately may be asked now. Raises RedisUnavailable."""
-    return wiring.interactive_endpoint_health().shown()
+    return wiring.interactive().endpoint_health.shown()
 
 
 def expected_objects(buckets: Iterable[BucketConfig]) -> int | None:
@@ -122,7 +122,7 @@ def expected_objects(buckets: Iterable[BucketConfig]) -> int | None:
 
     Raises RedisUnavailable.
     """
-    known = wiring.bucket_status().read([bucket.name for bucket in buckets])
+    known = wiring.background().bucket_status.read([bucket.name for bucket in buckets])
     if any(status.last_scan_at is None for status in known):
         return None
     return sum(status.objects for status in known)
@@ -143,10 +143,10 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
     """As `scan_now`: name, region and endpoint of each."""
     rows = list(buckets)
     for endpoint in {endpoint_name(endpoint) for *_, endpoint in rows}:
-        wiring.interactive_endpoint_health().change(
+        wiring.interactive().endpoint_health.change(
             endpoint, lambda pace, now: pacing.hurried(pace, now=now)
         )
-    wiring.interactive_schedule().due_now({name: region for name, region, _ in rows})
+    wiring.interactive().schedule.due_now({name: region for name, region, _ in rows})
 
 
 def first_keys(
@@ -168,14 +168,14 @@ def explain(name: str, key: str) -> Explanation:
     Changes nothing, and does not wait long. Raises UnknownBucket and RedisUnavailable; a bucket
     that cannot be listed, or of which something is lost, is a part of the explanation.
     """
-    bucket = _configured(name, wiring.interactive_bucket_configs())
+    bucket = _configured(name, wiring.interactive().bucket_configs)
     scanning, now = wiring.conf(), time.time()
     situation = explain_facts.collect_facts(
         bucket,
         key,
-        states=wiring.interactive_states(),
+        states=wiring.interactive().states,
         listed=lambda: wiring.with_keys(bucket, lambda pair: _listed(bucket, key, pair)),
-        standing=standing.read(wiring.interactive_connection(), scanning, bucket, now=now),
+        standing=standing.read(wiring.interactive().connection, scanning, bucket, now=now),
         now=now,
     )
     return explain_rules.explain(
@@ -200,21 +200,21 @@ def replay(
     ``any_type``: as event types too that the bucket does not announce. Raises UnknownBucket,
     RedisUnavailable, and the errors of the vault.
     """
-    first = _configured(name, wiring.bucket_configs())
+    first = _configured(name, wiring.background().bucket_configs)
 
     def bucket() -> BucketConfig:
-        now = _configured(name, wiring.bucket_configs())
+        now = _configured(name, wiring.background().bucket_configs)
         if not now.notifications:
             raise ConfigurationChanged(f"{name}: its notifications are off: switch them on first")
         return replace(now, events=frozenset(EventType)) if any_type else now
 
-    engine, pair = wiring.engine(), wiring.credentials().get(first.credential)
+    adapters, pair = wiring.background(), wiring.credentials().get(first.credential)
     means = ReplayContext(
         bucket=bucket,
-        storage=wiring.storage(wiring.client_cache(), first, pair, engine.gates),
+        storage=wiring.storage(wiring.client_cache(), first, pair, adapters.gates),
         states=wiring.replay_states(),
-        leases=engine.leases,
-        heartbeat=engine.heartbeat,
+        leases=adapters.leases,
+        heartbeat=adapters.heartbeat,
         slots=wiring.conf().parallel.rate_limit_per_region,
     )
     return Replay(means, chosen, id_=id_, after=after)

@@ -78,7 +78,7 @@ def look_at(bucket: Bucket) -> BucketPage:
         under_way = engine.pass_under_way(bucket.name)
         events_today = engine.events_today([bucket.name])[bucket.name]
         history = engine.scan_history(bucket.name)
-        events = wiring.recent_events().read(most=RECENT, bucket=bucket.name).events
+        events = wiring.interactive().recent_events.read(most=RECENT, bucket=bucket.name).events
     except RedisUnavailable as exc:
         return BucketPage(
             state=selectors.state(bucket),

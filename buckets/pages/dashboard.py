@@ -225,6 +225,6 @@ def _under_way() -> Iterator[str]:
 
 def _recent() -> list[RecentEvent]:
     try:
-        return wiring.recent_events().read(most=RECENT).events
+        return wiring.interactive().recent_events.read(most=RECENT).events
     except RedisUnavailable:
         return []

@@ -79,7 +79,7 @@ class BucketScanner(threading.Thread):
         self._is_document = not isinstance(bucket_config, BucketConfig)
         self._given_pair = _pair_of(bucket_config)
         super().__init__(name=f"scan-{self.bucket.name}", daemon=True)
-        self._engine = wiring.engine_over(redis_client, self.conf)
+        self._adapters = wiring.container_over(redis_client, self.conf)
         self._results = result_queue
         self._clients = client_cache.under(self.conf)
         self._claim = claim
@@ -99,8 +99,8 @@ class BucketScanner(threading.Thread):
                 claim = claim or self._take_claim()
                 log_lines.enter_context(logs.about(claim))
                 if self._is_document:
-                    self.bucket = self._engine.configuration.as_switched(self.bucket)
-                with self._engine.heartbeat.keeping(claim):
+                    self.bucket = self._adapters.bucket_configs.as_switched(self.bucket)
+                with self._adapters.heartbeat.keeping(claim):
                     outcome.end = _scan_with_credentials(
                         self._scan(claim, outcome.counts), self.bucket, self._given_pair
                     )
@@ -108,22 +108,22 @@ class BucketScanner(threading.Thread):
             _log_what_came_of(self.result)
             if claim is not None:
                 self.result = self._give_back(claim, self.result, outcome.error)
-        if self._engine is not wiring.engine():
-            self._engine.gates.close()
+        if self._adapters is not wiring.background():
+            self._adapters.gates.close()
         if self._results is not None:
             self._results.put(self.result)
 
     def _take_claim(self) -> Claim:
         slots = self.conf.parallel.rate_limit_per_region
-        claim = self._engine.leases.claim(self.bucket, slots=slots)
+        claim = self._adapters.leases.claim(self.bucket, slots=slots)
         if claim is None:
             raise LeaseLost.not_to_be_had(self.bucket.name)
         # A documented JSON object of the older monitor's knows no generation.
         if self.bucket.generation not in {0, claim.generation}:
-            self._engine.leases.release(claim)
+            self._adapters.leases.release(claim)
             raise ConfigurationChanged(f"{self.bucket.name}: changed since it was read")
         self.bucket = replace(self.bucket, generation=claim.generation)
-        self._engine.gates.at(self.bucket.endpoint).probe_now(self.bucket.name)
+        self._adapters.gates.at(self.bucket.endpoint).probe_now(self.bucket.name)
         return claim
 
     def _scan(self, claim: Claim, counts: ScanCounts) -> Callable[[KeyPair], BucketPass]:
@@ -131,8 +131,8 @@ class BucketScanner(threading.Thread):
             self.bucket,
             claim,
             ScanContext(
-                storage=wiring.storage(self._clients, self.bucket, pair, self._engine.gates),
-                states=self._engine.states,
+                storage=wiring.storage(self._clients, self.bucket, pair, self._adapters.gates),
+                states=self._adapters.states,
                 clock=self._clock,
                 keep_going=self._keep_going,
                 settings=self._settings,
@@ -145,16 +145,16 @@ class BucketScanner(threading.Thread):
         try:
             # That Redis forgot the bucket is kept apart from how its last scan ended.
             if isinstance(error, ScanAborted | StateLost):
-                self._engine.leases.release(claim)
+                self._adapters.leases.release(claim)
                 return result
             due = self._next_due(claim, result, error)
             if due and result.permanent:
                 again = _again(due - self._schedules_time(claim))
                 result = replace(result, error=f"{result.error}; {again}")
             failures = 0 if result.ok else claim.failures + 1
-            gate = self._engine.gates.at(self.bucket.endpoint)
+            gate = self._adapters.gates.at(self.bucket.endpoint)
             broke_off = isinstance(error, StorageUnavailable) and not gate.look().is_dead
-            self._engine.leases.finish(
+            self._adapters.leases.finish(
                 claim, result, next_due=due, failures=failures, broke_off=broke_off
             )
         except BucketwatchError as exc:
@@ -169,7 +169,7 @@ class BucketScanner(threading.Thread):
         jitter = random.random()  # noqa: S311 - spreads what failed together
         interval_s = self.bucket.polling_interval_s or self.conf.defaults.polling_interval
         failures, retry = claim.failures + 1, self.conf.retry
-        gate = self._engine.gates.at(self.bucket.endpoint)
+        gate = self._adapters.gates.at(self.bucket.endpoint)
         match error:
             case StorageUnavailable() if gate.refuses(self.bucket.name):
                 return gate.look().wait_until  # to try it then, or to wait with the others

@@ -164,7 +164,7 @@ class ManualScanRunner:
             claim = watched.claim  # once: a scan that is ending sets it to None
             if claim is not None:
                 with contextlib.suppress(BucketwatchError):  # it expires by itself
-                    wiring.engine().leases.release(claim)
+                    wiring.background().leases.release(claim)
         ended = [self._arrived.get() for _ in range(self._arrived.qsize())]
         return [r for r in ended if isinstance(r, Result) and not r.was_interrupted]
 
@@ -209,7 +209,7 @@ def dry_run(watched: ManualScan) -> ScanResult:
     def announce(notifications: Sequence[str]) -> None:
         watched.tell(DryRunEvents(notifications))
 
-    with outcome, reading_only(wiring.engine().states, announce) as states:
+    with outcome, reading_only(wiring.background().states, announce) as states:
         without_heads = replace(bucket, fetch_metadata=False)
         outcome.end = wiring.with_keys(
             bucket,
@@ -238,18 +238,18 @@ def repair(watched: ManualScan, *, wait_s: float) -> VerificationResult:
 def _look_at_all(
     kind: type[Verification], watched: ManualScan, wait_s: float
 ) -> tuple[ScanResult, Findings]:
-    bucket, engine = watched.bucket, wiring.engine()
+    bucket, adapters = watched.bucket, wiring.background()
     findings = Findings()
     outcome = Outcome(bucket.name, time.time, watched.counts)
     with outcome:
         claim = watched.claim = _claim(watched, wait_s)
         if claim is None:
             raise LeaseLost.not_to_be_had(bucket.name)
-        [status] = wiring.bucket_status().read([bucket.name])
-        with engine.heartbeat.keeping(claim):
+        [status] = wiring.background().bucket_status.read([bucket.name])
+        with adapters.heartbeat.keeping(claim):
             findings = wiring.with_keys(
                 bucket,
-                lambda pair: kind(bucket, claim, _means(watched, pair, engine.states)).run(
+                lambda pair: kind(bucket, claim, _means(watched, pair, adapters.states)).run(
                     noted=status.objects if status.last_scan_at else None
                 ),
             )
@@ -258,14 +258,14 @@ def _look_at_all(
 
 def _release(watched: ManualScan) -> None:
     if watched.claim is not None:
-        wiring.engine().leases.release(watched.claim)
+        wiring.background().leases.release(watched.claim)
         watched.claim = None
 
 
 def _scan(watched: ManualScan) -> ScanResult:
     scanner = BucketScanner(
         watched.bucket,
-        wiring.connection().client,
+        wiring.background().connection.client,
         wiring.conf(),
         None,
         wiring.client_cache(),
@@ -282,7 +282,7 @@ def _scan(watched: ManualScan) -> ScanResult:
 def _means(watched: ManualScan, pair: KeyPair, states: StateStore) -> ScanContext:
     """One lane: looking without commits reads its own rows again."""
     bucket, conf = watched.bucket, wiring.conf()
-    gates = wiring.engine().gates
+    gates = wiring.background().gates
     gates.at(bucket.endpoint).probe_now(bucket.name)
     return ScanContext(
         storage=wiring.storage(wiring.client_cache(), bucket, pair, gates),
@@ -296,9 +296,9 @@ def _means(watched: ManualScan, pair: KeyPair, states: StateStore) -> ScanContex
 
 def _claim(watched: ManualScan, wait_s: float) -> Claim | None:
     """The bucket's lease; None if somebody else keeps it for ``wait_s``."""
-    leases, slots = wiring.engine().leases, wiring.conf().parallel.rate_limit_per_region
+    leases, slots = wiring.background().leases, wiring.conf().parallel.rate_limit_per_region
     bucket = watched.bucket
-    wiring.engine().gates.at(bucket.endpoint).probe_now(bucket.name)
+    wiring.background().gates.at(bucket.endpoint).probe_now(bucket.name)
     until = time.monotonic() + wait_s
     said = False
     while (claim := leases.claim(bucket, slots=slots)) is None and time.monotonic() < until:

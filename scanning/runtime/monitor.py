@@ -84,7 +84,7 @@ class MultiRegionMonitor:
 
         Raises ConfigurationError if Redis is a cluster.
         """
-        wiring.interactive_connection().refuse_cluster()
+        wiring.interactive().connection.refuse_cluster()
         processes.share_heaps()
         signal.signal(signal.SIGTERM, self.handle_signal)
         signal.signal(signal.SIGINT, self.handle_signal)
@@ -95,7 +95,7 @@ class MultiRegionMonitor:
         jobs = [import_string(path) for path in settings.HOUSEKEEPING]
         self._keep_house_with("housekeeping", [RedisWarnings().look, *jobs])
         # Clearing after a bucket of millions takes minutes: the operator's pages do not wait.
-        self._keep_house_with("clearing", [wiring.cleanup().run])
+        self._keep_house_with("clearing", [wiring.background().cleanup.run])
         try:
             while not self._stopping.is_set():
                 started = time.monotonic()
@@ -143,7 +143,7 @@ class MultiRegionMonitor:
         # Impatient, as all of a tick: the next one asks again. Who waits for Redis loses the lead,
         # starts no child that ended, and keeps a stop waiting.
         asked_at = time.monotonic()
-        leads = wiring.interactive_schedule().lead(self.name, lease_s=LEADER_LEASE_S)
+        leads = wiring.interactive().schedule.lead(self.name, lease_s=LEADER_LEASE_S)
         if leads != self._leads:
             logger.info("this monitor %s", "schedules" if leads else "stands by for another")
         self._leads = leads
@@ -152,7 +152,7 @@ class MultiRegionMonitor:
             self.refresh_config_from_redis()
             if self._keep_trust():
                 self.wake_due_regions()
-            wiring.telemetry_store().sample_queue()
+            wiring.interactive().telemetry.sample_queue()
         self._log_stats()
 
     def _keep_trust(self) -> bool:
@@ -161,7 +161,7 @@ class MultiRegionMonitor:
         Housekeeping compares it with the database when it is not. Scanning goes on without that
         when the database cannot be asked.
         """
-        losses, now = wiring.interactive_continuity(), time.monotonic()
+        losses, now = wiring.interactive().continuity, time.monotonic()
         if losses.keep_trust():
             self._distrusts_since = None
             return True
@@ -180,7 +180,7 @@ class MultiRegionMonitor:
         if not self._stopping.is_set():
             self._stop()
         try:
-            wiring.interactive_schedule().step_down(self.name)
+            wiring.interactive().schedule.step_down(self.name)
         except BucketwatchError:
             logger.info("Redis is away; the lead expires by itself")
         for pool in self.region_pools.values():
@@ -202,7 +202,7 @@ class MultiRegionMonitor:
         No key pair is merged into ``buckets``: `BucketScanner` asks the vault for it when it scans,
         so that neither this process nor its log holds any.
         """
-        store, now = wiring.interactive_bucket_configs(), time.monotonic()
+        store, now = wiring.interactive().bucket_configs, time.monotonic()
         has_changed = store.version() != self._version
         if not has_changed and now - self._scheduled_at < RESCHEDULE_S:
             return
@@ -220,11 +220,11 @@ class MultiRegionMonitor:
         processes.give_back_memory()
 
     def load_last_scan_times(self) -> None:
-        self.last_scan_times = wiring.interactive_schedule().last_scans(self.buckets)
+        self.last_scan_times = wiring.interactive().schedule.last_scans(self.buckets)
 
     def initialize_staggered_schedule(self) -> None:
         """Give each new bucket its due time, take away those that are gone."""
-        store = wiring.interactive_schedule()
+        store = wiring.interactive().schedule
         intervals = {name: self._interval_s(bucket) for name, bucket in self.buckets.items()}
         self._draw_offsets(intervals)
         regions = set(self.get_all_regions())
@@ -248,7 +248,7 @@ class MultiRegionMonitor:
         self, stored: Mapping[str, Mapping[str, float]], intervals: Mapping[str, float]
     ) -> dict[str, dict[str, float]]:
         """Due times, by region and bucket, of buckets that have none, or one that is too far."""
-        store = wiring.interactive_schedule()
+        store = wiring.interactive().schedule
         now = store.now()
         due = {n: stored.get(b.region, {}).get(n) for n, b in self.buckets.items()}
         far = {n for n, at in due.items() if at is not None and at > now + intervals[n]}
@@ -293,14 +293,19 @@ class MultiRegionMonitor:
     def is_bucket_due_for_scan(self, bucket_config: BucketConfig | Mapping[str, Any]) -> bool:
         """Whether the schedule in Redis has the bucket due now."""
         bucket = bucket_of(bucket_config, self.conf)
-        at = wiring.schedule().due_times([bucket.region]).get(bucket.region, {}).get(bucket.name)
-        return at is not None and schedule.is_due(at, now=wiring.schedule().now())
+        at = (
+            wiring.background()
+            .schedule.due_times([bucket.region])
+            .get(bucket.region, {})
+            .get(bucket.name)
+        )
+        return at is not None and schedule.is_due(at, now=wiring.background().schedule.now())
 
     def get_buckets_due_for_scan(self) -> list[BucketConfig]:
         """The buckets that are due, the latest first."""
-        times = wiring.schedule().due_times(self.get_all_regions())
+        times = wiring.background().schedule.due_times(self.get_all_regions())
         due = {name: at for region in times.values() for name, at in region.items()}
-        names = schedule.overdue(due, now=wiring.schedule().now())
+        names = schedule.overdue(due, now=wiring.background().schedule.now())
         return [self.buckets[name] for name in names if name in self.buckets]
 
     def process_due_buckets(self) -> list[ScanResult]:
@@ -312,7 +317,9 @@ class MultiRegionMonitor:
         the error alone. Scans by `scan_bucket` are not among them, and are counted already.
         """
         self.wake_due_regions()
-        last = {r.bucket: r for r in wiring.bucket_status().last_results(list(self.buckets))}
+        last = {
+            r.bucket: r for r in wiring.background().bucket_status.last_results(list(self.buckets))
+        }
         ends = {name: _end_of(result) for name, result in last.items()}
         before, self._reported = self._reported, (self._reported or {}) | ends
         if before is None:
@@ -329,7 +336,7 @@ class MultiRegionMonitor:
         Buckets that will be due by the next tick count: their worker then waits for them.
         """
         regions = self.get_all_regions()
-        due = wiring.interactive_schedule().due_counts(regions, within_s=TICK_S)
+        due = wiring.interactive().schedule.due_counts(regions, within_s=TICK_S)
         woken = {region: number for region, number in due.items() if number}
         for region in woken:
             region_workers.wake(region)
@@ -354,7 +361,11 @@ class MultiRegionMonitor:
     def scan_bucket(self, bucket_config: BucketConfig | Mapping[str, Any]) -> ScanResult:
         """Scan one bucket now, due or not, in this thread."""
         scanner = BucketScanner(
-            bucket_config, wiring.connection().client, self.conf, None, wiring.client_cache()
+            bucket_config,
+            wiring.background().connection.client,
+            self.conf,
+            None,
+            wiring.client_cache(),
         )
         scanner.run()
         assert scanner.result is not None  # noqa: S101 - run() always sets it

@@ -62,7 +62,7 @@ def stop_if_asked() -> None:
 
 def _end(running: set[Future[None]]) -> None:
     """Let scans end at their next page or commit; those that wait for an answer wait no more."""
-    wiring.engine().gates.close()
+    wiring.background().gates.close()
     _, waiting = wait(running, timeout=_LAST_ANSWER_S)
     if waiting:
         wiring.client_cache().break_off()
@@ -74,15 +74,15 @@ class RegionSession:
     def __init__(self, region: str) -> None:
         self._region = region
         self._conf = wiring.conf()
-        self._leases = wiring.engine().leases
+        self._leases = wiring.background().leases
         self._slots = self._conf.parallel.rate_limit_per_region
         self._threads = min(self._slots, self._conf.parallel.max_workers)
         self._admission = Admission(
             region,
-            wiring.engine().gates,
+            wiring.background().gates,
             self._leases,
-            wiring.bucket_cache().get,
-            endpoints=wiring.schedule().endpoints(region),
+            wiring.background().bucket_cache.get,
+            endpoints=wiring.background().schedule.endpoints(region),
             slots=self._slots,
             threads=self._threads,
         )
@@ -117,7 +117,7 @@ class RegionSession:
             claims = self._leases.claim_due(self._region, most=room, slots=self._slots)
             if not claims:
                 break
-            buckets = wiring.bucket_cache().get([claim.bucket for claim in claims])
+            buckets = wiring.background().bucket_cache.get([claim.bucket for claim in claims])
             may_scan = self._admission.admit(claims, buckets)
             admitted += [(claim, buckets.get(claim.bucket)) for claim in may_scan]
             if len(may_scan) == len(claims):
@@ -131,7 +131,7 @@ class RegionSession:
                 return
             BucketScanner(
                 bucket,
-                wiring.connection().client,
+                wiring.background().connection.client,
                 self._conf,
                 None,
                 wiring.client_cache(),
@@ -155,7 +155,7 @@ class RegionSession:
     def _put_off(self, claim: Claim) -> None:
         """Give a claim back, and do not take it again in the next moment, and the next."""
         at = claim.taken_at + _PUT_OFF_S
-        wiring.schedule().due_at(claim.bucket, claim.region, at=at)
+        wiring.background().schedule.due_at(claim.bucket, claim.region, at=at)
         self._leases.release(claim)
 
     def _sleep_until_due(self, until: float) -> bool:
@@ -182,6 +182,6 @@ _reports: dict[int, ClientCacheReport] = {}
 
 
 def _report_clients() -> None:
-    link = wiring.connection()
+    link = wiring.background().connection
     report = _reports.setdefault(id(link), ClientCacheReport(link))
     report.send(wiring.client_cache().get_stats(), vault_age_s=wiring.vault_age_s())

@@ -53,7 +53,7 @@ class RegionBroker(RedisBroker):  # type: ignore[misc]  # django-q2 has no types
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> Any:  # noqa: ARG004 - django-q2's signature
-        return wiring.connection().client
+        return wiring.background().connection.client
 
     def enqueue(self, task: str) -> Any:
         def push(r: Any) -> Any:
@@ -62,7 +62,7 @@ class RegionBroker(RedisBroker):  # type: ignore[misc]  # django-q2 has no types
             pipe.hincrby(redis_keys.STATS, "wakeups", 1)
             return pipe.execute()[0]
 
-        return wiring.interactive_connection().run(push)
+        return wiring.interactive().connection.run(push)
 
     def dequeue(self) -> Any:
         try:
@@ -83,7 +83,7 @@ class RegionBroker(RedisBroker):  # type: ignore[misc]  # django-q2 has no types
 def wake(region: str) -> bool:
     """Put one wake-up into a region's queue, unless one waits there already; or give up at once."""
     broker = _broker(region)
-    if wiring.interactive_connection().run(lambda r: r.llen(broker.list_key)):
+    if wiring.interactive().connection.run(lambda r: r.llen(broker.list_key)):
         return False
     async_task("scanning.tasks.scan_region", region, broker=broker, cluster=region)
     return True
@@ -112,7 +112,7 @@ class RegionWorkers:
 
         Raises ConfigurationError if Redis is a cluster.
         """
-        wiring.interactive_connection().refuse_cluster()
+        wiring.interactive().connection.refuse_cluster()
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGINT, self._ask_to_stop)
         share_heaps()
@@ -153,7 +153,7 @@ class RegionWorkers:
 
     def _wanted_regions(self) -> set[str]:
         try:
-            regions = wiring.interactive_schedule().regions()
+            regions = wiring.interactive().schedule.regions()
         except BucketwatchError as exc:
             if not self._redis_away:
                 logger.warning("workers wait for Redis: %s", exc)

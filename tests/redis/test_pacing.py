@@ -140,7 +140,7 @@ def test_every_key_expires(here, store):
     here.use(EndpointUsage(ENDPOINT, sent_per_s=1.0, connections=2, limit=2))
     here.reserve(ENDPOINT, "bucket", count=2, spacing_s=0.1, ahead_s=1)
     here.park([claim(store, "bucket")], ENDPOINT, until=LONG_PAST)
-    wiring.schedule().write_endpoints({REGION: ["a", "b"]})
+    wiring.background().schedule.write_endpoints({REGION: ["a", "b"]})
     ours = [key for key in map(str, store.scan_iter()) if "pace" in key or "endpoints" in key]
     assert len(ours) == 6
     assert all(store.pttl(key) > 0 for key in ours)
@@ -166,13 +166,13 @@ def test_too_far_ahead_nothing_is_reserved(here):
 
 def claim(store: redis.Redis, name: str, *, due: float = LONG_PAST) -> Claim:
     engine_buckets.schedule(store, engine_buckets.put(name), at=due)
-    [taken] = wiring.engine().leases.claim_due(REGION, most=1, slots=1000)
+    [taken] = wiring.background().leases.claim_due(REGION, most=1, slots=1000)
     assert taken.bucket == name
     return taken
 
 
 def due(store: redis.Redis) -> dict[str, float]:
-    return wiring.schedule().due_times([REGION])[REGION]
+    return wiring.background().schedule.due_times([REGION])[REGION]
 
 
 def test_buckets_that_wait_free_their_slots_and_a_few_of_them_come_to_try(here, store):
@@ -191,7 +191,7 @@ def test_buckets_that_wait_free_their_slots_and_a_few_of_them_come_to_try(here, 
         "bucket-3": 5002.0,
         "bucket-4": 5060.0,
     }
-    assert wiring.schedule().put_off([*names, "stranger"]) == set(names)
+    assert wiring.background().schedule.put_off([*names, "stranger"]) == set(names)
 
 
 def test_all_are_due_soon_but_not_together_when_it_answers(here, there, store):
@@ -210,7 +210,7 @@ def test_all_are_due_soon_but_not_together_when_it_answers(here, there, store):
     assert [at - first for at in times.values()] == pytest.approx(
         [0, 0.05, 0.1, 0.15, 0.2], abs=1e-4
     )
-    assert wiring.schedule().put_off(times) == set()
+    assert wiring.background().schedule.put_off(times) == set()
     assert not store.exists(redis_keys.pace_waiting(ENDPOINT))
 
 
@@ -255,7 +255,7 @@ def test_a_lost_lease_parks_nothing(here, store):
     here.defer([taken], until=5000.0)
     assert due(store) == {"bucket": 5000.0}
     assert store.zcard(redis_keys.running(REGION)) == 0
-    assert wiring.schedule().put_off(["bucket"]) == set()
+    assert wiring.background().schedule.put_off(["bucket"]) == set()
 
 
 # --- for people

@@ -36,7 +36,7 @@ def standby(store) -> MultiRegionMonitor:
 
 
 def due(store: redis.Redis, region: str = REGION) -> dict[str, float]:
-    return wiring.schedule().due_times([region])[region]
+    return wiring.background().schedule.due_times([region])[region]
 
 
 def wakeups(store: redis.Redis, region: str = REGION) -> int:
@@ -45,10 +45,10 @@ def wakeups(store: redis.Redis, region: str = REGION) -> int:
 
 def scan(store: redis.Redis, name: str, *, at: float | None = None) -> None:
     """Claim and finish, as a worker does; ``at`` is when the scan began."""
-    [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=15)
+    [claim] = wiring.background().leases.claim_due(REGION, most=1, slots=15)
     assert claim.bucket == name
     result = engine_buckets.result(name, started_at=at or time.time())
-    wiring.engine().leases.finish(claim, result, next_due=time.time() + 1e6)
+    wiring.background().leases.finish(claim, result, next_due=time.time() + 1e6)
 
 
 # --- the schedule
@@ -154,9 +154,9 @@ def test_a_monitor_whose_clock_is_wrong_leaves_what_was_just_scanned(
 ):
     engine_buckets.put("bucket", interval=30)
     monitor._tick()
-    [claim] = wiring.engine().leases.claim_due(REGION, most=1, slots=15)
+    [claim] = wiring.background().leases.claim_due(REGION, most=1, slots=15)
     next_due = claim.taken_at + 30
-    wiring.engine().leases.finish(claim, engine_buckets.result("bucket"), next_due=next_due)
+    wiring.background().leases.finish(claim, engine_buckets.result("bucket"), next_due=next_due)
     store.set(redis_keys.last_scan("bucket"), claim.taken_at)
 
     right = time.time
@@ -230,7 +230,7 @@ def test_only_regions_with_due_buckets_are_woken_and_once(monitor, store):
 def test_a_region_is_woken_before_its_next_bucket_is_due(monitor, store):
     engine_buckets.put("bucket")
     monitor._tick()
-    at = wiring.schedule().due_times([REGION])[REGION]["bucket"]
+    at = wiring.background().schedule.due_times([REGION])[REGION]["bucket"]
     now = float(store.time()[0])
     store.zadd(redis_keys.due(REGION), {"bucket": max(at, now) + 3600})
     assert monitor.wake_due_regions() == {}
@@ -241,7 +241,7 @@ def test_a_region_is_woken_before_its_next_bucket_is_due(monitor, store):
 def test_a_region_whose_worker_died_is_woken_again(monitor, store):
     engine_buckets.put("bucket")
     monitor._tick()
-    wiring.engine().leases.claim_due(REGION, most=1, slots=1)
+    wiring.background().leases.claim_due(REGION, most=1, slots=1)
     store.zadd(redis_keys.running(REGION), {"bucket": 1.0})
     assert monitor.wake_due_regions() == {REGION: 1}
 
@@ -332,7 +332,7 @@ def test_a_tick_without_redis_waits_and_the_first_one_with_it_goes_on(
 
 def test_a_tick_asks_nothing_over_a_connection_that_waits_for_redis(monitor, store, monkeypatch):
     """Who waits as long as the lead lasts has lost it, and keeps no child alive meanwhile."""
-    waits = wiring.connection().run
+    waits = wiring.background().connection.run
     asked: list[object] = []
 
     def ask(operation: Callable[[Any], object]) -> object:
@@ -340,7 +340,7 @@ def test_a_tick_asks_nothing_over_a_connection_that_waits_for_redis(monitor, sto
         return waits(operation)
 
     engine_buckets.put("bucket")
-    monkeypatch.setattr(wiring.connection(), "run", ask)
+    monkeypatch.setattr(wiring.background().connection, "run", ask)
     monitor._tick()
     assert wakeups(store) == 1
     assert asked == []
@@ -498,12 +498,12 @@ def test_a_bucket_can_be_scanned_through_its_regions_pool(monitor, s3_server, st
 
 def finish(store: redis.Redis, name: str, **given: str) -> None:
     """Claim and finish, as a worker does that found three new objects among ten."""
-    bucket = wiring.bucket_configs().get(name)
+    bucket = wiring.background().bucket_configs.get(name)
     assert bucket is not None
-    claim = wiring.engine().leases.claim(bucket, slots=15)
+    claim = wiring.background().leases.claim(bucket, slots=15)
     assert claim is not None
     result = engine_buckets.result(name, started_at=time.time(), **given)
-    wiring.engine().leases.finish(claim, result, next_due=time.time() + 60)
+    wiring.background().leases.finish(claim, result, next_due=time.time() + 60)
 
 
 def test_what_workers_recorded_since_the_last_call_is_what_the_stats_are_updated_from(

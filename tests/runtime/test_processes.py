@@ -166,7 +166,7 @@ def test_scan_now_does_not_wait_for_the_bucket_that_is_due_next(product, s3_serv
     for name in (asked, later):
         product.add(name, s3_server, polling_interval=3600)
     eventually(lambda: scans(store) == 2)
-    store.zadd(redis_keys.due(REGION), {later: wiring.schedule().now() + 15})
+    store.zadd(redis_keys.due(REGION), {later: wiring.background().schedule.now() + 15})
     scan_now(asked, s3_server)
     eventually(lambda: scans(store) >= 3)  # from now on the worker waits for the other one
 

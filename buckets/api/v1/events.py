@@ -23,7 +23,7 @@ class Events(APIView):
     @schema.LIST_EVENTS
     def get(self, request: Request) -> Response:
         asked = parsing.query(requests.EventQuery, request)
-        window = wiring.recent_events().read(
+        window = wiring.interactive().recent_events.read(
             most=asked["limit"],
             bucket=asked.get("bucket", ""),
             event_type=asked.get("type", ""),

@@ -146,7 +146,7 @@ def _kind_of_scan(options: dict[str, Any]) -> Callable[[ManualScan], Result]:
 
 def _compare_with_the_database() -> None:
     """Find out what Redis forgot if no monitor has; without the database, scan all the same."""
-    if not wiring.continuity().trusted():
+    if not wiring.background().continuity.trusted():
         with contextlib.suppress(DatabaseError):
             import_string(settings.LOOK_FOR_LOSSES)()
 
@@ -156,7 +156,7 @@ def _choose(names: list[str], every: bool, region: str | None) -> list[BucketCon
         raise CommandError(
             "say what to scan: bucket names, or --all, or --region R", returncode=UNKNOWN
         )
-    known = wiring.bucket_configs().load().buckets
+    known = wiring.background().bucket_configs.load().buckets
     if unknown := [name for name in names if name not in known]:
         raise CommandError(
             f"unknown bucket{'s' * (len(unknown) > 1)}: {', '.join(unknown)}", returncode=UNKNOWN
