@@ -184,9 +184,8 @@ def _progress(bucket: Bucket, under_way: PassUnderWay | None) -> Iterator[Fact]:
 
 
 def _interval(bucket: Bucket) -> str:
-    if bucket.polling_interval:
-        return format_duration(bucket.polling_interval)
-    return f"{format_duration(wiring.conf().defaults.polling_interval)} (default)"
+    interval_s = wiring.conf().defaults.interval_s(bucket.polling_interval)
+    return format_duration(interval_s) + ("" if bucket.polling_interval else " (default)")
 
 
 def _credential(bucket: Bucket) -> SafeString:

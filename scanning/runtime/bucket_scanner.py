@@ -167,7 +167,7 @@ class BucketScanner(threading.Thread):
             return None  # the schedule does not know this bucket (yet)
         now = self._schedules_time(claim)
         jitter = random.random()  # noqa: S311 - spreads what failed together
-        interval_s = self.bucket.polling_interval_s or self.conf.defaults.polling_interval
+        interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
         failures, retry = claim.failures + 1, self.conf.retry
         gate = self._adapters.gates.at(self.bucket.endpoint)
         match error:
