@@ -147,6 +147,6 @@ def _each_test_starts_clean(
     wiring.reset()
     yield
     wiring.reset()
-    if server is not None and server.running:
+    if server is not None and server.is_running:
         with server.client() as client:
             notifications.check(client)

@@ -24,8 +24,7 @@ from buckets.sync.cooldown import Cooldown
 from scanning import wiring
 from scanning.core import redis_keys
 from scanning.core.errors import StateLost
-from scanning.runtime import monitor as monitoring
-from scanning.runtime import region_task
+from scanning.runtime import region_task, scheduler
 from scanning.runtime.monitor import MultiRegionMonitor
 from tests.support import api_client
 from tests.support.notifications import QUEUE, queued
@@ -63,12 +62,12 @@ class Site:
 
     def keep_house(self) -> None:
         """What the monitor that leads does every few seconds."""
-        for path in self.settings.HOUSEKEEPING:
+        for path in self.settings.PERIODIC_JOBS:
             import_string(path)()
 
     def scan(self) -> None:
         """Have everything scanned that the schedule and the claims let through."""
-        self.monitor._scheduled_at = float("-inf")  # it looks at the schedule again now
+        self.monitor.scheduler.invalidate()
         self.monitor._tick()
         with self.client() as client:
             for name in client.zrange(redis_keys.due(REGION), 0, -1):
@@ -590,7 +589,7 @@ def test_without_the_database_scanning_goes_on_and_the_comparison_follows(
             losses.look()
         site.scan()
         assert site.announced() == []
-        monkeypatch.setattr(monitoring, "UNCHECKED_AFTER_S", 0.0)
+        monkeypatch.setattr(scheduler, "UNCHECKED_AFTER_S", 0.0)
         site.scan()
         assert site.keys_announced() == ["new"]
     assert "the database could not be asked" in caplog.text

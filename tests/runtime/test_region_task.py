@@ -14,7 +14,7 @@ from scanning.adapters.redis.bucket_configs import BucketCache
 from scanning.adapters.redis.leases import RedisLeases
 from scanning.core import redis_keys
 from scanning.core.types import BucketConfig, Claim, KeyPair
-from scanning.runtime import region_task, region_workers
+from scanning.runtime import django_q2, region_task
 from scanning.runtime.bucket_scanner import BucketScanner
 from scanning.runtime.monitor import MultiRegionMonitor
 from scanning.runtime.processes import StopSignal
@@ -467,8 +467,8 @@ def test_the_client_cache_is_reported(store, due_bucket):
 
 
 def test_a_wake_up_is_put_once_and_names_the_region_only(store, monkeypatch):
-    assert region_workers.wake(REGION)
-    assert not region_workers.wake(REGION)
+    assert django_q2.wake(REGION)
+    assert not django_q2.wake(REGION)
     [signed] = store.lrange(f"django_q:{REGION}:q", 0, -1)
     from django_q.signing import SignedPackage  # noqa: PLC0415 - as a worker reads it
 
@@ -481,10 +481,10 @@ def test_a_wake_up_is_put_once_and_names_the_region_only(store, monkeypatch):
 
 
 def test_the_pusher_outlives_a_redis_that_is_away(redis_server):
-    broker = region_workers.RegionBroker(list_key=REGION)
+    broker = django_q2.RegionBroker(list_key=REGION)
     redis_server.stop()
     assert broker.dequeue() is None
     redis_server.start()
-    region_workers.wake(REGION)
+    django_q2.wake(REGION)
     [(_, task)] = broker.dequeue()
     assert task

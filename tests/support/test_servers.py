@@ -34,7 +34,7 @@ def test_each_test_gets_an_empty_redis(redis_server, _again):
 def test_redis_comes_back_on_its_port_after_a_stop(redis_server):
     port = redis_server.port
     redis_server.stop()
-    assert not redis_server.running
+    assert not redis_server.is_running
     redis_server.start()
     assert redis_server.port == port
     with redis_server.client() as client:
