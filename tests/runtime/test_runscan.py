@@ -343,7 +343,7 @@ def test_a_scan_that_ends_while_it_is_stopped_breaks_nothing(bucket, store):
     assert config is not None
     claim = wiring.background().leases.claim(config, slots=1)
     assert claim is not None
-    scans = ManualScanRunner([], partial(scan_now, wait_s=0), at_once=1)
-    scans.watched = [Ending(config, claim)]
-    assert scans.stop() == []
+    runner = ManualScanRunner([], partial(scan_now, wait_s=0), at_once=1)
+    runner.scans = [Ending(config, claim)]
+    assert runner.stop() == []
     assert store.zcard(redis_keys.running(REGION)) == 0
