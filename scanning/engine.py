@@ -1,4 +1,4 @@
-"""What pages, the API and commands ask of the engine: a function a question, answered by values."""
+"""The engine's door for pages, the API and commands: functions that return values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from scanning.core.types import BucketConfig, KeyPair, ObjectState
     from scanning.ports import Vault
 
-# --- how things stand
+# --- the installation
 
 
 def one_wait() -> AbstractContextManager[None]:
@@ -57,12 +57,12 @@ def redis_health() -> RedisHealth:
 
 
 def metrics() -> dict[str, Any]:
-    """The documented `/metrics` object. Raises RedisUnavailable."""
+    """Read the documented `/metrics` object. Raises RedisUnavailable."""
     return stats.read(wiring.interactive().connection, wiring.conf())
 
 
 def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
-    """The metrics in a text format, and its content type; without Redis they say only that."""
+    """Write the metrics in a text format; returns its content type too. Needs no Redis."""
     store = wiring.interactive().telemetry
     try:
         measured = prometheus.Measured(
@@ -78,47 +78,47 @@ def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
 
 
 def telemetry() -> Telemetry:
-    """What happens in all processes on all hosts. Raises RedisUnavailable."""
+    """Read what all processes on all hosts do. Raises RedisUnavailable."""
     return wiring.interactive().telemetry.read()
 
 
 def scan_history(bucket: str) -> list[ScanRecord]:
-    """A bucket's last scans, the oldest first. Raises RedisUnavailable."""
+    """List a bucket's last scans, the oldest first. Raises RedisUnavailable."""
     return wiring.interactive().telemetry.history(bucket)
 
 
 def events_today(buckets: Iterable[str]) -> dict[str, int]:
-    """Events of each of these buckets announced since midnight UTC. Raises RedisUnavailable."""
+    """Count the events of each bucket since midnight UTC. Raises RedisUnavailable."""
     return wiring.interactive().telemetry.events_today(buckets)
 
 
 def next_scans(buckets: Mapping[str, str]) -> dict[str, NextScan]:
-    """When each bucket (name -> region) is scanned next. Raises RedisUnavailable."""
+    """Tell when each bucket (name -> region) is scanned next. Raises RedisUnavailable."""
     return wiring.interactive().schedule.next_scans(buckets)
 
 
 def late_buckets() -> frozenset[str]:
-    """Buckets that should have been scanned by now and are not. Raises RedisUnavailable."""
+    """List buckets that should have been scanned by now. Raises RedisUnavailable."""
     return wiring.interactive().schedule.late()
 
 
 def pass_under_way(bucket: str) -> PassUnderWay | None:
-    """How far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
+    """Tell how far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
     return under_way.pass_over(wiring.interactive().connection, bucket)
 
 
 def being_cleared() -> list[str]:
-    """Removed buckets that Redis still holds something of. Raises RedisUnavailable."""
+    """List removed buckets that Redis still holds keys of. Raises RedisUnavailable."""
     return under_way.being_cleared(wiring.interactive().connection)
 
 
 def endpoint_paces() -> list[EndpointLoad]:
-    """How the endpoints that were asked lately may be asked now. Raises RedisUnavailable."""
+    """Tell how fast recently used endpoints may be asked now. Raises RedisUnavailable."""
     return wiring.interactive().endpoint_health.shown()
 
 
 def expected_objects(buckets: Iterable[BucketConfig]) -> int | None:
-    """How many objects the last scans of these buckets saw; None if one was never scanned.
+    """Count the objects that the last scans of buckets saw; None if one was never scanned.
 
     Raises RedisUnavailable.
     """
@@ -140,7 +140,7 @@ def scan_now(name: str, region: str, endpoint: str) -> None:
 
 
 def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
-    """As `scan_now`: name, region and endpoint of each."""
+    """Make many buckets due: name, region and endpoint of each."""
     rows = list(buckets)
     for endpoint in {endpoint_name(endpoint) for *_, endpoint in rows}:
         wiring.interactive().endpoint_health.change(
@@ -150,15 +150,15 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
 
 
 def first_keys(
-    name: str, document: Mapping[str, Any], pair: KeyPair, *, most: int
+    name: str, document: Mapping[str, Any], pair: KeyPair, *, limit: int
 ) -> tuple[str, ...]:
-    """The first keys of the bucket that a configuration document describes: one request.
+    """List the first keys of the bucket that a document describes, in one request.
 
     Raises the errors of S3.
     """
     bucket = bucket_document.parse(name, document, notifications=True)
     source = wiring.interactive_storage(bucket, pair)
-    page = source.page("", most)
+    page = source.page("", limit)
     return tuple(source.rows(page.entries).keys)
 
 
@@ -169,20 +169,20 @@ def explain(name: str, key: str) -> Explanation:
     that cannot be listed, or of which something is lost, is a part of the explanation.
     """
     bucket = _configured(name, wiring.interactive().bucket_configs)
-    scanning, now = wiring.conf(), time.time()
-    situation = explain_facts.collect_facts(
+    conf, now = wiring.conf(), time.time()
+    facts = explain_facts.collect_facts(
         bucket,
         key,
         states=wiring.interactive().states,
         listed=lambda: wiring.with_keys(bucket, lambda pair: _listed(bucket, key, pair)),
-        standing=standing.read(wiring.interactive().connection, scanning, bucket, now=now),
+        standing=standing.read(wiring.interactive().connection, conf, bucket, now=now),
         now=now,
     )
     return explain_rules.explain(
         replace(
-            situation,
-            queue_high_water=scanning.queue.high_water,
-            second_look_s=scanning.deletions.second_look,
+            facts,
+            queue_high_water=conf.queue.high_water,
+            second_look_s=conf.deletions.second_look,
         )
     )
 
@@ -209,7 +209,7 @@ def replay(
         return replace(now, events=frozenset(EventType)) if any_type else now
 
     adapters, pair = wiring.background(), wiring.credentials().get(first.credential)
-    means = ReplayContext(
+    context = ReplayContext(
         bucket=bucket,
         storage=wiring.storage(wiring.client_cache(), first, pair, adapters.gates),
         states=wiring.replay_states(),
@@ -217,7 +217,7 @@ def replay(
         heartbeat=adapters.heartbeat,
         slots=wiring.conf().parallel.rate_limit_per_region,
     )
-    return Replay(means, chosen, id_=id_, after=after)
+    return Replay(context, chosen, id_=id_, after=after)
 
 
 def _configured(name: str, store: BucketConfigStore) -> BucketConfig:
@@ -241,7 +241,7 @@ def rotate_vault_key() -> Path:
 
 
 def both_vaults() -> tuple[Vault, Vault]:
-    """The embedded vault and Infisical, to copy from one to the other.
+    """Open the embedded vault and Infisical, to copy from one to the other.
 
     Raises ConfigurationError unless there are both.
     """

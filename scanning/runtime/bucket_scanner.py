@@ -1,4 +1,4 @@
-"""`BucketScanner`: the documented thread that scans one bucket, a shell around `scan.Scan`."""
+"""`BucketScanner`: the documented thread that scans one bucket, a shell around `BucketPass`."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def _never_stop() -> None:
-    """Keep going."""
+def _never_stop() -> None: ...
 
 
 class BucketScanner(threading.Thread):
@@ -77,7 +76,7 @@ class BucketScanner(threading.Thread):
         self.conf = active.conf_of(global_config)
         self.bucket = bucket_of(bucket_config, self.conf)
         self._is_document = not isinstance(bucket_config, BucketConfig)
-        self._given_pair = _pair_of(bucket_config)
+        self._given_pair = _key_pair_in(bucket_config)
         super().__init__(name=f"scan-{self.bucket.name}", daemon=True)
         self._adapters = wiring.container_over(redis_client, self.conf)
         self._results = result_queue
@@ -85,7 +84,9 @@ class BucketScanner(threading.Thread):
         self._claim = claim
         self._keep_going = keep_going
         self._settings = (
-            _of(self.bucket, settings) if settings else in_one_go(self.bucket, self.conf)
+            _with_own_lanes(self.bucket, settings)
+            if settings
+            else unsliced_settings(self.bucket, self.conf)
         )
         self._counts = counts or ScanCounts()
         self._clock = clock
@@ -101,13 +102,11 @@ class BucketScanner(threading.Thread):
                 if self._is_document:
                     self.bucket = self._adapters.bucket_configs.as_switched(self.bucket)
                 with self._adapters.heartbeat.keeping(claim):
-                    outcome.end = _scan_with_credentials(
-                        self._scan(claim, outcome.counts), self.bucket, self._given_pair
-                    )
+                    outcome.end = self._run_pass(claim)
             self.result = outcome.result()
-            _log_what_came_of(self.result)
+            _log_result(self.result)
             if claim is not None:
-                self.result = self._give_back(claim, self.result, outcome.error)
+                self.result = self._record_end(claim, self.result, outcome.error)
         if self._adapters is not wiring.background():
             self._adapters.gates.close()
         if self._results is not None:
@@ -126,22 +125,24 @@ class BucketScanner(threading.Thread):
         self._adapters.gates.at(self.bucket.endpoint).probe_now(self.bucket.name)
         return claim
 
-    def _scan(self, claim: Claim, counts: ScanCounts) -> Callable[[KeyPair], BucketPass]:
-        return lambda pair: BucketPass(
-            self.bucket,
-            claim,
-            ScanContext(
+    def _run_pass(self, claim: Claim) -> PassEnd:
+        def run(pair: KeyPair) -> PassEnd:
+            context = ScanContext(
                 storage=wiring.storage(self._clients, self.bucket, pair, self._adapters.gates),
                 states=self._adapters.states,
                 clock=self._clock,
                 keep_going=self._keep_going,
                 settings=self._settings,
-                counts=counts,
-            ),
-        )
+                counts=self._counts,
+            )
+            return BucketPass(self.bucket, claim, context).run()
 
-    def _give_back(self, claim: Claim, result: ScanResult, error: Exception | None) -> ScanResult:
-        """Give the claim back; returns the result, with when it is tried again if that is slow."""
+        if self._given_pair is not None:
+            return run(self._given_pair)
+        return wiring.with_keys(self.bucket, run)
+
+    def _record_end(self, claim: Claim, result: ScanResult, error: Exception | None) -> ScanResult:
+        """Give the claim back; returns the result, with the time of the next try if that is far."""
         try:
             # That Redis forgot the bucket is kept apart from how its last scan ended.
             if isinstance(error, ScanAborted | StateLost):
@@ -149,8 +150,8 @@ class BucketScanner(threading.Thread):
                 return result
             due = self._next_due(claim, result, error)
             if due and result.permanent:
-                again = _again(due - self._schedules_time(claim))
-                result = replace(result, error=f"{result.error}; {again}")
+                note = _retry_note(due - self._redis_time(claim))
+                result = replace(result, error=f"{result.error}; {note}")
             failures = 0 if result.ok else claim.failures + 1
             gate = self._adapters.gates.at(self.bucket.endpoint)
             broke_off = isinstance(error, StorageUnavailable) and not gate.look().is_dead
@@ -165,7 +166,7 @@ class BucketScanner(threading.Thread):
     def _next_due(self, claim: Claim, result: ScanResult, error: Exception | None) -> float | None:
         if claim.offset_s is None:
             return None  # the schedule does not know this bucket (yet)
-        now = self._schedules_time(claim)
+        now = self._redis_time(claim)
         jitter = random.random()  # noqa: S311 - spreads what failed together
         interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
         failures, retry = claim.failures + 1, self.conf.retry
@@ -184,8 +185,8 @@ class BucketScanner(threading.Thread):
         return now + pacing.back_off_s(failures, longest_s=retry.longest, jitter=jitter)
 
     @staticmethod
-    def _schedules_time(claim: Claim) -> float:
-        """Now by Redis's clock, which says what is due.
+    def _redis_time(claim: Claim) -> float:
+        """Tell the time by Redis's clock, which the schedule goes by.
 
         By a clock that is behind it a scan ends before its own scheduled start: that would come
         next, over and over again.
@@ -193,25 +194,17 @@ class BucketScanner(threading.Thread):
         return claim.taken_at + time.monotonic() - claim.arrived_s
 
 
-def in_one_go(bucket: BucketConfig, conf: EngineSettings) -> ScanSettings:
-    """Somebody waits for this scan: it does not pause for other buckets."""
-    return _of(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
+def unsliced_settings(bucket: BucketConfig, conf: EngineSettings) -> ScanSettings:
+    """Have a scan that somebody waits for not pause for other buckets."""
+    return _with_own_lanes(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
 
 
-def _of(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
+def _with_own_lanes(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
     return replace(settings, lanes=bucket.lanes or settings.lanes)
 
 
-def _scan_with_credentials(
-    scan: Callable[[KeyPair], BucketPass], bucket: BucketConfig, given: KeyPair | None
-) -> PassEnd:
-    if given is not None:
-        return scan(given).run()
-    return wiring.with_keys(bucket, lambda pair: scan(pair).run())
-
-
 class Outcome:
-    """Takes the errors of a block of scanning, and says how it ended."""
+    """The end of a block of scanning; its errors go no further than the log and the result."""
 
     def __init__(self, bucket: str, clock: Callable[[], float], counts: ScanCounts) -> None:
         self._bucket, self._clock = bucket, clock
@@ -254,12 +247,12 @@ class Outcome:
         )
 
 
-def _again(seconds: float) -> str:
+def _retry_note(seconds: float) -> str:
     pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004
     return f"tried again after {pause}, or once the bucket or its credential is saved"
 
 
-def _log_what_came_of(result: ScanResult) -> None:
+def _log_result(result: ScanResult) -> None:
     counts = result.counts
     if result.ok and counts.changes:
         logger.info(
@@ -282,7 +275,7 @@ def _log_what_came_of(result: ScanResult) -> None:
 
 
 def bucket_of(given: BucketConfig | Mapping[str, Any], conf: EngineSettings) -> BucketConfig:
-    """A bucket as we know it, of one or of the documented JSON object."""
+    """Read a bucket that is given as such, or as the documented JSON object."""
     if isinstance(given, BucketConfig):
         return given
     document = {"endpoint": conf.defaults.endpoint} | dict(given)
@@ -291,7 +284,7 @@ def bucket_of(given: BucketConfig | Mapping[str, Any], conf: EngineSettings) -> 
     return bucket if "bucketwatch" in given else replace(bucket, taken_over=True)
 
 
-def _pair_of(given: BucketConfig | Mapping[str, Any]) -> KeyPair | None:
+def _key_pair_in(given: BucketConfig | Mapping[str, Any]) -> KeyPair | None:
     if isinstance(given, BucketConfig) or not (given.get("access_key") and given.get("secret_key")):
         return None
     return KeyPair(str(given["access_key"]), str(given["secret_key"]))

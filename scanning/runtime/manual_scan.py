@@ -16,7 +16,7 @@ from scanning.core.errors import BucketwatchError, Interrupted, LeaseLost
 from scanning.core.types import Claim, ScanCounts, ScanResult
 from scanning.core.verify import Fault, Findings
 from scanning.inspection.verify import Repair, Verification
-from scanning.runtime.bucket_scanner import BucketScanner, Outcome, in_one_go
+from scanning.runtime.bucket_scanner import BucketScanner, Outcome, unsliced_settings
 from scanning.scan.bucket_pass import BucketPass
 from scanning.scan.context import ScanContext
 
@@ -289,7 +289,7 @@ def _context(scan: ManualScan, pair: KeyPair, states: StateStore) -> ScanContext
         states=states,
         clock=time.time,
         keep_going=scan.keep_going,
-        settings=replace(in_one_go(bucket, conf), lanes=1),
+        settings=replace(unsliced_settings(bucket, conf), lanes=1),
         counts=scan.counts,
     )
 

@@ -111,4 +111,4 @@ def test_a_connection_is_tested_without_waiting_for_a_name_server(resolver, stor
     with_conf(settings, "storage", connect_timeout=0.1)
     document = engine_buckets.document("bucket", endpoint="s3.example")
     with pytest.raises(StorageUnavailable, match="the name server does not answer just now"):
-        engine.first_keys("bucket", document, KeyPair("id", "secret"), most=1)
+        engine.first_keys("bucket", document, KeyPair("id", "secret"), limit=1)
