@@ -127,7 +127,7 @@ def product(tmp_path: Path, redis_server: RedisServer) -> Iterator[Product]:
     product = Product(tmp_path, redis_url=redis_server.url)
     product.wait_until_ready()
     yield product
-    product.stop()
+    product.stop_and_wait()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import signal
 import sys
@@ -19,7 +20,7 @@ import redis
 from bucketwatch.demo.servers import LOOPBACK, RedisServer, free_port
 from scanning import engine, wiring
 from scanning.core import redis_keys
-from scanning.runtime import processes, region_workers
+from scanning.runtime import django_q2, processes, region_workers
 from scanning.runtime.django_q2 import RegionSentinel
 from tests.support.engine_buckets import REGION
 from tests.support.notifications import queued
@@ -306,6 +307,14 @@ def test_a_supervisor_does_not_wait_for_a_worker_that_was_killed_between_two_tas
     assert timer.value == 6
     os.close(ours)
     os.close(theirs)
+
+
+def test_every_test_that_a_patch_of_django_q2_names_exists():
+    """It has to pass with each new version of django-q2."""
+    named = set(re.findall(r"\b(test_\w+)`", Path(django_q2.__file__).read_text()))
+    written = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(named) >= 6
+    assert [name for name in named if f"def {name}(" not in written] == []
 
 
 def test_a_child_that_ends_is_started_again_after_a_pause(caplog, child):
