@@ -127,7 +127,7 @@ def product(tmp_path: Path, redis_server: RedisServer) -> Iterator[Product]:
     product = Product(tmp_path, redis_url=redis_server.url)
     product.wait_until_ready()
     yield product
-    product.stop()
+    product.stop_and_wait()
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +147,6 @@ def _each_test_starts_clean(
     wiring.reset()
     yield
     wiring.reset()
-    if server is not None and server.running:
+    if server is not None and server.is_running:
         with server.client() as client:
             notifications.check(client)

@@ -180,8 +180,8 @@ def from_redis(*, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
 
     Raises RedisUnavailable.
     """
-    stored = wiring.bucket_configs().stored()
-    last_scans = wiring.schedule().last_scans(stored)
+    stored = wiring.background().bucket_configs.stored()
+    last_scans = wiring.background().schedule.last_scans(stored)
     known = set(Bucket.objects.values_list("name", flat=True))
     leaving = set(Outbox.objects.values_list("bucket", flat=True)) - known
     owners = {prefix_of(name): name for name in stored}
@@ -279,7 +279,7 @@ def watch_for_s(*, now: float) -> float:
     A bucket that missed its time is scanned by nobody any more.
     """
     interval_s = wiring.conf().defaults.polling_interval
-    last_scans = wiring.schedule().last_scans(_unmanaged()).values()
+    last_scans = wiring.background().schedule.last_scans(_unmanaged()).values()
     due_in_s = (at + interval_s - now for at in last_scans)
     soonest_s = min((wait_s for wait_s in due_in_s if wait_s > 0), default=0)
     return min(soonest_s, interval_s) + LEAST_WATCH_S
@@ -288,12 +288,12 @@ def watch_for_s(*, now: float) -> float:
 def buckets_scanned_elsewhere(*, wait_s: float, sleep: Callable[[float], None]) -> list[str]:
     """Buckets that somebody else has scanned while we waited; ours are not looked at."""
     names = _unmanaged()
-    before = wiring.schedule().last_scans(names)
+    before = wiring.background().schedule.last_scans(names)
     sleep(wait_s)
-    after = wiring.schedule().last_scans(names)
+    after = wiring.background().schedule.last_scans(names)
     return sorted(name for name, at in after.items() if at != before.get(name))
 
 
 def _unmanaged() -> list[str]:
-    stored = wiring.bucket_configs().stored()
+    stored = wiring.background().bucket_configs.stored()
     return [name for name, found in stored.items() if found.revision is None]

@@ -81,7 +81,7 @@ def look_at(bucket: Bucket) -> BucketPage:
         under_way = engine.pass_under_way(bucket.name)
         events_today = engine.events_today([bucket.name])[bucket.name]
         history = engine.scan_history(bucket.name)
-        events = wiring.recent_events().read(limit=RECENT, bucket=bucket.name).events
+        events = wiring.interactive().recent_events.read(limit=RECENT, bucket=bucket.name).events
     except RedisUnavailable as exc:
         return BucketPage(
             state=selectors.state(bucket),
@@ -202,9 +202,8 @@ def _progress(bucket: Bucket, under_way: PassUnderWay | None) -> Iterator[Fact]:
 
 
 def _interval(bucket: Bucket) -> str:
-    if bucket.polling_interval:
-        return format_duration(bucket.polling_interval)
-    return f"{format_duration(wiring.conf().defaults.polling_interval)} (default)"
+    interval_s = wiring.conf().defaults.interval_s(bucket.polling_interval)
+    return format_duration(interval_s) + ("" if bucket.polling_interval else " (default)")
 
 
 def _credential(bucket: Bucket) -> SafeString:

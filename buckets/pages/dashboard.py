@@ -215,6 +215,6 @@ def _under_way() -> Iterator[str]:
 
 def _recent() -> list[RecentEvent]:
     try:
-        return wiring.recent_events().read(limit=RECENT).events
+        return wiring.interactive().recent_events.read(limit=RECENT).events
     except RedisUnavailable:
         return []

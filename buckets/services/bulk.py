@@ -72,7 +72,7 @@ def release_holds(*, buckets: Iterable[Bucket], by: Actor = None) -> None:
     held = list(buckets)
     with transaction.atomic():
         audit.performed_alike(held, "Confirmed held deletions", by=by)
-        wiring.interactive_schedule().release_holds({row.name: row.region for row in held})
+        wiring.interactive().schedule.release_holds({row.name: row.region for row in held})
 
 
 def release_hold(*, bucket: Bucket, by: Actor = None) -> None:

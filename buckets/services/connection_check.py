@@ -77,7 +77,7 @@ def check_connection(
     failure: BucketwatchError | None = None
     try:
         pair = given or _stored_pair(bucket.credential.vault_prefix)
-        keys = engine.first_keys(bucket.name, outbox.document(bucket), pair, most=_SHOWN_KEYS)
+        keys = engine.first_keys(bucket.name, outbox.document(bucket), pair, limit=_SHOWN_KEYS)
     except BucketwatchError as exc:
         failure = exc
     latency_ms = round((time.perf_counter() - began) * 1000, 1)

@@ -16,8 +16,8 @@ class Cooldown:
         self._until = 0.0
 
     def start(self) -> None:
-        self._wired = wiring.interactive_connection()
+        self._wired = wiring.interactive().connection
         self._until = time.monotonic() + self._span_s
 
     def is_active(self) -> bool:
-        return self._wired is wiring.interactive_connection() and time.monotonic() < self._until
+        return self._wired is wiring.interactive().connection and time.monotonic() < self._until

@@ -40,7 +40,7 @@ def check() -> None:
 
     Raises RedisUnavailable, and the database's errors: then the next call checks again.
     """
-    losses = wiring.continuity()
+    losses = wiring.background().continuity
     if losses.must_verify():
         # A Redis that is emptied or replaced during the check does not hold this any more.
         token = losses.begin()
@@ -59,7 +59,7 @@ def _write_configurations() -> None:
     """Bring the configurations of a Redis that may be an older one in step with the database."""
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
     buckets = {bucket.name: bucket for bucket in selectors.all_buckets()}
-    stored = wiring.bucket_configs().stored_of(buckets)
+    stored = wiring.background().bucket_configs.stored_of(buckets)
     secrets = outbox.client_secrets(buckets.values())
     Outbox.add(
         name
@@ -74,7 +74,7 @@ def _restore_configurations() -> None:
     # In this order: a bucket that is saved meanwhile is not mistaken for a lost one.
     names = set(Bucket.objects.values_list("name", flat=True))
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
-    readable = wiring.bucket_configs().load().buckets
+    readable = wiring.background().bucket_configs.load().buckets
     if lost := sorted(names - waiting - readable.keys()):
         Outbox.add(lost)
         outbox.flush()
@@ -90,7 +90,7 @@ def _unknown() -> Iterator[CommitExpectation]:
 
     Nobody can tell which, so they are not scanned; `importbuckets` brings them back.
     """
-    revisions = wiring.bucket_configs().revisions()
+    revisions = wiring.background().bucket_configs.revisions()
     known = set(Bucket.objects.values_list("name", flat=True))
     for name in revisions.keys() - known:
         yield CommitExpectation(name, _ANYTHING, commit=_ANYTHING, commit_at=float(_ANYTHING))

@@ -118,7 +118,7 @@ def catch_up() -> bool:
     names = set(Bucket.objects.values_list("name", flat=True))
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
     try:
-        known = wiring.interactive_bucket_configs().revisions()
+        known = wiring.interactive().bucket_configs.revisions()
     except BucketwatchError as exc:
         logger.debug("The mirror waits for Redis: %s", exc)
         return False
@@ -205,7 +205,7 @@ def _wants_secret(bucket: Bucket) -> bool:
 
 def _write(name: str, bucket: Bucket | None, revision: int, secrets: Mapping[str, str]) -> None:
     """Put or remove one bucket. That Redis holds something newer is as good."""
-    store = wiring.interactive_bucket_configs()
+    store = wiring.interactive().bucket_configs
     if bucket is None:
         store.remove(name, revision=revision)
         return

@@ -50,7 +50,7 @@ def compare() -> list[Difference]:
     """
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
     buckets = {bucket.name: bucket for bucket in selectors.all_buckets()}
-    stored = wiring.bucket_configs().stored()
+    stored = wiring.background().bucket_configs.stored()
     waiting |= set(Outbox.objects.values_list("bucket", flat=True))
     return [*_in_redis(buckets, stored, waiting), *_in_the_vault(buckets.values())]
 

@@ -71,7 +71,7 @@ def test_python_sql_and_lua_see_the_same_state(
     assert selectors.state(row, late=row.name in late) == state
     assert [s for s in State if selectors.in_state(Bucket.objects.all(), s, late=late)] == [state]
     assert [s for s, number in selectors.state_counts(late=late).items() if number] == [state]
-    in_redis = wiring.telemetry_store().bucket_states()
+    in_redis = wiring.interactive().telemetry.bucket_states()
     assert [name for name, number in in_redis.items() if number] == [state.name.lower()]
 
 

@@ -89,7 +89,7 @@ def test_a_bucket_of_the_older_monitor_is_taken_over_with_all_that_it_said(store
     assert written["note"] == "theirs"
     assert written["added_at"] == "2025-04-10T12:00:00"
     assert written["bucketwatch"]["taken_over"] is True
-    seen = wiring.bucket_configs().load().buckets["media-in"]
+    seen = wiring.background().bucket_configs.load().buckets["media-in"]
     assert seen.taken_over
     assert not seen.notifications
     assert "1 imported, 0 were here already, 0 refused" in output
@@ -474,7 +474,7 @@ def test_an_import_that_was_killed_between_vault_and_database_is_finished_by_the
     assert not Bucket.objects.exists()
 
     assert "2 imported" in run(str(tmp_path / "buckets.yaml"))
-    assert len(wiring.bucket_configs().load().buckets) == 2
+    assert len(wiring.background().bucket_configs.load().buckets) == 2
 
 
 def test_five_thousand_buckets_are_imported_and_their_list_opens_with_few_queries(store, client):
@@ -492,7 +492,7 @@ def test_five_thousand_buckets_are_imported_and_their_list_opens_with_few_querie
     assert "5000 imported" in run()
 
     assert Bucket.objects.count() == 5000
-    assert len(wiring.bucket_configs().load().buckets) == 5000
+    assert len(wiring.background().bucket_configs.load().buckets) == 5000
     client.force_login(User.objects.create(username="olga", is_staff=True, is_superuser=True))
     with CaptureQueriesContext(connection) as listing:
         page = client.get(reverse("admin:buckets_bucket_changelist"))

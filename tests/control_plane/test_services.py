@@ -775,11 +775,11 @@ def test_blanks_in_prefix_and_suffix_are_kept():
 def test_a_new_baseline_forgets_what_is_known_and_announces_nothing_of_it(redis_server):
     bucket = services.add_bucket(name="media-in", region="r", access_key="A", secret_key="S")
     Bucket.objects.filter(pk=bucket.pk).update(taken_over=True)
-    before = wiring.bucket_configs().get("media-in")
+    before = wiring.background().bucket_configs.get("media-in")
 
     services.rebaseline(bucket=bucket)
 
-    after = wiring.bucket_configs().get("media-in")
+    after = wiring.background().bucket_configs.get("media-in")
     assert before is not None
     assert after is not None
     assert after.generation > before.generation
@@ -804,7 +804,9 @@ def test_many_buckets_are_switched_together_and_each_has_its_history(redis_serve
     services.switch_buckets(buckets=[one, two], notifications_enabled=False)
 
     assert not Bucket.objects.filter(notifications_enabled=True).exists()
-    assert not any(seen.notifications for seen in wiring.bucket_configs().load().buckets.values())
+    assert not any(
+        seen.notifications for seen in wiring.background().bucket_configs.load().buckets.values()
+    )
     assert LogEntry.objects.count() == before + 1  # the other one was off already
     with pytest.raises(TypeError):
         services.switch_buckets(buckets=[one], name=True)
@@ -820,5 +822,5 @@ def test_what_is_done_to_many_leaves_out_those_that_are_gone(redis_server):
     services.delete_buckets(buckets=[one, two])
 
     assert not Bucket.objects.exists()
-    assert wiring.bucket_configs().load().buckets == {}
+    assert wiring.background().bucket_configs.load().buckets == {}
     assert pairs() == {}

@@ -49,16 +49,16 @@ def run(*options: str, **arguments: Any) -> tuple[int, str]:
 def work(store: redis.Redis, name: str = "media-in") -> None:
     """A scan that announced something."""
     engine_buckets.schedule(store, engine_buckets.put(name), at=time.time() - 4)
-    [claim] = wiring.engine().leases.claim_due(engine_buckets.REGION, limit=1, slots=15)
+    [claim] = wiring.background().leases.claim_due(engine_buckets.REGION, limit=1, slots=15)
     commit = Commit(
         number=1,
         notifications=[json.dumps({"detection_time": time.time() - 750})],
         announced={EventType.CREATED: 1234},
         lags_s=[12.0],
     )
-    wiring.engine().states.commit(claim, commit)
+    wiring.background().states.commit(claim, commit)
     result = engine_buckets.result(name, started_at=time.time())
-    wiring.engine().leases.finish(claim, result, next_due=time.time() + 60)
+    wiring.background().leases.finish(claim, result, next_due=time.time() + 60)
 
 
 def test_when_all_is_well_it_says_so_and_succeeds(store):

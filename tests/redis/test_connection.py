@@ -21,7 +21,13 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bucketwatch.demo.servers import LOOPBACK, Child, RedisServer, free_port, redis_server_binary
+from bucketwatch.demo.servers import (
+    LOOPBACK,
+    RedisServer,
+    ServerProcess,
+    free_port,
+    redis_server_binary,
+)
 from scanning import engine, wiring
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.core.errors import ConfigurationError, RedisUnavailable
@@ -90,7 +96,7 @@ def test_somebodys_own_client_is_left_as_it_is(redis_server, connect):
 @pytest.fixture
 def cluster_url(tmp_path: Path) -> Iterator[str]:
     port = free_port()
-    server = Child(
+    server = ServerProcess(
         [redis_server_binary(), "--port", str(port), "--dir", tmp_path, "--cluster-enabled", "yes"],
         log=tmp_path / "cluster.log",
     )

@@ -40,13 +40,13 @@ def test_a_script_builds_no_name_of_a_key(path):
 
 
 def test_a_key_that_a_script_does_not_declare_is_refused_in_these_tests(store):
-    run = wiring.connection().script(GUARD + "return redis.call('GET', ARGV[1])")
+    run = wiring.background().connection.script(GUARD + "return redis.call('GET', ARGV[1])")
     with pytest.raises(RedisUnavailable, match="undeclared key other"):
         run(["one"], ["other"])
 
 
 def test_arguments_arrive_by_name_whatever_they_are(store):
-    run = wiring.connection().script(
+    run = wiring.background().connection.script(
         """
         local args = cmsgpack.unpack(ARGV[1])
         redis.call('SET', KEYS[1], args.bytes)

@@ -46,10 +46,10 @@ def store(request, redis_server) -> Iterator[Store]:
         yield Store(fake, BUCKET, claim, fake)
         return
     bucket = engine_buckets.put("bucket")
-    claimed = wiring.engine().leases.claim(bucket, slots=1)
+    claimed = wiring.background().leases.claim(bucket, slots=1)
     assert claimed is not None
     with redis_server.client() as client:
-        yield Store(wiring.engine().states, bucket, claimed, client)
+        yield Store(wiring.background().states, bucket, claimed, client)
 
 
 def piece(id_: str, *names: str) -> Piece:

@@ -105,7 +105,8 @@ class Product(Installation, Program):
 
         eventually(ready)
 
-    def stop(self) -> None:
+    def stop_and_wait(self) -> None:
+        """Stop it as an init would; returns when its whole tree is gone."""
         tree = self.tree()
         self.signal(signal.SIGTERM)
         all_gone(tree)

@@ -202,7 +202,7 @@ def test_actions_change_the_selected_buckets_and_redis(
 
     bucket.refresh_from_db()
     assert getattr(bucket, field) is value
-    seen = wiring.bucket_configs().get("media-in")
+    seen = wiring.background().bucket_configs.get("media-in")
     assert seen is not None
     assert seen.notifications is bucket.notifications_enabled
     assert seen.active is bucket.monitoring_enabled
@@ -272,7 +272,7 @@ def test_deleting_asks_first_and_is_mirrored_and_empties_the_vault(operator, red
     act(operator, "delete_buckets", bucket, confirmed="yes")
 
     assert not Bucket.objects.exists()
-    assert wiring.bucket_configs().load().buckets == {}
+    assert wiring.background().bucket_configs.load().buckets == {}
     assert wiring.vault().read_all() == {}
 
 

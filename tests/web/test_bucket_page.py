@@ -173,7 +173,7 @@ def test_a_button_changes_the_bucket_and_redis(operator, store, bucket, action, 
     bucket.refresh_from_db()
     assert getattr(bucket, field) is value
     assert len(answer.context["messages"]) == 1
-    seen = wiring.bucket_configs().get("media-in")
+    seen = wiring.background().bucket_configs.get("media-in")
     assert seen is not None
     assert (seen.active, seen.notifications) == (
         bucket.monitoring_enabled,

@@ -132,7 +132,7 @@ def _bucket_of_query(request: Request) -> Bucket:
 
 
 def _about_the_first_scan(bucket: Bucket) -> str:
-    interval_s = bucket.polling_interval or wiring.conf().defaults.polling_interval
+    interval_s = wiring.conf().defaults.interval_s(bucket.polling_interval)
     within = f"{interval_s} second{'' if interval_s == 1 else 's'}"
     verb = "announces" if bucket.notifications_enabled else "only remembers"
     return f"The first scan begins within {within}; it {verb} what is in the bucket already."

@@ -23,7 +23,7 @@ class Events(APIView):
     @schema.LIST_EVENTS
     def get(self, request: Request) -> Response:
         filters = parsing.query(requests.EventQuery, request)
-        window = wiring.recent_events().read(
+        window = wiring.interactive().recent_events.read(
             limit=filters["limit"],
             bucket=filters.get("bucket", ""),
             event_type=filters.get("type", ""),
