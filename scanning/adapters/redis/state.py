@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 RECENT_COMMITS = 1000
 
+
 class RedisStateStore:
     """Implements `ports.StateStore`."""
 
