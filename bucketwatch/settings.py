@@ -196,13 +196,13 @@ WHITENOISE_USE_FINDERS = True  # no collectstatic step between a clone and a sty
 
 # Work that the monitor process does for the control plane every few seconds: dotted paths,
 # because the engine may not import it.
-LOOK_FOR_LOSSES = "buckets.sync.losses.look"
+LOOK_FOR_LOSSES = "buckets.sync.losses.check"
 HOUSEKEEPING = [
     LOOK_FOR_LOSSES,  # first: until then nothing is scanned
     "buckets.sync.outbox.catch_up",
     "buckets.sync.vault_removals.flush",
     "buckets.sync.scan_status.flush",
-    "buckets.sync.rotated_keys.look",
+    "buckets.sync.rotated_keys.check",
 ]
 # The control plane's writes, for `MultiRegionMonitor.add_bucket_to_active_config` and its siblings.
 BUCKET_WRITES = {

@@ -172,7 +172,7 @@ def test_it_looks_for_the_older_monitor_until_that_would_scan_again(store, ages,
     for number, age in enumerate(ages):
         older_bucket(store, f"bucket-{number}", last_scan=1_800_000_000.0 - age)
 
-    assert sources.time_to_look_s(now=1_800_000_000.0) == waits
+    assert sources.watch_for_s(now=1_800_000_000.0) == waits
 
 
 def test_an_older_monitor_with_one_bucket_is_seen_by_default(store):
@@ -398,6 +398,12 @@ def test_a_file_brings_buckets_and_keys(store, tmp_path: Path):
         pytest.param("buckets: [{region: r}]", "entry 1 of buckets has no name", id="no-name"),
         pytest.param("buckets: [{name: abc, colour: red}]", "colour is not known", id="unknown"),
         pytest.param("buckets: [{name: abc, lanes: true}]", "lanes has to be a whole", id="type"),
+        pytest.param(
+            "buckets: [{name: abc, fetch_metadata: 1, prefix: 2, colour: red}]",
+            "fetch_metadata has to be true or false; prefix has to be text: put it in quotes; "
+            "colour is not known",
+            id="several",
+        ),
         pytest.param("buckets: [{name: abc, events: [gone]}]", "some of created", id="events"),
         pytest.param("buckets: [{name: abc, credential: x}]", "Enter a region", id="no-region"),
         pytest.param(

@@ -386,7 +386,7 @@ BACK, FORWARD = -900.0, 900.0
 def window(site, settings, monkeypatch) -> None:
     """As long as it is unless configured, and buckets are compared each time."""
     use(settings, failover_window=600)
-    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
+    monkeypatch.setattr(losses, "_cooldown", Cooldown(0.0))
 
 
 @pytest.mark.usefixtures("window")
@@ -433,7 +433,7 @@ def test_what_a_failover_forgot_is_not_expected_any_more(site, caplog):
     assert expected is not None
 
     site.fail_over(copy)
-    losses.look()
+    losses.check()
 
     bucket.refresh_from_db()
     assert bucket.last_commit_number is not None
@@ -445,7 +445,7 @@ def test_what_a_failover_forgot_is_not_expected_any_more(site, caplog):
         site.live()
         assert state(bucket) is selectors.State.WATCHED
     caplog.clear()
-    losses.look()
+    losses.check()
     assert "forgot" not in caplog.text
 
 
@@ -534,7 +534,7 @@ def test_nobody_claims_a_bucket_before_redis_was_compared_with_the_database(site
     with site.client() as client:
         assert client.llen(f"django_q:{REGION}:q") == 0  # nor is anybody woken
 
-    losses.look()
+    losses.check()
 
     assert [c.bucket for c in leases.claim_due(REGION, limit=9, slots=15)] == [bucket.name]
 
@@ -585,7 +585,7 @@ def test_without_the_database_scanning_goes_on_and_the_comparison_follows(
     site.announced()
     with connection.execute_wrapper(away):
         with pytest.raises(OperationalError):
-            losses.look()
+            losses.check()
         site.scan()
         assert site.announced() == []
         monkeypatch.setattr(monitoring, "UNCHECKED_AFTER_S", 0.0)
@@ -601,11 +601,11 @@ def test_a_lost_bucket_that_the_database_was_never_told_of_is_shown_as_lost(
     site, monkeypatch, admin_client: Client
 ):
     """Whoever stored it was killed, or a backup took the database back: no scan says it again."""
-    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
+    monkeypatch.setattr(losses, "_cooldown", Cooldown(0.0))
     bucket = site.add("a")
     site.live()
     site.empty()
-    losses.look()
+    losses.check()
     with site.client() as client:
         assert client.delete(redis_keys.STATUS_CHANGES)
     assert state(bucket) is selectors.State.WATCHED
@@ -623,14 +623,14 @@ def test_a_lost_bucket_whose_status_was_read_by_one_who_was_killed_is_shown_as_l
     bucket = site.add("a")
     site.live()
     site.empty()
-    losses.look()
+    losses.check()
     assert list(wiring.bucket_status().changed()) == [bucket.name]  # and is killed
     site.keep_house()
     assert state(bucket) is selectors.State.LOST
 
 
 def test_one_bucket_whose_keys_were_deleted_waits_and_the_others_go_on(site, monkeypatch):
-    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
+    monkeypatch.setattr(losses, "_cooldown", Cooldown(0.0))
     lost, other = site.add("a"), site.add("b")
     site.live()
     site.announced()
@@ -644,7 +644,7 @@ def test_one_bucket_whose_keys_were_deleted_waits_and_the_others_go_on(site, mon
 
 @pytest.mark.parametrize("spoilt", [None, "{"])
 def test_one_configuration_that_somebody_spoilt_is_written_again(site, spoilt, monkeypatch):
-    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
+    monkeypatch.setattr(losses, "_cooldown", Cooldown(0.0))
     bucket = site.add("a")
     site.live()
     site.announced()

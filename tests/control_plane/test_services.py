@@ -589,8 +589,8 @@ def test_a_bucket_is_tested_before_it_is_stored(s3_server):
 @pytest.mark.parametrize(
     ("changes", "error", "fix"),
     [
-        pytest.param({"name": "no-such-bucket"}, "no such bucket", "bucket's name", id="bucket"),
-        pytest.param({"endpoint": "http://127.0.0.1:1"}, "cannot connect", "reached", id="down"),
+        pytest.param({"name": "no-such-bucket"}, "no such bucket", "its name", id="bucket"),
+        pytest.param({"endpoint": "http://127.0.0.1:1"}, "cannot connect", "network", id="down"),
         pytest.param({"endpoint": "http://no-such-host.invalid"}, "bucket", "endpoint", id="host"),
     ],
 )
@@ -604,6 +604,7 @@ def test_what_is_wrong_with_a_connection_is_said_with_the_fix(s3_server, changes
     assert not tested.ok
     assert error in tested.error
     assert fix in tested.fix
+    assert tested.fix.rstrip(".").lower() not in tested.error.lower()
     assert s3_server.secret_key not in str(tested)
     assert Credential.objects.get().last_verified_at is None
 
@@ -690,7 +691,7 @@ def history() -> list[tuple[str, str, str, str]]:
 
 def test_the_log_says_what_was_done_as_the_history_does(caplog):
     caplog.set_level(logging.INFO)
-    audit.did(add_with_client(), "Announced 2 objects again, replay 2026T1", by=None)
+    audit.performed(add_with_client(), "Announced 2 objects again, replay 2026T1", by=None)
     said = "the command line: announced 2 objects again, replay 2026T1: bucket media-in"
     assert said in caplog.text
 

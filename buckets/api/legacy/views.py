@@ -128,7 +128,7 @@ def _bucket_of_query(request: Request) -> Bucket:
     name = request.query_params.get("bucket", "").strip()
     if not name:
         raise InvalidBody({"bucket": ["Name the bucket in the query: ?bucket=NAME."]})
-    return bucket_commands.named(name)
+    return bucket_commands.find_bucket(name)
 
 
 def _about_the_first_scan(bucket: Bucket) -> str:
@@ -139,7 +139,7 @@ def _about_the_first_scan(bucket: Bucket) -> str:
 
 
 def _note(bucket: str, note: str = "") -> dict[str, str]:
-    """What else to know about a change that was made; no member at all if there is nothing."""
+    """Return a member ``note`` about a change; no member if there is nothing to note."""
     if selectors.is_waiting_for_redis(bucket):
         note = f"{REDIS_AWAY} {note}".strip()
     return {"note": note} if note else {}

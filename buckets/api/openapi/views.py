@@ -81,7 +81,7 @@ def _drop(node: Any, name: str) -> None:
 
 @cache
 def document() -> dict[str, Any]:
-    """The whole description; made once per process, because routes do not change."""
+    """Describe all routes; once per process, because routes do not change."""
     described: dict[str, Any] = SchemaGenerator().get_schema(public=True)
     return described
 

@@ -39,12 +39,12 @@ class Strict(serializers.Serializer[Any]):
 
 
 def body(expected: type[Strict], request: Request) -> dict[str, Any]:
-    """The members of a request's body. Raises ValidationError with all that is wrong."""
+    """Read the members of a request's body. Raises ValidationError with all that is wrong."""
     return _checked(expected(data=request.data))
 
 
 def query(expected: type[Strict], request: Request) -> dict[str, Any]:
-    """The parameters of a request's query. Raises ValidationError with all that is wrong."""
+    """Read the parameters of a request. Raises ValidationError with all that is wrong."""
     given = request.query_params
     if twice := [name for name in given if len(given.getlist(name)) > 1]:
         named = {name if _PLAIN_NAME.fullmatch(name) else WHOLE for name in twice}
@@ -61,7 +61,7 @@ def _checked(serializer: Strict) -> dict[str, Any]:
 
 
 def _messages(found: Any) -> Iterator[str]:
-    """The messages of one member; of a list's elements each message once."""
+    """Flatten the messages of one member; of a list's elements each message once."""
     if isinstance(found, dict):
         yield from dict.fromkeys(m for inner in found.values() for m in _messages(inner))
     elif isinstance(found, list):

@@ -119,7 +119,10 @@ class TelemetryStore:
         ]
 
     def bucket_states(self) -> dict[str, int]:
-        """How many buckets are in each state that operators see, by its name."""
+        """How many buckets are in each state of ``buckets.selectors.State``, by its name.
+
+        That class says the rule; a test there holds this form of it against the others.
+        """
 
         def read(r: Any) -> tuple[list[str], list[str]]:
             return read_regions(r), list(r.hkeys(redis_keys.REVISIONS))
