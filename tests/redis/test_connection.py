@@ -68,10 +68,10 @@ def test_when_patience_ends_the_error_is_one_short_line(redis_server, connect):
 
 def test_a_script_is_known_again_after_the_server_forgot_it(redis_server, connect):
     connection = connect(url=redis_server.url)
-    add = connection.script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
-    assert add(["counter"], [2]) == 2
+    lead = connection.load_script("lead")
+    assert lead(["leader"], {"who": "one", "milliseconds": 60_000}) == 1
     connection.client.script_flush()
-    assert add(["counter"], [3]) == 5
+    assert lead(["leader"], {"who": "other", "milliseconds": 60_000}) == 0
 
 
 def test_text_that_is_not_utf8_is_read_without_an_error(redis_server, connect):

@@ -16,6 +16,7 @@ from scanning.core.types import Claim
 from scanning.ports import EndpointUsage
 from tests.support import engine_buckets
 from tests.support.engine_buckets import REGION
+from tests.support.meddling import MeddlingConnection
 
 ENDPOINT = "s3.example.com"
 LONG_PAST = 1.0
@@ -248,6 +249,17 @@ def test_all_are_due_soon_but_not_together_when_it_answers(here, there, store):
     )
     assert wiring.background().schedule.postponed(times) == set()
     assert not store.exists(redis_keys.pace_waiting(ENDPOINT))
+
+
+def test_a_bucket_that_begins_to_wait_while_an_endpoint_revives_is_due_as_well(there, store):
+    there.update(ENDPOINT, dies)
+    early, late = claim(store, "early"), claim(store, "late")
+    there.postpone_until_answer([early], ENDPOINT, until=9e9)
+    connection = MeddlingConnection(
+        lambda: there.postpone_until_answer([late], ENDPOINT, until=9e9), answers=2
+    )
+    RedisEndpointHealth(connection).update(ENDPOINT, revives)
+    assert max(due(store).values()) < now(store) + 10
 
 
 def test_many_are_spread_over_some_seconds(here, store):
