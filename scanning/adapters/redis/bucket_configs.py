@@ -76,7 +76,9 @@ class BucketConfigStore:
             "revision": revision,
             "generation": generation,
             "notifications": notifications,
-            "wants": json.dumps([notifications, ours.get("events"), ours.get("suffix")]),
+            "wants": json.dumps(
+                [notifications, bucket_document.announced_events(ours), ours.get("suffix")]
+            ),
             "expected": expectation(known),
         }
 
