@@ -74,9 +74,9 @@ class KeyPair:
 class BucketConfig:
     """One bucket as the engine sees it; read from Redis, written there by the mirror.
 
-    ``name`` is the watch's, by which everything here goes; ``bucket_name`` is S3's, "" where it is
-    the same. ``endpoint`` is a host (https is implied) or an http(s) URL. ``region`` groups buckets
-    for queues and limits. ``credential`` is the vault prefix of the key pair. ``generation`` changes
+    ``name`` is the watch's, by which everything goes; ``bucket_name`` is S3's, "" if it is that.
+    ``endpoint`` is a host (https is implied) or an http(s) URL. ``region`` groups buckets for
+    queues and limits. ``credential`` is the vault prefix of the key pair. ``generation`` changes
     when what the state was compared with no longer counts (deleted and added again, new endpoint).
     ``polling_interval_s`` None means the configured default.
 

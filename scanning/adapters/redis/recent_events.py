@@ -1,8 +1,8 @@
 """The stream of recent events, read for people; the commit writes it (`lua/commit.lua`).
 
 An entry's field ``commit`` holds JSON: {"bucket", "at", "count", "events": [[type, key, size], …
-the first 100]}, "bucket_name" if S3 knows the bucket by another name than the watch's, and "replay",
-the id of a replay, if the events were announced again.
+the first 100]}, "bucket_name" if that is not the watch's, and "replay", the id of a replay, if the
+events were announced again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import redis_keys
+from scanning.core.texts import watch_and_bucket
 from scanning.core.types import EventType
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class RecentEvent:
     key: str
     size: int
     at: datetime
+
+    @property
+    def title(self) -> str:
+        return watch_and_bucket(self.bucket, self.bucket_name)
 
 
 @dataclass(frozen=True, slots=True)
