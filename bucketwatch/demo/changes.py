@@ -14,8 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bucketwatch.demo.world import BUCKETS, body, content_type
 
 if TYPE_CHECKING:
-    from bucketwatch.demo.servers import S3Server
     from bucketwatch.demo.world import DemoBucket
+    from bucketwatch.local.servers import S3Server
 
 MOST_OBJECTS = 40  # of its own in one bucket; above that it deletes
 CHANGE_EVERY_S = (0.7, 1.7)
