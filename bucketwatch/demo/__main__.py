@@ -167,7 +167,7 @@ def say(text: str) -> None:
 
 
 def _port(text: str) -> int:
-    if text.isdecimal() and 1 <= int(text) <= 65535:  # noqa: PLR2004
+    if text.isdecimal() and 1 <= int(text) <= 65535:
         return int(text)
     raise DemoError("PORT must be a number from 1 to 65535")
 

@@ -247,7 +247,7 @@ class Outcome:
 
 
 def _retry_note(seconds: float) -> str:
-    pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004
+    pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     return f"tried again after {pause}, or once the bucket or its credential is saved"
 
 

@@ -72,7 +72,7 @@ class MultiRegionMonitor(EmbeddedMonitor):
         finally:
             self._shut_down()
 
-    def handle_signal(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def handle_signal(self, signum: int, frame: FrameType | None) -> None:
         """Stop after the current tick; a second signal stops at once."""
         if self._stopping.is_set():
             self.children.send_kill()
