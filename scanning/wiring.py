@@ -336,4 +336,6 @@ def scan_settings(scanning: EngineSettings) -> ScanSettings:
         mass_share=scanning.deletions.mass_share,
         mass_minimum=scanning.deletions.mass_minimum,
         second_look_s=scanning.deletions.second_look,
+        confirm=scanning.deletions.confirm,
+        interval_s=scanning.defaults.polling_interval,
     )

@@ -198,7 +198,11 @@ def in_one_go(bucket: BucketConfig, conf: EngineSettings) -> ScanSettings:
 
 
 def _of(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
-    return replace(settings, lanes=bucket.lanes or settings.lanes)
+    return replace(
+        settings,
+        lanes=bucket.lanes or settings.lanes,
+        interval_s=bucket.polling_interval_s or settings.interval_s,
+    )
 
 
 def _scan_with_credentials(
@@ -250,6 +254,7 @@ class Outcome:
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
             commit=end.commit if end else None,
+            warnings=end.warnings if end else (),
         )
 
 
