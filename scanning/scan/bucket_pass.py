@@ -22,6 +22,7 @@ from scanning.scan.listing_phase import ListingPhase
 from scanning.scan.notifier import Notifier
 
 if TYPE_CHECKING:
+    from scanning.core.scan_warnings import ScanWarning
     from scanning.core.types import BucketConfig, Claim, Held
     from scanning.ports import KnownState
     from scanning.scan.context import ScanContext
@@ -41,6 +42,7 @@ class PassEnd:
     progress: Progress
     commit: int
     held: Held | None = None
+    warnings: tuple[ScanWarning, ...] = ()
 
 
 class BucketPass:
@@ -56,6 +58,7 @@ class BucketPass:
         # 1. Open what is known of the bucket, and how far the pass has come.
         known = self._open()
         progress, entries = self._progress_of(known), known.entries
+        context.warnings.merge(known.warnings)
         with (
             Notifier(bucket, context.storage) as notifier,
             CommitPipeline(bucket, claim, context, known, notifier) as commits,
@@ -66,16 +69,28 @@ class BucketPass:
                 listed = listing.run(pause_at=self._pause_at)
                 progress = listing.progress
                 if listed is None:
-                    return PassEnd(complete=False, progress=progress, commit=commits.number)
+                    return self._end(commits, progress, complete=False)
                 entries = listed
-            # 3. Hold a mass deletion until somebody has looked at it.
-            deletions = DeletionPhase(context, known, commits, progress, entries)
-            if held := deletions.mass_deletion():
-                return PassEnd(complete=True, progress=progress, commit=commits.number, held=held)
-            # 4. Commit the deletions.
-            complete = deletions.commit_deletions(pause_at=self._pause_at)
-            return PassEnd(complete, progress, commits.number)
+            with DeletionPhase(bucket, context, known, commits, progress, entries) as deletions:
+                # 3. Hold a mass deletion until somebody has looked at it.
+                held = deletions.mass_deletion()
+                if held:
+                    complete = deletions.mark_held(pause_at=self._pause_at)
+                # 4. Commit the deletions that a second witness confirms.
+                else:
+                    complete = deletions.commit_deletions(pause_at=self._pause_at)
+            return self._end(commits, deletions.progress, complete=complete, held=held)
             # 5. Whatever ends the scan, the pipeline awaits the last commit.
+
+    def _end(
+        self,
+        commits: CommitPipeline,
+        progress: Progress,
+        *,
+        complete: bool,
+        held: Held | None = None,
+    ) -> PassEnd:
+        return PassEnd(complete, progress, commits.number, held, tuple(self._context.warnings))
 
     def _open(self) -> KnownState:
         known = self._context.states.open(self._bucket, self._claim)

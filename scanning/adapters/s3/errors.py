@@ -187,6 +187,11 @@ def is_missing(exc: ClientError) -> bool:
     return _status(exc) == 404 and _code(exc) != "NoSuchBucket"
 
 
+def refuses(exc: ClientError) -> bool:
+    """A HEAD that the endpoint does not allow, or does not know."""
+    return _status(exc) in {401, 403, 405, 501} and not throttles(exc)
+
+
 def _answered(exc: ClientError, bucket: BucketConfig) -> BucketwatchError:
     code, status = _code(exc), _status(exc)
     error, says = next((rule[1], rule[2]) for rule in _RULES if rule[0](code, status))
