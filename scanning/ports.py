@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from scanning.core.listing.body import Columns
     from scanning.core.pacing import EndpointHealth
+    from scanning.core.scan_warnings import ScanWarning
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry, Piece
     from scanning.core.types import (
@@ -82,7 +83,8 @@ class KnownState:
     mass deletion waits to be confirmed; of how many objects somebody confirmed it says
     ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
     taken over, until its first pass is complete. ``is_whole``: there are as many segments as the
-    last commit left. S3 broke off the last ``stuck`` scans where the pass stands.
+    last commit left. S3 broke off the last ``stuck`` scans where the pass stands. ``warnings`` are
+    those of the pass so far.
     """
 
     entries: Sequence[Entry]
@@ -94,6 +96,7 @@ class KnownState:
     older_scan_at: float | None = None
     is_whole: bool = True
     stuck: int = 0
+    warnings: tuple[ScanWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,8 @@ class Commit:
     recent events, or "". ``strings`` are documented states to write, ``no_strings`` keys whose
     documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
     how long before them the objects of some were modified. ``filter_fingerprint`` is that of
-    the bucket by which they were chosen; "" where that does not matter.
+    the bucket by which they were chosen; "" where that does not matter. ``warnings`` are those of
+    the pass so far.
     """
 
     number: int
@@ -120,6 +124,7 @@ class Commit:
     lags_s: Sequence[float] = ()
     progress: Progress | None = None
     filter_fingerprint: str = ""
+    warnings: tuple[ScanWarning, ...] = ()
 
 
 class StateStore(Protocol):

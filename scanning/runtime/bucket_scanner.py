@@ -243,6 +243,7 @@ class Outcome:
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
             commit=end.commit if end else None,
+            warnings=end.warnings if end else (),
         )
 
 

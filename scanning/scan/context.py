@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from scanning.core.scan_warnings import ScanWarnings
 from scanning.scan.prefetch import SLOW_S
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ScanSettings:
 class ScanContext:
     """``keep_going`` is called at every page and commit, and raises to end it early.
 
-    ``counts`` grow as it goes on.
+    ``counts`` and ``warnings`` grow as it goes on.
     """
 
     storage: Storage
@@ -48,3 +49,4 @@ class ScanContext:
     keep_going: Callable[[], None]
     settings: ScanSettings
     counts: ScanCounts
+    warnings: ScanWarnings = field(default_factory=ScanWarnings)
