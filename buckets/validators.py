@@ -77,7 +77,7 @@ def _other_bucket_name(name: str) -> None:
 
 
 def _aws_bucket_name(name: str) -> None:
-    if not 3 <= len(name) <= 63:  # noqa: PLR2004 - S3's own numbers
+    if not 3 <= len(name) <= 63:  # the numbers are of S3
         raise ValidationError(
             "A bucket name has 3 to 63 characters: enter the name as S3 knows it."
         )
@@ -164,7 +164,7 @@ def _is_host(text: str) -> bool:
     """
     if ":" in text:
         return bool(_IPV6.match(text))
-    return bool(_HOST.match(text)) and ".." not in text and len(text) <= 253  # noqa: PLR2004 - DNS's
+    return bool(_HOST.match(text)) and ".." not in text and len(text) <= 253  # as DNS says
 
 
 def region(text: str) -> None:

@@ -242,4 +242,6 @@ def scan_settings(conf: EngineSettings) -> ScanSettings:
         mass_share=conf.deletions.mass_share,
         mass_minimum=conf.deletions.mass_minimum,
         second_look_s=conf.deletions.second_look,
+        confirm=conf.deletions.confirm,
+        interval_s=conf.defaults.polling_interval,
     )

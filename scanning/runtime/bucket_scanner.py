@@ -83,7 +83,7 @@ class BucketScanner(threading.Thread):
         self._claim = claim
         self._keep_going = keep_going
         self._settings = (
-            _with_own_lanes(self.bucket, settings)
+            _with_own_settings(self.bucket, settings)
             if settings
             else unsliced_settings(self.bucket, self.conf)
         )
@@ -195,11 +195,15 @@ class BucketScanner(threading.Thread):
 
 def unsliced_settings(bucket: BucketConfig, conf: EngineSettings) -> ScanSettings:
     """Have a scan that somebody waits for not pause for other buckets."""
-    return _with_own_lanes(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
+    return _with_own_settings(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
 
 
-def _with_own_lanes(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
-    return replace(settings, lanes=bucket.lanes or settings.lanes)
+def _with_own_settings(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
+    return replace(
+        settings,
+        lanes=bucket.lanes or settings.lanes,
+        interval_s=bucket.polling_interval_s or settings.interval_s,
+    )
 
 
 class Outcome:
@@ -248,11 +252,12 @@ class Outcome:
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
             commit=end.commit if end else None,
+            warnings=end.warnings if end else (),
         )
 
 
 def _retry_note(seconds: float) -> str:
-    pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004
+    pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     return f"tried again after {pause}, or once the bucket or its credential is saved"
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bucketwatch.demo.environment import without_product_variables
+from bucketwatch.local.environment import without_product_variables
 from scanning.runtime.processes import die_with_parent
 from tests.chaos.run import Run
 

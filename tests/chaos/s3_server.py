@@ -24,7 +24,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bucketwatch.demo.servers import LOOPBACK, ServerProcess, listen
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, listen
 from tests.chaos.s3_faults import Answer, Dice, error
 from tests.chaos.s3_objects import (
     MOST_KEYS,

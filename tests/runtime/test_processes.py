@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import redis
 
-from bucketwatch.demo.servers import LOOPBACK, RedisServer, free_port
+from bucketwatch.local.servers import LOOPBACK, RedisServer, free_port
 from scanning import engine, wiring
 from scanning.core import redis_keys
 from scanning.runtime import django_q2, processes, region_workers

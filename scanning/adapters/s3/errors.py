@@ -168,7 +168,7 @@ def throttles(exc: Exception) -> bool:
     if not isinstance(exc, ClientError):
         return False
     code, status = _code(exc), _status(exc)
-    return status == 503 or _is_throttled(code, status)  # noqa: PLR2004
+    return status == 503 or _is_throttled(code, status)
 
 
 def timed_out(exc: Exception) -> bool:
@@ -184,7 +184,12 @@ def silence(exc: Exception) -> str:
 
 def is_missing(exc: ClientError) -> bool:
     """A HEAD's "there is no such object" (HEAD errors have no body, so no code either)."""
-    return _status(exc) == 404 and _code(exc) != "NoSuchBucket"  # noqa: PLR2004
+    return _status(exc) == 404 and _code(exc) != "NoSuchBucket"
+
+
+def refuses(exc: ClientError) -> bool:
+    """A HEAD that the endpoint does not allow, or does not know."""
+    return _status(exc) in {401, 403, 405, 501} and not throttles(exc)
 
 
 def _answered(exc: ClientError, bucket: BucketConfig) -> BucketwatchError:

@@ -84,7 +84,7 @@ class Command(EngineCommand):
             "--no-follow", action="store_true", help="print the last N events, and end"
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         self._json: bool = options["json"]
         self._events = wiring.followed_events()
         wanted = Filter(options["bucket"], options["type"], options["prefix"])
