@@ -117,7 +117,8 @@ class Commit:
     recent events, or "". ``strings`` are documented states to write, ``no_strings`` keys whose
     documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
     how long before them the objects of some were modified. ``filter_fingerprint`` is that of
-    the bucket by which they were chosen; "" where that does not matter.
+    the bucket by which they were chosen; "" where that does not matter. ``warnings`` are those of
+    the pass so far.
     """
 
     number: int
@@ -132,6 +133,7 @@ class Commit:
     lags_s: Sequence[float] = ()
     progress: Progress | None = None
     filter_fingerprint: str = ""
+    warnings: tuple[ScanWarning, ...] = ()
 
 
 class StateStore(Protocol):

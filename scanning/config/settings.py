@@ -72,6 +72,10 @@ class DefaultsSection(Section):
             raise ValueError("must be an endpoint with {region} in its host: s3.{region}.host.com")
         return pattern
 
+    def interval_s(self, own_s: int | None) -> int:
+        """Give the polling interval of a bucket whose own is ``own_s``; None has the default."""
+        return own_s or self.polling_interval
+
 
 class RedisSection(Section):
     # Where the older monitor writes and reads; we do both at the master.

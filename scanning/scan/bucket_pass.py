@@ -58,7 +58,6 @@ class BucketPass:
         # 1. Open what is known of the bucket, and how far the pass has come.
         known = self._open()
         progress, entries = self._progress_of(known), known.entries
-        context.warnings.merge(known.warnings)
         with (
             Notifier(bucket, context.storage) as notifier,
             CommitPipeline(bucket, claim, context, known, notifier) as commits,
@@ -99,7 +98,9 @@ class BucketPass:
         return known
 
     def _progress_of(self, known: KnownState) -> Progress:
-        progress = known.progress or Progress(began=self._context.clock())
-        if known.stuck >= MOST_STUCK and not progress.is_listed:
-            return progress.begun_anew()
-        return progress
+        if known.progress is None:
+            return Progress(began=self._context.clock())
+        if known.stuck >= MOST_STUCK and not known.progress.is_listed:
+            return known.progress.begun_anew()
+        self._context.warnings.merge(known.warnings)
+        return known.progress

@@ -57,7 +57,7 @@ class NoWitness:
 
     marks = False
 
-    def gone(self, entry: Entry, columns: Columns) -> Collection[int]:  # noqa: ARG002
+    def gone(self, entry: Entry, columns: Columns) -> Collection[int]:
         return entry.missing
 
 

@@ -180,6 +180,7 @@ class FakeStates:
             self.strings.pop(key, None)
         self.queue += map(json.loads, commit.notifications)
         self.number, self.progress = commit.number, commit.progress
+        self.warnings = tuple(commit.warnings)
         self.commits.append(commit)
         self.after_commit()
 

@@ -161,6 +161,7 @@ class RedisStateStore:
             "generation": claim.generation,
             "number": commit.number,
             "progress": json.dumps(asdict(commit.progress)) if commit.progress else "",
+            "warnings": scan_warnings.as_json(commit.warnings),
             "wants": commit.filter_fingerprint,
             "high_water": self._conf.queue.high_water,
             "recent": commit.recent,
