@@ -143,7 +143,7 @@ class S3Storage:
         )
 
     def look_up(self, key: str) -> Version | HeadAnswer:
-        """The version that HEAD of a key tells of, in whole seconds, or how HEAD refuses it."""
+        """The version that HEAD of a key tells of, or how HEAD refuses it."""
         client = self._client()
 
         def ask() -> Version | HeadAnswer:
