@@ -25,6 +25,7 @@ from scanning.core import pacing
 from scanning.core.deletions import HeadAnswer
 from scanning.core.errors import AddressRefused, StorageUnavailable, Throttled
 from scanning.core.listing.body import Columns, UnreadableListing
+from scanning.core.texts import strong_etag
 from scanning.core.types import ObjectMetadata
 from scanning.pacing.limiter import UNLIMITED
 
@@ -155,7 +156,7 @@ class S3Storage:
                 if refuses(exc):
                     return HeadAnswer.REFUSED
                 raise
-            etag = answer.get("ETag", "").removeprefix("W/").strip('"')
+            etag = strong_etag(answer.get("ETag", ""))
             modified = answer.get("LastModified")
             size = answer.get("ContentLength", -1)
             return etag, modified.timestamp() if modified else 0.0, size
