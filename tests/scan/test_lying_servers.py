@@ -225,7 +225,7 @@ ANSWERS: list[tuple[int, Version | HeadAnswer | type[BucketwatchError]]] = [
 )
 def test_what_head_says_of_a_key(status, expected):
     server = Server()
-    server.head = lambda key: status  # type: ignore[method-assign, assignment]
+    server.head = lambda key: status  # type: ignore[method-assign]
     with serving(server) as storage:
         if isinstance(expected, type):
             with pytest.raises(expected):
