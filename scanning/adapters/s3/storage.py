@@ -128,7 +128,7 @@ class S3Storage:
 
         def ask() -> Any:
             try:
-                return client.head_object(Bucket=self._bucket.name, Key=key)
+                return client.head_object(Bucket=self._bucket.s3_name, Key=key)
             except ClientError as exc:
                 if is_missing(exc):
                     return None
@@ -169,7 +169,7 @@ class S3Storage:
             asked["Prefix"] = self._bucket.prefix
 
         def ask() -> ListedPage:
-            answer = client.list_objects_v2(Bucket=self._bucket.name, **asked)
+            answer = client.list_objects_v2(Bucket=self._bucket.s3_name, **asked)
             return read_page(answer, _shape(client), asked=asked["MaxKeys"])
 
         return self._patiently(ask, lists=True)
