@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from scanning.core.endpoint_profile import EndpointProfile, Fact
     from scanning.core.listing.body import Columns
     from scanning.core.pacing import EndpointHealth
     from scanning.core.segments.matcher import Page
@@ -34,6 +35,13 @@ class Storage(Protocol):
 
         Only a page that says ``is_truncated`` false is the last. An answer that cannot be read
         raises instead of looking shorter than it was.
+        """
+
+    def begins_anywhere(self) -> bool:
+        """Whether a page can begin after any key at the price of one request.
+
+        Else whatever comes before that key is listed, too: a pass is one lane, without a pause.
+        The endpoint may be asked.
         """
 
     def rows(self, entries: bytes) -> Columns:
@@ -262,6 +270,18 @@ class EndpointHealthStore(Protocol):
 
     def postpone(self, claims: Sequence[Claim], *, until: float) -> None:
         """Release claims; their buckets are due at ``until``."""
+
+
+class EndpointProfileStore(Protocol):
+    """What endpoints are known to do, shared by all processes; endpoints by `endpoint_name`."""
+
+    def read(self, endpoint: str) -> EndpointProfile:
+        """What is known of it by now; nothing where Redis is away."""
+
+    def learn(
+        self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
+    ) -> EndpointProfile:
+        """Remember what it showed; ``asked``: it was asked for all of its facts just now."""
 
 
 class Vault(Protocol):

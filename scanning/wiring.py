@@ -18,6 +18,7 @@ from scanning.adapters.redis.bucket_configs import BucketCache, BucketConfigStor
 from scanning.adapters.redis.bucket_status import BucketStatusStore
 from scanning.adapters.redis.cleanup import Cleanup
 from scanning.adapters.redis.connection import RedisConnection
+from scanning.adapters.redis.endpoint_profiles import RedisEndpointProfiles
 from scanning.adapters.redis.leases import RedisLeases
 from scanning.adapters.redis.losses import RedisContinuity
 from scanning.adapters.redis.pacing import RedisEndpointHealth
@@ -150,7 +151,10 @@ def _engine(link: RedisConnection, scanning: EngineSettings) -> Engine:
         states=RedisStateStore(link, scanning),
         heartbeat=LeaseHeartbeat(leases),
         endpoints=EndpointRegistry(
-            RedisEndpointHealth(link), scanning.endpoint_limits, probe_s=probe_s
+            RedisEndpointHealth(link),
+            scanning.endpoint_limits,
+            probe_s=probe_s,
+            profiles=RedisEndpointProfiles(link),
         ),
     )
 
@@ -228,6 +232,11 @@ def replay_states() -> RedisStateStore:
 @_once
 def interactive_endpoint_health() -> RedisEndpointHealth:
     return RedisEndpointHealth(interactive_connection())
+
+
+@_once
+def interactive_endpoint_profiles() -> RedisEndpointProfiles:
+    return RedisEndpointProfiles(interactive_connection())
 
 
 @_once
@@ -312,12 +321,13 @@ def storage(
 ) -> Storage:
     """A bucket whose requests wait their turn."""
     endpoints.register_pool(clients)
-    return S3Storage(clients, bucket, pair, limiter=endpoints.limiter_for(bucket.endpoint))
+    limiter = endpoints.limiter_for(bucket.endpoint)
+    return S3Storage(clients, bucket, pair, limiter=limiter, profiles=endpoints.profiles)
 
 
-def interactive_storage(bucket: BucketConfig, pair: KeyPair) -> Storage:
+def interactive_storage(bucket: BucketConfig, pair: KeyPair) -> S3Storage:
     """The same for somebody who waits in front of a page: at once, and short time-outs."""
-    return S3Storage(probing_clients(), bucket, pair)
+    return S3Storage(probing_clients(), bucket, pair, profiles=interactive_endpoint_profiles())
 
 
 @_once

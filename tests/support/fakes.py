@@ -63,6 +63,9 @@ class FakeStorage:
         last = columns.keys[-1] if columns.keys else ""
         return FakePage(self.render(columns), last, len(keys) > most)
 
+    def begins_anywhere(self) -> bool:
+        return True
+
     def rows(self, entries: bytes) -> Columns:
         self.parsed += bool(entries)
         columns = read_rows(entries, url_encoded=True)
