@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from bench.server import BenchServer
-from bucketwatch.demo.environment import without_product_variables
-from bucketwatch.demo.servers import LOOPBACK, Child, RedisServer, free_port
+from bucketwatch.local.environment import without_product_variables
+from bucketwatch.local.servers import LOOPBACK, RedisServer, ServerProcess, free_port
 from scanning.core import redis_keys
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def running(directory: Path, size: Size) -> Iterator[tuple[psutil.Process, Any]]
         buckets.write_text(json.dumps(_buckets(server.ports, size)), encoding="utf-8")
         for command in (["migrate"], ["importbuckets", str(buckets)]):
             _manage(command, home, environ)
-        product = Child(_command("runmonitor"), log=home / "product.log", environ=environ)
-        stack.callback(product.stop, patience_s=20)
+        product = ServerProcess(_command("runmonitor"), log=home / "product.log", environ=environ)
+        stack.callback(product.stop, timeout_s=20)
         yield psutil.Process(product.process.pid), stack.enter_context(redis.client())
 
 
@@ -204,6 +204,6 @@ def _command(*arguments: str) -> list[str]:
 
 def _manage(arguments: list[str], home: Path, environ: Mapping[str, str]) -> None:
     log = home / f"{arguments[0]}.log"
-    child = Child(_command(*arguments), log=log, environ=environ)
+    child = ServerProcess(_command(*arguments), log=log, environ=environ)
     if child.process.wait() != 0:
         raise RuntimeError(f"manage.py {arguments[0]} failed: {child.last_words()}")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from bench.peers import BUCKET, REGION
-from bucketwatch.demo.environment import without_product_variables
-from bucketwatch.demo.servers import RedisServer
+from bucketwatch.local.environment import without_product_variables
+from bucketwatch.local.servers import RedisServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +106,7 @@ class Product:
                 "first_scan": first_scan,
             },
         }
-        self._wiring.bucket_configs().put(
+        self._wiring.background().bucket_configs.put(
             BUCKET, document, notifications=True, revision=self._revision
         )
 
@@ -114,7 +114,7 @@ class Product:
         """One complete scan, in as many time slices as it takes."""
         from scanning.runtime.bucket_scanner import BucketScanner  # noqa: PLC0415 - see configure()
 
-        bucket = self._wiring.bucket_configs().get(BUCKET)
+        bucket = self._wiring.background().bucket_configs.get(BUCKET)
         if bucket is None:
             raise RuntimeError("forget() adds the bucket")
         conf = self._wiring.conf()
@@ -123,7 +123,7 @@ class Product:
         while True:
             scanner = BucketScanner(
                 bucket,
-                self._wiring.connection().client,
+                self._wiring.background().connection.client,
                 conf,
                 None,
                 self._wiring.client_cache(),
@@ -160,7 +160,7 @@ class Product:
         return int(memory["used_memory"])
 
     def redis_client(self) -> redis.Redis:
-        return self._wiring.connection().client
+        return self._wiring.background().connection.client
 
 
 def redis_server(directory: Path) -> RedisServer:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from bench.objects import Rows, clustered, make_rows, overwritten, scattered
-from bucketwatch.demo.servers import LOOPBACK, Child, listen
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, listen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,7 +133,7 @@ class BenchServer:
     def __init__(self, directory: Path, *, objects: int, changing: int, ports: int = 1) -> None:
         self._directory = directory
         self._objects, self._changing = objects, changing
-        self._child: Child | None = None
+        self._child: ServerProcess | None = None
         self.ports = [0] * ports
 
     @property
@@ -159,7 +159,7 @@ class BenchServer:
             fds = [listener.fileno() for listener in listeners]
             command = [sys.executable, "-m", "bench.server", "--fd", *map(str, fds)]
             command += ["--objects", str(self._objects), "--changing", str(self._changing)]
-            self._child = Child(
+            self._child = ServerProcess(
                 command,
                 log=self._directory / "s3.log",
                 environ=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},

@@ -41,7 +41,7 @@ def added(rows: Sequence[Model], *, by: Actor) -> None:
     if not rows:
         return
     _record(rows, ADDITION, lambda _: [{"added": {}}], by)
-    _say("added", rows, by)
+    _log("added", rows, by)
 
 
 def changed(row: Model, fields: Iterable[str], *, by: Actor) -> None:
@@ -55,20 +55,20 @@ def changed_alike(rows: Sequence[Model], fields: Iterable[str], *, by: Actor) ->
     if not names or not rows:
         return
     _record(rows, CHANGE, lambda _: [{"changed": {"fields": names}}], by)
-    _say("changed", rows, by)
+    _log("changed", rows, by)
 
 
-def did(row: Model, what: str, *, by: Actor) -> None:
-    """Log something that is no change of a field: ``what`` is a short sentence."""
-    did_alike([row], what, by=by)
+def performed(row: Model, action: str, *, by: Actor) -> None:
+    """Log an action that changes no field; ``action`` is a short sentence."""
+    performed_alike([row], action, by=by)
 
 
-def did_alike(rows: Sequence[Model], what: str, *, by: Actor) -> None:
-    """Log the same of several rows of one model."""
+def performed_alike(rows: Sequence[Model], action: str, *, by: Actor) -> None:
+    """Log the same action on several rows of one model."""
     if not rows:
         return
-    _record(rows, CHANGE, lambda _: what, by)
-    _say(what[:1].lower() + what[1:] + ":", rows, by)
+    _record(rows, CHANGE, lambda _: action, by)
+    _log(action[:1].lower() + action[1:] + ":", rows, by)
 
 
 def deleted(row: Model, *, by: Actor) -> None:
@@ -82,7 +82,7 @@ def deleted_alike(rows: Sequence[Model], *, by: Actor) -> None:
         return
     kind = _kind(rows[0])
     _record(rows, DELETION, lambda row: [{"deleted": {"name": kind, "object": str(row)}}], by)
-    _say("deleted", rows, by)
+    _log("deleted", rows, by)
 
 
 def fields_changed(row: Model, before: Model) -> list[str]:
@@ -94,7 +94,7 @@ def fields_changed(row: Model, before: Model) -> list[str]:
     ]
 
 
-def name_of(by: Actor) -> str:
+def actor_name(by: Actor) -> str:
     match by:
         case None:
             return f"the {COMMAND_LINE}"
@@ -143,10 +143,10 @@ def _stand_in(username: str, shown: str) -> int:
     return int(user.pk)
 
 
-def _say(what: str, rows: Sequence[Model], by: Actor) -> None:
+def _log(what: str, rows: Sequence[Model], by: Actor) -> None:
     kind = _kind(rows[0])
     names = str(rows[0]) if len(rows) == 1 else f"{rows[0]} and {len(rows) - 1} more"
-    logger.info("%s: %s %s %s", name_of(by), what, kind, names)
+    logger.info("%s: %s %s %s", actor_name(by), what, kind, names)
 
 
 def _kind(row: Model) -> str:

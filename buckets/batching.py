@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def in_parts(rows: Iterable[T], *, size: int = 1000) -> Iterator[list[T]]:
+def in_batches(rows: Iterable[T], *, size: int = 1000) -> Iterator[list[T]]:
     everything = list(rows)
     for at in range(0, len(everything), size):
         yield everything[at : at + size]

@@ -20,7 +20,7 @@ _KIB = 1024
 
 
 def format_ago(moment: datetime | None) -> str:
-    """In one unit; pages show the exact time beside it."""
+    """Round down to one unit; pages show the exact time beside it."""
     if moment is None:
         return "never"
     seconds = max(0, int((timezone.now() - moment).total_seconds()))
@@ -29,10 +29,10 @@ def format_ago(moment: datetime | None) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """Such as "48 s", "3 min 5 s", "4 d"; shorter ones than a second in milliseconds."""
+    """Write "48 s", "3 min 5 s", "4 d"; less than a second in milliseconds."""
     if seconds is None:
         return NOTHING
-    if 0 < seconds < 0.9995:  # noqa: PLR2004 - more is 1 s, not 1000 ms
+    if 0 < seconds < 0.9995:  # more is 1 s, not 1000 ms
         return f"{seconds * 1000:.0f} ms"
     left = max(0, round(seconds))
     for place, (size, unit) in enumerate(_UNITS):
@@ -52,28 +52,28 @@ def format_timestamp(epoch_s: float) -> str:
 
 
 def format_time_of_day(epoch_s: float) -> str:
-    """The time of day, UTC."""
+    """Write the time of day, UTC."""
     return f"{datetime.fromtimestamp(epoch_s, UTC):%H:%M}"
 
 
 def format_number(value: float | None) -> str:
-    """With separators; fractions only of small numbers."""
+    """Put separators in; keep fractions only of small numbers."""
     if value is None:
         return NOTHING
-    if isinstance(value, int) or value >= 100:  # noqa: PLR2004
+    if isinstance(value, int) or value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}".removesuffix(".0")
 
 
 def format_compact(value: float) -> str:
-    """Such as 12.3 k, for axes and narrow places."""
+    """Write 12.3 k, for axes and narrow places."""
     if _THOUSAND <= value < 10 * _THOUSAND:
         return f"{value:,.0f}"
     for unit in ("", " k", " M", " G"):
         if value < _THOUSAND or unit == " G":
             break
         value /= _THOUSAND
-    return f"{value:.1f}".removesuffix(".0") + unit if value < 100 else f"{value:.0f}{unit}"  # noqa: PLR2004
+    return f"{value:.1f}".removesuffix(".0") + unit if value < 100 else f"{value:.0f}{unit}"
 
 
 def format_size(number_of_bytes: float) -> str:
@@ -86,16 +86,16 @@ def format_size(number_of_bytes: float) -> str:
     return f"{number_of_bytes:.1f} {unit}"
 
 
-def join_some(names: Sequence[str], *, most: int) -> str:
-    """The first ones, with a sign that there are more."""
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+def join_some(names: Sequence[str], *, limit: int) -> str:
+    """Join the first names, with a sign that there are more."""
+    return ", ".join(names[:limit]) + (" …" if len(names) > limit else "")
 
 
 def as_sentence(text: str) -> str:
-    """With one full stop at its end; "" stays."""
+    """End a text with one full stop; "" stays."""
     return f"{text.rstrip('. ')}." if text else ""
 
 
 def pluralize(value: int, noun: str) -> str:
-    """Such as "1 bucket", "5,000 buckets"."""
+    """Write "1 bucket", "5,000 buckets"."""
     return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connection
@@ -33,7 +34,12 @@ _NAMES_IN_JSON: Final = {
 
 
 class State(StrEnum):
-    """What a bucket is doing, in an operator's words. The first that fits counts."""
+    """What a bucket is doing, in an operator's words; of several that fit, the first counts.
+
+    The rule has three forms, because three places hold the facts: ``state`` for a row,
+    ``_conditions`` for the database, and the script behind `TelemetryStore.bucket_states` for
+    Redis. `tests/control_plane/test_bucket_states.py` holds them against each other.
+    """
 
     PAUSED = "paused"
     LOST = "forgotten by Redis"
@@ -44,23 +50,55 @@ class State(StrEnum):
     WATCHED = "on time"
 
 
+# As lists show them: what needs somebody comes first.
+WORST_FIRST: Final = (
+    State.LOST,
+    State.FAILING,
+    State.HELD,
+    State.LATE,
+    State.WAITING,
+    State.WATCHED,
+    State.PAUSED,
+)
+
+
 def state(bucket: Bucket, *, late: bool = False) -> State:
     """``late``: whether Redis says that it should have been scanned by now (`late_buckets`)."""
-    if not bucket.monitoring_enabled:
-        return State.PAUSED
-    if bucket.lost_since:
-        return State.LOST
-    if bucket.last_error_class:
-        return State.FAILING
-    if bucket.held_since:
-        return State.HELD
-    if late:
-        return State.LATE
-    return State.WATCHED if bucket.last_scan_at else State.WAITING
+    fits = {
+        State.PAUSED: not bucket.monitoring_enabled,
+        State.LOST: bucket.lost_since,
+        State.FAILING: bucket.last_error_class,
+        State.HELD: bucket.held_since,
+        State.LATE: late,
+        State.WAITING: not bucket.last_scan_at,
+        State.WATCHED: True,
+    }
+    return next(state for state in State if fits[state])
+
+
+def _conditions(late: Collection[str]) -> dict[State, Q]:
+    """Say what ``state`` says, for the database."""
+    return {
+        State.PAUSED: Q(monitoring_enabled=False),
+        State.LOST: Q(lost_since__isnull=False),
+        State.FAILING: ~Q(last_error_class=""),
+        State.HELD: Q(held_since__isnull=False),
+        State.LATE: Q(name__in=_names(late)),
+        State.WAITING: Q(last_scan_at__isnull=True),
+        State.WATCHED: Q(),
+    }
+
+
+def _in_state(wanted: State, late: Collection[str]) -> Q:
+    fits = _conditions(late)
+    condition = fits[wanted]
+    for earlier in takewhile(lambda state: state is not wanted, State):
+        condition &= ~fits[earlier]
+    return condition
 
 
 def late_buckets() -> frozenset[str]:
-    """Names of the buckets that are due and that nobody scans; none known while Redis is away."""
+    """Name the buckets that are due and that nobody scans; none while Redis is away."""
     try:
         return engine.late_buckets()
     except RedisUnavailable:
@@ -70,7 +108,7 @@ def late_buckets() -> frozenset[str]:
 def in_state(
     buckets: QuerySet[Bucket], wanted: State, *, late: Collection[str] = ()
 ) -> QuerySet[Bucket]:
-    """Those of ``buckets`` of which ``state`` says this.
+    """Select the ``buckets`` that are in this state.
 
     ``late``, as `late_buckets` names them, only matters to ``State.LATE`` and what follows it.
     """
@@ -78,33 +116,16 @@ def in_state(
 
 
 def state_counts(*, late: Collection[str]) -> dict[State, int]:
-    """How many buckets are in each state."""
+    """Count the buckets of each state."""
     counts = {wanted.name: Count("pk", filter=_in_state(wanted, late)) for wanted in State}
     found = Bucket.objects.aggregate(**counts)
     return {wanted: found[wanted.name] for wanted in State}
 
 
 def worst_first() -> Case:
-    """An order of buckets by state; what is late is only known to Redis, and not told apart."""
-    order = (State.LOST, State.FAILING, State.HELD, State.WAITING, State.WATCHED, State.PAUSED)
-    return Case(*(When(_in_state(wanted, ()), then=place) for place, wanted in enumerate(order)))
-
-
-def _in_state(wanted: State, late: Collection[str]) -> Q:
-    paused, lost = Q(monitoring_enabled=False), Q(lost_since__isnull=False)
-    failing, held = ~Q(last_error_class=""), Q(held_since__isnull=False)
-    is_late, never = Q(name__in=_names(late)), Q(last_scan_at__isnull=True)
-    known = ~paused & ~lost
-    fits = {
-        State.PAUSED: paused,
-        State.LOST: ~paused & lost,
-        State.FAILING: known & failing,
-        State.HELD: known & ~failing & held,
-        State.LATE: known & ~failing & ~held & is_late,
-        State.WAITING: known & ~failing & ~held & ~is_late & never,
-        State.WATCHED: known & ~failing & ~held & ~is_late & ~never,
-    }
-    return fits[wanted]
+    """Order buckets by state; which are late is only known to Redis, and makes no difference."""
+    places = enumerate(WORST_FIRST)
+    return Case(*(When(_in_state(wanted, ()), then=place) for place, wanted in places))
 
 
 def _names(names: Collection[str]) -> Any:
@@ -118,7 +139,7 @@ def all_buckets() -> QuerySet[Bucket]:
 
 
 def lost_buckets() -> QuerySet[Bucket]:
-    """Those of which Redis lost what was known, or a part of it; paused ones too."""
+    """Select the buckets of which Redis lost the state, or a part of it; paused ones too."""
     is_damaged = Q(last_error_class=StateDamaged.__name__)
     return Bucket.objects.filter(Q(lost_since__isnull=False) | is_damaged).order_by("name")
 
@@ -134,60 +155,60 @@ def bucket_named(name: str) -> Bucket | None:
 
 
 def notification_status() -> list[dict[str, Any]]:
-    """What the API lists: ``name``, ``notifications_enabled``, ``webhook_url`` of each bucket."""
+    """Read ``name``, ``notifications_enabled`` and ``webhook_url`` of each bucket."""
     fields = ("name", "notifications_enabled", "webhook_url")
     return list(Bucket.objects.order_by("name").values(*fields))
 
 
 def is_waiting_for_redis(name: str) -> bool:
-    """Whether Redis, and so the scanner, has yet to learn of a change of this bucket."""
+    """Tell whether a change of this bucket has not reached Redis, and so the scanner."""
     return Outbox.objects.filter(bucket=name).exists()
 
 
 def any_waits_for_redis(names: Collection[str]) -> bool:
-    """Whether Redis has yet to learn of a change of one of these buckets."""
+    """Tell whether a change of one of these buckets has not reached Redis."""
     waiting = Outbox.objects.order_by().values_list("bucket", flat=True)
     return bool(names) and not set(names).isdisjoint(waiting)
 
 
 def buckets_waiting_for_redis() -> int:
-    """How many buckets have changes that Redis has yet to learn."""
+    """Count the buckets with changes that have not reached Redis."""
     return Outbox.objects.order_by().values("bucket").distinct().count()
 
 
 def vault_removals() -> int:
-    """How many vault entries nobody uses any more, and are still there."""
+    """Count the vault entries that nobody uses any more and that are still there."""
     return due_removals().count()
 
 
 def vault_removals_wait() -> bool:
-    """Whether the vault has yet to forget something that nobody uses any more."""
+    """Tell whether the vault holds an entry that is to be removed."""
     return due_removals().exists()
 
 
 def due_removals() -> QuerySet[VaultRemoval]:
-    """Those whose entries nobody writes at this moment."""
+    """Select the removals whose entries nobody writes at this moment."""
     return VaultRemoval.objects.filter(created_at__lte=timezone.now())
 
 
 def any_is_active() -> bool:
-    """Whether there is a bucket that is to be scanned."""
+    """Tell whether there is a bucket that is to be scanned."""
     return Bucket.objects.filter(monitoring_enabled=True).exists()
 
 
 def lacks_webhook() -> bool:
-    """Whether buckets are monitored and none of them has a webhook URL; False without buckets."""
+    """Tell whether no monitored bucket has a webhook URL; False without monitored buckets."""
     monitored = Bucket.objects.filter(monitoring_enabled=True)
     return monitored.exists() and not monitored.exclude(webhook_url="").exists()
 
 
 def owner_of_prefix(vault_prefix: str) -> Credential | None:
-    """Whose keys the vault holds under this prefix."""
+    """Find the credential whose keys the vault holds under this prefix."""
     return Credential.objects.filter(vault_prefix=vault_prefix).first()
 
 
 def users_of(credential: Credential) -> list[str]:
-    """Names of the buckets that use a credential, in order."""
+    """Name the buckets that use a credential, in order."""
     return list(credential.buckets.order_by("name").values_list("name", flat=True))
 
 
@@ -196,12 +217,12 @@ def find_api_client(client_id: str) -> ApiClient | None:
 
 
 def webhook_secret_name(bucket: Bucket) -> str:
-    """The vault entry of a bucket's webhook client secret: by bucket, also under shared keys."""
+    """Name the vault entry of a bucket's webhook client secret, which is its own."""
     return f"{prefix_of(bucket.name)}{WEBHOOK_SECRET}"
 
 
 def webhook_secrets() -> set[str]:
-    """The vault entries of the webhook client secrets of all buckets that are watched."""
+    """Name the vault entries of all buckets' webhook client secrets."""
     with_client = Bucket.objects.exclude(webhook_client_id="").only("name")
     return {webhook_secret_name(bucket) for bucket in with_client.iterator()}
 

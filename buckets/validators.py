@@ -44,7 +44,7 @@ ALL_OF_OAUTH2 = (
 
 def bucket_name(name: str) -> None:
     """Refuse what S3 would never have created."""
-    if not 3 <= len(name) <= 63:  # noqa: PLR2004 - S3's own numbers
+    if not 3 <= len(name) <= 63:  # the numbers are of S3
         raise ValidationError(
             "A bucket name has 3 to 63 characters: enter the name as S3 knows it."
         )
@@ -77,7 +77,7 @@ def credential_name(name: str) -> None:
 
 
 def endpoint(text: str) -> str:
-    """The endpoint as it is stored: ``host[:port]`` for https, an ``http://`` URL otherwise."""
+    """Return an endpoint as stored: ``host[:port]`` for https, an ``http://`` URL otherwise."""
     parts = _split(text.strip())
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValidationError("An endpoint URL begins with https:// or http://.")
@@ -135,7 +135,7 @@ def _is_host(text: str) -> bool:
     """
     if ":" in text:
         return bool(_IPV6.match(text))
-    return bool(_HOST.match(text)) and ".." not in text and len(text) <= 253  # noqa: PLR2004 - DNS's
+    return bool(_HOST.match(text)) and ".." not in text and len(text) <= 253  # as DNS says
 
 
 def region(text: str) -> None:
@@ -147,7 +147,7 @@ def region(text: str) -> None:
 
 
 def endpoint_of(region_name: str) -> str:
-    """Where a region's buckets are, when the operator names only the region."""
+    """Derive the endpoint, when the operator names only the region."""
     looks_like_a_host = "." in region_name or ":" in region_name
     if looks_like_a_host:
         return endpoint(region_name)
@@ -156,7 +156,7 @@ def endpoint_of(region_name: str) -> str:
 
 
 def region_of(endpoint_text: str) -> str:
-    """The region when the operator names only the endpoint: its host, and port if it has one."""
+    """Derive the region from an endpoint that stands alone: its host, and port if it has one."""
     return endpoint_text.split("://", 1)[-1]
 
 
@@ -171,7 +171,7 @@ def reachable(text: str, rules: AddressRules) -> None:
 
 
 def url(text: str) -> None:
-    """An http(s) URL of a service that we call: no credentials in it, any path."""
+    """Check an http(s) URL of a service that we call: no credentials in it, any path."""
     try:
         parts = urlsplit(text)
         port_is_wrong = parts.port == 0
@@ -191,7 +191,7 @@ def url(text: str) -> None:
 
 
 def secret(text: str) -> str:
-    """An S3 key or client secret as it is stored; never shown in the message."""
+    """Return an S3 key or client secret as stored; never shown in the message."""
     stripped = text.strip()
     if not _PRINTABLE.match(stripped) or len(stripped) > LONGEST_SECRET:
         raise ValidationError(

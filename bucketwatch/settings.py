@@ -196,13 +196,13 @@ WHITENOISE_USE_FINDERS = True  # no collectstatic step between a clone and a sty
 
 # Work that the monitor process does for the control plane every few seconds: dotted paths,
 # because the engine may not import it.
-LOOK_FOR_LOSSES = "buckets.sync.losses.look"
-HOUSEKEEPING = [
+LOOK_FOR_LOSSES = "buckets.sync.losses.check"
+PERIODIC_JOBS = [
     LOOK_FOR_LOSSES,  # first: until then nothing is scanned
     "buckets.sync.outbox.catch_up",
     "buckets.sync.vault_removals.flush",
     "buckets.sync.scan_status.flush",
-    "buckets.sync.rotated_keys.look",
+    "buckets.sync.rotated_keys.check",
 ]
 # The control plane's writes, for `MultiRegionMonitor.add_bucket_to_active_config` and its siblings.
 BUCKET_WRITES = {
@@ -214,7 +214,7 @@ WEB_BIND: str = f"{SITE.host}:{SITE.port}"
 
 Q_CLUSTER = {
     "name": "bucketwatch",
-    "broker_class": "scanning.runtime.region_workers.RegionBroker",
+    "broker_class": "scanning.runtime.django_q2.RegionBroker",
     "workers": 1,  # a region's scans run in threads of one process
     # A last resort: scan_region has a time budget of its own, but a bucket of millions of objects
     # takes as long as its listing does.

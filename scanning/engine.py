@@ -1,4 +1,4 @@
-"""What pages, the API and commands ask of the engine: a function a question, answered by values."""
+"""The engine's door for pages, the API and commands: functions that return values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from scanning.core.types import BucketConfig, KeyPair, ObjectState
     from scanning.ports import Vault
 
-# --- how things stand
+# --- the installation
 
 
 def one_wait() -> AbstractContextManager[None]:
@@ -55,20 +55,20 @@ def one_wait() -> AbstractContextManager[None]:
 
 
 def redis_health() -> RedisHealth:
-    return wiring.interactive_connection().health()
+    return wiring.interactive().connection.health()
 
 
 def metrics() -> dict[str, Any]:
-    """The documented `/metrics` object. Raises RedisUnavailable."""
-    return stats.read(wiring.interactive_connection(), wiring.conf())
+    """Read the documented `/metrics` object. Raises RedisUnavailable."""
+    return stats.read(wiring.interactive().connection, wiring.conf())
 
 
 def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
-    """The metrics in a text format, and its content type; without Redis they say only that."""
-    store = wiring.telemetry_store()
+    """Write the metrics in a text format; returns its content type too. Needs no Redis."""
+    store = wiring.interactive().telemetry
     try:
         measured = prometheus.Measured(
-            counted=stats.counted(wiring.interactive_connection()),
+            counted=stats.counted(wiring.interactive().connection),
             documented=metrics(),
             telemetry=store.read(),
             states=store.bucket_states(),
@@ -80,51 +80,51 @@ def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
 
 
 def telemetry() -> Telemetry:
-    """What happens in all processes on all hosts. Raises RedisUnavailable."""
-    return wiring.telemetry_store().read()
+    """Read what all processes on all hosts do. Raises RedisUnavailable."""
+    return wiring.interactive().telemetry.read()
 
 
 def scan_history(bucket: str) -> list[ScanRecord]:
-    """A bucket's last scans, the oldest first. Raises RedisUnavailable."""
-    return wiring.telemetry_store().history(bucket)
+    """List a bucket's last scans, the oldest first. Raises RedisUnavailable."""
+    return wiring.interactive().telemetry.history(bucket)
 
 
 def events_today(buckets: Iterable[str]) -> dict[str, int]:
-    """Events of each of these buckets announced since midnight UTC. Raises RedisUnavailable."""
-    return wiring.telemetry_store().events_today(buckets)
+    """Count the events of each bucket since midnight UTC. Raises RedisUnavailable."""
+    return wiring.interactive().telemetry.events_today(buckets)
 
 
 def next_scans(buckets: Mapping[str, str]) -> dict[str, NextScan]:
-    """When each bucket (name -> region) is scanned next. Raises RedisUnavailable."""
-    return wiring.interactive_schedule().next_scans(buckets)
+    """Tell when each bucket (name -> region) is scanned next. Raises RedisUnavailable."""
+    return wiring.interactive().schedule.next_scans(buckets)
 
 
 def late_buckets() -> frozenset[str]:
-    """Buckets that should have been scanned by now and are not. Raises RedisUnavailable."""
-    return wiring.interactive_schedule().late()
+    """List buckets that should have been scanned by now. Raises RedisUnavailable."""
+    return wiring.interactive().schedule.late()
 
 
 def pass_under_way(bucket: str) -> PassUnderWay | None:
     """How far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
-    return wiring.interactive_bucket_status().pass_under_way(bucket)
+    return wiring.interactive().bucket_status.pass_under_way(bucket)
 
 
 def being_cleared() -> list[str]:
     """Removed buckets that Redis still holds something of. Raises RedisUnavailable."""
-    return wiring.interactive_bucket_status().being_cleared()
+    return wiring.interactive().bucket_status.being_cleared()
 
 
 def endpoint_paces() -> list[EndpointLoad]:
     """How the endpoints that were asked lately may be asked now. Raises RedisUnavailable."""
-    return wiring.interactive_endpoint_health().list_loads()
+    return wiring.interactive().endpoint_health.list_loads()
 
 
 def expected_objects(buckets: Iterable[BucketConfig]) -> int | None:
-    """How many objects the last scans of these buckets saw; None if one was never scanned.
+    """Count the objects that the last scans of buckets saw; None if one was never scanned.
 
     Raises RedisUnavailable.
     """
-    known = wiring.bucket_status().read([bucket.name for bucket in buckets])
+    known = wiring.background().bucket_status.read([bucket.name for bucket in buckets])
     if any(status.last_scan_at is None for status in known):
         return None
     return sum(status.objects for status in known)
@@ -142,27 +142,25 @@ def scan_now(name: str, region: str, endpoint: str) -> None:
 
 
 def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
-    """As `scan_now`: name, region and endpoint of each."""
+    """Make many buckets due: name, region and endpoint of each."""
     rows = list(buckets)
     for endpoint in {endpoint_name(endpoint) for *_, endpoint in rows}:
-        wiring.interactive_endpoint_health().update(
+        wiring.interactive().endpoint_health.update(
             endpoint, lambda health, now: pacing.allow_probe_now(health, now=now)
         )
-    wiring.interactive_schedule().make_due({name: region for name, region, _ in rows})
+    wiring.interactive().schedule.make_due({name: region for name, region, _ in rows})
 
 
 def first_keys(
-    name: str, document: Mapping[str, Any], pair: KeyPair, *, most: int
+    name: str, document: Mapping[str, Any], pair: KeyPair, *, limit: int
 ) -> tuple[str, ...]:
-    """The first keys of the bucket that a configuration document describes.
-
-    The endpoint's profile is learnt anew, by a few requests more.
+    """List the first keys of the bucket that a document describes; learn its endpoint's profile.
 
     Raises the errors of S3.
     """
     bucket = bucket_document.parse(name, document, notifications=True)
     source = wiring.interactive_storage(bucket, pair)
-    page = source.page("", most)
+    page = source.page("", limit)
     keys = tuple(source.rows(page.entries).keys)
     with suppress(BucketwatchError):  # it lists, which is what was asked
         source.learn_profile()
@@ -175,23 +173,23 @@ def explain(name: str, key: str) -> Explanation:
     Changes nothing, and does not wait long. Raises UnknownBucket and RedisUnavailable; a bucket
     that cannot be listed, or of which something is lost, is a part of the explanation.
     """
-    bucket = _configured(name, wiring.interactive_bucket_configs())
-    scanning, now = wiring.conf(), time.time()
-    situation = explain_facts.collect_facts(
+    bucket = _configured(name, wiring.interactive().bucket_configs)
+    conf, now = wiring.conf(), time.time()
+    facts = explain_facts.collect_facts(
         bucket,
         key,
-        states=wiring.interactive_states(),
+        states=wiring.interactive().states,
         listed=lambda: wiring.with_keys(bucket, lambda pair: _listed(bucket, key, pair)),
-        standing=wiring.interactive_bucket_status().schedule_status(
-            bucket, queue_name=scanning.redis.queue_name, now=now
+        standing=wiring.interactive().bucket_status.schedule_status(
+            bucket, queue_name=conf.redis.queue_name, now=now
         ),
         now=now,
     )
     return explain_rules.explain(
         replace(
-            situation,
-            queue_high_water=scanning.queue.high_water,
-            second_look_s=scanning.deletions.second_look,
+            facts,
+            queue_high_water=conf.queue.high_water,
+            second_look_s=conf.deletions.second_look,
         )
     )
 
@@ -209,24 +207,24 @@ def replay(
     ``any_type``: as event types too that the bucket does not announce. Raises UnknownBucket,
     RedisUnavailable, and the errors of the vault.
     """
-    first = _configured(name, wiring.bucket_configs())
+    first = _configured(name, wiring.background().bucket_configs)
 
     def bucket() -> BucketConfig:
-        now = _configured(name, wiring.bucket_configs())
+        now = _configured(name, wiring.background().bucket_configs)
         if not now.notifications:
             raise ConfigurationChanged(f"{name}: its notifications are off: switch them on first")
         return replace(now, events=frozenset(EventType)) if any_type else now
 
-    engine, pair = wiring.engine(), wiring.credentials().get(first.credential)
-    means = ReplayContext(
+    adapters, pair = wiring.background(), wiring.credentials().get(first.credential)
+    context = ReplayContext(
         bucket=bucket,
-        storage=wiring.storage(wiring.client_cache(), first, pair, engine.endpoints),
+        storage=wiring.storage(wiring.client_cache(), first, pair, adapters.endpoints),
         states=wiring.replay_states(),
-        leases=engine.leases,
-        heartbeat=engine.heartbeat,
+        leases=adapters.leases,
+        heartbeat=adapters.heartbeat,
         slots=wiring.conf().parallel.rate_limit_per_region,
     )
-    return Replay(means, chosen, id_=id_, after=after)
+    return Replay(context, chosen, id_=id_, after=after)
 
 
 def _configured(name: str, store: BucketConfigStore) -> BucketConfig:
@@ -250,7 +248,7 @@ def rotate_vault_key() -> Path:
 
 
 def both_vaults() -> tuple[Vault, Vault]:
-    """The embedded vault and Infisical, to copy from one to the other.
+    """Open the embedded vault and Infisical, to copy from one to the other.
 
     Raises ConfigurationError unless there are both.
     """

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from scanning.core.changes import Version
+    from scanning.core.deletions import HeadAnswer
     from scanning.core.endpoint_profile import EndpointProfile, Fact
     from scanning.core.listing.body import Columns
     from scanning.core.pacing import EndpointHealth
+    from scanning.core.scan_warnings import ScanWarning
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry, Piece
     from scanning.core.types import (
@@ -50,13 +53,20 @@ class Storage(Protocol):
     def head(self, key: str) -> ObjectMetadata | None:
         """Content type and user metadata of one object; None if it is gone."""
 
+    def look_up(self, key: str) -> Version | HeadAnswer:
+        """The version that HEAD of a key tells of, in whole seconds, or how HEAD refuses it.
+
+        Raises StorageUnavailable or Throttled where there is no answer to go by.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far an unfinished pass over a bucket has come; kept with every commit.
 
     ``began`` is when the pass began; everything up to ``after`` is covered; ``listed`` and
-    ``appeared`` count objects so far. ``is_listed`` says that only deletions are left to commit.
+    ``appeared`` count objects so far. ``is_listed`` says that only deletions are left to decide:
+    up to ``after`` they are.
     """
 
     began: float
@@ -90,7 +100,8 @@ class KnownState:
     mass deletion waits to be confirmed; of how many objects somebody confirmed it says
     ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
     taken over, until its first pass is complete. ``is_whole``: there are as many segments as the
-    last commit left. S3 broke off the last ``stuck`` scans where the pass stands.
+    last commit left. S3 broke off the last ``stuck`` scans where the pass stands. ``warnings`` are
+    those of the pass so far.
     """
 
     entries: Sequence[Entry]
@@ -102,6 +113,7 @@ class KnownState:
     older_scan_at: float | None = None
     is_whole: bool = True
     stuck: int = 0
+    warnings: tuple[ScanWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +125,8 @@ class Commit:
     recent events, or "". ``strings`` are documented states to write, ``no_strings`` keys whose
     documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
     how long before them the objects of some were modified. ``filter_fingerprint`` is that of
-    the bucket by which they were chosen; "" where that does not matter.
+    the bucket by which they were chosen; "" where that does not matter. ``warnings`` are those of
+    the pass so far.
     """
 
     number: int
@@ -128,6 +141,7 @@ class Commit:
     lags_s: Sequence[float] = ()
     progress: Progress | None = None
     filter_fingerprint: str = ""
+    warnings: tuple[ScanWarning, ...] = ()
 
 
 class StateStore(Protocol):

@@ -1,14 +1,10 @@
-"""The one place that builds adapters; each once per process, anew in a forked child.
-
-What is *impatient* is for somebody who waits in front of a page: it gives up at once.
-"""
+"""The one place that builds adapters; each once per process, anew in a forked child."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,10 +27,7 @@ from scanning.adapters.vault import infisical, local
 from scanning.adapters.vault.snapshot import CredentialSnapshot
 from scanning.config import active
 from scanning.config.settings import RedisSection
-from scanning.core.errors import (
-    BucketwatchError,
-    CredentialsRejected,
-)
+from scanning.core.errors import BucketwatchError, CredentialsRejected
 from scanning.pacing.registry import EndpointRegistry
 from scanning.scan.context import ScanSettings
 from scanning.scan.heartbeat import LeaseHeartbeat
@@ -85,26 +78,54 @@ def _once(build: Callable[[], T]) -> Callable[[], T]:
 
 def reset() -> None:
     """Forget what was built, so that changed settings count (tests; after a fork)."""
-    of_this_process: Engine | None = _built.get((os.getpid(), "engine"))
+    of_this_process: Container | None = _built.get((os.getpid(), "background"))
     _built.clear()
     if of_this_process is not None:
         of_this_process.endpoints.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What scans and schedules share of one Redis."""
+class Container:
+    """The adapters over one connection to Redis."""
 
-    connection: RedisConnection
-    configuration: BucketConfigStore
-    leases: RedisLeases
-    states: RedisStateStore
-    heartbeat: LeaseHeartbeat
-    endpoints: EndpointRegistry
+    def __init__(self, connection: RedisConnection, conf: EngineSettings) -> None:
+        self.connection = connection
+        self.bucket_configs = BucketConfigStore(connection)
+        self.bucket_cache = BucketCache(self.bucket_configs)
+        self.bucket_status = BucketStatusStore(connection)
+        self.schedule = ScheduleStore(connection)
+        self.leases = RedisLeases(connection)
+        self.heartbeat = LeaseHeartbeat(self.leases)
+        self.states = RedisStateStore(connection, conf)
+        self.recent_events = RecentEvents(connection)
+        self.telemetry = TelemetryStore(connection, conf)
+        self.continuity = RedisContinuity(connection)
+        self.cleanup = Cleanup(connection, conf.redis)
+        self.endpoint_health = RedisEndpointHealth(connection)
+        # A probe is one request that may time out, and a scan around it.
+        probe_s = conf.storage.connect_timeout + conf.storage.read_timeout + PROBE_S
+        self.endpoint_profiles = RedisEndpointProfiles(connection)
+        self.endpoints = EndpointRegistry(
+            self.endpoint_health,
+            conf.endpoint_limits,
+            probe_s=probe_s,
+            profiles=self.endpoint_profiles,
+        )
 
 
-def engine_over(client: redis.Redis | Mapping[str, Any], scanning: EngineSettings) -> Engine:
-    """The engine on somebody's own Redis client (the documented `BucketScanner` brings one).
+@_once
+def background() -> Container:
+    """For workers and commands, which wait for a Redis that fails over."""
+    return Container(RedisConnection(conf().redis), conf())
+
+
+@_once
+def interactive() -> Container:
+    """For somebody who waits in front of a page, for probes and for a tick: gives up at once."""
+    return Container(RedisConnection(conf().redis, patience_s=0.0, answer_s=1.5), conf())
+
+
+def container_over(client: redis.Redis | Mapping[str, Any], conf: EngineSettings) -> Container:
+    """Build on somebody's own Redis client (the documented `BucketScanner` brings one).
 
     Of the older monitor's ``{"master": …, "slave": …}`` the master is used: a client, or what the
     YAML file may say of it.
@@ -113,135 +134,21 @@ def engine_over(client: redis.Redis | Mapping[str, Any], scanning: EngineSetting
         master = client["master"]
         if isinstance(master, str | Mapping):
             named = RedisSection.model_validate({"master": master})
-            return _engine(RedisConnection(named), scanning)
-        return engine_over(master, scanning)
-    if _own_client(client):
-        return engine()
-    return _engine(RedisConnection.over(client, scanning.redis), scanning)
+            return Container(RedisConnection(named), conf)
+        return container_over(master, conf)
+    if client is background().connection.client:
+        return background()
+    return Container(RedisConnection.over(client, conf.redis), conf)
 
 
-def _own_client(client: redis.Redis) -> bool:
-    return client is connection().client
-
-
-@_once
-def connection() -> RedisConnection:
-    return RedisConnection(conf().redis)
-
-
-@_once
-def interactive_connection() -> RedisConnection:
-    """For answers that must come quickly, also when Redis is away: web pages and probes."""
-    return RedisConnection(conf().redis, patience_s=0.0, answer_s=1.5)
-
-
-@_once
-def engine() -> Engine:
-    return _engine(connection(), conf())
-
-
-def _engine(link: RedisConnection, scanning: EngineSettings) -> Engine:
-    leases = RedisLeases(link)
-    # A probe is one request that may time out, and a scan around it.
-    probe_s = scanning.storage.connect_timeout + scanning.storage.read_timeout + PROBE_S
-    return Engine(
-        connection=link,
-        configuration=BucketConfigStore(link),
-        leases=leases,
-        states=RedisStateStore(link, scanning),
-        heartbeat=LeaseHeartbeat(leases),
-        endpoints=EndpointRegistry(
-            RedisEndpointHealth(link),
-            scanning.endpoint_limits,
-            probe_s=probe_s,
-            profiles=RedisEndpointProfiles(link),
-        ),
-    )
-
-
-@_once
-def bucket_configs() -> BucketConfigStore:
-    return BucketConfigStore(connection())
-
-
-@_once
-def bucket_cache() -> BucketCache:
-    return BucketCache(bucket_configs())
-
-
-@_once
-def interactive_bucket_configs() -> BucketConfigStore:
-    """For the mirror on save: an operator does not wait for Redis, the outbox does."""
-    return BucketConfigStore(interactive_connection())
-
-
-@_once
-def schedule() -> ScheduleStore:
-    return ScheduleStore(connection())
-
-
-@_once
-def interactive_schedule() -> ScheduleStore:
-    return ScheduleStore(interactive_connection())
-
-
-@_once
-def continuity() -> RedisContinuity:
-    return RedisContinuity(connection())
-
-
-@_once
-def interactive_continuity() -> RedisContinuity:
-    return RedisContinuity(interactive_connection())
-
-
-@_once
-def cleanup() -> Cleanup:
-    return Cleanup(connection(), conf().redis)
-
-
-@_once
-def bucket_status() -> BucketStatusStore:
-    return BucketStatusStore(connection())
-
-
-@_once
-def interactive_bucket_status() -> BucketStatusStore:
-    return BucketStatusStore(interactive_connection())
-
-
-@_once
-def recent_events() -> RecentEvents:
-    return RecentEvents(interactive_connection())
-
-
-@_once
-def interactive_states() -> RedisStateStore:
-    """For looking at what is known, in front of a page."""
-    return RedisStateStore(interactive_connection(), conf())
-
-
-@_once
 def replay_states() -> RedisStateStore:
-    """For replays: half of the queue stays free for what happens meanwhile."""
-    scanning = conf()
-    half = scanning.queue.model_copy(update={"high_water": max(1, scanning.queue.high_water // 2)})
-    return RedisStateStore(connection(), scanning.model_copy(update={"queue": half}))
+    """Build the states that replays commit to: half of the queue stays free for new events."""
+    half = conf().queue.model_copy(update={"high_water": max(1, conf().queue.high_water // 2)})
+    return RedisStateStore(background().connection, conf().model_copy(update={"queue": half}))
 
 
-@_once
-def interactive_endpoint_health() -> RedisEndpointHealth:
-    return RedisEndpointHealth(interactive_connection())
-
-
-@_once
-def interactive_endpoint_profiles() -> RedisEndpointProfiles:
-    return RedisEndpointProfiles(interactive_connection())
-
-
-@_once
 def followed_events() -> RecentEvents:
-    """For somebody who follows them, and waits for those to come."""
+    """Build the events for somebody who follows them, and waits for the next ones."""
     return RecentEvents(RedisConnection(conf().redis, patience_s=1.0))
 
 
@@ -253,7 +160,7 @@ def client_cache() -> S3ClientCache:
 def preload() -> None:
     """Load what every worker needs, S3's description above all: children forked later share it."""
     S3ClientCache(conf()).get_client("s3.invalid", "none", "none")
-    interactive_connection().health()
+    interactive().connection.health()
     reset()
 
 
@@ -283,7 +190,7 @@ def embedded_vault() -> Vault:
 
 
 def vault_key() -> str | None:
-    """The key of the embedded vault, if one is configured."""
+    """Return the key of the embedded vault, if one is configured."""
     key = settings.SITE.vault_key
     return key.get_secret_value() if key else None
 
@@ -294,9 +201,9 @@ def credentials() -> CredentialSnapshot:
 
 
 def with_keys(bucket: BucketConfig, use: Callable[[KeyPair], T]) -> T:
-    """What ``use`` makes of the bucket's key pair.
+    """Call ``use`` with the bucket's key pair.
 
-    Where S3 refuses it, it may have been rotated since our snapshot: look once more, try once more.
+    A pair that S3 refuses may have been rotated since our snapshot: read the vault, try once more.
     """
     pair = credentials().get(bucket.credential)
     try:
@@ -309,7 +216,7 @@ def with_keys(bucket: BucketConfig, use: Callable[[KeyPair], T]) -> T:
 
 
 def vault_age_s() -> float | None:
-    """How long ago this process read the vault; None if it never could."""
+    """Say how long ago this process read the vault; None if it never could."""
     try:
         return credentials().age_s()
     except BucketwatchError:  # every scan says so
@@ -319,31 +226,29 @@ def vault_age_s() -> float | None:
 def storage(
     clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, endpoints: EndpointRegistry
 ) -> Storage:
-    """A bucket whose requests wait their turn."""
+    """Open a bucket whose requests wait for their permits."""
     endpoints.register_pool(clients)
     limiter = endpoints.limiter_for(bucket.endpoint)
     return S3Storage(clients, bucket, pair, limiter=limiter, profiles=endpoints.profiles)
 
 
 def interactive_storage(bucket: BucketConfig, pair: KeyPair) -> S3Storage:
-    """The same for somebody who waits in front of a page: at once, and short time-outs."""
-    return S3Storage(probing_clients(), bucket, pair, profiles=interactive_endpoint_profiles())
+    """Open a bucket for somebody who waits in front of a page: at once, and short time-outs."""
+    profiles = interactive().endpoint_profiles
+    return S3Storage(probing_clients(), bucket, pair, profiles=profiles)
 
 
-@_once
-def telemetry_store() -> TelemetryStore:
-    return TelemetryStore(interactive_connection(), conf())
-
-
-def scan_settings(scanning: EngineSettings) -> ScanSettings:
-    """What the configuration says to a scan."""
+def scan_settings(conf: EngineSettings) -> ScanSettings:
+    """Pick what a scan needs of the configuration."""
     return ScanSettings(
-        page_size=scanning.page_size,
-        lanes=scanning.scan.lanes,
-        slice_s=scanning.scan.time_slice,
-        strings=scanning.redis.object_states,
-        ttl_s=scanning.redis.ttl,
-        mass_share=scanning.deletions.mass_share,
-        mass_minimum=scanning.deletions.mass_minimum,
-        second_look_s=scanning.deletions.second_look,
+        page_size=conf.page_size,
+        lanes=conf.scan.lanes,
+        slice_s=conf.scan.time_slice,
+        strings=conf.redis.object_states,
+        ttl_s=conf.redis.ttl,
+        mass_share=conf.deletions.mass_share,
+        mass_minimum=conf.deletions.mass_minimum,
+        second_look_s=conf.deletions.second_look,
+        confirm=conf.deletions.confirm,
+        interval_s=conf.defaults.polling_interval,
     )

@@ -16,7 +16,7 @@ from django.test import Client
 from pydantic import SecretStr
 from pytest_django import Settings
 
-from bucketwatch.demo.servers import other_redis_server
+from bucketwatch.local.servers import other_redis_server
 from scanning import wiring
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.config import settings as engine_settings
@@ -127,7 +127,7 @@ def product(tmp_path: Path, redis_server: RedisServer) -> Iterator[Product]:
     product = Product(tmp_path, redis_url=redis_server.url)
     product.wait_until_ready()
     yield product
-    product.stop()
+    product.stop_and_wait()
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +147,6 @@ def _each_test_starts_clean(
     wiring.reset()
     yield
     wiring.reset()
-    if server is not None and server.running:
+    if server is not None and server.is_running:
         with server.client() as client:
             notifications.check(client)

@@ -1,4 +1,4 @@
-"""A brake on guessing at log-ins, of people and of programs.
+"""A throttle for guesses at log-ins, of people and of programs.
 
 Failures are counted for each name and address together, so that a stranger stops himself and not
 the owner of the name; and for each address, whatever names it tries. Counted in Django's default
@@ -58,7 +58,7 @@ class LoginThrottle:
 
 
 def _origin(address: str) -> str:
-    """The address, or the network that one subscriber has of IPv6: he may choose any in it."""
+    """Return the address; of IPv6, the network of one subscriber."""
     try:
         parsed = ip_address(address)
     except ValueError:

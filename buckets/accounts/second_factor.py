@@ -32,7 +32,7 @@ _SALT = "second_factor_salt"
 
 
 def is_owed(request: HttpRequest) -> bool:
-    """Whether somebody is logged in by password only, wants something, and that is not enough."""
+    """Tell whether the password alone is not enough for this request."""
     user: Any = request.user
     if not user.is_authenticated or user.is_verified():
         return False
@@ -42,7 +42,7 @@ def is_owed(request: HttpRequest) -> bool:
 
 
 def page_url(request: HttpRequest) -> str:
-    """The page that asks for it, and leads back to where the request went."""
+    """Link to the page that asks for the code, and leads back to where the request went."""
     page = reverse("admin:second_factor")
     if request.method != "GET":
         return page

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 
 from buckets import selectors
-from buckets.health.remedies import remedy_for
 from buckets.models import Bucket, Credential
+from scanning.core.remedies import remedy_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,17 +17,6 @@ if TYPE_CHECKING:
     from django.contrib.admin.views.main import ChangeList
     from django.db.models import QuerySet
     from django.http import HttpRequest
-
-# What needs somebody comes first.
-_SHOWN_STATES = (
-    selectors.State.LOST,
-    selectors.State.FAILING,
-    selectors.State.HELD,
-    selectors.State.LATE,
-    selectors.State.WAITING,
-    selectors.State.WATCHED,
-    selectors.State.PAUSED,
-)
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -42,13 +31,13 @@ class StateFilter(admin.SimpleListFilter):
         super().__init__(*args)
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(state.name.lower(), state.value) for state in _SHOWN_STATES]
+        return [(state.name.lower(), state.value) for state in selectors.WORST_FIRST]
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
         counts = selectors.state_counts(late=self._late)
         everything, *states = super().choices(changelist)
         yield {**everything, "count": sum(counts.values())}
-        for choice, state in zip(states, _SHOWN_STATES, strict=True):
+        for choice, state in zip(states, selectors.WORST_FIRST, strict=True):
             if state is selectors.State.LOST and not counts[state] and not choice["selected"]:
                 continue  # so rare that it would only raise questions
             yield {**choice, "count": counts[state], "symbol": state.name.lower()}
@@ -96,8 +85,8 @@ class CredentialFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         shared = Credential.objects.filter(came_with_bucket=False).values_list("name", flat=True)
-        asked = request.GET.get(self.parameter_name)
-        return [(name, name) for name in sorted({*shared, *([asked] if asked else [])})]
+        chosen = request.GET.get(self.parameter_name)
+        return [(name, name) for name in sorted({*shared, *([chosen] if chosen else [])})]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(credential__name=self.value()) if self.value() else queryset

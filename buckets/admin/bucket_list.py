@@ -19,15 +19,13 @@ from buckets.admin.bucket_filters import (
     NotificationsFilter,
     StateFilter,
 )
-from buckets.formatting import (
-    format_number,
-)
-from buckets.health.remedies import remedy_for
+from buckets.formatting import format_number
 from buckets.models import Bucket
 from buckets.pages import badges
 from buckets.pages.bucket import next_scan_in_words
 from scanning import engine
 from scanning.core.errors import RedisUnavailable
+from scanning.core.remedies import remedy_for
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
@@ -68,7 +66,7 @@ def state_of(bucket: Bucket) -> selectors.State:
 
 
 def next_scan_of(bucket: Bucket) -> str:
-    """On a row of `BucketList`."""
+    """Say when a row of `BucketList` is scanned next."""
     return next_scan_in_words(bucket, getattr(bucket, "next_scan", None))
 
 
@@ -169,13 +167,13 @@ class ListedBuckets(ServiceAdmin):
     @admin.action(description="Scan now", permissions=["change"])
     def scan_now(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
         try:
-            asked = services.scan_all_now(buckets=queryset, by=actor(request))
+            scheduled = services.scan_all_now(buckets=queryset, by=actor(request))
         except RedisUnavailable as exc:
             self.message_user(request, f"No scan was asked for: {exc}", messages.ERROR)
             return
-        paused = len(queryset) - asked
+        paused = len(queryset) - scheduled
         left_out = f"; {paused:,} paused" if paused else ""
-        done = f"{asked:,} due now: scanned as soon as a worker is free{left_out}."
+        done = f"{scheduled:,} due now: scanned as soon as a worker is free{left_out}."
         self.message_user(request, done, messages.SUCCESS)
 
     @admin.action(description="Turn notifications on", permissions=["change"])

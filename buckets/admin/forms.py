@@ -170,7 +170,7 @@ class ApiClientForm(ServiceForm[ApiClient]):
 
 
 def refusals(exc: Exception) -> dict[str, list[str]]:
-    """What a service said no with, by the field that it is about."""
+    """Return a service's refusal as messages by field."""
     if isinstance(exc, services.BucketExists):
         return {"name": [str(exc)]}
     if isinstance(exc, ValidationError):

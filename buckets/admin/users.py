@@ -113,14 +113,13 @@ class PersonAdmin(LightPages, DjangosUserAdmin):
 
     @admin.action(description="Remove second factor of selected users", permissions=["change"])
     def remove_second_factors(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        """For somebody who has lost his app."""
         touched = [person for person in queryset if _may_touch(request, person)]
         removed = [services.remove_second_factor(user=p, by=actor(request)) for p in touched]
         self.message_user(request, f"{sum(removed)} removed.", messages.SUCCESS)
 
 
 class Permissions(ManyOf[Permission]):
-    """Those for models that have a page, in a few words each."""
+    """The permissions for models that have a page, in a few words each."""
 
     def __init__(self) -> None:
         internal = ("outbox", "permission", "revision", "secondfactor", "vaultremoval")

@@ -44,7 +44,7 @@ _USED_EVERY = timedelta(minutes=1)
 
 
 def client_of_login(*, client_id: str, client_secret: str) -> ApiClient | None:
-    """The enabled client that these belong to; one hash of work, also if there is no such client.
+    """Find the enabled client of an id and secret; always one hash of work, even if there is none.
 
     The configured client is made here rather than after migrations: so it is also right when the
     variables change later, and no process needs the database to start.

@@ -52,7 +52,7 @@ def add(info: Mapping[str, Any], *, by: Actor = None) -> Bucket:
 def update(info: Mapping[str, Any], *, by: Actor = None) -> Update:
     """Change the bucket called ``name``. Raises Bucket.DoesNotExist."""
     given = read(fields.BucketChanges, info)
-    bucket = named(given.pop("name"))
+    bucket = find_bucket(given.pop("name"))
     if given:
         with _messages_in_short():
             bucket = services.update_bucket(bucket=bucket, **_in_full(given), by=by)
@@ -61,11 +61,11 @@ def update(info: Mapping[str, Any], *, by: Actor = None) -> Update:
 
 def delete(info: Mapping[str, Any], *, by: Actor = None) -> None:
     """Forget the bucket called ``name``. Raises Bucket.DoesNotExist."""
-    services.delete_bucket(bucket=named(read(fields.BucketName, info)["name"]), by=by)
+    services.delete_bucket(bucket=find_bucket(read(fields.BucketName, info)["name"]), by=by)
 
 
-def named(name: str) -> Bucket:
-    """The bucket of this name. Raises Bucket.DoesNotExist with a message for people."""
+def find_bucket(name: str) -> Bucket:
+    """Find the bucket of this name. Raises Bucket.DoesNotExist with a message for people."""
     # PostgreSQL refuses to be asked for a text with NUL in it.
     bucket = None if "\0" in name else selectors.bucket_named(name)
     if bucket is None:
@@ -75,7 +75,7 @@ def named(name: str) -> Bucket:
 
 
 def read(expected: type[Serializer[Any]], info: Mapping[str, Any]) -> dict[str, Any]:
-    """The known members; others are ignored, as the older monitor did.
+    """Read the known members; others are ignored, as the older monitor did.
 
     Null asks for the default interval; for every other member it is the same as leaving it out.
     """

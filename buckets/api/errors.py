@@ -71,7 +71,7 @@ def answer(exc: Exception, context: dict[str, Any]) -> Response:
 
 
 def _known(exc: Exception) -> exceptions.APIException | None:
-    """The same error in REST framework's terms; None for one that nobody expected."""
+    """Translate an error for REST framework; None if it is an unexpected one."""
     known: exceptions.APIException | None = None
     match exc:
         case exceptions.NotAuthenticated():

@@ -51,7 +51,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def _accepted(request: HttpRequest) -> Form:
-    """What the client likes best of what we have; JSON if it likes nothing of it."""
+    """Choose the format that the client accepts best; JSON if it accepts none of ours."""
     for accepted in request.accepted_types:
         form = _BY_TYPE.get(f"{accepted.main_type}/{accepted.sub_type}".lower())
         if form:

@@ -80,7 +80,7 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 
 def _database_and_webhook() -> tuple[str, str]:
-    """What is wrong with each; "" if nothing is."""
+    """Say what is wrong with the database, and with webhooks; "" if nothing is."""
     try:
         is_missing = selectors.lacks_webhook()
     except DatabaseError as exc:

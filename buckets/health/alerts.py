@@ -17,14 +17,11 @@ from django.utils import timezone
 from django.utils.text import capfirst
 
 from buckets import selectors
-from buckets.formatting import (
-    as_sentence,
-    join_some,
-    pluralize,
-)
-from buckets.health.remedies import remedy_for
+from buckets.formatting import as_sentence, join_some, pluralize
 from buckets.models import Bucket, Outbox, VaultRemoval
 from scanning import engine, wiring
+from scanning.core.errors import StateLost
+from scanning.core.remedies import REMEDIES, remedy_for
 from scanning.core.scan_warnings import EXPLAINED
 
 if TYPE_CHECKING:
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     from scanning.core.scan_warnings import WarningKind
 
 EXAMPLES = 3
-MOST_OF_A_KIND = 10
+LIMIT_PER_KIND = 10
 # Changes are mirrored and removals done within seconds, unless something is away.
 WAITS = timedelta(minutes=1)
 QUEUE_FILLING = 0.8
@@ -79,21 +76,26 @@ class Alert:
 
 
 def alerts(telemetry: Telemetry, endpoints: Sequence[EndpointLoad]) -> list[Alert]:
-    """What to look at now, the worst first; empty if all is well. Raises what the database does."""
-    found = [*_in_redis(telemetry), *_dead(endpoints), *_redis_at_risk(), *_in_database()]
+    """List what to look at now, the worst first; empty if all is well."""
+    found = [
+        *_redis_alerts(telemetry),
+        *_dead_endpoint_alerts(endpoints),
+        *_redis_risk_alerts(),
+        *_database_alerts(),
+    ]
     worst_first = list(AlertKind)
     return sorted(found, key=lambda one: worst_first.index(one.kind))
 
 
 def alerts_without_redis(problem: RedisUnavailable) -> list[Alert]:
-    """The same while Redis is away, which is then the worst."""
-    return [_redis_away(problem), *_in_database()]
+    """List the same while Redis is away, which is then the worst."""
+    return [_redis_away_alert(problem), *_database_alerts()]
 
 
 # --- in Redis
 
 
-def _redis_away(exc: RedisUnavailable) -> Alert:
+def _redis_away_alert(exc: RedisUnavailable) -> Alert:
     return Alert(
         AlertKind.REDIS_AWAY,
         "Redis is away",
@@ -102,7 +104,7 @@ def _redis_away(exc: RedisUnavailable) -> Alert:
     )
 
 
-def _in_redis(telemetry: Telemetry) -> Iterator[Alert]:
+def _redis_alerts(telemetry: Telemetry) -> Iterator[Alert]:
     # Regions are only known once a monitor has led.
     if not telemetry.leader and (telemetry.regions or selectors.any_is_active()):
         yield Alert(
@@ -111,15 +113,15 @@ def _in_redis(telemetry: Telemetry) -> Iterator[Alert]:
             "No monitor holds the lead, so no bucket is scanned.",
             "Start `manage.py runmonitor` on one host at least, and look into its log.",
         )
-    yield from _queue(telemetry)
+    yield from _queue_alerts(telemetry)
     late = [region for region in telemetry.regions if region.late]
     late.sort(key=lambda region: -region.late)
-    yield from map(_late, late[:MOST_OF_A_KIND])
+    yield from map(_late_alert, late[:LIMIT_PER_KIND])
 
 
-def _dead(endpoints: Sequence[EndpointLoad]) -> Iterator[Alert]:
+def _dead_endpoint_alerts(endpoints: Sequence[EndpointLoad]) -> Iterator[Alert]:
     dead = [one for one in endpoints if one.state == "dead"]
-    for one in dead[:MOST_OF_A_KIND]:
+    for one in dead[:LIMIT_PER_KIND]:
         yield Alert(
             AlertKind.ENDPOINT_DEAD,
             f"{one.endpoint} does not answer",
@@ -127,7 +129,7 @@ def _dead(endpoints: Sequence[EndpointLoad]) -> Iterator[Alert]:
             "Nothing, if it is short: its buckets are scanned as soon as it answers. Else check "
             "the network between, and the provider's status page.",
         )
-    if (more := len(dead) - MOST_OF_A_KIND) > 0:
+    if (more := len(dead) - LIMIT_PER_KIND) > 0:
         yield Alert(
             AlertKind.ENDPOINT_DEAD,
             f"{more} endpoints more do not answer",
@@ -137,7 +139,7 @@ def _dead(endpoints: Sequence[EndpointLoad]) -> Iterator[Alert]:
         )
 
 
-def _redis_at_risk() -> Iterator[Alert]:
+def _redis_risk_alerts() -> Iterator[Alert]:
     for warning in engine.redis_health().warnings:
         yield Alert(
             AlertKind.REDIS_AT_RISK,
@@ -147,7 +149,7 @@ def _redis_at_risk() -> Iterator[Alert]:
         )
 
 
-def _queue(telemetry: Telemetry) -> Iterator[Alert]:
+def _queue_alerts(telemetry: Telemetry) -> Iterator[Alert]:
     length, most = telemetry.queue_length, wiring.conf().queue.high_water
     oldest_s = telemetry.queue_oldest_s or 0.0
     if length >= most:
@@ -177,7 +179,7 @@ def _queue(telemetry: Telemetry) -> Iterator[Alert]:
         )
 
 
-def _late(region: RegionLoad) -> Alert:
+def _late_alert(region: RegionLoad) -> Alert:
     reason, next_step = _why_late(region)
     return Alert(
         AlertKind.LATE,
@@ -189,7 +191,7 @@ def _late(region: RegionLoad) -> Alert:
 
 
 def _why_late(region: RegionLoad) -> tuple[str, str]:
-    """The reason and the next step."""
+    """Return the reason and the next step."""
     if not region.running:
         reason = "no worker takes this region's buckets"
         return reason, (
@@ -209,11 +211,11 @@ def _why_late(region: RegionLoad) -> tuple[str, str]:
 # --- in the database
 
 
-def _in_database() -> Iterator[Alert]:
-    yield from _lost()
-    yield from _failing()
-    yield from _held()
-    yield from _warned()
+def _database_alerts() -> Iterator[Alert]:
+    yield from _lost_alerts()
+    yield from _failing_alerts()
+    yield from _held_alerts()
+    yield from _warning_alerts()
     waiting_since = timezone.now() - WAITS
     changes = Outbox.objects.filter(created_at__lt=waiting_since)
     if number := changes.values("bucket").distinct().count():
@@ -242,7 +244,7 @@ def _in_database() -> Iterator[Alert]:
         )
 
 
-def _lost() -> Iterator[Alert]:
+def _lost_alerts() -> Iterator[Alert]:
     lost = selectors.in_state(Bucket.objects.all(), selectors.State.LOST)
     number = lost.count()
     if not number:
@@ -253,41 +255,40 @@ def _lost() -> Iterator[Alert]:
         f"Redis forgot {pluralize(number, 'bucket')}",
         "It was emptied, or restored from an old backup. Nothing is scanned or announced of "
         f"{names}{' and others' if number > EXAMPLES else ''} meanwhile.",
-        "Restore the right backup; or choose in the list of buckets, filtered by state, whether to "
-        "announce what Redis does not know or only to remember it.",
+        REMEDIES[StateLost].next_step,
         names if number == 1 else None,
         count=number,
     )
 
 
-def _failing() -> list[Alert]:
-    """The largest groups of one error first; small groups bucket by bucket."""
+def _failing_alerts() -> list[Alert]:
+    """List the largest groups of one error first; small groups bucket by bucket."""
     failing = selectors.in_state(Bucket.objects.all(), selectors.State.FAILING)
     same_error = [F("last_error_class")]
     examples = (
         failing.annotate(
-            place=Window(RowNumber(), partition_by=same_error, order_by="name"),
-            together=Window(Count("id"), partition_by=same_error),
+            rank=Window(RowNumber(), partition_by=same_error, order_by="name"),
+            group_size=Window(Count("id"), partition_by=same_error),
         )
-        .filter(place__lte=EXAMPLES)
-        .order_by("-together", "last_error_class", "name")
+        .filter(rank__lte=EXAMPLES)
+        .order_by("-group_size", "last_error_class", "name")
     )
     groups: dict[str, list[Bucket]] = {}
     for bucket in examples:
         groups.setdefault(bucket.last_error_class, []).append(bucket)
-    return [found for group in groups.values() for found in _failing_alike(group)]
+    return [found for group in groups.values() for found in _alerts_of_one_error(group)]
 
 
-def _failing_alike(examples: Sequence[Bucket]) -> list[Alert]:
-    about = remedy_for(examples[0].last_error_class)
-    together: int = examples[0].together  # type: ignore[attr-defined]
-    if together <= len(examples):
+def _alerts_of_one_error(examples: Sequence[Bucket]) -> list[Alert]:
+    remedy = remedy_for(examples[0].last_error_class)
+    group_size: int = examples[0].group_size  # type: ignore[attr-defined]
+    if group_size <= len(examples):
         return [
             Alert(
                 AlertKind.FAILING,
-                f"{bucket.name}: {about.meaning}",
-                bucket.last_error,
-                about.next_step,
+                f"{bucket.name}: {remedy.meaning}",
+                remedy.cut_from(bucket.last_error),
+                remedy.next_step,
                 bucket.name,
                 error_class=bucket.last_error_class,
             )
@@ -297,18 +298,18 @@ def _failing_alike(examples: Sequence[Bucket]) -> list[Alert]:
     return [
         Alert(
             AlertKind.FAILING,
-            f"{pluralize(together, 'bucket')}: {about.meaning}",
-            f"Among them {names}. The first says: {examples[0].last_error}",
-            about.next_step,
-            count=together,
+            f"{pluralize(group_size, 'bucket')}: {remedy.meaning}",
+            f"Among them {names}. The first says: {remedy.cut_from(examples[0].last_error)}",
+            remedy.next_step,
+            count=group_size,
             error_class=examples[0].last_error_class,
         )
     ]
 
 
-def _held() -> Iterator[Alert]:
+def _held_alerts() -> Iterator[Alert]:
     held = selectors.in_state(Bucket.objects.all(), selectors.State.HELD).order_by("held_since")
-    shown = list(held[:MOST_OF_A_KIND])
+    shown = list(held[:LIMIT_PER_KIND])
     for bucket in shown:
         yield Alert(
             AlertKind.HELD,
@@ -319,7 +320,7 @@ def _held() -> Iterator[Alert]:
             "back, and the hold ends by itself.",
             bucket.name,
         )
-    if len(shown) == MOST_OF_A_KIND and (more := held.count() - len(shown)):
+    if len(shown) == LIMIT_PER_KIND and (more := held.count() - len(shown)):
         yield Alert(
             AlertKind.HELD,
             f"{pluralize(more, 'bucket')} more: mass deletions wait to be confirmed",
@@ -329,7 +330,7 @@ def _held() -> Iterator[Alert]:
         )
 
 
-def _warned() -> Iterator[Alert]:
+def _warning_alerts() -> Iterator[Alert]:
     """One alert for each kind of warning, however many buckets have it."""
     buckets: dict[WarningKind, list[str]] = {}
     for bucket in selectors.with_scan_warnings():
@@ -342,7 +343,7 @@ def _warned() -> Iterator[Alert]:
             AlertKind.SCAN_WARNING,
             f"{only or pluralize(len(names), 'bucket')}: objects {explained.meaning}",
             "The rest is watched as usual. The page of the bucket names some of the keys"
-            + (f". Among them {join_some(names, most=EXAMPLES)}" if only is None else ""),
+            + (f". Among them {join_some(names, limit=EXAMPLES)}" if only is None else ""),
             explained.next_step,
             only,
             count=len(names),

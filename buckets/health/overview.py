@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from buckets.health.alerts import Alert
     from buckets.selectors import State
-    from scanning.core.metrics.telemetry import EndpointLoad, Telemetry
+    from scanning.core.metrics.telemetry import EndpointLoad, Telemetry, TimeBucket
+
+_RATE_MINUTES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +47,13 @@ def overview() -> Overview:
         return Overview(selectors.state_counts(late=()), None, without)
     needed = alerts(telemetry, endpoints)
     return Overview(selectors.state_counts(late=late), telemetry, needed, endpoints)
+
+
+def rate_per_s(minutes: Sequence[TimeBucket], counter: str, *, now: float) -> float:
+    """Average over the last five minutes that are over; soon after a start, since that."""
+    begun = next((n for n, minute in enumerate(minutes) if minute.list_calls), len(minutes) - 1)
+    over = minutes[max(begun + 1, len(minutes) - 1 - _RATE_MINUTES) : -1]
+    counted = over or minutes[begun:]
+    span_s = sum(minute.span_s for minute in over) or max(1.0, now - minutes[begun].at)
+    total: int = sum(getattr(minute, counter) for minute in counted)
+    return total / span_s

@@ -89,17 +89,17 @@ class Plan:
 
 def plan(candidates: Sequence[Candidate], shared: Sequence[Keys] = ()) -> Plan:
     """Look at everything in its order; writes nothing. Raises the vault's errors."""
-    world = _World()
+    existing = _Existing()
     problems = []
     rows = []
     for keys in shared:
-        if keys.credential not in world.by_name:
+        if keys.credential not in existing.by_name:
             try:
-                rows.append(_new_credential(keys, world))
+                rows.append(_new_credential(keys, existing))
             except ValidationError as exc:
                 problems.append(f"credential {keys.credential}: {_one_line(exc)}")
-    planned = [_plan_one(candidate, world) for candidate in candidates]
-    return Plan(planned, rows, world.pairs, problems)
+    planned = [_plan_one(candidate, existing) for candidate in candidates]
+    return Plan(planned, rows, existing.pairs, problems)
 
 
 def carry_out(
@@ -129,7 +129,7 @@ def carry_out(
     return problems
 
 
-class _World:
+class _Existing:
     """What is here already, read once; grows with what is planned."""
 
     def __init__(self) -> None:
@@ -141,11 +141,11 @@ class _World:
         self.pairs: dict[str, KeyPair] = {}
 
 
-def _plan_one(candidate: Candidate, world: _World) -> Planned:
-    if candidate.name in world.planned:
+def _plan_one(candidate: Candidate, existing: _Existing) -> Planned:
+    if candidate.name in existing.planned:
         return Planned(candidate, problem="It is listed twice: leave one of them out.")
-    world.planned.add(candidate.name)
-    if candidate.name in world.buckets:
+    existing.planned.add(candidate.name)
+    if candidate.name in existing.buckets:
         return Planned(candidate)
     if candidate.problem:
         return Planned(candidate, problem=candidate.problem)
@@ -153,14 +153,14 @@ def _plan_one(candidate: Candidate, world: _World) -> Planned:
     try:
         # The constraints say the same again, at a query each; the database checks them anyway.
         bucket.full_clean(exclude={"credential"}, validate_unique=False, validate_constraints=False)
-        bucket.credential = _credential(candidate, world)
+        bucket.credential = _credential(candidate, existing)
         _refuse_blanks(candidate.client_secret)
     except ValidationError as exc:
         return Planned(candidate, problem=_one_line(exc))
     warnings = candidate.warnings
     if bucket.webhook_client_id and not candidate.client_secret:
         name = selectors.webhook_secret_name(bucket)
-        if name not in world.vault_names:
+        if name not in existing.vault_names:
             warnings += (f"the vault lacks {name}: enter its webhook client secret",)
     return Planned(candidate, bucket, warnings=warnings)
 
@@ -172,22 +172,24 @@ def _refuse_blanks(client_secret: str) -> None:
         raise ValidationError({"client_secret": [problem]})
 
 
-def _credential(candidate: Candidate, world: _World) -> Credential:
-    """The credential that a bucket is to use: a stored one, or one that is yet to be saved."""
+def _credential(candidate: Candidate, existing: _Existing) -> Credential:
+    """Find the credential that a bucket is to use: a stored one, or one that is yet to be saved."""
     keys = candidate.keys
-    stored = world.by_name.get(keys.credential)
+    stored = existing.by_name.get(keys.credential)
     if stored is None and keys.credential != candidate.name:
         problem = f"There is no credential {keys.credential}: add it, or list it in the file."
         raise ValidationError({"credential": [problem]})
     if stored is None:
-        return _new_credential(keys, world, came_with_bucket=True)
+        return _new_credential(keys, existing, came_with_bucket=True)
     if keys.access_key:
         problem = f"Credential {stored.name} has keys already: leave them out here."
         raise ValidationError({"access_key": [problem]})
     return stored
 
 
-def _new_credential(keys: Keys, world: _World, *, came_with_bucket: bool = False) -> Credential:
+def _new_credential(
+    keys: Keys, existing: _Existing, *, came_with_bucket: bool = False
+) -> Credential:
     prefix = prefix_of(keys.credential)
     credential = Credential(
         name=keys.credential,
@@ -196,15 +198,15 @@ def _new_credential(keys: Keys, world: _World, *, came_with_bucket: bool = False
         came_with_bucket=came_with_bucket,
     )
     credential.full_clean(validate_unique=False, validate_constraints=False)
-    if owner := world.by_prefix.get(prefix):
+    if owner := existing.by_prefix.get(prefix):
         problem = f"Its vault entries {prefix}_… belong to credential {owner.name}: use that one."
         raise ValidationError({"credential": [problem]})
     if keys.access_key or keys.secret_key:
-        world.pairs[credential.name] = key_pair(keys.access_key, keys.secret_key)
-    elif not world.vault_names.issuperset(halves_of(prefix)):
+        existing.pairs[credential.name] = key_pair(keys.access_key, keys.secret_key)
+    elif not existing.vault_names.issuperset(halves_of(prefix)):
         problem = f"The vault does not hold {' and '.join(halves_of(prefix))}."
         raise ValidationError({"credential": [problem]})
-    world.by_prefix[prefix] = world.by_name[credential.name] = credential
+    existing.by_prefix[prefix] = existing.by_name[credential.name] = credential
     return credential
 
 

@@ -10,9 +10,11 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from django.core.exceptions import ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import ValidationError as InvalidRow
 
 from buckets import validators
 from buckets.importing.plan import Candidate, Keys
@@ -21,6 +23,7 @@ from scanning import wiring
 from scanning.config.yaml_reader import read_yaml
 from scanning.core import bucket_document
 from scanning.core.errors import ConfigurationError
+from scanning.core.types import EventType
 from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
@@ -30,31 +33,81 @@ if TYPE_CHECKING:
     from scanning.adapters.redis.bucket_configs import Stored
     from scanning.core.types import BucketConfig
 
-# Members of a bucket in the file: the model's field, and what the value has to be.
-_MEMBERS: dict[str, tuple[str, type]] = {
-    "region": ("region", str),
-    "endpoint": ("endpoint", str),
-    "polling_interval": ("polling_interval", int),
-    "monitoring_enabled": ("monitoring_enabled", bool),
-    "notifications_enabled": ("notifications_enabled", bool),
-    "fetch_metadata": ("fetch_metadata", bool),
-    "prefix": ("prefix", str),
-    "suffix": ("suffix", str),
-    "first_scan": ("first_scan", str),
-    "lanes": ("lanes", int),
-    "webhook_url": ("webhook_url", str),
-    "client_id": ("webhook_client_id", str),
-    "token_url": ("webhook_token_url", str),
-    "webhook_secret_in_redis": ("webhook_secret_in_redis", bool),
+_SOME_EVENTS = f"has to be a list of some of {', '.join(EVENT_TYPES)}"
+# By pydantic's type of error: how a message goes on after the member's name.
+_PROBLEMS = {
+    "extra_forbidden": "is not known",
+    "invalid_key": "is not known",
+    "string_type": "has to be text: put it in quotes",
+    "int_type": "has to be a whole number",
+    "bool_type": "has to be true or false",
+    "list_type": _SOME_EVENTS,
+    "enum": _SOME_EVENTS,
 }
-# Names and secrets: text too, since YAML makes other numbers of a bare 0123 or 12_345.
-_TEXTS = ("name", "credential", "access_key", "secret_key", "client_secret")
-_WORDS = {str: "text: put it in quotes", int: "a whole number", bool: "true or false"}
-_OAUTH2 = ("client_id", "client_secret", "token_url")
 # A scan has begun a while before its time is written.
-LEAST_LOOK_S = 10.0
+LEAST_WATCH_S = 10.0
 # No database takes them all.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def _storable(text: str) -> str:
+    if _UNSTORABLE.search(text):
+        raise ValueError("holds a character that cannot be stored")
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_storable)]
+
+
+class _CredentialRow(BaseModel):
+    """Strict: YAML makes other numbers of a secret like 0123 or 12_345 without quotes."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    name: str
+    access_key: str | None = None
+    secret_key: str | None = None
+    endpoint: str | None = None
+
+
+class _BucketRow(BaseModel):
+    """A bucket in the file; members are called as the model's fields, or have them as aliases."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str
+    credential: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = None
+    client_secret: str | None = None
+    events: list[Annotated[EventType, Field(strict=False)]] | None = None
+    region: _Text | None = None
+    endpoint: _Text | None = None
+    polling_interval: int | None = None
+    monitoring_enabled: bool | None = None
+    notifications_enabled: bool | None = None
+    fetch_metadata: bool | None = None
+    prefix: _Text | None = None
+    suffix: _Text | None = None
+    first_scan: _Text | None = None
+    lanes: int | None = None
+    webhook_url: _Text | None = None
+    webhook_client_id: _Text | None = Field(None, alias="client_id")
+    webhook_token_url: _Text | None = Field(None, alias="token_url")
+    webhook_secret_in_redis: bool | None = None
+
+    @model_validator(mode="after")
+    def _has_all_of_oauth2(self) -> Self:
+        client = (self.webhook_client_id, self.client_secret, self.webhook_token_url)
+        if any(client) and not all(client):
+            raise ValueError(validators.ALL_OF_OAUTH2)
+        return self
+
+    def columns(self) -> dict[str, Any]:
+        """Return the model's fields that the row sets, by name."""
+        others = {"name", "credential", "access_key", "secret_key", "client_secret", "events"}
+        columns = self.model_dump(exclude=others, exclude_none=True)
+        return columns | (_announce_columns(self.events) if self.events is not None else {})
 
 
 def from_file(path: Path, *, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
@@ -63,16 +116,14 @@ def from_file(path: Path, *, first_scan: str) -> tuple[list[Candidate], list[Key
     unknown = document.keys() - {"buckets", "credentials"}
     if unknown or not all(isinstance(rows, list) for rows in document.values()):
         raise ConfigurationError(f"{path}: write two lists in it, buckets and credentials")
-    shared = [
-        Keys(
-            credential=str(row.get("name", "")),
-            access_key=str(row.get("access_key") or ""),
-            secret_key=str(row.get("secret_key") or ""),
-            endpoint=str(row.get("endpoint") or ""),
-        )
-        for row in _mappings(path, "credentials", document)
-    ]
-    rows = _mappings(path, "buckets", document)
+    shared = []
+    for number, row in enumerate(_named_rows(path, "credentials", document), 1):
+        try:
+            shared.append(_shared_keys(_CredentialRow.model_validate(row)))
+        except InvalidRow as exc:
+            problem = _problems(exc)[0]
+            raise ConfigurationError(f"{path}: entry {number} of credentials: {problem}") from None
+    rows = _named_rows(path, "buckets", document)
     return [_from_row(row, first_scan) for row in rows], shared
 
 
@@ -83,60 +134,43 @@ def _yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-def _mappings(path: Path, section: str, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _named_rows(path: Path, section: str, document: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows: list[Any] = document.get(section, [])
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not isinstance(row.get("name"), str):
             raise ConfigurationError(f"{path}: entry {number} of {section} has no name")
-        if section == "credentials" and (problems := _no_texts(row)):
-            raise ConfigurationError(f"{path}: entry {number} of {section}: {problems[0]}")
     return rows
 
 
-def _no_texts(row: Mapping[str, Any]) -> list[str]:
-    """What is wrong with names and secrets."""
-    given = ((member, row.get(member)) for member in _TEXTS)
-    return [
-        f"{member} has to be {_WORDS[str]}"
-        for member, value in given
-        if value is not None and not isinstance(value, str)
-    ]
+def _shared_keys(row: _CredentialRow) -> Keys:
+    return Keys(row.name, row.access_key or "", row.secret_key or "", row.endpoint or "")
 
 
-def _from_row(row: Mapping[str, Any], first_scan: str) -> Candidate:
-    name: str = row["name"]
-    fields: dict[str, Any] = {"first_scan": first_scan}
-    unknown = row.keys() - _MEMBERS - {*_TEXTS, "events"}
-    problems = [f"{member} is not known" for member in sorted(map(str, unknown))]
-    problems += _no_texts(row)
-    for member, (column, kind) in _MEMBERS.items():
-        value = row.get(member)
-        if value is None:
-            continue
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            problems.append(f"{member} has to be {_WORDS[kind]}")
-        elif isinstance(value, str) and _UNSTORABLE.search(value):
-            problems.append(f"{member} holds a character that cannot be stored")
-        fields[column] = value
-    events = row.get("events")
-    if events is not None and not (
-        isinstance(events, list) and all(event in EVENT_TYPES for event in events)
-    ):
-        problems.append(f"events has to be a list of some of {', '.join(EVENT_TYPES)}")
-    elif events is not None:
-        fields |= _announced(events)
-    keys = Keys(
-        credential=str(row.get("credential") or name),
-        access_key=str(row.get("access_key") or ""),
-        secret_key=str(row.get("secret_key") or ""),
+def _from_row(given: Mapping[str, Any], first_scan: str) -> Candidate:
+    try:
+        row = _BucketRow.model_validate(given)
+    except InvalidRow as exc:
+        name: str = given["name"]
+        return Candidate(name, Keys(credential=name), problem="; ".join(_problems(exc)))
+    return Candidate(
+        row.name,
+        Keys(row.credential or row.name, row.access_key or "", row.secret_key or ""),
+        {"first_scan": first_scan} | row.columns(),
+        client_secret=row.client_secret or "",
     )
-    secret = str(row.get("client_secret") or "")
-    if len({bool(row.get(member)) for member in _OAUTH2}) > 1:
-        problems.append(validators.ALL_OF_OAUTH2)
-    return Candidate(name, keys, fields, client_secret=secret, problem="; ".join(problems))
 
 
-def _announced(events: Iterable[str]) -> dict[str, bool]:
+def _problems(exc: InvalidRow) -> list[str]:
+    """Write one message a member; none holds a value, which may be a secret."""
+    found: dict[str, str] = {}
+    for error in exc.errors(include_url=False, include_input=False):
+        member = str(error["loc"][0]) if error["loc"] else ""
+        says = _PROBLEMS.get(error["type"]) or str(error.get("ctx", {}).get("error", error["msg"]))
+        found.setdefault(member, f"{member} {says}".lstrip())
+    return list(found.values())
+
+
+def _announce_columns(events: Iterable[str]) -> dict[str, bool]:
     wanted = set(events)
     return {f"announce_{kind}": kind in wanted for kind in EVENT_TYPES}
 
@@ -146,8 +180,8 @@ def from_redis(*, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
 
     Raises RedisUnavailable.
     """
-    stored = wiring.bucket_configs().stored()
-    last_scans = wiring.schedule().last_scans(stored)
+    stored = wiring.background().bucket_configs.stored()
+    last_scans = wiring.background().schedule.last_scans(stored)
     known = set(Bucket.objects.values_list("name", flat=True))
     leaving = set(Outbox.objects.values_list("bucket", flat=True)) - known
     owners = {prefix_of(name): name for name in stored}
@@ -217,7 +251,7 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
         "lanes": config.lanes,
         "webhook_url": config.webhook_url,
         "generation": config.generation,
-        **_announced(config.events),
+        **_announce_columns(config.events),
     }
 
 
@@ -239,27 +273,27 @@ def _moment(text: object) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def time_to_look_s(*, now: float) -> float:
-    """How long to look for the older monitor: until it scans a bucket again, if it runs.
+def watch_for_s(*, now: float) -> float:
+    """Say how long to watch for the older monitor: until it scans a bucket again, if it runs.
 
     A bucket that missed its time is scanned by nobody any more.
     """
     interval_s = wiring.conf().defaults.polling_interval
-    last_scans = wiring.schedule().last_scans(_unmanaged()).values()
+    last_scans = wiring.background().schedule.last_scans(_unmanaged()).values()
     due_in_s = (at + interval_s - now for at in last_scans)
     soonest_s = min((wait_s for wait_s in due_in_s if wait_s > 0), default=0)
-    return min(soonest_s, interval_s) + LEAST_LOOK_S
+    return min(soonest_s, interval_s) + LEAST_WATCH_S
 
 
-def older_monitor_runs(*, wait_s: float, sleep: Callable[[float], None]) -> list[str]:
+def buckets_scanned_elsewhere(*, wait_s: float, sleep: Callable[[float], None]) -> list[str]:
     """Buckets that somebody else has scanned while we waited; ours are not looked at."""
     names = _unmanaged()
-    before = wiring.schedule().last_scans(names)
+    before = wiring.background().schedule.last_scans(names)
     sleep(wait_s)
-    after = wiring.schedule().last_scans(names)
+    after = wiring.background().schedule.last_scans(names)
     return sorted(name for name, at in after.items() if at != before.get(name))
 
 
 def _unmanaged() -> list[str]:
-    stored = wiring.bucket_configs().stored()
+    stored = wiring.background().bucket_configs.stored()
     return [name for name, found in stored.items() if found.revision is None]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from buckets.formatting import format_duration, format_number
+from buckets.health.overview import rate_per_s
 from scanning import wiring
 from scanning.core.texts import printable
 from scanning.core.types import EventType
@@ -15,13 +17,7 @@ if TYPE_CHECKING:
 
     from buckets.health.alerts import Alert
     from buckets.health.overview import Overview
-    from scanning.core.metrics.telemetry import (
-        EndpointLoad,
-        Percentiles,
-        RegionLoad,
-        Telemetry,
-        TimeBucket,
-    )
+    from scanning.core.metrics.telemetry import EndpointLoad, Percentiles, RegionLoad, Telemetry
 
     Colour = Callable[[str], str]
 
@@ -29,7 +25,6 @@ WIDTH = 80
 REGIONS_SHOWN = 30
 _LABEL = 10
 _REGION = 40
-_RATE_MINUTES = 5
 
 
 def lines(seen: Overview, now: datetime, *, bad: Colour, good: Colour) -> Iterator[str]:
@@ -72,30 +67,24 @@ def _numbers(telemetry: Telemetry, now: datetime) -> Iterator[str]:
     yield _row("LAST HOUR", ", ".join(sums))
     scans, failed = sum(m.scans for m in hour), sum(m.failed for m in hour)
     yield _row("SCANS", f"{scans:,}, {failed:,} of them failed")
-    yield _row("RATE", _rate(hour[-_RATE_MINUTES:], now.timestamp()))
+    objects, calls = (rate_per_s(hour, n, now=now.timestamp()) for n in ("objects", "list_calls"))
+    yield _row("RATE", f"{format_number(objects)} objects/s, {format_number(calls)} LIST/s")
     yield _row("LATENESS", _spread(telemetry.lateness))
     yield _row("LAG", _spread(telemetry.lag))
 
 
 def _queue(telemetry: Telemetry) -> str:
     age = telemetry.queue_oldest_s
-    oldest = "" if age is None else f", the oldest for {_time(age)}"
+    oldest = "" if age is None else f", the oldest for {format_duration(age)}"
     length, most = telemetry.queue_length, wiring.conf().queue.high_water
     verb = "waits" if length == 1 else "wait"
     return f"{length:,} {verb}{oldest}; scanning pauses from {most:,} on"
 
 
-def _rate(minutes: Sequence[TimeBucket], now: float) -> str:
-    """Of the last minutes, the one that is not over yet included."""
-    span_s = max(1.0, now - minutes[0].at)
-    objects, calls = sum(m.objects for m in minutes), sum(m.list_calls for m in minutes)
-    return f"{objects / span_s:,.1f} objects/s, {calls / span_s:,.1f} LIST/s"
-
-
 def _spread(spread: Percentiles) -> str:
     if spread.p50 is None or spread.p95 is None:
         return "nothing in the last hour"
-    return f"half within {_time(spread.p50)}, 95 % within {_time(spread.p95)}"
+    return f"half within {format_duration(spread.p50)}, 95 % within {format_duration(spread.p95)}"
 
 
 def _regions(regions: Sequence[RegionLoad]) -> Iterator[str]:
@@ -113,7 +102,7 @@ def _regions(regions: Sequence[RegionLoad]) -> Iterator[str]:
 
 
 def _endpoints(endpoints: Sequence[EndpointLoad]) -> Iterator[str]:
-    """Those that are not asked as usual."""
+    """List the endpoints that are not asked as usual."""
     if all(one.state == "normal" for one in endpoints):
         return
     yield ""
@@ -143,11 +132,3 @@ def _row(label: str, text: str) -> str:
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _time(seconds: float) -> str:
-    """In the unit that reads best, with two figures at least."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"  # noqa: PLR2004

@@ -278,7 +278,7 @@ class Bucket(models.Model):
             if fields is None and not self._state.adding and not kwargs.get("force_insert"):
                 fields = self.CONFIGURATION
             if fields is None or set(fields) & set(self.CONFIGURATION):
-                self._notice_a_move()
+                self._bump_generation_if_moved()
                 fields = fields and {*fields, "generation", "taken_over", "updated_at"}
             super().save(*args, **kwargs | {"update_fields": fields})
 
@@ -309,7 +309,7 @@ class Bucket(models.Model):
             raise ValidationError(errors)
 
     @staticmethod
-    def start_over(chosen: QuerySet[Bucket]) -> None:
+    def begin_new_generation(chosen: QuerySet[Bucket]) -> None:
         """Begin a new generation of each, as `save` does of those that moved; mirror them then."""
         chosen.update(
             generation=Greatest(F("generation") + 1, Value(time.time_ns() // 1000)),
@@ -354,7 +354,7 @@ class Bucket(models.Model):
         return scan_warnings.from_rows(self.scan_warnings or [])
 
     def _refused_addresses(self) -> dict[str, str]:
-        """What is wrong with addresses that are new: a bucket can always be paused, for one."""
+        """Check new addresses only: a bucket with a refused one can still be paused."""
         fields = ("endpoint", "webhook_url", "webhook_token_url")
         stored = self.pk and Bucket.objects.filter(pk=self.pk).values(*fields).first()
         problems = {}
@@ -369,7 +369,7 @@ class Bucket(models.Model):
                     continue
         return problems
 
-    def _notice_a_move(self) -> None:
+    def _bump_generation_if_moved(self) -> None:
         stored = (
             Bucket.objects.select_for_update()
             .filter(pk=self.pk)

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from django.utils import timezone
 from django.utils.html import format_html
 
-from buckets.formatting import (
-    format_ago,
-)
+from buckets.formatting import format_ago
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def symbol(name: str) -> SafeString:
-    """A small drawing beside a word (`templates/buckets/symbols.html`)."""
+    """Draw a small symbol beside a word (`templates/buckets/symbols.html`)."""
     return format_html('<svg class="symbol" aria-hidden="true"><use href="#s-{}"/></svg>', name)
 
 
@@ -33,7 +31,7 @@ def state(of: selectors.State) -> SafeString:
 
 
 def moment(at: datetime | None) -> SafeString | str:
-    """How long ago, with the exact time for whoever points at it."""
+    """Say how long ago, with the exact time for whoever points at it."""
     if at is None:
         return format_ago(None)
     exactly = timezone.localtime(at)

@@ -22,11 +22,11 @@ from buckets.formatting import (
     join_some,
     pluralize,
 )
-from buckets.health.remedies import remedy_for
 from buckets.pages import badges, charts
 from buckets.selectors import State
 from scanning import engine, wiring
-from scanning.core.errors import RedisUnavailable
+from scanning.core.errors import RedisUnavailable, StateLost
+from scanning.core.remedies import REMEDIES, remedy_for
 from scanning.core.scan_warnings import EXPLAINED
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def look_at(bucket: Bucket) -> BucketPage:
         under_way = engine.pass_under_way(bucket.name)
         events_today = engine.events_today([bucket.name])[bucket.name]
         history = engine.scan_history(bucket.name)
-        events = wiring.recent_events().read(limit=RECENT, bucket=bucket.name).events
+        events = wiring.interactive().recent_events.read(limit=RECENT, bucket=bucket.name).events
     except RedisUnavailable as exc:
         return BucketPage(
             state=selectors.state(bucket),
@@ -121,16 +121,17 @@ def next_scan_in_words(bucket: Bucket, next_scan: NextScan | None) -> str:
 def _callout(bucket: Bucket, state: State) -> Callout | None:
     match state:
         case State.FAILING:
-            about = remedy_for(bucket.last_error_class)
+            remedy = remedy_for(bucket.last_error_class)
             since = f" ({format_ago(bucket.last_error_at)})" if bucket.last_error_at else ""
-            return Callout(capfirst(about.meaning), bucket.last_error + since, about.next_step)
+            reason = remedy.cut_from(bucket.last_error) + since
+            return Callout(capfirst(remedy.meaning), reason, remedy.next_step)
         case State.LOST:
+            remedy = REMEDIES[StateLost]
             return Callout(
-                "Redis forgot what was known of it",
+                remedy.meaning,
                 f"Redis was emptied, or restored from an old backup; noticed "
                 f"{format_ago(bucket.lost_since)}. Nothing is scanned or announced meanwhile.",
-                "Restore the right backup; or choose whether to announce what Redis does not know "
-                "(every object, if it knows nothing any more), or only to remember what is there.",
+                remedy.next_step,
             )
         case State.HELD:
             return Callout(
@@ -163,7 +164,7 @@ def _warnings(bucket: Bucket) -> list[Callout]:
     for warning in bucket.warnings:
         explained = EXPLAINED[warning.kind]
         title = f"{pluralize(warning.count, 'object')} {explained.meaning}"
-        examples = join_some(warning.examples, most=len(warning.examples))
+        examples = join_some(warning.examples, limit=len(warning.examples))
         more = " and others" if warning.count > len(warning.examples) else ""
         found.append(Callout(title, f"{examples}{more}", explained.next_step))
     return found
@@ -201,9 +202,8 @@ def _progress(bucket: Bucket, under_way: PassUnderWay | None) -> Iterator[Fact]:
 
 
 def _interval(bucket: Bucket) -> str:
-    if bucket.polling_interval:
-        return format_duration(bucket.polling_interval)
-    return f"{format_duration(wiring.conf().defaults.polling_interval)} (default)"
+    interval_s = wiring.conf().defaults.interval_s(bucket.polling_interval)
+    return format_duration(interval_s) + ("" if bucket.polling_interval else " (default)")
 
 
 def _credential(bucket: Bucket) -> SafeString:
@@ -243,7 +243,7 @@ def _chart(
     title: str,
     history: Sequence[ScanRecord],
     value: Callable[[ScanRecord], float],
-    say: Callable[[float], str],
+    format_value: Callable[[float], str],
     *,
     least: float = 1.0,
 ) -> charts.Chart:
@@ -253,20 +253,24 @@ def _chart(
     return charts.Chart(
         title=title,
         summary=f"{title} of the last {pluralize(len(history), 'scan')}: at most "
-        f"{say(max(values))}, lately {say(values[-1])}.",
+        f"{format_value(max(values))}, lately {format_value(values[-1])}.",
         series=(charts.Series("scans", charts.bars(values, top)),),
         columns=tuple(
-            charts.Column(x, _says(record, say(values[x])), is_marked=bool(record.error_class))
+            charts.Column(
+                x,
+                _column_label(record, format_value(values[x])),
+                is_marked=bool(record.error_class),
+            )
             for x, record in enumerate(history)
         ),
-        scale=say(top),
+        scale=format_value(top),
         ticks=(_ago(history[0]), _ago(history[-1])),
     )
 
 
-def _says(record: ScanRecord, value: str) -> str:
-    said = f"failed: {remedy_for(record.error_class).meaning}" if record.error_class else value
-    return f"{format_time_of_day(record.at)} UTC: {said}"
+def _column_label(record: ScanRecord, value: str) -> str:
+    outcome = f"failed: {remedy_for(record.error_class).meaning}" if record.error_class else value
+    return f"{format_time_of_day(record.at)} UTC: {outcome}"
 
 
 def _ago(record: ScanRecord) -> str:

@@ -10,9 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from buckets.formatting import (
-    format_compact,
-)
+from buckets.formatting import format_compact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,7 +34,7 @@ class Column:
     """Where the pointer finds what a column says; ``is_marked`` for a scan that failed, say."""
 
     x: int
-    says: str
+    label: str
     is_marked: bool = False
 
 
@@ -61,7 +59,7 @@ class Chart:
 
 
 def bars(values: Sequence[float], top: float, *, on: Sequence[float] | None = None) -> str:
-    """The path of a bar for each value, standing on the values ``on``."""
+    """Draw the path of a bar for each value, standing on the values ``on``."""
     below = on or [0.0] * len(values)
     return "".join(
         f"M{x + _GAP:.2f} {_y(base, top)}h{_BAR:.2f}V{_y(base + value, top)}h-{_BAR:.2f}z"
@@ -84,7 +82,7 @@ def stacked(
 
 
 def line(values: Sequence[float | None], top: float) -> str:
-    """The path of a line through the middle of the columns; a gap where nothing is known."""
+    """Draw the path of a line through the middle of the columns; a gap where nothing is known."""
     path, pen_is_down = "", False
     for x, value in enumerate(values):
         if value is not None:
@@ -94,7 +92,7 @@ def line(values: Sequence[float | None], top: float) -> str:
 
 
 def round_up(value: float, *, least: float = 1.0) -> float:
-    """The next number that reads well at the top of a scale."""
+    """Find the next number that reads well at the top of a scale."""
     if value <= least:
         return least
     magnitude = 10.0 ** math.floor(math.log10(value))

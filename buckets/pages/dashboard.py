@@ -10,10 +10,7 @@ from django.db.models import Count
 from django.urls import reverse
 
 from buckets import selectors
-from buckets.formatting import (
-    join_some,
-    pluralize,
-)
+from buckets.formatting import join_some, pluralize
 from buckets.health.alerts import AlertKind
 from buckets.health.overview import Overview, overview
 from buckets.models import Bucket
@@ -34,15 +31,8 @@ if TYPE_CHECKING:
 RECENT = 15
 _NAMED = 3
 _URGENT = 6  # are shown at once, the rest behind a click
-_SHOWN_STATES = (
-    State.WATCHED,
-    State.LATE,
-    State.LOST,
-    State.FAILING,
-    State.HELD,
-    State.WAITING,
-    State.PAUSED,
-)
+# What is well, then the worst first.
+_SHOWN_STATES = sorted(selectors.WORST_FIRST, key=lambda state: state is not State.WATCHED)
 _LINKED = {
     AlertKind.LOST: State.LOST,
     AlertKind.FAILING: State.FAILING,
@@ -148,8 +138,8 @@ def _tiles(seen: Overview) -> list[Tile]:
 
 
 def list_url(*, state: State | None = None, region: str = "", error: str = "") -> str:
-    asked = {"state": state.name.lower() if state else "", "region": region, "error": error}
-    query = urlencode({name: value for name, value in asked.items() if value})
+    filters = {"state": state.name.lower() if state else "", "region": region, "error": error}
+    query = urlencode({name: value for name, value in filters.items() if value})
     return f"{reverse('admin:buckets_bucket_changelist')}?{query}"
 
 
@@ -196,7 +186,7 @@ def region_rows(loads: Sequence[RegionLoad], paces: Sequence[EndpointLoad]) -> l
 
 
 def _slowest(paces: Sequence[EndpointLoad]) -> dict[str, EndpointLoad]:
-    """For each region with endpoints that are slowed or dead, the worst of them."""
+    """Find the worst endpoint of each region that has slowed or dead ones."""
     slowed = {one.endpoint: one for one in paces if one.state != "normal"}
     if not slowed:
         return {}
@@ -220,11 +210,11 @@ def _under_way() -> Iterator[str]:
         return
     if cleared:
         number = pluralize(len(cleared), "removed bucket")
-        yield f"What Redis knew of {number} is being cleared: {join_some(cleared, most=_NAMED)}"
+        yield f"What Redis knew of {number} is being cleared: {join_some(cleared, limit=_NAMED)}"
 
 
 def _recent() -> list[RecentEvent]:
     try:
-        return wiring.recent_events().read(limit=RECENT).events
+        return wiring.interactive().recent_events.read(limit=RECENT).events
     except RedisUnavailable:
         return []

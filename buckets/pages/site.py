@@ -57,7 +57,7 @@ class OperatorsSite(admin.AdminSite):
 
 
 def _sections(apps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The models that this user may see, in order."""
+    """List the models that this user may see, in order."""
     models = [model for app in apps for model in app["models"] if model["admin_url"]]
     return sorted(models, key=_rank)
 

@@ -6,11 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from buckets.formatting import (
-    format_duration,
-    format_number,
-    format_time_of_day,
-)
+from buckets.formatting import format_duration, format_number, format_time_of_day
+from buckets.health.overview import rate_per_s
 from buckets.pages import charts
 from scanning.core.types import EventType
 
@@ -19,8 +16,6 @@ if TYPE_CHECKING:
 
     from scanning.core.metrics.telemetry import Percentiles, Telemetry, TimeBucket
 
-_MINUTE_S = 60.0
-_RATE_MINUTES = 5
 _TREND_MINUTES = 5
 _TREND_SHARE, _TREND_LEAST = 0.1, 10
 
@@ -37,7 +32,7 @@ class Reading:
 
 
 def readings(telemetry: Telemetry) -> list[Reading]:
-    hour = telemetry.last_hour
+    hour, now = telemetry.last_hour, time.time()
     lengths = [moment.queue_length for moment in hour]
     return [
         Reading(
@@ -49,8 +44,8 @@ def readings(telemetry: Telemetry) -> list[Reading]:
         ),
         Reading(
             "Objects a second",
-            format_number(_rate(hour, "objects")),
-            f"{format_number(_rate(hour, 'list_calls'))} LIST calls a second",
+            format_number(rate_per_s(hour, "objects", now=now)),
+            f"{format_number(rate_per_s(hour, 'list_calls', now=now))} LIST calls a second",
             _sparkline([moment.objects for moment in hour[:-1]]),  # the last one is not over
         ),
         Reading(
@@ -80,23 +75,13 @@ def _within(spread: Percentiles) -> str:
     return f"half of them; 95 % within {format_duration(spread.p95)}"
 
 
-def _rate(hour: Sequence[TimeBucket], counter: str) -> float:
-    """A mean a second over the last minutes that are over; soon after a start, since that."""
-    begun = next((n for n, moment in enumerate(hour) if moment.list_calls), len(hour) - 1)
-    over = hour[max(begun + 1, len(hour) - 1 - _RATE_MINUTES) : -1]
-    counted = over or hour[begun:]
-    span_s = len(over) * _MINUTE_S or max(1.0, time.time() - hour[begun].at)
-    total: int = sum(getattr(moment, counter) for moment in counted)
-    return total / span_s
-
-
 def _sparkline(values: Sequence[int | None]) -> str:
     top = max((value for value in values if value is not None), default=0)
     return charts.line(values, top) if top else ""
 
 
 def _trend(lengths: Sequence[int]) -> str:
-    """Whether the queue grows: "up", "down" or "level"; "" while that cannot be said."""
+    """Say how the queue grows: "up", "down" or "level"; "" while that cannot be said."""
     before, after = lengths[-2 * _TREND_MINUTES : -_TREND_MINUTES], lengths[-_TREND_MINUTES:]
     if len(before) < _TREND_MINUTES:
         return ""
@@ -131,23 +116,23 @@ def _notifications(
     sums = [sum(column) for column in zip(*rates.values(), strict=True)]
     top = charts.round_up(max(sums, default=0.0))
     totals = {kind: sum(getattr(moment, kind) for moment in moments) for kind in rates}
-    said = ", ".join(f"{number:,} {kind}" for kind, number in totals.items())
+    listed = ", ".join(f"{number:,} {kind}" for kind, number in totals.items())
     return charts.Chart(
         title=f"Notifications a minute in {span}",
-        summary=f"Notifications in {span}: {said}; at most {format_number(max(sums, default=0))} "
+        summary=f"Notifications in {span}: {listed}; at most {format_number(max(sums, default=0))} "
         "a minute.",
         series=tuple(
             charts.Series(kind, path, format_number(totals[kind]))
             for kind, path, _ in charts.stacked(rates.items(), top)
         ),
         columns=tuple(
-            charts.Column(x, _says(moment, rates, x)) for x, moment in enumerate(moments)
+            charts.Column(x, _column_label(moment, rates, x)) for x, moment in enumerate(moments)
         ),
         scale=charts.scale(top),
         ticks=ticks,
     )
 
 
-def _says(moment: TimeBucket, rates: Mapping[str, Sequence[float]], x: int) -> str:
+def _column_label(moment: TimeBucket, rates: Mapping[str, Sequence[float]], x: int) -> str:
     parts = [f"{format_number(values[x])} {kind}" for kind, values in rates.items() if values[x]]
     return f"{format_time_of_day(moment.at)} UTC: {', '.join(parts) or 'none'}"

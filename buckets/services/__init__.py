@@ -20,6 +20,9 @@ two leaves nothing that scans with wrong keys, and something that the next run r
     is removed by the monitor within seconds (`buckets/sync/vault_removals.py`), or by `reconcile`.
 3.  *Redis* is told after the commit, from the ``Outbox`` rows that the change itself wrote
     (`buckets/sync/outbox.py`); what could not be told stays in it for the monitor and `reconcile`.
+
+`buckets` adds and changes one bucket; `bulk` does what is done to many as well as to one: scan now,
+release a hold, start over, switch, delete. The other modules are called after what they change.
 """
 
 from buckets.audit import Actor

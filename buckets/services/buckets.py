@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from buckets import audit, selectors, validators
 from buckets.models import Bucket, Credential
 from buckets.services import credentials
-from buckets.services.validation import ErrorCollector, key_pair, listed, refuse_taken_prefix
+from buckets.services.validation import ErrorCollector, key_pair, name_buckets, refuse_taken_prefix
 from buckets.sync import vault_removals, vault_writes
 from buckets.sync.vault_writes import Writing
 from scanning.core.vault_names import prefix_of
@@ -75,10 +75,10 @@ def add_bucket(  # noqa: PLR0913 - one argument for each member that the API doc
         **options,
     )
     problems = ErrorCollector()
-    problems.check(bucket)
-    with problems.collected():
+    problems.validate(bucket)
+    with problems.capture():
         pair = _own_keys(access_key, secret_key, credential)
-    with problems.collected():
+    with problems.capture():
         client_secret = _client_secret(bucket, webhook_client_secret, stored=False)
     problems.raise_if_any()
     _refuse_taken_names(bucket.name, needs_credential=credential is None)
@@ -171,11 +171,11 @@ def _change(
     had_client = bool(bucket.webhook_client_id)
     apply_changes(bucket, changes)
     problems = ErrorCollector()
-    problems.check(bucket)
+    problems.validate(bucket)
     pair, client_secret = None, ""
-    with problems.collected():
+    with problems.capture():
         pair = _replacement_keys(bucket, access_key, secret_key, changes)
-    with problems.collected():
+    with problems.capture():
         client_secret = _client_secret(bucket, webhook_client_secret, stored=had_client)
     problems.raise_if_any()
     return pair, client_secret
@@ -204,7 +204,7 @@ def _replacement_keys(
     others = [name for name in selectors.users_of(bucket.credential) if name != bucket.name]
     if others:
         problem = (
-            f"Credential {bucket.credential.name} is used by {listed(others)} too: "
+            f"Credential {bucket.credential.name} is used by {name_buckets(others)} too: "
             "replace its keys there, for all of them."
         )
         raise ValidationError({"access_key": [problem]})
@@ -212,7 +212,7 @@ def _replacement_keys(
 
 
 def _client_secret(bucket: Bucket, text: str, *, stored: bool) -> str:
-    """The webhook client's secret if one was given; required with the client's first id."""
+    """Return the webhook client's secret if one was given; required with the client's first id."""
     if text and not bucket.webhook_client_id:
         raise ValidationError(
             {"webhook_client_id": ["Enter the client id that the client secret belongs to."]}
@@ -256,7 +256,7 @@ def _insert(bucket: Bucket) -> None:
 
 
 def _changes(stored: Bucket, before: Bucket, pair: KeyPair | None, client_secret: str) -> list[str]:
-    """What the history says of a change: the names of fields and secrets."""
+    """Name the fields and secrets that changed, for the history."""
     secrets = [credentials.KEYS] if pair else []
     secrets += [CLIENT_SECRET] if client_secret else []
     return [*audit.fields_changed(stored, before), *secrets]

@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from buckets import audit, selectors
-from buckets.batching import in_parts
+from buckets.batching import in_batches
 from buckets.models import Bucket
 from buckets.services import credentials
 from buckets.sync import outbox, vault_removals
@@ -35,7 +35,7 @@ def switch_buckets(*, buckets: Iterable[Bucket], by: Actor = None, **switches: b
     if unknown := switches.keys() - SWITCHES:
         raise TypeError(f"A bucket's {', '.join(sorted(unknown))} cannot be switched")
     words = [SWITCHES[name] for name in switches]
-    with transaction.atomic(), outbox.together():
+    with transaction.atomic(), outbox.batched():
         for chosen in _stored(buckets):
             others = chosen.exclude(**switches)
             rows = list(others.only("name").select_for_update())
@@ -52,12 +52,12 @@ def scan_all_now(*, buckets: Iterable[Bucket], by: Actor = None) -> int:
     active = [bucket for bucket in buckets if bucket.monitoring_enabled]
     # In no transaction: with SQLite, all other writers would wait for Redis.
     engine.scan_all_now((row.name, row.region, row.endpoint) for row in active)
-    audit.did_alike(active, "Asked for a scan", by=by)
+    audit.performed_alike(active, "Asked for a scan", by=by)
     return len(active)
 
 
 def scan_now(*, bucket: Bucket, by: Actor = None) -> None:
-    """As `scan_all_now`. Raises ValidationError if the bucket is paused."""
+    """Do as `scan_all_now`. Raises ValidationError if the bucket is paused."""
     if not bucket.monitoring_enabled:
         problem = f"Bucket {bucket.name} is paused: resume its monitoring first."
         raise ValidationError({"monitoring_enabled": [problem]})
@@ -71,8 +71,8 @@ def release_holds(*, buckets: Iterable[Bucket], by: Actor = None) -> None:
     """
     held = list(buckets)
     with transaction.atomic():
-        audit.did_alike(held, "Confirmed held deletions", by=by)
-        wiring.interactive_schedule().release_holds({row.name: row.region for row in held})
+        audit.performed_alike(held, "Confirmed held deletions", by=by)
+        wiring.interactive().schedule.release_holds({row.name: row.region for row in held})
 
 
 def release_hold(*, bucket: Bucket, by: Actor = None) -> None:
@@ -85,22 +85,22 @@ def rebaseline_all(*, buckets: Iterable[Bucket], by: Actor = None) -> None:
     What changed since the last scan is not announced, nor are held deletions. From then on the
     buckets' first scans are baselines.
     """
-    with transaction.atomic(), outbox.together():
+    with transaction.atomic(), outbox.batched():
         for chosen in _stored(buckets):
             rows = list(chosen.only("name").select_for_update())
-            Bucket.start_over(chosen)
+            Bucket.begin_new_generation(chosen)
             chosen.update(
                 first_scan=Bucket.FirstScan.BASELINE,
                 taken_over=False,  # an older monitor's states would count as known
                 held_since=None,
                 held_missing=0,
             )
-            audit.did_alike(rows, "Asked for a new baseline", by=by)
+            audit.performed_alike(rows, "Asked for a new baseline", by=by)
             outbox.enqueue(row.name for row in rows)
 
 
 def rebaseline(*, bucket: Bucket, by: Actor = None) -> Bucket:
-    """As `rebaseline_all`; returns the bucket as stored. Raises Bucket.DoesNotExist."""
+    """Do as `rebaseline_all`; returns the bucket as stored. Raises Bucket.DoesNotExist."""
     rebaseline_all(buckets=[bucket], by=by)
     return Bucket.objects.get(pk=bucket.pk)
 
@@ -113,7 +113,7 @@ def delete_buckets(*, buckets: Iterable[Bucket], by: Actor = None) -> None:
     used: set[Credential] = set()
     secrets: list[str] = []
     with transaction.atomic():
-        with outbox.together():
+        with outbox.batched():
             for chosen in _stored(buckets):
                 rows = list(chosen.select_related("credential").select_for_update(of=("self",)))
                 used |= {row.credential for row in rows}
@@ -131,5 +131,5 @@ def delete_bucket(*, bucket: Bucket, by: Actor = None) -> None:
 
 
 def _stored(buckets: Iterable[Bucket]) -> Iterator[QuerySet[Bucket]]:
-    for pks in in_parts(bucket.pk for bucket in buckets):
+    for pks in in_batches(bucket.pk for bucket in buckets):
         yield Bucket.objects.filter(pk__in=pks).order_by("pk")

@@ -1,4 +1,4 @@
-"""Does it work? One page of a bucket, listed with its keys, and what went wrong in words."""
+"""Check a connection: list one page of a bucket with its keys, and say what went wrong."""
 
 from __future__ import annotations
 
@@ -16,18 +16,11 @@ from buckets.sync import outbox
 from scanning import engine, wiring
 from scanning.core.errors import (
     AccessDenied,
-    AddressRefused,
-    BucketNotFound,
     BucketwatchError,
-    ClockSkewed,
-    ConfigurationError,
     CredentialMissing,
     CredentialsRejected,
-    StorageUnavailable,
-    Throttled,
-    VaultUnavailable,
-    WrongEndpoint,
 )
+from scanning.core.remedies import remedy_for
 from scanning.core.vault_names import halves_of, pairs_in
 
 if TYPE_CHECKING:
@@ -38,20 +31,6 @@ if TYPE_CHECKING:
     from scanning.core.types import KeyPair
 
 _SHOWN_KEYS = 5
-_FIXES: dict[type[BucketwatchError], str] = {
-    CredentialMissing: "Enter the bucket's access key and secret key again.",
-    CredentialsRejected: "Give the bucket's credential the keys that the provider shows.",
-    AccessDenied: "Allow the access key to list and read this bucket, or use another credential.",
-    BucketNotFound: "Check the bucket's name, and its endpoint or region.",
-    WrongEndpoint: "Correct the bucket's endpoint or region.",
-    AddressRefused: "Correct the endpoint, or allow its network in the configuration.",
-    ClockSkewed: "Set this host's clock, best by NTP.",
-    Throttled: "Try again in a minute; if it stays so, poll less often.",
-    StorageUnavailable: "Check that the endpoint is right and can be reached from this host.",
-    VaultUnavailable: "Check that the vault can be reached, and try again.",
-    ConfigurationError: "Correct the setting that the error names.",
-}
-_NO_FIX = "The log of the server may say more."
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +67,9 @@ def check_connection(
     del by  # looking is no change
     given = key_pair(access_key, secret_key) if access_key or secret_key else None
     problems = ErrorCollector()
-    problems.check(bucket)
+    problems.validate(bucket)
     if given is None and not bucket.credential_id:
-        with problems.collected():
+        with problems.capture():
             key_pair(access_key, secret_key)
     problems.raise_if_any()
     began = time.perf_counter()
@@ -98,16 +77,17 @@ def check_connection(
     failure: BucketwatchError | None = None
     try:
         pair = given or _stored_pair(bucket.credential.vault_prefix)
-        keys = engine.first_keys(bucket.name, outbox.document(bucket), pair, most=_SHOWN_KEYS)
+        keys = engine.first_keys(bucket.name, outbox.document(bucket), pair, limit=_SHOWN_KEYS)
     except BucketwatchError as exc:
         failure = exc
     latency_ms = round((time.perf_counter() - began) * 1000, 1)
     if given is None:
-        _note(bucket.credential, failure)
+        _store_verification(bucket.credential, failure)
     if failure is None:
         return ConnectionCheck(ok=True, latency_ms=latency_ms, first_keys=keys)
-    fix = next((text for kind, text in _FIXES.items() if isinstance(failure, kind)), _NO_FIX)
-    return ConnectionCheck(ok=False, latency_ms=latency_ms, error=str(failure), fix=fix)
+    remedy = remedy_for(type(failure).__name__)
+    error = remedy.cut_from(str(failure))
+    return ConnectionCheck(ok=False, latency_ms=latency_ms, error=error, fix=remedy.next_step)
 
 
 def check_settings(
@@ -125,7 +105,7 @@ def check_settings(
 
 
 def _stored_pair(prefix: str) -> KeyPair:
-    """What the vault holds now: the snapshot that scans use may be older than a rotation."""
+    """Read the pair from the vault itself: the snapshot of scans may be older than a rotation."""
     names = halves_of(prefix)
     pair = pairs_in(wiring.vault().read_secrets(names)).get(prefix)
     if pair is None:
@@ -133,8 +113,8 @@ def _stored_pair(prefix: str) -> KeyPair:
     return pair
 
 
-def _note(credential: Credential, failure: BucketwatchError | None) -> None:
-    """Remember what this says of the keys: a time-out or a missing bucket says nothing."""
+def _store_verification(credential: Credential, failure: BucketwatchError | None) -> None:
+    """Store whether the keys work: a time-out or a missing bucket says nothing of them."""
     if failure is None or isinstance(
         failure, CredentialsRejected | CredentialMissing | AccessDenied
     ):

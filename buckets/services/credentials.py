@@ -9,9 +9,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from buckets import audit, selectors
-from buckets.batching import in_parts
+from buckets.batching import in_batches
 from buckets.models import Credential
-from buckets.services.validation import ErrorCollector, key_pair, listed, refuse_taken_prefix
+from buckets.services.validation import ErrorCollector, key_pair, name_buckets, refuse_taken_prefix
 from buckets.sync import outbox, vault_removals, vault_writes
 from buckets.sync.vault_writes import Writing
 from scanning.core.vault_names import prefix_of
@@ -31,8 +31,8 @@ def add_credential(
     name = name.strip()
     credential = Credential(name=name, vault_prefix=prefix_of(name), endpoint=endpoint.strip())
     problems = ErrorCollector()
-    problems.check(credential, but_not="vault_prefix")
-    with problems.collected():
+    problems.validate(credential, exclude="vault_prefix")
+    with problems.capture():
         pair = key_pair(access_key, secret_key)
     problems.raise_if_any()
     refuse_taken_prefix(credential.vault_prefix)
@@ -55,8 +55,8 @@ def update_credential(
     problems = ErrorCollector()
     looked_at = Credential.objects.get(pk=credential.pk)
     looked_at.endpoint = endpoint.strip()
-    problems.check(looked_at, but_not="vault_prefix")
-    with problems.collected():
+    problems.validate(looked_at, exclude="vault_prefix")
+    with problems.capture():
         pair = key_pair(access_key, secret_key) if access_key or secret_key else None
     problems.raise_if_any()
     writing = Writing(pairs={looked_at.vault_prefix: pair} if pair else {})
@@ -93,7 +93,7 @@ def delete_credential(*, credential: Credential, by: Actor = None) -> None:
     with transaction.atomic():
         if users := selectors.users_of(credential):
             raise ValidationError(
-                f"Credential {credential.name} is used by {listed(users)}: "
+                f"Credential {credential.name} is used by {name_buckets(users)}: "
                 "give these buckets another credential first."
             )
         remove([credential], by=by)
@@ -111,7 +111,7 @@ def remove_unused(credentials: Iterable[Credential], *, by: Actor) -> None:
     """Remove those that came with a bucket, unless another bucket uses them still."""
     unused = [
         row
-        for part in in_parts({c.pk for c in credentials if c.came_with_bucket})
+        for part in in_batches({c.pk for c in credentials if c.came_with_bucket})
         for row in Credential.objects.filter(pk__in=part, buckets__isnull=True)
     ]
     remove(unused, by=by)
@@ -122,5 +122,5 @@ def remove(unused: Sequence[Credential], *, by: Actor) -> None:
     vault_removals.add(
         vault_removals.Kind.PAIR, *(credential.vault_prefix for credential in unused)
     )
-    for part in in_parts(credential.pk for credential in unused):
+    for part in in_batches(credential.pk for credential in unused):
         Credential.objects.filter(pk__in=part).delete()

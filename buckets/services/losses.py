@@ -1,4 +1,4 @@
-"""How to go on with buckets that Redis forgot: only an operator can say."""
+"""Going on with buckets that Redis forgot: only an operator can say how."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from buckets import audit, selectors
-from buckets.batching import in_parts
+from buckets.batching import in_batches
 from buckets.models import Bucket
 from buckets.sync import outbox
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from buckets.audit import Actor
 
-_SAID = {
+_HISTORY_TEXTS = {
     Bucket.FirstScan.ANNOUNCE: "Chose to announce what Redis forgot",
     Bucket.FirstScan.BASELINE: "Chose to only remember what Redis forgot",
 }
@@ -36,11 +36,11 @@ def resume_after_loss(*, buckets: Sequence[Bucket], choice: str, by: Actor = Non
         raise ValidationError({"choice": [problem]})
     chosen = Bucket.FirstScan(choice)
     resumed: list[str] = []
-    with transaction.atomic(), outbox.together():
-        for pks in in_parts(bucket.pk for bucket in buckets):
+    with transaction.atomic(), outbox.batched():
+        for pks in in_batches(bucket.pk for bucket in buckets):
             lost = list(selectors.lost_buckets().select_for_update().filter(pk__in=pks))
             _resume(lost, chosen)
-            audit.did_alike(lost, _SAID[chosen], by=by)
+            audit.performed_alike(lost, _HISTORY_TEXTS[chosen], by=by)
             outbox.enqueue(bucket.name for bucket in lost)
             resumed += [bucket.name for bucket in lost]
     return resumed
@@ -51,7 +51,7 @@ def _resume(lost: Iterable[Bucket], choice: Bucket.FirstScan) -> None:
     is_baseline = choice is Bucket.FirstScan.BASELINE
     # What an older Redis knows serves to tell what to announce; the rest of a damaged state not.
     anew = [bucket.pk for bucket in lost if is_baseline or bucket.lost_since is None]
-    Bucket.start_over(Bucket.objects.filter(pk__in=anew))
+    Bucket.begin_new_generation(Bucket.objects.filter(pk__in=anew))
     resumed = Bucket.objects.filter(pk__in=[bucket.pk for bucket in lost])
     resumed.update(
         first_scan=choice,

@@ -22,7 +22,7 @@ def replay(*, bucket: Bucket, replay: Replay, by: Actor = None) -> Generator[Ste
 
     Raises what `Replay.run` raises.
     """
-    audit.did(bucket, f"Began to announce objects again, replay {replay.id}", by=by)
+    audit.performed(bucket, f"Began to announce objects again, replay {replay.id}", by=by)
     announced = 0
     try:
         with closing(replay.run()) as steps:
@@ -31,4 +31,4 @@ def replay(*, bucket: Bucket, replay: Replay, by: Actor = None) -> Generator[Ste
                 yield step
     finally:
         close_old_connections()  # it may have taken hours
-        audit.did(bucket, f"Announced {announced} objects again, replay {replay.id}", by=by)
+        audit.performed(bucket, f"Announced {announced} objects again, replay {replay.id}", by=by)

@@ -28,7 +28,7 @@ def set_up_second_factor(*, user: Any, salt: str, code: str) -> SecondFactor:
         factor = SecondFactor(user=user, salt=salt)
         if not factor.verify_token(code):
             raise ValidationError({"code": [WRONG]})
-        audit.did(user, "Second factor set up", by=user)
+        audit.performed(user, "Second factor set up", by=user)
     return factor
 
 
@@ -49,5 +49,5 @@ def remove_second_factor(*, user: Any, by: Actor = None) -> bool:
     with transaction.atomic():
         removed, _ = SecondFactor.objects.filter(user_id=user.pk).delete()
         if removed:
-            audit.did(user, "Second factor removed", by=by)
+            audit.performed(user, "Second factor removed", by=by)
     return bool(removed)

@@ -1,4 +1,4 @@
-"""What the services refuse, said all at once, and key pairs as they are stored."""
+"""Checks that several services share, and all their messages at once."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ErrorCollector:
     def __init__(self) -> None:
         self._by_field: dict[str, list[str]] = {}
 
-    def check(self, row: Bucket | Credential, *, but_not: str = "credential") -> None:
+    def validate(self, row: Bucket | Credential, *, exclude: str = "credential") -> None:
         """Validate a row; names that are taken are looked at when it is written."""
-        with self.collected():
-            row.full_clean(exclude={but_not}, validate_unique=isinstance(row, Credential))
+        with self.capture():
+            row.full_clean(exclude={exclude}, validate_unique=isinstance(row, Credential))
 
     @contextmanager
-    def collected(self) -> Iterator[None]:
+    def capture(self) -> Iterator[None]:
         try:
             yield
         except ValidationError as exc:
@@ -65,7 +65,7 @@ def refuse_taken_prefix(prefix: str) -> None:
     if owner is None:
         return
     users = selectors.users_of(owner)
-    used_by = f", used by {listed(users)}" if users else ""
+    used_by = f", used by {name_buckets(users)}" if users else ""
     problem = (
         f"Its keys would be {' and '.join(halves_of(prefix))} in the vault, "
         f"which belong to credential {owner.name}{used_by}: choose that credential, "
@@ -74,7 +74,7 @@ def refuse_taken_prefix(prefix: str) -> None:
     raise ValidationError({"name": [problem]})
 
 
-def listed(names: list[str]) -> str:
+def name_buckets(names: list[str]) -> str:
     shown = ", ".join(names[:_LISTED])
     more = len(names) - _LISTED
     return f"{'buckets' if len(names) > 1 else 'bucket'} {shown}" + (

@@ -13,9 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from buckets import selectors
-from buckets.formatting import (
-    join_some,
-)
+from buckets.formatting import join_some
 from buckets.models import Bucket, Outbox
 from buckets.sync import outbox, reconcile
 from buckets.sync.cooldown import Cooldown
@@ -30,38 +28,38 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Single buckets may be lost as well: evicted, or deleted by hand.
-_LOOK_AGAIN_S = 60.0
+_CHECK_AGAIN_S = 60.0
 _NAMED = 5
 _ANYTHING = 2**53
 
-_looked = Cooldown(_LOOK_AGAIN_S)
+_cooldown = Cooldown(_CHECK_AGAIN_S)
 
 
-def look() -> None:
+def check() -> None:
     """Take what Redis forgot off the schedule; at once where nobody vouches for Redis yet.
 
-    Raises RedisUnavailable, and the database's errors: then it is looked again.
+    Raises RedisUnavailable, and the database's errors: then the next call checks again.
     """
-    losses = wiring.continuity()
+    losses = wiring.background().continuity
     if losses.must_verify():
-        # A Redis that is emptied or replaced while we look does not hold this any more.
+        # A Redis that is emptied or replaced during the check does not hold this any more.
         token = losses.begin()
-        _take_note(losses.compare([*_expected(), *_unknown()]))
+        _apply_comparison(losses.compare([*_expected(), *_unknown()]))
         _write_configurations()
         losses.mark_verified(token)
-    elif _looked.goes_on():
+    elif _cooldown.is_active():
         return
     else:
-        _take_note(losses.compare(list(_expected())))
+        _apply_comparison(losses.compare(list(_expected())))
         _restore_configurations()
-    _looked.note()
+    _cooldown.start()
 
 
 def _write_configurations() -> None:
     """Bring the configurations of a Redis that may be an older one in step with the database."""
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
     buckets = {bucket.name: bucket for bucket in selectors.all_buckets()}
-    stored = wiring.bucket_configs().stored_of(buckets)
+    stored = wiring.background().bucket_configs.stored_of(buckets)
     secrets = outbox.client_secrets(buckets.values())
     Outbox.add(
         name
@@ -76,7 +74,7 @@ def _restore_configurations() -> None:
     # In this order: a bucket that is saved meanwhile is not mistaken for a lost one.
     names = set(Bucket.objects.values_list("name", flat=True))
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
-    readable = wiring.bucket_configs().load().buckets
+    readable = wiring.background().bucket_configs.load().buckets
     if lost := sorted(names - waiting - readable.keys()):
         Outbox.add(lost)
         outbox.flush()
@@ -92,14 +90,14 @@ def _unknown() -> Iterator[CommitExpectation]:
 
     Nobody can tell which, so they are not scanned; `importbuckets` brings them back.
     """
-    revisions = wiring.bucket_configs().revisions()
+    revisions = wiring.background().bucket_configs.revisions()
     known = set(Bucket.objects.values_list("name", flat=True))
     for name in revisions.keys() - known:
         yield CommitExpectation(name, _ANYTHING, commit=_ANYTHING, commit_at=float(_ANYTHING))
 
 
-def _take_note(compared: Compared) -> None:
-    _say_lost(compared.lost)
+def _apply_comparison(compared: Compared) -> None:
+    _log_lost(compared.lost)
     _accept(compared.set_back)
 
 
@@ -119,16 +117,16 @@ def _accept(set_back: list[SetBack]) -> None:
             "Redis forgot the last moments of %d buckets (%s), as a failover may: what was "
             "announced then comes again, with the same ids",
             len(set_back),
-            join_some([found.bucket for found in set_back], most=_NAMED),
+            join_some([found.bucket for found in set_back], limit=_NAMED),
         )
 
 
-def _say_lost(lost: list[str]) -> None:
+def _log_lost(lost: list[str]) -> None:
     if lost:
         logger.error(
             "Redis forgot what was known of %d buckets (%s): it was emptied, or restored from an "
             "old backup. They are not scanned until somebody chooses, in the admin or over the "
             "API, whether to announce what Redis does not know or only to remember it",
             len(lost),
-            join_some(lost, most=_NAMED),
+            join_some(lost, limit=_NAMED),
         )

@@ -35,21 +35,21 @@ logger = logging.getLogger(__name__)
 _CHUNK = 200
 # After a failed flush, saves in this process leave the outbox to catch_up for so long: an action
 # on a hundred buckets must not wait for an absent Redis a hundred times.
-_LEAVE_IT_S = 5.0
-_SAY_AGAIN_S = 60.0
+_COOLDOWN_S = 5.0
+_LOG_AGAIN_S = 60.0
 
 
 class _Gathering(threading.local):
-    """What this thread enqueues ``together``; None while each change is enqueued by itself."""
+    """The names that one thread enqueues while ``batched``; None otherwise."""
 
     names: list[str] | None = None
 
 
 _gathering = _Gathering()
-_outage = Cooldown(_LEAVE_IT_S)
+_outage = Cooldown(_COOLDOWN_S)
 # Webhook secrets are read for consumers that want them in Redis; each try may cost a time-out.
 _vault_outage = Cooldown(60.0)
-_said_at: dict[str, float] = {}
+_logged_at: dict[str, float] = {}
 
 
 def flush() -> bool:
@@ -73,7 +73,7 @@ def flush() -> bool:
                     _write(name, buckets.get(name), revision, secrets)
                 except BucketwatchError as exc:
                     written_all = False
-                    _say(name, exc)
+                    _log_waiting(name, exc)
                     if engine.redis_health().redis != "ok":
                         return False
                 else:
@@ -95,7 +95,7 @@ def enqueue(names: Iterable[str]) -> None:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def batched() -> Iterator[None]:
     """Enqueue at the end, and at once, what is enqueued meanwhile; inside a transaction."""
     names: list[str] = []
     _gathering.names = names
@@ -108,8 +108,8 @@ def together() -> Iterator[None]:
 
 def flush_after_commit() -> None:
     """Flush, unless that failed in this process a moment ago: then ``catch_up`` will."""
-    if not _outage.goes_on() and not flush():
-        _outage.note()
+    if not _outage.is_active() and not flush():
+        _outage.start()
 
 
 def catch_up() -> bool:
@@ -118,7 +118,7 @@ def catch_up() -> bool:
     names = set(Bucket.objects.values_list("name", flat=True))
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
     try:
-        known = wiring.interactive_bucket_configs().revisions()
+        known = wiring.interactive().bucket_configs.revisions()
     except BucketwatchError as exc:
         logger.debug("The mirror waits for Redis: %s", exc)
         return False
@@ -130,7 +130,7 @@ def catch_up() -> bool:
 
 
 def document(bucket: Bucket) -> dict[str, Any]:
-    """The bucket's JSON in Redis (wire contract); a member that is None is to be absent.
+    """Return the bucket's JSON in Redis (wire contract); a member that is None is to be absent.
 
     The webhook client's secret is not in it where it may be there: ``with_secret`` puts it in.
     """
@@ -166,7 +166,7 @@ def document(bucket: Bucket) -> dict[str, Any]:
 
 
 def with_secret(bucket: Bucket, secrets: Mapping[str, str]) -> dict[str, Any]:
-    """The bucket's JSON with the secret among `client_secrets` that its consumer reads there."""
+    """Return the JSON with the secret, among `client_secrets`, that a consumer reads there."""
     content = document(bucket)
     secret = secrets.get(selectors.webhook_secret_name(bucket))
     if _wants_secret(bucket) and secret is not None:
@@ -175,7 +175,7 @@ def with_secret(bucket: Bucket, secrets: Mapping[str, str]) -> dict[str, Any]:
 
 
 def expected(bucket: Bucket) -> CommitExpectation:
-    """What Redis has to remember of a bucket, if it is the one that the scanner wrote to."""
+    """Say which commit Redis has to remember, if it is the Redis that the scanner wrote to."""
     at = bucket.remembered_commit_at
     return CommitExpectation(
         bucket.name,
@@ -187,14 +187,14 @@ def expected(bucket: Bucket) -> CommitExpectation:
 
 
 def client_secrets(buckets: Iterable[Bucket]) -> Mapping[str, str]:
-    """The webhook secrets that consumers read from Redis, by vault name; in one call."""
+    """Read the webhook secrets that consumers read from Redis, by vault name; in one call."""
     names = [selectors.webhook_secret_name(bucket) for bucket in buckets if _wants_secret(bucket)]
-    if not names or _vault_outage.goes_on():
+    if not names or _vault_outage.is_active():
         return {}
     try:
         return wiring.vault().read_secrets(names)
     except BucketwatchError as exc:
-        _vault_outage.note()
+        _vault_outage.start()
         logger.warning("Webhook secrets for Redis cannot be read: %s", exc)
         return {}
 
@@ -205,7 +205,7 @@ def _wants_secret(bucket: Bucket) -> bool:
 
 def _write(name: str, bucket: Bucket | None, revision: int, secrets: Mapping[str, str]) -> None:
     """Put or remove one bucket. That Redis holds something newer is as good."""
-    store = wiring.interactive_bucket_configs()
+    store = wiring.interactive().bucket_configs
     if bucket is None:
         store.remove(name, revision=revision)
         return
@@ -214,15 +214,15 @@ def _write(name: str, bucket: Bucket | None, revision: int, secrets: Mapping[str
     must_know = expected(bucket)
     store.put(name, content, notifications=notifications, revision=revision, must_know=must_know)
     is_known = selectors.webhook_secret_name(bucket) in secrets
-    if _wants_secret(bucket) and not is_known and _vault_outage.goes_on():
+    if _wants_secret(bucket) and not is_known and _vault_outage.is_active():
         raise VaultUnavailable("its webhook secret waits for the vault")
 
 
-def _say(name: str, problem: BucketwatchError) -> None:
+def _log_waiting(name: str, problem: BucketwatchError) -> None:
     """Log that a bucket waits; not each time, since it is tried every few seconds."""
     now = time.monotonic()
-    if now - _said_at.get(name, -_SAY_AGAIN_S) >= _SAY_AGAIN_S:
-        _said_at[name] = now
+    if now - _logged_at.get(name, -_LOG_AGAIN_S) >= _LOG_AGAIN_S:
+        _logged_at[name] = now
         logger.warning("%s: its configuration is not in Redis yet: %s", name, problem)
 
 

@@ -50,7 +50,7 @@ def compare() -> list[Difference]:
     """
     waiting = set(Outbox.objects.values_list("bucket", flat=True))
     buckets = {bucket.name: bucket for bucket in selectors.all_buckets()}
-    stored = wiring.bucket_configs().stored()
+    stored = wiring.background().bucket_configs.stored()
     waiting |= set(Outbox.objects.values_list("bucket", flat=True))
     return [*_in_redis(buckets, stored, waiting), *_in_the_vault(buckets.values())]
 
@@ -92,9 +92,9 @@ def _in_redis(
 
 
 def drift(bucket: Bucket, found: Stored | None, secrets: Mapping[str, str]) -> str:
-    """How Redis differs from what the mirror would write; "" if it does not.
+    """Say how Redis differs from what `outbox` would write; "" if it does not.
 
-    ``secrets`` are those that consumers read there (`mirror.client_secrets`).
+    ``secrets`` are those that consumers read there (`outbox.client_secrets`).
     """
     if found is None or found.revision is None or not found.text:
         return "its configuration is missing"
@@ -117,7 +117,7 @@ def drift(bucket: Bucket, found: Stored | None, secrets: Mapping[str, str]) -> s
 def _wrong_members(
     expected: Mapping[str, Any], there: Mapping[str, Any], path: str
 ) -> Iterator[str]:
-    """What differs from what would be written. None and absent are the same."""
+    """Name the members that differ from what would be written. None and absent are the same."""
     for member in expected.keys() | there.keys():
         value, found = expected.get(member), there.get(member)
         if isinstance(value, dict):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 60.0
+CHECK_S = 60.0
 _OF_KEYS = tuple(
     error.__name__
     for error in (
@@ -34,20 +34,20 @@ _OF_KEYS = tuple(
 
 
 class RotatedKeyWatcher:
-    """What the vault held for failing buckets at the last look. For one thread."""
+    """Remember what the vault held for failing buckets at the last check. For one thread."""
 
     def __init__(self) -> None:
-        self._looked_at = float("-inf")
+        self._checked_at = float("-inf")
         self._held: dict[str, KeyPair | None] = {}
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Have buckets tried whose keys are others than a minute ago; reads nothing if none fail.
 
         Raises the database's errors.
         """
-        if time.monotonic() - self._looked_at < LOOK_S:
+        if time.monotonic() - self._checked_at < CHECK_S:
             return
-        self._looked_at = time.monotonic()
+        self._checked_at = time.monotonic()
         failing = Bucket.objects.filter(monitoring_enabled=True, last_error_class__in=_OF_KEYS)
         prefixes = dict(failing.values_list("name", "credential__vault_prefix"))
         held = dict.fromkeys(prefixes.values())
@@ -69,9 +69,5 @@ class RotatedKeyWatcher:
             outbox.enqueue(again)
 
 
-_new_keys = RotatedKeyWatcher()
-
-
-def look() -> None:
-    """Do so for the monitor's housekeeping."""
-    _new_keys.look()
+# What the monitor's housekeeping runs.
+check = RotatedKeyWatcher().check

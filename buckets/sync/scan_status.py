@@ -32,7 +32,7 @@ def flush() -> int:
 
     Raises RedisUnavailable. What the database does not take is left for the next flush.
     """
-    store = wiring.bucket_status()
+    store = wiring.background().bucket_status
     total = 0
     while changed := store.changed(_CHUNK):
         _store(store.read(list(changed)))

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from buckets import selectors
-from buckets.batching import in_parts
+from buckets.batching import in_batches
 from buckets.models import Credential, VaultRemoval
 from buckets.sync.cooldown import Cooldown
 from scanning import wiring
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 Kind = VaultRemoval.Kind
 
 # After a failure the vault is left alone for so long: each try may cost a time-out.
-_LEAVE_IT_S = 60.0
-_TOGETHER = 25
+_COOLDOWN_S = 60.0
+_BATCH = 25
 _CLAIMED = timedelta(minutes=1)
-_PATIENCE_S = 2.0
+_FLUSH_AT_MOST_S = 2.0
 
-_outage = Cooldown(_LEAVE_IT_S)
+_outage = Cooldown(_COOLDOWN_S)
 
 
 def add(kind: VaultRemoval.Kind, *names: str) -> None:
@@ -58,7 +58,7 @@ def flush() -> bool:
     """
     if not selectors.vault_removals_wait():
         return True
-    return not _outage.goes_on() and _remove_all(until=time.monotonic() + _PATIENCE_S)
+    return not _outage.is_active() and _remove_all(until=time.monotonic() + _FLUSH_AT_MOST_S)
 
 
 def flush_now() -> bool:
@@ -68,13 +68,13 @@ def flush_now() -> bool:
 
 def _remove_all(*, until: float) -> bool:
     waiting = selectors.due_removals().values_list("pk", flat=True)
-    for part in in_parts(waiting, size=_TOGETHER):
+    for part in in_batches(waiting, size=_BATCH):
         if time.monotonic() > until:
             return False
         try:
             _remove(part)
         except BucketwatchError as exc:
-            _outage.note()
+            _outage.start()
             logger.warning("Vault entries that nobody uses are not removed yet: %s", exc)
             return False
     return True
@@ -99,7 +99,7 @@ def _remove(pks: list[int]) -> None:
 
 
 def unused_entries(rows: Sequence[VaultRemoval]) -> set[str]:
-    """The names of the rows' vault entries, those left out that somebody uses."""
+    """Name the rows' vault entries that nobody uses."""
     return {*_unused_pairs(rows), *_unused_secrets(rows)}
 
 

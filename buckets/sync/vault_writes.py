@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 # Longer than the vault may take: twice ten seconds, and of many entries a second each.
 _CLAIMED_S = 30
 _PATIENCE_S = 15.0
-_LOOK_AGAIN_S = 0.1
+_RETRY_S = 0.1
 _BUSY = "Somebody else is writing the same keys at this moment: try again in a minute."
 _TOO_SLOW = "The vault took too long to store the keys: try again."
 
@@ -97,9 +97,9 @@ def stored(writing: Writing) -> Iterator[None]:
             wiring.vault().write_many(entries)
         with transaction.atomic():
             yield
-            _end(claim)
+            _release(claim)
     except BaseException:
-        _take_back(claim, before, has_written=has_written)
+        _roll_back(claim, before, has_written=has_written)
         raise
 
 
@@ -108,7 +108,7 @@ def _claim(writing: Writing) -> _Claim:
     while (claim := _try_to_claim(writing)) is None:
         if time.monotonic() > give_up_at:
             raise VaultUnavailable(_BUSY)
-        time.sleep(_LOOK_AGAIN_S)
+        time.sleep(_RETRY_S)
     return claim
 
 
@@ -132,7 +132,7 @@ def _try_to_claim(writing: Writing) -> _Claim | None:
     return _Claim(rows, frozenset(vault_removals.unused_entries(rows) - to_be_removed))
 
 
-def _end(claim: _Claim) -> None:
+def _release(claim: _Claim) -> None:
     """Keep what was written. Raises VaultUnavailable if it may have been removed meanwhile."""
     ours = [row.pk for row in claim.rows]
     number, _ = VaultRemoval.objects.filter(pk__in=ours, created_at__gt=timezone.now()).delete()
@@ -140,7 +140,7 @@ def _end(claim: _Claim) -> None:
         raise VaultUnavailable(_TOO_SLOW)
 
 
-def _take_back(claim: _Claim, before: Mapping[str, str], *, has_written: bool) -> None:
+def _roll_back(claim: _Claim, before: Mapping[str, str], *, has_written: bool) -> None:
     """Put back what the vault held; have the rest removed, unless somebody uses it."""
     if has_written and before:
         try:

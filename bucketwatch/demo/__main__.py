@@ -22,23 +22,22 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from bucketwatch.demo.changes import Changer
-from bucketwatch.demo.environment import product_variables, without_product_variables
 from bucketwatch.demo.follow import Follower, line
 from bucketwatch.demo.home import Home
 from bucketwatch.demo.registration import prepare
-from bucketwatch.demo.s3_memory import Memory
-from bucketwatch.demo.servers import (
+from bucketwatch.demo.world import BUCKETS, seed
+from bucketwatch.local.environment import product_variables, without_product_variables
+from bucketwatch.local.s3_memory import Memory
+from bucketwatch.local.servers import (
     LOOPBACK,
-    Child,
     RedisServer,
     S3Server,
     ServerError,
-    die_with_parent,
+    ServerProcess,
     free_port,
     other_redis_server,
 )
-from bucketwatch.demo.world import BUCKETS, seed
-from scanning.runtime.processes import StopSignal
+from scanning.runtime.processes import StopSignal, die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +65,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.stopping = StopSignal()
-        self.monitor: Child | None = None  # the other children die with us
+        self.monitor: ServerProcess | None = None  # the other children die with us
         # A script's background job is born with SIGINT ignored; whoever sends it means it.
         signal.signal(signal.SIGINT, self._received)
         signal.signal(signal.SIGTERM, self._received)
@@ -87,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--with-parent", action="store_true", help="stop when the caller ends")
     options = parser.parse_args(arguments)
     if options.with_parent:  # `make` killed with SIGKILL could not pass anything on
-        die_with_parent(signal.SIGTERM)
+        die_with_parent(os.getppid(), signal.SIGTERM)
     if isinstance(sys.stdout, io.TextIOWrapper):  # one line at a time, whatever the terminal
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
@@ -130,7 +129,7 @@ def run(home: Home, signals: Signals) -> None:
         _enter_environment(home)
         prepare(home, made, s3)
         signals.monitor = monitor = _start_monitor(home)
-        stack.callback(monitor.stop, patience_s=MONITOR_STOPS_WITHIN_S)
+        stack.callback(monitor.stop, timeout_s=MONITOR_STOPS_WITHIN_S)
         _wait_until_ready(site, monitor, signals)
         if signals.stopping.is_set():
             return
@@ -168,7 +167,7 @@ def say(text: str) -> None:
 
 
 def _port(text: str) -> int:
-    if text.isdecimal() and 1 <= int(text) <= 65535:  # noqa: PLR2004
+    if text.isdecimal() and 1 <= int(text) <= 65535:
         return int(text)
     raise DemoError("PORT must be a number from 1 to 65535")
 
@@ -223,16 +222,16 @@ def _start_s3(home: Home, made: Secrets) -> S3Server:
     return server
 
 
-def _start_monitor(home: Home) -> Child:
+def _start_monitor(home: Home) -> ServerProcess:
     # SIGTERM if we die: it has children of its own to stop.
-    return Child(
+    return ServerProcess(
         [sys.executable, ROOT / "manage.py", "runmonitor"],
         log=home.directory / "monitor.log",
         death_signal=signal.SIGTERM,
     )
 
 
-def _wait_until_ready(site: Site, monitor: Child, signals: Signals) -> None:
+def _wait_until_ready(site: Site, monitor: ServerProcess, signals: Signals) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while not signals.stopping.wait(0.1):
         _check_running(monitor)
@@ -243,12 +242,12 @@ def _wait_until_ready(site: Site, monitor: Child, signals: Signals) -> None:
             raise DemoError(f"not ready in {READY_WITHIN_S:.0f} s; {_end_of(monitor)}")
 
 
-def _check_running(monitor: Child) -> None:
-    if not monitor.running:
+def _check_running(monitor: ServerProcess) -> None:
+    if not monitor.is_running:
         raise DemoError(f"the monitor ended; {_end_of(monitor)}")
 
 
-def _end_of(child: Child) -> str:
+def _end_of(child: ServerProcess) -> str:
     return f"{child.log} ends with: {child.last_words()}"
 
 
@@ -282,12 +281,14 @@ def _say_welcome(home: Home, made: Secrets, site: Site) -> None:
     )
 
 
-def _follow(home: Home, redis_server: RedisServer, monitor: Child, signals: Signals) -> None:
+def _follow(
+    home: Home, redis_server: RedisServer, monitor: ServerProcess, signals: Signals
+) -> None:
     with redis_server.client() as client:
         follower = Follower(client, QUEUE, home.cursor_file)
         while not signals.stopping.is_set():
             _check_running(monitor)
-            if not redis_server.running:
+            if not redis_server.is_running:
                 raise DemoError(f"Redis ended; see {home.redis_directory}")
             with suppress(RedisError):  # the next look will do
                 for entry in follower.news():

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from scanning.core import pacing
 from scanning.core.addresses import AddressRules, networks_in
+from scanning.core.deletions import Confirm
 from scanning.core.endpoints import LINODE
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES
 
@@ -70,6 +71,10 @@ class DefaultsSection(Section):
         if not re.fullmatch(r"(https?://)?[\w.-]*\{region\}[\w.-]*(:\d+)?", pattern, re.ASCII):
             raise ValueError("must be an endpoint with {region} in its host: s3.{region}.host.com")
         return pattern
+
+    def interval_s(self, own_s: int | None) -> int:
+        """Give the polling interval of a bucket whose own is ``own_s``; None has the default."""
+        return own_s or self.polling_interval
 
 
 class RedisSection(Section):
@@ -236,6 +241,11 @@ class DeletionsSection(Section):
     )
     second_look: float = Field(
         0.0, ge=0, description="seconds after which a held deletion is released; 0: by hand only"
+    )
+    confirm: Confirm = Field(
+        Confirm.HEAD,
+        description="what confirms that a missing object is gone: head, listing (the next one) "
+        "or none",
     )
 
 

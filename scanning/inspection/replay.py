@@ -237,6 +237,7 @@ class Replay:
                 recent=recent_events_entry(claim.bucket, changes, now=now, replay=self.id),
                 # A pass that is under way goes on where it was.
                 progress=known.progress,
+                warnings=known.warnings,
             ),
         )
         self._number = number

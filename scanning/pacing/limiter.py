@@ -244,7 +244,7 @@ class Permit:
 class UnlimitedEndpoint:
     """For somebody who waits in front of a page: lets requests pass, and records nothing."""
 
-    def acquire(self, bucket: str, *, lists: bool) -> AbstractContextManager[None]:  # noqa: ARG002
+    def acquire(self, bucket: str, *, lists: bool) -> AbstractContextManager[None]:
         return nullcontext()
 
     def record_answer(self) -> None: ...
@@ -253,7 +253,7 @@ class UnlimitedEndpoint:
 
     def record_failure(self, bucket: str, why: str, *, timed_out: bool) -> None: ...
 
-    def blocks(self, bucket: str) -> bool:  # noqa: ARG002
+    def blocks(self, bucket: str) -> bool:
         return False
 
     def wait(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""`BucketScanner`: the documented thread that scans one bucket, a shell around `scan.Scan`."""
+"""`BucketScanner`: the documented thread that scans one bucket, a shell around `BucketPass`."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def _never_stop() -> None:
-    """Keep going."""
+def _never_stop() -> None: ...
 
 
 class BucketScanner(threading.Thread):
@@ -76,15 +75,17 @@ class BucketScanner(threading.Thread):
         self.conf = active.conf_of(global_config)
         self.bucket = bucket_of(bucket_config, self.conf)
         self._is_document = not isinstance(bucket_config, BucketConfig)
-        self._given_pair = _pair_of(bucket_config)
+        self._given_pair = _key_pair_in(bucket_config)
         super().__init__(name=f"scan-{self.bucket.name}", daemon=True)
-        self._engine = wiring.engine_over(redis_client, self.conf)
+        self._adapters = wiring.container_over(redis_client, self.conf)
         self._results = result_queue
         self._clients = client_cache.under(self.conf)
         self._claim = claim
         self._keep_going = keep_going
         self._settings = (
-            _of(self.bucket, settings) if settings else in_one_go(self.bucket, self.conf)
+            _with_own_settings(self.bucket, settings)
+            if settings
+            else unsliced_settings(self.bucket, self.conf)
         )
         self._counts = counts or ScanCounts()
         self._clock = clock
@@ -98,62 +99,62 @@ class BucketScanner(threading.Thread):
                 claim = claim or self._take_claim()
                 log_lines.enter_context(logs.about(claim))
                 if self._is_document:
-                    self.bucket = self._engine.configuration.as_switched(self.bucket)
-                with self._engine.heartbeat.keeping(claim):
-                    outcome.end = _scan_with_credentials(
-                        self._scan(claim, outcome.counts), self.bucket, self._given_pair
-                    )
+                    self.bucket = self._adapters.bucket_configs.as_switched(self.bucket)
+                with self._adapters.heartbeat.keeping(claim):
+                    outcome.end = self._run_pass(claim)
             self.result = outcome.result()
-            _log_what_came_of(self.result)
+            _log_result(self.result)
             if claim is not None:
-                self.result = self._give_back(claim, self.result, outcome.error)
-        if self._engine is not wiring.engine():
-            self._engine.endpoints.close()
+                self.result = self._record_end(claim, self.result, outcome.error)
+        if self._adapters is not wiring.background():
+            self._adapters.endpoints.close()
         if self._results is not None:
             self._results.put(self.result)
 
     def _take_claim(self) -> Claim:
         slots = self.conf.parallel.rate_limit_per_region
-        claim = self._engine.leases.claim(self.bucket, slots=slots)
+        claim = self._adapters.leases.claim(self.bucket, slots=slots)
         if claim is None:
             raise LeaseLost.not_to_be_had(self.bucket.name)
         # A documented JSON object of the older monitor's knows no generation.
         if self.bucket.generation not in {0, claim.generation}:
-            self._engine.leases.release(claim)
+            self._adapters.leases.release(claim)
             raise ConfigurationChanged(f"{self.bucket.name}: changed since it was read")
         self.bucket = replace(self.bucket, generation=claim.generation)
-        self._engine.endpoints.limiter_for(self.bucket.endpoint).claim_probe_now(self.bucket.name)
+        self._adapters.endpoints.limiter_for(self.bucket.endpoint).claim_probe_now(self.bucket.name)
         return claim
 
-    def _scan(self, claim: Claim, counts: ScanCounts) -> Callable[[KeyPair], BucketPass]:
-        return lambda pair: BucketPass(
-            self.bucket,
-            claim,
-            ScanContext(
-                storage=wiring.storage(self._clients, self.bucket, pair, self._engine.endpoints),
-                states=self._engine.states,
+    def _run_pass(self, claim: Claim) -> PassEnd:
+        def run(pair: KeyPair) -> PassEnd:
+            context = ScanContext(
+                storage=wiring.storage(self._clients, self.bucket, pair, self._adapters.endpoints),
+                states=self._adapters.states,
                 clock=self._clock,
                 keep_going=self._keep_going,
                 settings=self._settings,
-                counts=counts,
-            ),
-        )
+                counts=self._counts,
+            )
+            return BucketPass(self.bucket, claim, context).run()
 
-    def _give_back(self, claim: Claim, result: ScanResult, error: Exception | None) -> ScanResult:
-        """Give the claim back; returns the result, with when it is tried again if that is slow."""
+        if self._given_pair is not None:
+            return run(self._given_pair)
+        return wiring.with_keys(self.bucket, run)
+
+    def _record_end(self, claim: Claim, result: ScanResult, error: Exception | None) -> ScanResult:
+        """Give the claim back; returns the result, with the time of the next try if that is far."""
         try:
             # That Redis forgot the bucket is kept apart from how its last scan ended.
             if isinstance(error, ScanAborted | StateLost):
-                self._engine.leases.release(claim)
+                self._adapters.leases.release(claim)
                 return result
             due = self._next_due(claim, result, error)
             if due and result.permanent:
-                again = _again(due - self._schedules_time(claim))
-                result = replace(result, error=f"{result.error}; {again}")
+                note = _retry_note(due - self._redis_time(claim))
+                result = replace(result, error=f"{result.error}; {note}")
             failures = 0 if result.ok else claim.failures + 1
-            limiter = self._engine.endpoints.limiter_for(self.bucket.endpoint)
+            limiter = self._adapters.endpoints.limiter_for(self.bucket.endpoint)
             broke_off = isinstance(error, StorageUnavailable) and not limiter.health().is_dead
-            self._engine.leases.finish(
+            self._adapters.leases.finish(
                 claim, result, next_due=due, failures=failures, broke_off=broke_off
             )
         except BucketwatchError as exc:
@@ -164,11 +165,11 @@ class BucketScanner(threading.Thread):
     def _next_due(self, claim: Claim, result: ScanResult, error: Exception | None) -> float | None:
         if claim.offset_s is None:
             return None  # the schedule does not know this bucket (yet)
-        now = self._schedules_time(claim)
+        now = self._redis_time(claim)
         jitter = pacing.draw_jitter()
-        interval_s = self.bucket.polling_interval_s or self.conf.defaults.polling_interval
+        interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
         failures, retry = claim.failures + 1, self.conf.retry
-        limiter = self._engine.endpoints.limiter_for(self.bucket.endpoint)
+        limiter = self._adapters.endpoints.limiter_for(self.bucket.endpoint)
         match error:
             case StorageUnavailable() if limiter.blocks(self.bucket.name):
                 return limiter.health().wait_until  # to try it then, or to wait with the others
@@ -183,8 +184,8 @@ class BucketScanner(threading.Thread):
         return now + pacing.back_off_s(failures, longest_s=retry.longest, jitter=jitter)
 
     @staticmethod
-    def _schedules_time(claim: Claim) -> float:
-        """Now by Redis's clock, which says what is due.
+    def _redis_time(claim: Claim) -> float:
+        """Tell the time by Redis's clock, which the schedule goes by.
 
         By a clock that is behind it a scan ends before its own scheduled start: that would come
         next, over and over again.
@@ -192,25 +193,21 @@ class BucketScanner(threading.Thread):
         return claim.redis_time(time.monotonic())
 
 
-def in_one_go(bucket: BucketConfig, conf: EngineSettings) -> ScanSettings:
-    """Somebody waits for this scan: it does not pause for other buckets."""
-    return _of(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
+def unsliced_settings(bucket: BucketConfig, conf: EngineSettings) -> ScanSettings:
+    """Have a scan that somebody waits for not pause for other buckets."""
+    return _with_own_settings(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
 
 
-def _of(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
-    return replace(settings, lanes=bucket.lanes or settings.lanes)
-
-
-def _scan_with_credentials(
-    scan: Callable[[KeyPair], BucketPass], bucket: BucketConfig, given: KeyPair | None
-) -> PassEnd:
-    if given is not None:
-        return scan(given).run()
-    return wiring.with_keys(bucket, lambda pair: scan(pair).run())
+def _with_own_settings(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
+    return replace(
+        settings,
+        lanes=bucket.lanes or settings.lanes,
+        interval_s=bucket.polling_interval_s or settings.interval_s,
+    )
 
 
 class Outcome:
-    """Takes the errors of a block of scanning, and says how it ended."""
+    """The end of a block of scanning; its errors go no further than the log and the result."""
 
     def __init__(self, bucket: str, clock: Callable[[], float], counts: ScanCounts) -> None:
         self._bucket, self._clock = bucket, clock
@@ -250,15 +247,16 @@ class Outcome:
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
             commit=end.commit if end else None,
+            warnings=end.warnings if end else (),
         )
 
 
-def _again(seconds: float) -> str:
-    pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004
+def _retry_note(seconds: float) -> str:
+    pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     return f"tried again after {pause}, or once the bucket or its credential is saved"
 
 
-def _log_what_came_of(result: ScanResult) -> None:
+def _log_result(result: ScanResult) -> None:
     counts = result.counts
     if result.ok and counts.changes:
         logger.info(
@@ -281,7 +279,7 @@ def _log_what_came_of(result: ScanResult) -> None:
 
 
 def bucket_of(given: BucketConfig | Mapping[str, Any], conf: EngineSettings) -> BucketConfig:
-    """A bucket as we know it, of one or of the documented JSON object."""
+    """Read a bucket that is given as such, or as the documented JSON object."""
     if isinstance(given, BucketConfig):
         return given
     document = {"endpoint": conf.defaults.endpoint} | dict(given)
@@ -290,7 +288,7 @@ def bucket_of(given: BucketConfig | Mapping[str, Any], conf: EngineSettings) -> 
     return bucket if "bucketwatch" in given else replace(bucket, taken_over=True)
 
 
-def _pair_of(given: BucketConfig | Mapping[str, Any]) -> KeyPair | None:
+def _key_pair_in(given: BucketConfig | Mapping[str, Any]) -> KeyPair | None:
     if isinstance(given, BucketConfig) or not (given.get("access_key") and given.get("secret_key")):
         return None
     return KeyPair(str(given["access_key"]), str(given["secret_key"]))

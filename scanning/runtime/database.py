@@ -8,6 +8,6 @@ UNMIGRATED = "The database lacks tables or columns of this version: run manage.p
 
 
 def is_unmigrated(exc: Error) -> bool:
-    """Whether ``exc`` says so; asks nothing of a database that may be away."""
+    """Tell by an error alone, without asking a database that may be away."""
     in_sqlite = str(exc).startswith(("no such table", "no such column"))
     return in_sqlite or isinstance(exc, ProgrammingError)  # PostgreSQL

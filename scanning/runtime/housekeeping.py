@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EVERY_S = 2.0
-# A monitor that stands by looks so often whether it leads by now.
+# How often a monitor that stands by asks whether it leads by now.
 _STANDING_BY_S = 0.25
-LOOK_AT_REDIS_S = 15.0
+CHECK_REDIS_S = 15.0
 
 
 def run_periodically(
@@ -37,12 +37,12 @@ def run_periodically(
     """Run jobs one after the other, every few seconds while this monitor leads, in a new thread."""
 
     def run() -> None:
-        said = ""
+        logged = ""
         while not stopping.wait(EVERY_S if leads() else _STANDING_BY_S):
             if leads():
                 close_old_connections()
                 problems = [_run(job) for job in jobs]
-                said = _say_once(next(filter(None, problems), ""), said)
+                logged = _log_once(next(filter(None, problems), ""), logged)
 
     threading.Thread(target=run, name=name, daemon=True).start()
 
@@ -61,39 +61,39 @@ def _run(job: Callable[[], object]) -> str:
     return ""
 
 
-def _say_once(problem: str, said: str) -> str:
-    """Log what is wrong with the database if that is not what was ``said`` last; return it."""
-    if problem and problem != said:
+def _log_once(problem: str, logged: str) -> str:
+    """Log what is wrong with the database unless it was ``logged`` last; return it."""
+    if problem and problem != logged:
         logger.error(
             "housekeeping waits, so pages show old states and changes of buckets may not count: %s",
             problem,
         )
-    elif said and not problem:
+    elif logged and not problem:
         logger.info("housekeeping goes on: the database answers")
     return problem
 
 
 class RedisWarnings:
-    """Logs what Redis may lose with the settings that it has: at the start, and changes."""
+    """Logs what Redis may lose with its settings: at the start, and when that changes."""
 
-    def __init__(self, *, every_s: float = LOOK_AT_REDIS_S) -> None:
+    def __init__(self, *, every_s: float = CHECK_REDIS_S) -> None:
         self._every_s = every_s
-        self._looked_at = float("-inf")
-        self._said: tuple[str, ...] = ()
+        self._checked_at = float("-inf")
+        self._logged: tuple[str, ...] = ()
 
-    def look(self) -> None:
-        """Call it often; it looks now and then."""
+    def check(self) -> None:
+        """Read the settings of Redis if that was some time ago."""
         now = time.monotonic()
-        if now - self._looked_at < self._every_s:
+        if now - self._checked_at < self._every_s:
             return
-        self._looked_at = now
+        self._checked_at = now
         health = engine.redis_health()
         if health.redis != "ok":
             return
-        before, self._said = self._said, tuple(map(str, health.warnings))
-        for text in self._said:
+        before, self._logged = self._logged, tuple(map(str, health.warnings))
+        for text in self._logged:
             if text not in before:
                 logger.warning("Redis: %s", text)
         for text in before:
-            if text not in self._said:
+            if text not in self._logged:
                 logger.info("Redis, no longer: %s", text)

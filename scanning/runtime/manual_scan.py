@@ -1,4 +1,4 @@
-"""Scans that somebody asked for: of some buckets, in this process, watched while they run."""
+"""Scans that somebody asked for: of some buckets, in this process, seen while they run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scanning.core.errors import BucketwatchError, Interrupted, LeaseLost
 from scanning.core.types import Claim, ScanCounts, ScanResult
 from scanning.core.verify import Fault, Findings
 from scanning.inspection.verify import Repair, Verification
-from scanning.runtime.bucket_scanner import BucketScanner, Outcome, in_one_go
+from scanning.runtime.bucket_scanner import BucketScanner, Outcome, unsliced_settings
 from scanning.scan.bucket_pass import BucketPass
 from scanning.scan.context import ScanContext
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.ports import StateStore
 
-_TRY_AGAIN_S = 0.25
-_AHEAD = 16
+_RETRY_S = 0.25
+_MOST_EVENTS = 16
 # How long a scan that is told to stop may take to end before its lease is taken away from it.
-_PATIENCE_S = 5.0
+_STOPS_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
-    """What a look at everything that is stored has found; ``result`` is that of the scan after it.
+    """The findings of a comparison with all that is stored, and the result of the scan after it.
 
     Without a repair there is no scan: ``result`` then counts what one would find.
     """
@@ -84,13 +84,13 @@ RunEvent = Result | DryRunEvents | Message
 class ManualScan:
     """One scan, seen from outside: ``counts`` grow as it goes on, ``claim`` is the lease it holds.
 
-    ``tell`` is given what the scan has to say before it ends.
+    ``report`` is given the events before its end.
     """
 
     def __init__(
-        self, bucket: BucketConfig, stopped: threading.Event, tell: Callable[[RunEvent], None]
+        self, bucket: BucketConfig, stopped: threading.Event, report: Callable[[RunEvent], None]
     ) -> None:
-        self.bucket, self.stopped, self.tell = bucket, stopped, tell
+        self.bucket, self.stopped, self.report = bucket, stopped, report
         self.counts = ScanCounts()
         self.claim: Claim | None = None
 
@@ -101,24 +101,24 @@ class ManualScan:
 
 
 class ManualScanRunner:
-    """Runs ``scan`` for buckets, ``at_once`` of them at a time, in threads that can be left behind.
+    """Scans buckets, ``at_once`` of them at a time, in threads that can be left behind.
 
-    ``scan`` is one of the functions below. However the block ends, no lease is kept.
+    ``run`` is one of the functions below. However the block ends, no lease is kept.
     """
 
     def __init__(
         self,
         buckets: Sequence[BucketConfig],
-        scan: Callable[[ManualScan], Result],
+        run: Callable[[ManualScan], Result],
         *,
         at_once: int,
     ) -> None:
         self._stopped = threading.Event()
-        self.watched = [ManualScan(bucket, self._stopped, self._put) for bucket in buckets]
-        self._scan = scan
-        self._waiting = deque(self.watched)
+        self.scans = [ManualScan(bucket, self._stopped, self._put) for bucket in buckets]
+        self._run = run
+        self._waiting = deque(self.scans)
         # Bounded: a scan does not run ahead of whoever prints its events.
-        self._arrived: queue.Queue[RunEvent | Exception] = queue.Queue(_AHEAD)
+        self._events: queue.Queue[RunEvent | Exception] = queue.Queue(_MOST_EVENTS)
         # Daemons: one that waits for a server that never answers must not keep the process.
         self._threads = [
             threading.Thread(target=self._work, name=f"scan-{n}", daemon=True)
@@ -134,22 +134,22 @@ class ManualScanRunner:
         if not self._stopped.is_set():
             self.stop()
 
-    def arrivals(self, *, every_s: float) -> Iterator[RunEvent | None]:
-        """The results and what is told before, as they come; None after ``every_s`` of nothing.
+    def events(self, *, every_s: float) -> Iterator[RunEvent | None]:
+        """Give the results and the events before them, as they come; None ``every_s`` without one.
 
         Raises what a scan raised instead of having a result.
         """
-        left = len(self.watched)
+        left = len(self.scans)
         while left:
             try:
-                arrival = self._arrived.get(timeout=every_s)
+                event = self._events.get(timeout=every_s)
             except queue.Empty:
                 yield None
                 continue
-            if isinstance(arrival, Exception):
-                raise arrival
-            left -= isinstance(arrival, Result)
-            yield arrival
+            if isinstance(event, Exception):
+                raise event
+            left -= isinstance(event, Result)
+            yield event
 
     def stop(self) -> list[Result]:
         """Let no scan go on; what does not end by itself loses its lease, and commits no more.
@@ -157,159 +157,159 @@ class ManualScanRunner:
         Returns the results that nobody has taken, without those of interrupted scans.
         """
         self._stopped.set()
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + _STOPS_WITHIN_S
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
-        for watched in self.watched:
-            claim = watched.claim  # once: a scan that is ending sets it to None
+        for scan in self.scans:
+            claim = scan.claim  # once: a scan that is ending sets it to None
             if claim is not None:
                 with contextlib.suppress(BucketwatchError):  # it expires by itself
-                    wiring.engine().leases.release(claim)
-        ended = [self._arrived.get() for _ in range(self._arrived.qsize())]
+                    wiring.background().leases.release(claim)
+        ended = [self._events.get() for _ in range(self._events.qsize())]
         return [r for r in ended if isinstance(r, Result) and not r.was_interrupted]
 
     def _work(self) -> None:
         with contextlib.suppress(Interrupted, IndexError):  # stopped, or nothing is left
             while not self._stopped.is_set():
-                self._put(self._scanned(self._waiting.popleft()))
+                self._put(self._outcome_of(self._waiting.popleft()))
 
-    def _scanned(self, watched: ManualScan) -> Result | Exception:
+    def _outcome_of(self, scan: ManualScan) -> Result | Exception:
         try:
-            return self._scan(watched)
+            return self._run(scan)
         except Interrupted:
             raise
         except Exception as exc:  # noqa: BLE001 - raised again where results are taken
             return exc
 
-    def _put(self, arrival: RunEvent | Exception) -> None:
-        """Raises Interrupted if nobody takes it any more."""
+    def _put(self, event: RunEvent | Exception) -> None:
+        """Raises Interrupted if nobody takes events any more."""
         while True:
             try:
-                self._arrived.put(arrival, timeout=_TRY_AGAIN_S)
+                self._events.put(event, timeout=_RETRY_S)
             except queue.Full:
                 if self._stopped.is_set():
-                    raise Interrupted("nobody takes what arrives any more") from None
+                    raise Interrupted("nobody takes events any more") from None
             else:
                 return
 
 
-def scan_now(watched: ManualScan, *, wait_s: float) -> ScanResult:
-    """One scan that commits, as a worker's does; waits ``wait_s`` for a worker to end its own."""
+def scan_now(scan: ManualScan, *, wait_s: float) -> ScanResult:
+    """Scan and commit as a worker does; waits ``wait_s`` for a worker to end its own scan."""
     # Without a claim after the wait, the scanner tries once more and says what is in the way.
-    watched.claim = _claim(watched, wait_s)
-    return _scan(watched)
+    scan.claim = _claim(scan, wait_s)
+    return _scan(scan)
 
 
-def dry_run(watched: ManualScan) -> ScanResult:
+def dry_run(scan: ManualScan) -> ScanResult:
     """Say what a scan would find; claims nothing, writes nothing, asks for no object's metadata."""
-    bucket = watched.bucket
+    bucket = scan.bucket
     claim = Claim(bucket.name, bucket.region, 0, bucket.generation, 0.0, None, 0.0, 0)
-    outcome = Outcome(bucket.name, time.time, watched.counts)
+    outcome = Outcome(bucket.name, time.time, scan.counts)
 
     def announce(notifications: Sequence[str]) -> None:
-        watched.tell(DryRunEvents(notifications))
+        scan.report(DryRunEvents(notifications))
 
-    with outcome, reading_only(wiring.engine().states, announce) as states:
+    with outcome, reading_only(wiring.background().states, announce) as states:
         without_heads = replace(bucket, fetch_metadata=False)
         outcome.end = wiring.with_keys(
             bucket,
-            lambda pair: BucketPass(without_heads, claim, _means(watched, pair, states)).run(),
+            lambda pair: BucketPass(without_heads, claim, _context(scan, pair, states)).run(),
         )
     return outcome.result()
 
 
-def verify(watched: ManualScan, *, wait_s: float) -> VerificationResult:
+def verify(scan: ManualScan, *, wait_s: float) -> VerificationResult:
     """Compare all that is stored with a listing, under a lease, so that no scan comes between."""
-    result, findings = _look_at_all(Verification, watched, wait_s)
-    _release(watched)
+    result, findings = _compare_all(Verification, scan, wait_s)
+    _release(scan)
     return VerificationResult(result, findings, is_repaired=False)
 
 
-def repair(watched: ManualScan, *, wait_s: float) -> VerificationResult:
-    """The same, mend what is wrong, and scan under the same lease."""
-    result, findings = _look_at_all(Repair, watched, wait_s)
+def repair(scan: ManualScan, *, wait_s: float) -> VerificationResult:
+    """Verify, mend what is wrong, and scan under the same lease."""
+    result, findings = _compare_all(Repair, scan, wait_s)
     if result.ok:
-        watched.counts = ScanCounts()
-        result = _scan(watched)
-    _release(watched)
+        scan.counts = ScanCounts()
+        result = _scan(scan)
+    _release(scan)
     return VerificationResult(result, findings, is_repaired=result.ok)
 
 
-def _look_at_all(
-    kind: type[Verification], watched: ManualScan, wait_s: float
+def _compare_all(
+    kind: type[Verification], scan: ManualScan, wait_s: float
 ) -> tuple[ScanResult, Findings]:
-    bucket, engine = watched.bucket, wiring.engine()
+    bucket, adapters = scan.bucket, wiring.background()
     findings = Findings()
-    outcome = Outcome(bucket.name, time.time, watched.counts)
+    outcome = Outcome(bucket.name, time.time, scan.counts)
     with outcome:
-        claim = watched.claim = _claim(watched, wait_s)
+        claim = scan.claim = _claim(scan, wait_s)
         if claim is None:
             raise LeaseLost.not_to_be_had(bucket.name)
-        [status] = wiring.bucket_status().read([bucket.name])
-        with engine.heartbeat.keeping(claim):
+        [status] = wiring.background().bucket_status.read([bucket.name])
+        with adapters.heartbeat.keeping(claim):
             findings = wiring.with_keys(
                 bucket,
-                lambda pair: kind(bucket, claim, _means(watched, pair, engine.states)).run(
+                lambda pair: kind(bucket, claim, _context(scan, pair, adapters.states)).run(
                     noted=status.objects if status.last_scan_at else None
                 ),
             )
     return outcome.result(), findings
 
 
-def _release(watched: ManualScan) -> None:
-    if watched.claim is not None:
-        wiring.engine().leases.release(watched.claim)
-        watched.claim = None
+def _release(scan: ManualScan) -> None:
+    if scan.claim is not None:
+        wiring.background().leases.release(scan.claim)
+        scan.claim = None
 
 
-def _scan(watched: ManualScan) -> ScanResult:
+def _scan(scan: ManualScan) -> ScanResult:
     scanner = BucketScanner(
-        watched.bucket,
-        wiring.connection().client,
+        scan.bucket,
+        wiring.background().connection.client,
         wiring.conf(),
         None,
         wiring.client_cache(),
-        claim=watched.claim,
-        keep_going=watched.keep_going,
-        counts=watched.counts,
+        claim=scan.claim,
+        keep_going=scan.keep_going,
+        counts=scan.counts,
     )
     scanner.run()
-    watched.claim = None
+    scan.claim = None
     assert scanner.result is not None  # noqa: S101 - run() always sets it
     return scanner.result
 
 
-def _means(watched: ManualScan, pair: KeyPair, states: StateStore) -> ScanContext:
-    """One lane: looking without commits reads its own rows again."""
-    bucket, conf = watched.bucket, wiring.conf()
-    endpoints = wiring.engine().endpoints
+def _context(scan: ManualScan, pair: KeyPair, states: StateStore) -> ScanContext:
+    """Use one lane: without commits, lanes would read their own rows again."""
+    bucket, conf = scan.bucket, wiring.conf()
+    endpoints = wiring.background().endpoints
     endpoints.limiter_for(bucket.endpoint).claim_probe_now(bucket.name)
     return ScanContext(
         storage=wiring.storage(wiring.client_cache(), bucket, pair, endpoints),
         states=states,
         clock=time.time,
-        keep_going=watched.keep_going,
-        settings=replace(in_one_go(bucket, conf), lanes=1),
-        counts=watched.counts,
+        keep_going=scan.keep_going,
+        settings=replace(unsliced_settings(bucket, conf), lanes=1),
+        counts=scan.counts,
     )
 
 
-def _claim(watched: ManualScan, wait_s: float) -> Claim | None:
-    """The bucket's lease; None if somebody else keeps it for ``wait_s``."""
-    leases, slots = wiring.engine().leases, wiring.conf().parallel.rate_limit_per_region
-    bucket = watched.bucket
-    wiring.engine().endpoints.limiter_for(bucket.endpoint).claim_probe_now(bucket.name)
+def _claim(scan: ManualScan, wait_s: float) -> Claim | None:
+    """Take the bucket's lease; None if somebody else keeps it for ``wait_s``."""
+    leases, slots = wiring.background().leases, wiring.conf().parallel.rate_limit_per_region
+    bucket = scan.bucket
+    wiring.background().endpoints.limiter_for(bucket.endpoint).claim_probe_now(bucket.name)
     until = time.monotonic() + wait_s
-    said = False
+    is_announced = False
     while (claim := leases.claim(bucket, slots=slots)) is None and time.monotonic() < until:
-        if not said:
-            said = True
-            watched.tell(
+        if not is_announced:
+            is_announced = True
+            scan.report(
                 Message(
                     f"{bucket.name}: a worker is scanning it, or its region has no free slot; "
                     f"waiting up to {wait_s:g} s"
                 )
             )
-        watched.stopped.wait(_TRY_AGAIN_S)
-        watched.keep_going()
+        scan.stopped.wait(_RETRY_S)
+        scan.keep_going()
     return claim

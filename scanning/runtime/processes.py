@@ -1,4 +1,7 @@
-"""The monitor's children: web server and workers, each a program of its own, kept alive."""
+"""Child processes: tied to whoever started them, stopped in order, started again when they end.
+
+The product, its demo and the tests start their processes with `ChildProcess`.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +36,8 @@ def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
 
     Call it in the child, with the parent's process id.
     """
-    _libc.prctl(_PR_SET_PDEATHSIG, how)
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(_PR_SET_PDEATHSIG, how)
     if os.getppid() != parent:  # it died before we asked
         os._exit(1)
 
@@ -82,7 +87,74 @@ class StopSignal:
         os.close(self._writer)
 
 
-class Child:
+class ChildProcess:
+    """A process that stops when it is told to, and when the thread that started it ends.
+
+    It has a session of its own: Ctrl-C reaches its parent alone, which stops it in order. Output
+    goes to ``log``, or where the parent's goes; ``death_signal`` is sent when the parent ends.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        log: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        death_signal: signal.Signals = signal.SIGKILL,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        parent = os.getpid()
+        self._asked_to_stop = False
+        with log.open("ab") if log else nullcontext() as output:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=directory,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT if log else None,
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(parent, death_signal),  # noqa: PLW1509 - no lock
+                pass_fds=pass_fds,
+            )
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, once: a second one would mean *at once*."""
+        if self.is_running and not self._asked_to_stop:
+            self._asked_to_stop = True
+            self.process.terminate()
+
+    def stop(self, *, timeout_s: float = 10.0) -> bool:
+        """Ask it to stop and wait for its end; False if it was killed after ``timeout_s``."""
+        self.ask_to_stop()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it and its process group; returns when the process is gone."""
+        self.send_kill()
+        self.process.wait()
+
+    def send_kill(self) -> None:
+        """Kill without waiting: a signal handler may call this.
+
+        ``Popen.wait`` takes a lock, which the code that the handler interrupts may hold.
+        """
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+class RestartedChild:
     """A child process that is started again, ever more slowly, when it ends by itself."""
 
     def __init__(
@@ -93,35 +165,27 @@ class Child:
         self._command = list(command)
         self._pause_s = _FIRST_PAUSE_S
         self._start_at = self._started_at = clock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._asked = False
+        self._child: ChildProcess | None = None
         self.keep_alive()
 
     def keep_alive(self) -> None:
         """Start the child if it does not run and its pause is over."""
         now = self._clock()
-        if self._process is not None and self._process.poll() is not None:
-            self._ended(self._process.returncode, ran_s=now - self._started_at)
-            self._process, self._start_at = None, now + self._pause_s
-        if self._process is None and now >= self._start_at:
-            self._started_at, self._asked = now, False
+        if self._child is not None and not self._child.is_running:
+            self._note_end(self._child.process.returncode, ran_s=now - self._started_at)
+            self._child, self._start_at = None, now + self._pause_s
+        if self._child is None and now >= self._start_at:
+            self._started_at = now
             try:
-                self._process = self._start()
+                # SIGTERM if we die: it has children of its own to stop.
+                self._child = ChildProcess(
+                    self._command, directory=settings.BASE_DIR, death_signal=signal.SIGTERM
+                )
             except OSError as exc:  # there is no memory, or no process left
                 self._start_at = now + _LONGEST_PAUSE_S
                 logger.error("%s cannot be started: %s", self._name, exc)  # noqa: TRY400 - says it all
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        parent = os.getpid()
-        # Its own session: Ctrl-C reaches the monitor alone, which stops its children in order.
-        return subprocess.Popen(
-            self._command,
-            cwd=settings.BASE_DIR,
-            start_new_session=True,
-            preexec_fn=lambda: die_with_parent(parent, signal.SIGTERM),  # noqa: PLW1509 - no lock
-        )
-
-    def _ended(self, code: int, *, ran_s: float) -> None:
+    def _note_end(self, code: int, *, ran_s: float) -> None:
         ran_well = ran_s > _LONGEST_PAUSE_S
         self._pause_s = _FIRST_PAUSE_S if ran_well else min(self._pause_s * 2, _LONGEST_PAUSE_S)
         logger.error(
@@ -129,41 +193,21 @@ class Child:
         )
 
     def ask_to_stop(self) -> None:
-        """Send SIGTERM, once: a second one would mean *at once*."""
-        if self._process is not None and self._process.poll() is None and not self._asked:
-            self._asked = True
-            self._process.send_signal(signal.SIGTERM)
+        if self._child is not None:
+            self._child.ask_to_stop()
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait for the end; kill after ``timeout_s``."""
-        if self._process is None:
-            return
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            logger.warning("%s did not stop in time; killing it", self._name)
-            self.kill()
-            self._process.wait()
+    def stop(self, timeout_s: float) -> None:
+        if self._child is not None and not self._child.stop(timeout_s=timeout_s):
+            logger.warning("%s did not stop in time and was killed", self._name)
 
-    def kill(self) -> None:
-        """End it at once. A signal handler may call this: it does not wait.
-
-        ``Popen.wait`` takes a lock, which the code that the handler interrupts may hold.
-        """
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)
+    def send_kill(self) -> None:
+        if self._child is not None:
+            self._child.send_kill()
 
 
-def workers(regions: Collection[str] = ()) -> Child:
+def workers_command(regions: Collection[str] = ()) -> list[str]:
     chosen = ["--regions", ",".join(regions)] if regions else []
-    return Child(
-        "workers", [sys.executable, str(settings.BASE_DIR / "manage.py"), "runworkers", *chosen]
-    )
-
-
-def web() -> Child:
-    return Child("web", web_command())
+    return [sys.executable, str(settings.BASE_DIR / "manage.py"), "runworkers", *chosen]
 
 
 def web_command() -> list[str]:
@@ -186,16 +230,3 @@ def web_command() -> list[str]:
     if os.access("/dev/shm", os.W_OK):  # noqa: S108 - a heartbeat file: a stalled disk must not kill it
         command.append("--worker-tmp-dir=/dev/shm")
     return command
-
-
-def stop(children: Sequence[Child], *, deadline: float) -> None:
-    """End all children: asked together, killed at ``deadline`` (monotonic)."""
-    for child in children:
-        child.ask_to_stop()
-    for child in children:
-        child.wait(max(0.1, deadline - time.monotonic()))
-
-
-def kill(children: Sequence[Child]) -> None:
-    for child in children:
-        child.kill()

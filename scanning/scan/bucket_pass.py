@@ -23,6 +23,7 @@ from scanning.scan.listing_phase import ListingPhase
 from scanning.scan.notifier import Notifier
 
 if TYPE_CHECKING:
+    from scanning.core.scan_warnings import ScanWarning
     from scanning.core.types import BucketConfig, Claim, Held
     from scanning.ports import KnownState
     from scanning.scan.context import ScanContext
@@ -42,6 +43,7 @@ class PassEnd:
     progress: Progress
     commit: int
     held: Held | None = None
+    warnings: tuple[ScanWarning, ...] = ()
 
 
 class BucketPass:
@@ -68,15 +70,17 @@ class BucketPass:
                 listed = listing.run(pause_at=self._pause_at)
                 progress = listing.progress
                 if listed is None:
-                    return PassEnd(complete=False, progress=progress, commit=commits.number)
+                    return self._end(commits, progress, complete=False)
                 entries = listed
-            # 3. Hold a mass deletion until somebody has looked at it.
-            deletions = DeletionPhase(context, known, commits, progress, entries)
-            if held := deletions.mass_deletion():
-                return PassEnd(complete=True, progress=progress, commit=commits.number, held=held)
-            # 4. Commit the deletions.
-            complete = deletions.commit_deletions(pause_at=self._pause_at)
-            return PassEnd(complete, progress, commits.number)
+            with DeletionPhase(bucket, context, known, commits, progress, entries) as deletions:
+                # 3. Hold a mass deletion until somebody has looked at it.
+                held = deletions.mass_deletion()
+                if held:
+                    complete = deletions.mark_held(pause_at=self._pause_at)
+                # 4. Commit the deletions that a second witness confirms.
+                else:
+                    complete = deletions.commit_deletions(pause_at=self._pause_at)
+            return self._end(commits, deletions.progress, complete=complete, held=held)
             # 5. Whatever ends the scan, the pipeline awaits the last commit.
 
     def _suited_to_the_listing(self) -> ScanContext:
@@ -87,6 +91,16 @@ class BucketPass:
         self._pause_at = math.inf
         return replace(context, settings=replace(context.settings, lanes=1))
 
+    def _end(
+        self,
+        commits: CommitPipeline,
+        progress: Progress,
+        *,
+        complete: bool,
+        held: Held | None = None,
+    ) -> PassEnd:
+        return PassEnd(complete, progress, commits.number, held, tuple(self._context.warnings))
+
     def _open(self) -> KnownState:
         known = self._context.states.open(self._bucket, self._claim)
         if not known.is_whole:
@@ -94,7 +108,9 @@ class BucketPass:
         return known
 
     def _progress_of(self, known: KnownState) -> Progress:
-        progress = known.progress or Progress(began=self._context.clock())
-        if known.stuck >= MOST_STUCK and not progress.is_listed:
-            return progress.begun_anew()
-        return progress
+        if known.progress is None:
+            return Progress(began=self._context.clock())
+        if known.stuck >= MOST_STUCK and not known.progress.is_listed:
+            return known.progress.begun_anew()
+        self._context.warnings.merge(known.warnings)
+        return known.progress

@@ -40,7 +40,7 @@ class CommitPipeline:
     ) -> None:
         self._bucket, self._claim, self._notifier = bucket, claim, notifier
         self._states, self._counts = context.states, context.counts
-        self._keep_going = context.keep_going
+        self._keep_going, self._warnings = context.keep_going, context.warnings
         self._is_first = known.is_first
         # Not the claim's: a scan under the same claim may have committed before this one began.
         self.number = known.commit
@@ -86,6 +86,7 @@ class CommitPipeline:
             lags_s=self._lags_s(announced, now),
             progress=progress,
             filter_fingerprint=self._bucket.filter_fingerprint if changes else "",
+            warnings=tuple(self._warnings),
         )
         self.await_last()
         self._on_its_way = self._states.begin(self._claim, commit), counted

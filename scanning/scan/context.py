@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from scanning.core.deletions import Confirm
+from scanning.core.scan_warnings import ScanWarnings
 from scanning.scan.prefetch import SLOW_S
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ class ScanSettings:
     ``strings``: the documented JSON strings are written, and live ``ttl_s``. A listing that lacks
     more than ``mass_share``, or all, of at least ``mass_minimum`` known objects is a mass deletion:
     held, until somebody confirms it or ``second_look_s`` (0: never) have passed.
+    A missing key counts as deleted once what ``confirm`` names says so too: the next listing does
+    if it comes ``interval_s`` later.
     Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
     """
 
@@ -32,6 +36,8 @@ class ScanSettings:
     mass_share: float = 0.5
     mass_minimum: int = 1000
     second_look_s: float = 0.0
+    confirm: Confirm = Confirm.HEAD
+    interval_s: float = 60.0
     slow_page_s: float = SLOW_S
 
 
@@ -39,7 +45,7 @@ class ScanSettings:
 class ScanContext:
     """``keep_going`` is called at every page and commit, and raises to end it early.
 
-    ``counts`` grow as it goes on.
+    ``counts`` and ``warnings`` grow as it goes on.
     """
 
     storage: Storage
@@ -48,3 +54,4 @@ class ScanContext:
     keep_going: Callable[[], None]
     settings: ScanSettings
     counts: ScanCounts
+    warnings: ScanWarnings = field(default_factory=ScanWarnings)

@@ -76,7 +76,7 @@ class ListingPhase:
             listed += (entry for comparer in comparers for entry in comparer.entries)
         # What was added up on the way counts twice what a lane listed ahead of a break.
         objects = sum(entry.listed for entry in listed)
-        self.progress = replace(self.progress, is_listed=True, listed=objects)
+        self.progress = replace(self.progress, is_listed=True, listed=objects, after="")
         return listed
 
     # --- pages

@@ -227,7 +227,7 @@ def test_added_is_in_the_database_in_redis_and_in_the_vault(caller):
     caller.post(ADD, api_client.new_bucket_body(polling_interval=300, fetch_metadata=False))
     bucket = Bucket.objects.get(name="media-in")
     assert (bucket.polling_interval, bucket.fetch_metadata) == (300, False)
-    assert wiring.bucket_configs().load().buckets["media-in"].polling_interval_s == 300
+    assert wiring.background().bucket_configs.load().buckets["media-in"].polling_interval_s == 300
     pair = wiring.vault().read_all()["MEDIA_IN"]
     assert (pair.access_key, pair.secret_key) == (api_client.ACCESS_KEY, api_client.SECRET_KEY)
 
@@ -278,7 +278,7 @@ def test_deleted_is_gone_everywhere(caller):
     caller.post(f"{DELETE}?bucket=media-in")
     assert not Bucket.objects.exists()
     assert not Credential.objects.exists()
-    assert "media-in" not in wiring.bucket_configs().load().buckets
+    assert "media-in" not in wiring.background().bucket_configs.load().buckets
     assert "MEDIA_IN" not in wiring.vault().read_all()
 
 

@@ -63,7 +63,7 @@ def sample(client: Client, name: str, **labels: str) -> float | None:
 
 def claim(store: redis.Redis, name: str, *, late_s: float = 0.0) -> Any:
     engine_buckets.schedule(store, engine_buckets.put(name), at=time.time() - late_s)
-    [taken] = wiring.engine().leases.claim_due(engine_buckets.REGION, limit=1, slots=15)
+    [taken] = wiring.background().leases.claim_due(engine_buckets.REGION, limit=1, slots=15)
     return taken
 
 
@@ -78,7 +78,7 @@ def finish(
     result = replace(result, warnings=warnings)
     if error:
         result = replace(result, error_class=error_class)
-    wiring.engine().leases.finish(taken, result, next_due=time.time() + 60)
+    wiring.background().leases.finish(taken, result, next_due=time.time() + 60)
 
 
 def a_busy_installation(store: redis.Redis) -> None:
@@ -92,14 +92,14 @@ def a_busy_installation(store: redis.Redis) -> None:
         announced={EventType.CREATED: 1},
         lags_s=[12.0],
     )
-    wiring.engine().states.commit(taken, commit)
+    wiring.background().states.commit(taken, commit)
     warnings = ScanWarnings()
     warnings.add(WarningKind.ODD_ROW, "a")
     finish(taken, warnings=tuple(warnings))
     finish(claim(store, "media-out"), error="no answer")
     store.zadd(redis_keys.PACES, {"s3.example.com": time.time()})
     cache = {"cache_hits": 5, "cache_misses": 2, "evictions": 1, "unrecognised_bodies": 0}
-    report = ClientCacheReport(wiring.connection())
+    report = ClientCacheReport(wiring.background().connection)
     report.send(cache | {"total_clients": 2}, vault_age_s=30.0)
 
 

@@ -54,7 +54,7 @@ def test_what_was_changed_without_redis_arrives_when_it_is_back(caller, redis_se
     caller.post(ADD, api_client.new_bucket_body())
     redis_server.start()
     assert outbox.catch_up()
-    assert "media-in" in wiring.bucket_configs().load().buckets
+    assert "media-in" in wiring.background().bucket_configs.load().buckets
 
 
 @pytest.fixture

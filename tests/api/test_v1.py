@@ -278,7 +278,7 @@ def test_a_slash_at_the_end_changes_nothing(caller):
 def test_deleted_is_gone_everywhere(caller):
     assert caller.send("DELETE", ONE).status_code == 204
     assert not Bucket.objects.exists()
-    assert "media-in" not in wiring.bucket_configs().load().buckets
+    assert "media-in" not in wiring.background().bucket_configs.load().buckets
     assert "MEDIA_IN" not in wiring.vault().read_all()
 
 

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bucketwatch.demo.environment import without_product_variables
-from bucketwatch.demo.servers import die_with_parent
+from bucketwatch.local.environment import without_product_variables
+from scanning.runtime.processes import die_with_parent
 from tests.chaos.run import Run
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--with-parent", action="store_true", help="stop when the caller ends")
     options = parser.parse_args(arguments)
     if options.with_parent:
-        die_with_parent(signal.SIGTERM)
+        die_with_parent(os.getppid(), signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     _forget_the_product()
     directory = Path(tempfile.mkdtemp(prefix="bucketwatch-chaos-"))

@@ -92,7 +92,7 @@ class Mischief:
         self._next_at = now + self._dice.uniform(1, 4.5)
         lots = {
             self._kill_worker: 30,
-            self._kill_guard: 12,
+            self._kill_supervisor: 12,
             self._kill_parent: 8,
             self._kill_monitor: 8,
             self._kill_web: 6,
@@ -124,8 +124,8 @@ class Mischief:
     def _kill_worker(self) -> None:
         self._kill("worker", self._host().workers())
 
-    def _kill_guard(self) -> None:
-        self._kill("guard", self._host().guards())
+    def _kill_supervisor(self) -> None:
+        self._kill("supervisor", self._host().supervisors())
 
     def _kill_parent(self) -> None:
         self._kill("parent", self._host().parents())

@@ -24,7 +24,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bucketwatch.demo.servers import LOOPBACK, Child, listen
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, listen
 from tests.chaos.s3_faults import Answer, Dice, error
 from tests.chaos.s3_objects import (
     MOST_KEYS,
@@ -214,7 +214,7 @@ class ChaosS3:
         self._seed = seed
         self._lock = threading.Lock()
         self._ports = [0] * endpoints
-        self._child: Child | None = None
+        self._child: ServerProcess | None = None
 
     @property
     def urls(self) -> list[str]:
@@ -245,7 +245,7 @@ class ChaosS3:
             listeners = [stack.enter_context(listen(port)) for port in self._ports]
             self._ports = [listener.getsockname()[1] for listener in listeners]
             fds = [listener.fileno() for listener in listeners]
-            self._child = Child(
+            self._child = ServerProcess(
                 [sys.executable, "-m", __name__, f"--seed={self._seed}", *map(str, fds)],
                 log=self._directory / "s3.log",
                 environ=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -14,8 +14,8 @@ import time
 from signal import Signals
 from typing import TYPE_CHECKING, Final
 
-from bucketwatch.demo.environment import without_product_variables
-from bucketwatch.demo.servers import LOOPBACK, Child, free_port
+from bucketwatch.local.environment import without_product_variables
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, free_port
 from tests.support.processes import ROOT, children_of, command, descendants, running
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class KeptAlive:
         self._child = self._started()
 
     def keep_alive(self) -> None:
-        if self._child.running:
+        if self._child.is_running:
             return
         now = time.monotonic()
         self._ended_at = self._ended_at or now
@@ -90,18 +90,18 @@ class KeptAlive:
 
     def tree(self) -> set[tuple[int, int]]:
         """All that it started, directly or not, and itself; as (pid, start time)."""
-        return descendants(self._child.process.pid) if self._child.running else set()
+        return descendants(self._child.process.pid) if self._child.is_running else set()
 
     @property
     def pid(self) -> int | None:
-        return self._child.process.pid if self._child.running else None
+        return self._child.process.pid if self._child.is_running else None
 
     def stop(self, *, patience_s: float) -> None:
-        self._child.stop(patience_s=patience_s)
+        self._child.stop(timeout_s=patience_s)
 
-    def _started(self) -> Child:
+    def _started(self) -> ServerProcess:
         # SIGTERM if we die: it has children of its own to stop.
-        return Child(
+        return ServerProcess(
             self._command, log=self._log, environ=self._environ, death_signal=Signals.SIGTERM
         )
 
@@ -128,11 +128,13 @@ class Host(KeptAlive):
         masters = [p for monitor in self.monitors() for p in _children(monitor, "gunicorn")]
         return [*masters, *(worker for master in masters for worker in children_of(master))]
 
-    def guards(self) -> list[int]:
-        return [guard for parent in self.parents() for guard in children_of(parent)]
+    def supervisors(self) -> list[int]:
+        return [p for parent in self.parents() for p in children_of(parent)]
 
     def workers(self) -> list[int]:
-        return [p for guard in self.guards() for p in children_of(guard) if _scans(p)]
+        return [
+            p for supervisor in self.supervisors() for p in children_of(supervisor) if _scans(p)
+        ]
 
 
 def _children(pid: int, word: str) -> list[int]:
@@ -140,7 +142,7 @@ def _children(pid: int, word: str) -> list[int]:
 
 
 def _scans(pid: int) -> bool:
-    # django-q2 gives its processes titles: one that was forked just now has its guard's.
+    # django-q2 gives its processes titles: one that was forked just now has its supervisor's.
     return not command(pid).endswith("guard")
 
 

@@ -10,12 +10,12 @@ import redis
 from django.utils import timezone
 from pydantic import SecretStr
 
-from buckets.health.alerts import EXAMPLES, MOST_OF_A_KIND, Alert, AlertKind
+from buckets.health.alerts import EXAMPLES, LIMIT_PER_KIND, Alert, AlertKind
 from buckets.health.overview import overview
-from buckets.health.remedies import ADVICE
 from buckets.models import Bucket, Outbox, VaultRemoval
 from scanning import wiring
 from scanning.core import errors, redis_keys
+from scanning.core.remedies import REMEDIES
 from tests.support import api_client, engine_buckets
 
 pytestmark = pytest.mark.django_db
@@ -63,7 +63,7 @@ def test_a_failing_bucket_is_named_with_its_error_and_what_to_do(store):
         AlertKind.FAILING,
         "media-in: the key pair may not list the bucket",
         "media-in: S3 says no",
-        "Give the key read access to the bucket at the provider, or choose another credential.",
+        "Allow the access key to list and read the bucket, or use another credential.",
         "media-in",
         error_class="AccessDenied",
     )
@@ -110,12 +110,12 @@ OF_SCANS = [*leaves(errors.TransientError), *leaves(errors.PermanentError)]
 
 @pytest.mark.parametrize("kind", OF_SCANS, ids=lambda kind: kind.__name__)
 def test_there_is_advice_for_every_error_that_ends_a_scan(kind):
-    assert kind.__name__ in ADVICE
+    assert kind in REMEDIES
 
 
 def test_held_buckets_are_listed_the_longest_held_first_and_not_without_end(store):
     now = timezone.now()
-    for number in range(MOST_OF_A_KIND + 3):
+    for number in range(LIMIT_PER_KIND + 3):
         since = now - timedelta(hours=number)
         api_client.add_with_status(
             f"bucket-{number}", held_since=since, held_missing=12345, last_scan_at=now
@@ -175,9 +175,9 @@ def test_an_endpoint_that_does_not_answer_is_named_with_the_reason(store):
 
 
 def test_many_dead_endpoints_are_not_listed_without_end(store):
-    die(store, *(f"s3-{number:02}.example.com" for number in range(MOST_OF_A_KIND + 2)))
+    die(store, *(f"s3-{number:02}.example.com" for number in range(LIMIT_PER_KIND + 2)))
     *shown, more = attention()
-    assert len(shown) == MOST_OF_A_KIND
+    assert len(shown) == LIMIT_PER_KIND
     assert (more.title, more.count) == ("2 endpoints more do not answer", 2)
 
 

@@ -89,7 +89,7 @@ def test_a_bucket_of_the_older_monitor_is_taken_over_with_all_that_it_said(store
     assert written["note"] == "theirs"
     assert written["added_at"] == "2025-04-10T12:00:00"
     assert written["bucketwatch"]["taken_over"] is True
-    seen = wiring.bucket_configs().load().buckets["media-in"]
+    seen = wiring.background().bucket_configs.load().buckets["media-in"]
     assert seen.taken_over
     assert not seen.notifications
     assert "1 imported, 0 were here already, 0 refused" in output
@@ -172,7 +172,7 @@ def test_it_looks_for_the_older_monitor_until_that_would_scan_again(store, ages,
     for number, age in enumerate(ages):
         older_bucket(store, f"bucket-{number}", last_scan=1_800_000_000.0 - age)
 
-    assert sources.time_to_look_s(now=1_800_000_000.0) == waits
+    assert sources.watch_for_s(now=1_800_000_000.0) == waits
 
 
 def test_an_older_monitor_with_one_bucket_is_seen_by_default(store):
@@ -398,6 +398,12 @@ def test_a_file_brings_buckets_and_keys(store, tmp_path: Path):
         pytest.param("buckets: [{region: r}]", "entry 1 of buckets has no name", id="no-name"),
         pytest.param("buckets: [{name: abc, colour: red}]", "colour is not known", id="unknown"),
         pytest.param("buckets: [{name: abc, lanes: true}]", "lanes has to be a whole", id="type"),
+        pytest.param(
+            "buckets: [{name: abc, fetch_metadata: 1, prefix: 2, colour: red}]",
+            "fetch_metadata has to be true or false; prefix has to be text: put it in quotes; "
+            "colour is not known",
+            id="several",
+        ),
         pytest.param("buckets: [{name: abc, events: [gone]}]", "some of created", id="events"),
         pytest.param("buckets: [{name: abc, credential: x}]", "Enter a region", id="no-region"),
         pytest.param(
@@ -468,7 +474,7 @@ def test_an_import_that_was_killed_between_vault_and_database_is_finished_by_the
     assert not Bucket.objects.exists()
 
     assert "2 imported" in run(str(tmp_path / "buckets.yaml"))
-    assert len(wiring.bucket_configs().load().buckets) == 2
+    assert len(wiring.background().bucket_configs.load().buckets) == 2
 
 
 def test_five_thousand_buckets_are_imported_and_their_list_opens_with_few_queries(store, client):
@@ -486,7 +492,7 @@ def test_five_thousand_buckets_are_imported_and_their_list_opens_with_few_querie
     assert "5000 imported" in run()
 
     assert Bucket.objects.count() == 5000
-    assert len(wiring.bucket_configs().load().buckets) == 5000
+    assert len(wiring.background().bucket_configs.load().buckets) == 5000
     client.force_login(User.objects.create(username="olga", is_staff=True, is_superuser=True))
     with CaptureQueriesContext(connection) as listing:
         page = client.get(reverse("admin:buckets_bucket_changelist"))

@@ -24,8 +24,7 @@ from buckets.sync.cooldown import Cooldown
 from scanning import wiring
 from scanning.core import redis_keys
 from scanning.core.errors import StateLost
-from scanning.runtime import monitor as monitoring
-from scanning.runtime import region_task
+from scanning.runtime import region_task, scheduler
 from scanning.runtime.monitor import MultiRegionMonitor
 from tests.support import api_client
 from tests.support.notifications import QUEUE, queued
@@ -63,12 +62,12 @@ class Site:
 
     def keep_house(self) -> None:
         """What the monitor that leads does every few seconds."""
-        for path in self.settings.HOUSEKEEPING:
+        for path in self.settings.PERIODIC_JOBS:
             import_string(path)()
 
     def scan(self) -> None:
         """Have everything scanned that the schedule and the claims let through."""
-        self.monitor._scheduled_at = float("-inf")  # it looks at the schedule again now
+        self.monitor.scheduler.invalidate()
         self.monitor._tick()
         with self.client() as client:
             for name in client.zrange(redis_keys.due(REGION), 0, -1):
@@ -175,7 +174,7 @@ def test_what_redis_forgot_is_not_announced_until_somebody_chooses_to(site, loss
     for _ in range(3):
         site.live()
 
-    assert wiring.bucket_configs().get(bucket.name) is not None
+    assert wiring.background().bucket_configs.get(bucket.name) is not None
     assert state(bucket) is selectors.State.LOST
     assert site.announced() == []
     assert caplog.text.count(f"Redis forgot what was known of 1 buckets ({bucket.name})") == 1
@@ -321,7 +320,7 @@ def test_configurations_that_changed_since_the_copy_are_written_again(site):
     services.update_bucket(bucket=bucket, suffix=".mp4", monitoring_enabled=False)
     site.restore(copy)
     site.keep_house()
-    found = wiring.bucket_configs().get(bucket.name)
+    found = wiring.background().bucket_configs.get(bucket.name)
     assert found is not None
     assert (found.suffix, found.active) == (".mp4", False)
 
@@ -335,9 +334,9 @@ def test_what_a_failover_forgot_of_the_configuration_is_written_again(site):
     services.delete_bucket(bucket=removed)
     site.s3.put(removed.name, "new")
     site.fail_over(copy)
-    assert wiring.continuity().verified() == "checked"
+    assert wiring.background().continuity.verified() == "checked"
     site.live()
-    found = wiring.bucket_configs().get(changed.name)
+    found = wiring.background().bucket_configs.get(changed.name)
     assert found is not None
     assert found.suffix == ".mp4"
     assert site.announced() == []
@@ -353,10 +352,10 @@ def test_a_bucket_that_was_removed_since_the_copy_is_not_scanned(site):
     site.s3.put(bucket.name, "new")
     site.live()
     assert site.announced() == []
-    found = wiring.bucket_configs().get(bucket.name)
+    found = wiring.background().bucket_configs.get(bucket.name)
     assert found is not None
     with pytest.raises(StateLost):
-        wiring.engine().states.open(found)
+        wiring.background().states.open(found)
 
 
 def test_a_copy_of_when_another_bucket_had_that_name_is_noticed_by_its_generation(site):
@@ -373,7 +372,9 @@ def test_a_copy_of_when_another_bucket_had_that_name_is_noticed_by_its_generatio
         last_commit_number=3,
     )
     site.restore(copy)
-    compared = wiring.continuity().compare([outbox.expected(Bucket.objects.get(pk=bucket.pk))])
+    compared = wiring.background().continuity.compare(
+        [outbox.expected(Bucket.objects.get(pk=bucket.pk))]
+    )
     assert compared.lost == [bucket.name]
 
 
@@ -386,7 +387,7 @@ BACK, FORWARD = -900.0, 900.0
 def window(site, settings, monkeypatch) -> None:
     """As long as it is unless configured, and buckets are compared each time."""
     use(settings, failover_window=600)
-    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
+    monkeypatch.setattr(losses, "_cooldown", Cooldown(0.0))
 
 
 @pytest.mark.usefixtures("window")
@@ -433,7 +434,7 @@ def test_what_a_failover_forgot_is_not_expected_any_more(site, caplog):
     assert expected is not None
 
     site.fail_over(copy)
-    losses.look()
+    losses.check()
 
     bucket.refresh_from_db()
     assert bucket.last_commit_number is not None
@@ -445,7 +446,7 @@ def test_what_a_failover_forgot_is_not_expected_any_more(site, caplog):
         site.live()
         assert state(bucket) is selectors.State.WATCHED
     caplog.clear()
-    losses.look()
+    losses.check()
     assert "forgot" not in caplog.text
 
 
@@ -524,7 +525,7 @@ def test_nobody_claims_a_bucket_before_redis_was_compared_with_the_database(site
     site.live()
     copy = site.copy()
     site.restore(copy)
-    leases = wiring.engine().leases
+    leases = wiring.background().leases
     with site.client() as client:
         client.zadd(redis_keys.due(REGION), {bucket.name: 1.0})
         client.delete(f"django_q:{REGION}:q")
@@ -534,7 +535,7 @@ def test_nobody_claims_a_bucket_before_redis_was_compared_with_the_database(site
     with site.client() as client:
         assert client.llen(f"django_q:{REGION}:q") == 0  # nor is anybody woken
 
-    losses.look()
+    losses.check()
 
     assert [c.bucket for c in leases.claim_due(REGION, limit=9, slots=15)] == [bucket.name]
 
@@ -553,7 +554,7 @@ def test_a_mirror_that_is_faster_than_the_comparison_lets_nothing_through(site):
 
 
 def test_redis_that_is_emptied_while_it_is_compared_is_not_trusted(site):
-    store = wiring.continuity()
+    store = wiring.background().continuity
     token = store.begin()
     site.empty()
     assert not store.mark_verified(token)
@@ -561,7 +562,7 @@ def test_redis_that_is_emptied_while_it_is_compared_is_not_trusted(site):
 
 
 def test_the_trust_is_renewed_and_does_not_last(site):
-    store = wiring.continuity()
+    store = wiring.background().continuity
     assert not store.renew_verified()
     store.mark_verified(store.begin())
     with site.client() as client:
@@ -585,27 +586,27 @@ def test_without_the_database_scanning_goes_on_and_the_comparison_follows(
     site.announced()
     with connection.execute_wrapper(away):
         with pytest.raises(OperationalError):
-            losses.look()
+            losses.check()
         site.scan()
         assert site.announced() == []
-        monkeypatch.setattr(monitoring, "UNCHECKED_AFTER_S", 0.0)
+        monkeypatch.setattr(scheduler, "UNCHECKED_AFTER_S", 0.0)
         site.scan()
         assert site.keys_announced() == ["new"]
     assert "the database could not be asked" in caplog.text
-    assert wiring.continuity().verified() == "unchecked"
+    assert wiring.background().continuity.verified() == "unchecked"
     site.keep_house()
-    assert wiring.continuity().verified() == "checked"
+    assert wiring.background().continuity.verified() == "checked"
 
 
 def test_a_lost_bucket_that_the_database_was_never_told_of_is_shown_as_lost(
     site, monkeypatch, admin_client: Client
 ):
     """Whoever stored it was killed, or a backup took the database back: no scan says it again."""
-    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
+    monkeypatch.setattr(losses, "_cooldown", Cooldown(0.0))
     bucket = site.add("a")
     site.live()
     site.empty()
-    losses.look()
+    losses.check()
     with site.client() as client:
         assert client.delete(redis_keys.STATUS_CHANGES)
     assert state(bucket) is selectors.State.WATCHED
@@ -623,14 +624,14 @@ def test_a_lost_bucket_whose_status_was_read_by_one_who_was_killed_is_shown_as_l
     bucket = site.add("a")
     site.live()
     site.empty()
-    losses.look()
-    assert list(wiring.bucket_status().changed()) == [bucket.name]  # and is killed
+    losses.check()
+    assert list(wiring.background().bucket_status.changed()) == [bucket.name]  # and is killed
     site.keep_house()
     assert state(bucket) is selectors.State.LOST
 
 
 def test_one_bucket_whose_keys_were_deleted_waits_and_the_others_go_on(site, monkeypatch):
-    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
+    monkeypatch.setattr(losses, "_cooldown", Cooldown(0.0))
     lost, other = site.add("a"), site.add("b")
     site.live()
     site.announced()
@@ -644,7 +645,7 @@ def test_one_bucket_whose_keys_were_deleted_waits_and_the_others_go_on(site, mon
 
 @pytest.mark.parametrize("spoilt", [None, "{"])
 def test_one_configuration_that_somebody_spoilt_is_written_again(site, spoilt, monkeypatch):
-    monkeypatch.setattr(losses, "_looked", Cooldown(0.0))
+    monkeypatch.setattr(losses, "_cooldown", Cooldown(0.0))
     bucket = site.add("a")
     site.live()
     site.announced()
@@ -711,7 +712,7 @@ def test_what_starts_anew_is_never_taken_for_lost(site, change, scanned):
 def test_a_status_that_arrives_late_says_nothing_of_the_new_generation(site):
     bucket = site.add("a")
     site.live()
-    late = wiring.bucket_status().read([bucket.name])
+    late = wiring.background().bucket_status.read([bucket.name])
     bucket = services.update_bucket(bucket=bucket, prefix="in/")
     scan_status._store(late)
     bucket.refresh_from_db()
@@ -725,7 +726,7 @@ def test_a_status_that_arrives_late_says_nothing_of_the_new_generation(site):
 def test_an_old_copy_does_not_make_the_database_forget(site):
     bucket = site.add("a")
     site.live()
-    old = wiring.bucket_status().read([bucket.name])
+    old = wiring.background().bucket_status.read([bucket.name])
     site.s3.put(bucket.name, "b")
     site.live()
     bucket.refresh_from_db()

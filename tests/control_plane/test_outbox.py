@@ -24,7 +24,7 @@ def add(name: str = "media-in", **values: Any) -> Bucket:
 
 
 def interval(name="media-in") -> int | None:
-    return wiring.bucket_configs().load().buckets[name].polling_interval_s
+    return wiring.background().bucket_configs.load().buckets[name].polling_interval_s
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_change_and_a_deletion_are_mirrored_too(redis):
 
     services.delete_bucket(bucket=bucket)
     assert redis.get(CONFIG + "media-in") is None
-    assert wiring.bucket_configs().load().buckets == {}
+    assert wiring.background().bucket_configs.load().buckets == {}
 
 
 def test_a_webhook_client_that_was_removed_is_removed_from_redis(redis):
@@ -135,7 +135,7 @@ def test_nothing_is_mirrored_before_the_commit_and_nothing_after_a_roll_back(red
 
     assert redis.get(CONFIG + "media-in") is None
     assert outbox.catch_up()
-    assert wiring.bucket_configs().revisions() == {}
+    assert wiring.background().bucket_configs.revisions() == {}
 
 
 def test_members_of_other_programs_survive(redis):
@@ -158,7 +158,7 @@ def test_a_bucket_that_only_redis_knows_is_left_alone(redis):
     assert outbox.catch_up()
 
     assert redis.get(CONFIG + "unmanaged") == '{"name": "unmanaged", "endpoint": "e"}'
-    assert "unmanaged" not in wiring.bucket_configs().load().buckets
+    assert "unmanaged" not in wiring.background().bucket_configs.load().buckets
 
 
 def test_with_redis_down_a_save_succeeds_and_catching_up_writes_it_later(redis_server):
@@ -176,7 +176,10 @@ def test_with_redis_down_a_save_succeeds_and_catching_up_writes_it_later(redis_s
     redis_server.start()
     assert outbox.catch_up() is True
     assert not Outbox.objects.exists()
-    assert {b.name for b in wiring.bucket_configs().load().buckets.values()} == {"kept", "new"}
+    assert {b.name for b in wiring.background().bucket_configs.load().buckets.values()} == {
+        "kept",
+        "new",
+    }
     assert interval("kept") == 9
 
 
@@ -205,17 +208,17 @@ def test_a_redis_that_was_emptied_is_filled_again(redis):
 
     assert outbox.catch_up() is True
 
-    assert set(wiring.bucket_configs().load().buckets) == {"media-in", "other"}
+    assert set(wiring.background().bucket_configs.load().buckets) == {"media-in", "other"}
     assert not Outbox.objects.exists()
 
 
 def test_catching_up_writes_nothing_when_there_is_nothing_to_write(redis):
     add()
-    version = wiring.bucket_configs().version()
+    version = wiring.background().bucket_configs.version()
 
     assert outbox.catch_up() is True
 
-    assert wiring.bucket_configs().version() == version
+    assert wiring.background().bucket_configs.version() == version
 
 
 def test_a_database_that_was_replaced_still_reaches_redis(redis):
@@ -238,18 +241,18 @@ def test_one_key_that_redis_refuses_does_not_hold_up_the_others(redis, caplog):
     assert set(Outbox.objects.values_list("bucket", flat=True)) == {"spoilt"}
     assert outbox.flush() is False
     assert caplog.text.count("spoilt: its configuration is not in Redis yet") == 1
-    assert "fine" in wiring.bucket_configs().load().buckets
+    assert "fine" in wiring.background().bucket_configs.load().buckets
 
     redis.delete(CONFIG + "spoilt")
     assert outbox.flush() is True
-    assert "spoilt" in wiring.bucket_configs().load().buckets
+    assert "spoilt" in wiring.background().bucket_configs.load().buckets
 
 
 class Interrupted:
     """A store before whose first write something else happens."""
 
     def __init__(self, happens) -> None:
-        self._store = wiring.bucket_configs()
+        self._store = wiring.background().bucket_configs
         self._happens = happens
 
     def __getattr__(self, name: str) -> Any:
@@ -266,7 +269,7 @@ def test_a_flush_that_was_overtaken_does_not_put_back_what_it_read(redis, monkey
         services.update_bucket(bucket=bucket, polling_interval=3)
 
     store = Interrupted(overtake)
-    monkeypatch.setattr(wiring, "interactive_bucket_configs", lambda: store)
+    monkeypatch.setattr(wiring.interactive(), "bucket_configs", store)
     services.update_bucket(bucket=bucket, polling_interval=2)
 
     assert interval() == 3
@@ -276,19 +279,19 @@ def test_a_flush_that_was_overtaken_does_not_put_back_what_it_read(redis, monkey
 def test_a_flush_that_a_deletion_overtook_does_not_bring_the_bucket_back(redis, monkeypatch):
     bucket = add()
     store = Interrupted(lambda: services.delete_bucket(bucket=bucket))
-    monkeypatch.setattr(wiring, "interactive_bucket_configs", lambda: store)
+    monkeypatch.setattr(wiring.interactive(), "bucket_configs", store)
 
     services.update_bucket(bucket=bucket, polling_interval=2)
 
-    assert wiring.bucket_configs().load().buckets == {}
+    assert wiring.background().bucket_configs.load().buckets == {}
 
 
 def test_the_newest_of_late_writes_wins_in_any_order(redis):
     """Deleted, added and deleted again, and the writes arrive in the wrong order."""
     bucket = add()
     stored, name = outbox.document(bucket), bucket.name
-    [revision] = wiring.bucket_configs().revisions().values()
-    store = wiring.bucket_configs()
+    [revision] = wiring.background().bucket_configs.revisions().values()
+    store = wiring.background().bucket_configs
 
     assert store.remove(name, revision=revision + 3)
     store.remove(name, revision=revision + 1)
@@ -339,7 +342,7 @@ def test_flushes_from_many_threads_end_with_what_the_database_says(redis):
 
     def watch() -> None:
         while not stop.is_set():
-            seen.append(wiring.bucket_configs().revisions())
+            seen.append(wiring.background().bucket_configs.revisions())
 
     threads = [Thread(target=change, args=[bucket]) for bucket in buckets for _ in range(2)]
     watcher = Thread(target=watch)

@@ -85,7 +85,7 @@ def test_what_redis_lost_or_somebody_changed_there_is_written_again(store, spoil
     assert {key: store.dump(key) for key in store.scan_iter()} == spoilt
     assert says in reconcile()
     assert reconcile().strip() == CLEAN
-    seen = wiring.bucket_configs().load().buckets["media-in"]
+    seen = wiring.background().bucket_configs.load().buckets["media-in"]
     assert (seen.polling_interval_s, seen.generation) == (30, bucket.generation)
 
 
@@ -127,7 +127,7 @@ def test_a_bucket_that_only_redis_knows_since_the_database_was_restored_is_left_
     Bucket.objects.all()._raw_delete("default")
 
     assert "the database does not know it" in reconcile()
-    assert "media-in" in wiring.bucket_configs().load().buckets
+    assert "media-in" in wiring.background().bucket_configs.load().buckets
 
 
 def test_keys_that_the_vault_lost_are_for_somebody_to_enter_again(store):
@@ -208,7 +208,7 @@ def test_killed_between_database_and_redis_a_change_arrives_later(
 ):
     bucket = add()
     before = store.get(CONFIG + "media-in")
-    monkeypatch.setattr(wiring, "interactive_bucket_configs", crash)
+    monkeypatch.setattr(wiring, "interactive", crash)
     with pytest.raises(Crash):
         write(bucket)
     monkeypatch.undo()

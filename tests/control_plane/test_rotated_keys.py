@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def watch(store, monkeypatch) -> RotatedKeyWatcher:
-    monkeypatch.setattr(rotated_keys, "LOOK_S", 0.0)
+    monkeypatch.setattr(rotated_keys, "CHECK_S", 0.0)
     return RotatedKeyWatcher()
 
 
@@ -38,12 +38,12 @@ def tried(store) -> set[str]:
 def test_a_bucket_is_tried_when_the_vault_holds_other_keys(store, watch, error):
     failing(store, "media-in", error)
     failing(store, "other", error)
-    watch.look()
-    watch.look()
+    watch.check()
+    watch.check()
     assert tried(store) == set()
 
     wiring.vault().write("MEDIA_IN", KeyPair("NEW", "NEW"))
-    watch.look()
+    watch.check()
 
     assert tried(store) == {"media-in"}
     assert not Outbox.objects.exists()
@@ -52,17 +52,17 @@ def test_a_bucket_is_tried_when_the_vault_holds_other_keys(store, watch, error):
 def test_keys_that_were_missing_and_came_are_other_keys(store, watch):
     failing(store, "media-in", "CredentialMissing")
     wiring.vault().delete_many(halves_of("MEDIA_IN"))
-    watch.look()
+    watch.check()
     wiring.vault().write("MEDIA_IN", KeyPair("NEW", "NEW"))
-    watch.look()
+    watch.check()
     assert tried(store) == {"media-in"}
 
 
 def test_keys_that_went_are_no_reason_to_try(store, watch):
     failing(store, "media-in")
-    watch.look()
+    watch.check()
     wiring.vault().delete_many(halves_of("MEDIA_IN"))
-    watch.look()
+    watch.check()
     assert tried(store) == set()
 
 
@@ -70,19 +70,19 @@ def test_buckets_that_fail_for_other_reasons_or_are_paused_are_left_alone(store,
     failing(store, "media-in", "BucketNotFound")
     failing(store, "paused")
     Bucket.objects.filter(name="paused").update(monitoring_enabled=False)
-    watch.look()
+    watch.check()
     for prefix in ("MEDIA_IN", "PAUSED"):
         wiring.vault().write(prefix, KeyPair("NEW", "NEW"))
-    watch.look()
+    watch.check()
     assert tried(store) == set()
 
 
 def test_the_vault_is_not_read_more_often_than_once_a_minute(store, watch, monkeypatch):
     failing(store, "media-in")
-    watch.look()
-    monkeypatch.setattr(rotated_keys, "LOOK_S", 60.0)
+    watch.check()
+    monkeypatch.setattr(rotated_keys, "CHECK_S", 60.0)
     wiring.vault().write("MEDIA_IN", KeyPair("NEW", "NEW"))
-    watch.look()
+    watch.check()
     assert tried(store) == set()
 
 
@@ -94,10 +94,10 @@ def test_a_vault_that_answers_again_is_news_to_those_it_refused(
     failing(store, "media-in", "VaultRefused")
     infisical_server.fail("locked")
     wiring.reset()  # logs in anew
-    watch.look()
+    watch.check()
     assert tried(store) == set()
     infisical_server.reset()
     wiring.reset()
     wiring.vault().write("MEDIA_IN", KeyPair("OLD", "OLD"))
-    watch.look()
+    watch.check()
     assert tried(store) == {"media-in"}

@@ -89,7 +89,7 @@ def test_a_redis_that_was_emptied_does_not_take_the_last_scan_away(store, bucket
 
 def test_nothing_else_is_written_and_nothing_is_mirrored(store, bucket, monkeypatch):
     """Somebody changes the bucket between the flush's read and its write."""
-    version = wiring.bucket_configs().version()
+    version = wiring.background().bucket_configs.version()
     apply = scan_status._apply
 
     def change_meanwhile(row: Bucket, new: BucketStatus) -> None:
@@ -103,7 +103,7 @@ def test_nothing_else_is_written_and_nothing_is_mirrored(store, bucket, monkeypa
     bucket.refresh_from_db()
     assert (bucket.object_count, bucket.polling_interval) == (4711, 9)
     assert bucket.updated_at.year == 2030
-    assert wiring.bucket_configs().version() == version
+    assert wiring.background().bucket_configs.version() == version
     assert not Outbox.objects.exists()
 
 

@@ -13,7 +13,7 @@ from buckets.sync import scan_status
 from scanning import engine, wiring
 from scanning.core import scan_warnings
 from scanning.core.scan_warnings import EXPLAINED, ScanWarnings, WarningKind
-from scanning.management.scan_output import line_of
+from scanning.management.output import result_line
 from tests.support import engine_buckets
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -26,11 +26,11 @@ def result(store):
     warnings = ScanWarnings()
     warnings.add(WarningKind.ODD_ROW, "caf\xe9\x1b[2J", "b" * 500)
     found = replace(engine_buckets.result("media-in"), warnings=tuple(warnings))
-    bucket = wiring.bucket_configs().get("media-in")
+    bucket = wiring.background().bucket_configs.get("media-in")
     assert bucket is not None
-    claim = wiring.engine().leases.claim(bucket, slots=15)
+    claim = wiring.background().leases.claim(bucket, slots=15)
     assert claim is not None
-    wiring.engine().leases.finish(claim, found, next_due=None)
+    wiring.background().leases.finish(claim, found, next_due=None)
     scan_status.flush()
     return found
 
@@ -48,7 +48,7 @@ def test_an_alert_a_line_and_a_counter_tell_of_them(result):
     [alert] = [one for one in found if one.kind is AlertKind.SCAN_WARNING]
     assert (alert.bucket, alert.count) == ("media-in", 1)
     assert alert.next_step == EXPLAINED[WarningKind.ODD_ROW].next_step
-    assert "2 listed in a way that cannot be read" in line_of(result)
+    assert "2 listed in a way that cannot be read" in result_line(result)
     text, _ = engine.metrics_text("prometheus")
     assert b'bucketwatch_scan_warnings_total{kind="odd_row"} 2.0' in text
     assert json.loads(json.dumps(result.as_json()))["warnings"] == {"odd_row": 2}

@@ -11,7 +11,7 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from buckets.importing import sources
-from bucketwatch.demo.environment import product_variables
+from bucketwatch.local.environment import product_variables
 from scanning.config.settings import RedisSection
 from scanning.core import redis_keys
 from scanning.core.replay import as_replay
@@ -144,7 +144,9 @@ def key_types(module: ModuleType) -> Iterator[tuple[str, str]]:
     for name, value in vars(module).items():
         if inspect.isfunction(value):
             [key] = key_names(SimpleNamespace(key=value))
-            yield key, re.match(r"\w+( set|, JSON| ``true``)?", value.__doc__ or "")[0].lower()
+            kind = re.match(r"\w+( set|, JSON| ``true``)?", value.__doc__ or "")
+            assert kind is not None, key
+            yield key, kind[0].lower()
         elif name in comments:
             yield value, comments[name]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from buckets.health.remedies import ADVICE
 from scanning.core import errors
+from scanning.core.remedies import REMEDIES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
@@ -28,8 +28,10 @@ def test_every_class_of_errors_has_a_section_or_is_a_kind_and_there_is_no_other(
     assert set(re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE)) >= KINDS
 
 
-def test_what_operators_are_advised_of_is_documented():
-    assert set(ADVICE) <= set(CLASSES)
+@pytest.mark.parametrize("error", REMEDIES, ids=lambda error: error.__name__)
+def test_the_next_step_of_a_class_is_in_its_section_word_for_word(error):
+    section = PAGE.partition(f"### {error.__name__}\n")[2].partition("\n#")[0]
+    assert f"**Next step:** {REMEDIES[error].next_step}\n" in section
 
 
 def messages(module: str) -> Iterator[str]:

@@ -354,7 +354,7 @@ def test_a_bucket_that_cannot_be_listed_is_explained_all_the_same(place, s3_serv
 
 def test_keys_that_were_just_rotated_are_looked_up_again(place, s3_server):
     here = place()
-    bucket = wiring.bucket_configs().load().buckets[here.name]
+    bucket = wiring.background().bucket_configs.load().buckets[here.name]
     wiring.vault().write(bucket.credential, KeyPair("wrong", "wrong"))
     assert engine.explain(here.name, "key").problem
     wiring.vault().write(bucket.credential, KeyPair(s3_server.access_key, s3_server.secret_key))

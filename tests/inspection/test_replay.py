@@ -225,9 +225,9 @@ def test_an_unfinished_pass_goes_on_where_it_was(replay, bucket, store):
     progress = json.dumps({"began": 1.0, "after": "a"})
     store.hset(redis_keys.bucket(media.name), "progress", progress)
     replay(media, "--yes")
-    configured = wiring.bucket_configs().get(media.name)
+    configured = wiring.background().bucket_configs.get(media.name)
     assert configured is not None
-    assert wiring.engine().states.open(configured).progress == Progress(began=1.0, after="a")
+    assert wiring.background().states.open(configured).progress == Progress(began=1.0, after="a")
 
 
 def test_the_history_says_who_announced_what(replay, bucket):
@@ -351,15 +351,15 @@ def test_a_lost_lease_loses_and_repeats_nothing(bucket, running, store, small_se
     media = bucket("a", "b", "c", "d", "e")
     steps = running(media)
     assert next(steps) == replay_module.Step(2, "b")
-    configured = wiring.bucket_configs().get(media.name)
+    configured = wiring.background().bucket_configs.get(media.name)
     assert configured is not None
     store.delete(
         redis_keys.running(engine_buckets.REGION)
     )  # the lease has expired, and somebody else came
-    other = wiring.engine().leases.claim(configured, slots=15)
+    other = wiring.background().leases.claim(configured, slots=15)
     assert other is not None
     assert "the lease expired" in next(steps).waits_for
-    wiring.engine().leases.release(other)
+    wiring.background().leases.release(other)
     assert list(steps)[-1] == replay_module.Step(5, "e")
     assert keys_in(store) == ["a", "b", "c", "d", "e"]
 
@@ -395,7 +395,7 @@ def eight_in_a_segment(settings) -> None:
 
 
 def manifest_of(bucket: Bucket) -> str:
-    configured = wiring.bucket_configs().get(bucket.name)
+    configured = wiring.background().bucket_configs.get(bucket.name)
     assert configured is not None
     return redis_keys.manifest(bucket.name, configured.generation)
 

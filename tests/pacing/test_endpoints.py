@@ -56,8 +56,8 @@ def add(s3: ChaosS3, endpoint: int, *names: str, interval: int = 3600) -> None:
     for name in names:
         url = s3.urls[endpoint]
         bucket = engine_buckets.put(name, endpoint=url, credential="A", interval=interval)
-        engine_buckets.schedule(wiring.connection().client, bucket)
-    wiring.schedule().write_endpoints({REGION: [url.split("//")[1] for url in s3.urls]})
+        engine_buckets.schedule(wiring.background().connection.client, bucket)
+    wiring.background().schedule.write_endpoints({REGION: [url.split("//")[1] for url in s3.urls]})
 
 
 def asked(s3: ChaosS3, prefix: str) -> Counter[str]:
@@ -130,7 +130,7 @@ def test_a_bucket_scanned_by_hand_tries_a_dead_endpoint_at_once(s3, store, monke
     s3.faults({BAD: {}})
     before = asked(s3, "hand")
 
-    wiring.engine().endpoints.limiter_for(s3.urls[BAD]).claim_probe_now("hand-7")
+    wiring.background().endpoints.limiter_for(s3.urls[BAD]).claim_probe_now("hand-7")
     store.zadd(redis_keys.due(REGION), {"hand-7": 1.0})
     run_until(monkeypatch, lambda: (asked(s3, "hand") - before).total() == 20)
 
@@ -174,7 +174,7 @@ def test_a_throttled_endpoint_is_asked_less_and_its_buckets_back_off(s3, store, 
     assert max(counts.values()) <= 3  # one scan each, with its tries
     # All ten at once at the most, and then little more than half of that a second.
     assert counts.total() <= 10 + 5.5 * (seconds + 1)
-    due = wiring.schedule().due_times([REGION])[REGION]
+    due = wiring.background().schedule.due_times([REGION])[REGION]
     scanned = [due[name] for name in counts if due[name] > 1.0]
     assert all(2 < at - began <= seconds + 5 for at in scanned)
     assert len(set(scanned)) == len(scanned)
@@ -224,7 +224,7 @@ from scanning import wiring
 from scanning.core.types import BucketConfig, KeyPair
 bucket = BucketConfig("budget", sys.argv[1], "region", "A")
 storage = wiring.storage(
-    wiring.client_cache(), bucket, KeyPair("id", "secret"), wiring.engine().endpoints)
+    wiring.client_cache(), bucket, KeyPair("id", "secret"), wiring.background().endpoints)
 with ThreadPoolExecutor(4) as lanes:
     list(lanes.map(lambda _: storage.page("", 1), range(100)))
 """

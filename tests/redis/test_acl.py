@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketwatch.demo.servers import LOOPBACK, RedisServer
+from bucketwatch.local.servers import LOOPBACK, RedisServer
 from tests.support.notifications import queued
 from tests.support.processes import ROOT
 from tests.support.product import Product
@@ -43,7 +43,7 @@ def test_the_documented_rights_are_enough(guarded, tmp_path: Path, s3_server: Te
             product.manage("reconcile")
             product.call(f"services.delete_bucket(bucket=selectors.bucket_named({name!r}))")
             eventually(lambda: not client.keys(f"*{name}:*"))
-            product.stop()
+            product.stop_and_wait()
         finally:
             product.clear_away()
         denied = [entry for entry in client.acl_log() if entry["username"] == "bucketwatch"]

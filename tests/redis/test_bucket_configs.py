@@ -23,7 +23,7 @@ STATE = "linode:objstore:state:"
 
 @pytest.fixture
 def configuration(store) -> BucketConfigStore:
-    return wiring.bucket_configs()
+    return wiring.background().bucket_configs
 
 
 def stored(store: redis.Redis, name: str = "bucket"):
@@ -80,7 +80,7 @@ def test_a_bucket_that_changes_while_others_are_read_is_read_again_too(configura
             return super().some(names)
 
     put(configuration, 1, interval=30)
-    cache = BucketCache(ChangesMeanwhile(wiring.connection()))
+    cache = BucketCache(ChangesMeanwhile(wiring.background().connection))
     assert cache.get(["bucket"])["bucket"].polling_interval_s == 30
     assert cache.get(["bucket", "other"])["bucket"].polling_interval_s == 40
 
@@ -242,7 +242,7 @@ def test_a_key_that_sql_never_knew_is_neither_loaded_nor_deleted(configuration, 
     assert configuration.load().buckets.keys() == {"bucket"}
     configuration.remove("stranger", revision=2)
     assert store.get(redis_keys.config("stranger")) == text
-    assert wiring.cleanup().run() == 0
+    assert wiring.background().cleanup.run() == 0
     assert store.exists(f"{STATE}stranger:key")
 
 
@@ -257,7 +257,7 @@ def test_the_flag_of_a_bucket_called_bucket_is_no_configuration(configuration):
 def test_a_removed_bucket_leaves_no_key_but_its_states_until_they_are_cleared(configuration, store):
     bucket = engine_buckets.put("bucket")
     engine_buckets.schedule(store, bucket)
-    leases = wiring.engine().leases
+    leases = wiring.background().leases
     [claim] = leases.claim_due(bucket.region, limit=1, slots=1)
     leases.finish(claim, engine_buckets.result("bucket"), next_due=5.0)
     leases.claim_due(bucket.region, limit=1, slots=1)
@@ -274,7 +274,7 @@ def test_a_removed_bucket_leaves_no_key_but_its_states_until_they_are_cleared(co
     assert store.smembers(redis_keys.CLEARING) == {"bucket"}
     assert store.zcard(redis_keys.due(bucket.region)) == 0
     assert store.zcard(redis_keys.running(bucket.region)) == 0
-    assert wiring.cleanup().run() == 3
+    assert wiring.background().cleanup.run() == 3
     assert not store.exists(redis_keys.CLEARING)
     assert store.exists(f"{STATE}bucket-2:key")
 
@@ -286,9 +286,9 @@ def test_a_bucket_added_again_is_scanned_only_after_the_old_states_are_gone(stor
     engine_buckets.remove("bucket")
     again = engine_buckets.put("bucket", generation=2)
     engine_buckets.schedule(store, again)
-    leases = wiring.engine().leases
+    leases = wiring.background().leases
     assert leases.claim_due(again.region, limit=1, slots=15) == []
-    assert wiring.cleanup().run() == 1
+    assert wiring.background().cleanup.run() == 1
     [claim] = leases.claim_due(again.region, limit=1, slots=15)
     assert (claim.generation, claim.commit) == (2, 0)
 
@@ -298,9 +298,9 @@ def test_a_bucket_that_became_another_one_is_listed_from_its_beginning(store):
     hashed = redis_keys.bucket("bucket")
     store.hset(hashed, mapping={"progress": json.dumps(asdict(Progress(began=5.0, after="half")))})
     engine_buckets.put("bucket")
-    assert wiring.engine().states.open(bucket).progress == Progress(began=5.0, after="half")
+    assert wiring.background().states.open(bucket).progress == Progress(began=5.0, after="half")
     again = engine_buckets.put("bucket", generation=2)
-    assert wiring.engine().states.open(again).progress is None
+    assert wiring.background().states.open(again).progress is None
 
 
 # --- what cannot be read

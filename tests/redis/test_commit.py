@@ -37,12 +37,12 @@ def bucket(store) -> BucketConfig:
 
 @pytest.fixture
 def states(bucket) -> RedisStateStore:
-    return wiring.engine().states
+    return wiring.background().states
 
 
 @pytest.fixture
 def claim(bucket) -> Claim:
-    claim = wiring.engine().leases.claim(bucket, slots=15)
+    claim = wiring.background().leases.claim(bucket, slots=15)
     assert claim is not None
     return claim
 
@@ -157,7 +157,7 @@ def removed_and_added(store: redis.Redis) -> None:
 
 def moved_and_claimed(_store: redis.Redis) -> None:
     moved = engine_buckets.put("bucket", region="elsewhere")
-    assert wiring.engine().leases.claim(moved, slots=1)
+    assert wiring.background().leases.claim(moved, slots=1)
 
 
 def counter(value: str) -> Callable[[redis.Redis], object]:
@@ -417,7 +417,7 @@ def test_nothing_is_known_of_a_bucket_that_was_never_scanned(states, bucket):
 def test_that_a_deletion_is_held_is_known_to_the_next_scan(states, claim, bucket):
     ended = engine_buckets.result("bucket")
     held = replace(ended, held=Held(missing=6, known=10, since=5.5), commit=None)
-    wiring.engine().leases.finish(claim, held, next_due=None)
+    wiring.background().leases.finish(claim, held, next_due=None)
     assert states.open(bucket).held_since == 5.5
 
 

@@ -21,7 +21,13 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bucketwatch.demo.servers import LOOPBACK, Child, RedisServer, free_port, redis_server_binary
+from bucketwatch.local.servers import (
+    LOOPBACK,
+    RedisServer,
+    ServerProcess,
+    free_port,
+    redis_server_binary,
+)
 from scanning import engine, wiring
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.core.errors import ConfigurationError, RedisUnavailable
@@ -62,10 +68,10 @@ def test_when_patience_ends_the_error_is_one_short_line(redis_server, connect):
 
 def test_a_script_is_known_again_after_the_server_forgot_it(redis_server, connect):
     connection = connect(url=redis_server.url)
-    add = connection.script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
-    assert add(["counter"], [2]) == 2
+    lead = connection.load_script("lead")
+    assert lead(["leader"], {"who": "one", "milliseconds": 60_000}) == 1
     connection.client.script_flush()
-    assert add(["counter"], [3]) == 5
+    assert lead(["leader"], {"who": "other", "milliseconds": 60_000}) == 0
 
 
 def test_text_that_is_not_utf8_is_read_without_an_error(redis_server, connect):
@@ -90,7 +96,7 @@ def test_somebodys_own_client_is_left_as_it_is(redis_server, connect):
 @pytest.fixture
 def cluster_url(tmp_path: Path) -> Iterator[str]:
     port = free_port()
-    server = Child(
+    server = ServerProcess(
         [redis_server_binary(), "--port", str(port), "--dir", tmp_path, "--cluster-enabled", "yes"],
         log=tmp_path / "cluster.log",
     )

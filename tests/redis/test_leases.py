@@ -248,7 +248,7 @@ def test_a_finished_scan_frees_the_slot_and_is_recorded(here, store):
 
 def test_scans_that_break_off_without_a_commit_are_counted_at_their_place(here, store):
     bucket = engine_buckets.put("bucket")
-    states = wiring.engine().states
+    states = wiring.background().states
 
     def scan(*, commits: bool = False, **ended: Any) -> int:
         make_due(store, "bucket")
@@ -360,14 +360,14 @@ def test_a_deletion_that_is_confirmed_during_a_scan_is_confirmed_for_the_next(he
     make_due(store, "bucket")
     store.hset(redis_keys.bucket("bucket"), mapping={"held_since": "900.0", "held_missing": "7"})
     [claim] = here.claim_due(REGION, limit=1, slots=1)
-    wiring.schedule().release_holds({"bucket": REGION})
+    wiring.background().schedule.release_holds({"bucket": REGION})
     held = replace(engine_buckets.result("bucket"), held=Held(missing=7, known=9, since=900.0))
     here.finish(claim, held, next_due=server_time(store) + 60)
-    assert wiring.engine().states.open(engine_buckets.put("bucket")).released == 7
+    assert wiring.background().states.open(engine_buckets.put("bucket")).released == 7
     [claim] = here.claim_due(REGION, limit=1, slots=1)
     more = replace(engine_buckets.result("bucket"), held=Held(missing=9, known=9, since=900.0))
     here.finish(claim, more, next_due=server_time(store) + 60)
-    assert wiring.engine().states.open(engine_buckets.put("bucket")).released == 0
+    assert wiring.background().states.open(engine_buckets.put("bucket")).released == 0
     assert here.claim_due(REGION, limit=1, slots=1) == []
 
 
@@ -439,7 +439,7 @@ def test_a_bucket_whose_lease_expired_is_waiting_again(here, store):
 
 
 def statuses() -> BucketStatusStore:
-    return wiring.bucket_status()
+    return wiring.background().bucket_status
 
 
 def changed(most: int = 1000) -> list[BucketStatus]:

@@ -16,6 +16,7 @@ from scanning.core.types import Claim
 from scanning.ports import EndpointUsage
 from tests.support import engine_buckets
 from tests.support.engine_buckets import REGION
+from tests.support.meddling import MeddlingConnection
 
 ENDPOINT = "s3.example.com"
 LONG_PAST = 1.0
@@ -145,7 +146,7 @@ def test_every_key_expires(here, store):
     here.share_usage(EndpointUsage(ENDPOINT, sent_per_s=1.0, connections=2, limit=2))
     here.reserve(ENDPOINT, count=2, spacing_s=0.1, max_wait_s=1)
     here.postpone_until_answer([claim(store, "bucket")], ENDPOINT, until=LONG_PAST)
-    wiring.schedule().write_endpoints({REGION: ["a", "b"]})
+    wiring.background().schedule.write_endpoints({REGION: ["a", "b"]})
     ours = [key for key in map(str, store.scan_iter()) if "pace" in key or "endpoints" in key]
     assert len(ours) == 8
     assert all(store.pttl(key) > 0 for key in ours)
@@ -202,13 +203,13 @@ def test_too_far_ahead_nothing_is_reserved(here):
 
 def claim(store: redis.Redis, name: str, *, due: float = LONG_PAST) -> Claim:
     engine_buckets.schedule(store, engine_buckets.put(name), at=due)
-    [taken] = wiring.engine().leases.claim_due(REGION, limit=1, slots=1000)
+    [taken] = wiring.background().leases.claim_due(REGION, limit=1, slots=1000)
     assert taken.bucket == name
     return taken
 
 
 def due(store: redis.Redis) -> dict[str, float]:
-    return wiring.schedule().due_times([REGION])[REGION]
+    return wiring.background().schedule.due_times([REGION])[REGION]
 
 
 def test_buckets_that_wait_free_their_slots_and_a_few_of_them_come_to_try(here, store):
@@ -227,7 +228,7 @@ def test_buckets_that_wait_free_their_slots_and_a_few_of_them_come_to_try(here, 
         "bucket-3": 5002.0,
         "bucket-4": 5060.0,
     }
-    assert wiring.schedule().postponed([*names, "stranger"]) == set(names)
+    assert wiring.background().schedule.postponed([*names, "stranger"]) == set(names)
 
 
 def test_all_are_due_soon_but_not_together_when_it_answers(here, there, store):
@@ -246,8 +247,19 @@ def test_all_are_due_soon_but_not_together_when_it_answers(here, there, store):
     assert [at - first for at in times.values()] == pytest.approx(
         [0, 0.05, 0.1, 0.15, 0.2], abs=1e-4
     )
-    assert wiring.schedule().postponed(times) == set()
+    assert wiring.background().schedule.postponed(times) == set()
     assert not store.exists(redis_keys.pace_waiting(ENDPOINT))
+
+
+def test_a_bucket_that_begins_to_wait_while_an_endpoint_revives_is_due_as_well(there, store):
+    there.update(ENDPOINT, dies)
+    early, late = claim(store, "early"), claim(store, "late")
+    there.postpone_until_answer([early], ENDPOINT, until=9e9)
+    connection = MeddlingConnection(
+        lambda: there.postpone_until_answer([late], ENDPOINT, until=9e9), answers=2
+    )
+    RedisEndpointHealth(connection).update(ENDPOINT, revives)
+    assert max(due(store).values()) < now(store) + 10
 
 
 def test_many_are_spread_over_some_seconds(here, store):
@@ -295,7 +307,7 @@ def test_a_lost_lease_postpones_nothing(here, store):
     here.postpone([taken], until=5000.0)
     assert due(store) == {"bucket": 5000.0}
     assert store.zcard(redis_keys.running(REGION)) == 0
-    assert wiring.schedule().postponed(["bucket"]) == set()
+    assert wiring.background().schedule.postponed(["bucket"]) == set()
 
 
 # --- for people

@@ -12,7 +12,7 @@ from tests.support import engine_buckets
 
 @pytest.fixture
 def schedule(store) -> ScheduleStore:
-    return wiring.schedule()
+    return wiring.background().schedule
 
 
 def write(schedule: ScheduleStore, **given: Any) -> None:
@@ -39,7 +39,7 @@ def test_due_times_are_read_as_they_were_written(schedule):
 def test_offsets_go_where_claims_read_them(schedule, store):
     bucket = engine_buckets.put("a")
     write(schedule, offsets={"a": 12.3456789})
-    claim = wiring.engine().leases.claim(bucket, slots=1)
+    claim = wiring.background().leases.claim(bucket, slots=1)
     assert claim is not None
     assert claim.offset_s == 12.345679
 
@@ -63,14 +63,14 @@ def test_a_region_counts_the_due_buckets_that_nobody_scans(schedule, store):
         engine_buckets.schedule(store, engine_buckets.put(name), at=at)
     region = engine_buckets.REGION
     assert schedule.due_counts([region, "empty"]) == {region: 3, "empty": 0}
-    wiring.engine().leases.claim_due(region, limit=1, slots=15)
+    wiring.background().leases.claim_due(region, limit=1, slots=15)
     assert schedule.due_counts([region]) == {region: 2}
 
 
 def test_a_bucket_whose_worker_died_counts_as_due_once_the_lease_expired(schedule, store):
     """Nobody else takes expired leases away before somebody is woken."""
     engine_buckets.schedule(store, engine_buckets.put("a"))
-    wiring.engine().leases.claim_due(engine_buckets.REGION, limit=1, slots=15)
+    wiring.background().leases.claim_due(engine_buckets.REGION, limit=1, slots=15)
     assert schedule.due_counts([engine_buckets.REGION]) == {engine_buckets.REGION: 0}
     store.zadd(redis_keys.running(engine_buckets.REGION), {"a": 1.0})
     assert schedule.due_counts([engine_buckets.REGION]) == {engine_buckets.REGION: 1}

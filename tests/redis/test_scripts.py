@@ -6,6 +6,7 @@ import pytest
 
 from scanning import wiring
 from scanning.adapters.redis import scripts
+from scanning.adapters.redis.connection import Script
 from scanning.adapters.redis.losses import RedisContinuity
 from scanning.core import redis_keys
 from scanning.core.errors import RedisUnavailable
@@ -40,19 +41,21 @@ def test_a_script_builds_no_name_of_a_key(path):
 
 
 def test_a_key_that_a_script_does_not_declare_is_refused_in_these_tests(store):
-    run = wiring.connection().script(GUARD + "return redis.call('GET', ARGV[1])")
+    touch_another = "return redis.call('GET', 'other')"
+    run = Script(wiring.background().connection, GUARD + touch_another)
     with pytest.raises(RedisUnavailable, match="undeclared key other"):
-        run(["one"], ["other"])
+        run(["one"], {})
 
 
 def test_arguments_arrive_by_name_whatever_they_are(store):
-    run = wiring.connection().script(
+    run = Script(
+        wiring.background().connection,
         """
         local args = cmsgpack.unpack(ARGV[1])
         redis.call('SET', KEYS[1], args.bytes)
         redis.call('SET', KEYS[2], args.text)
         return {args.nothing == nil and 1 or 0, args.is_on and 1 or 0, args.big == 2^53 and 1 or 0}
-        """
+        """,
     )
     args = {"bytes": b"\xff\x00", "text": "\udcff", "nothing": None, "is_on": True, "big": 2**53}
     assert run(["one", "two"], args) == [1, 1, 1]

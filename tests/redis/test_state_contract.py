@@ -10,6 +10,7 @@ import pytest
 from scanning import wiring
 from scanning.adapters.redis.read_only_state import reading_only
 from scanning.core.errors import CommitOutOfStep
+from scanning.core.scan_warnings import ScanWarning, WarningKind
 from scanning.core.segments.model import Entry, Piece
 from scanning.core.types import BucketConfig, Claim, ObjectState
 from scanning.ports import Commit, Position, Progress, StateStore
@@ -46,10 +47,10 @@ def store(request, redis_server) -> Iterator[Store]:
         yield Store(fake, BUCKET, claim, fake)
         return
     bucket = engine_buckets.put("bucket")
-    claimed = wiring.engine().leases.claim(bucket, slots=1)
+    claimed = wiring.background().leases.claim(bucket, slots=1)
     assert claimed is not None
     with redis_server.client() as client:
-        yield Store(wiring.engine().states, bucket, claimed, client)
+        yield Store(wiring.background().states, bucket, claimed, client)
 
 
 def piece(id_: str, *names: str) -> Piece:
@@ -65,10 +66,14 @@ def test_what_is_committed_is_known_from_then_on(store):
 
     pieces = [piece("b", "m", "z"), piece("a", "\U0001f600"), piece("c", "é")]
     began = Progress(began=1.5, after="key", listed=3, appeared=2, is_listed=True)
-    store.commit(1, pieces=pieces, progress=began, notifications=['{"n":1}', '{"n":2}'])
+    warnings = (ScanWarning(WarningKind.ODD_ROW, 2, ("a", "b")),)
+    store.commit(
+        1, pieces=pieces, progress=began, warnings=warnings, notifications=['{"n":1}', '{"n":2}']
+    )
     assert store.entries() == [pieces[0].entry, pieces[2].entry, pieces[1].entry]  # by last key
     assert store.states.load(store.bucket, list("bac")) == [p.columns for p in pieces]
     assert store.states.open(store.bucket).progress == began
+    assert store.states.open(store.bucket).warnings == warnings
 
     changed = piece("b", "m", "y", "z")
     marked = replace(pieces[2].entry, missing=(0,), strings_at=12.5)
@@ -78,6 +83,7 @@ def test_what_is_committed_is_known_from_then_on(store):
     assert store.entries() == [changed.entry, marked]
     assert store.states.load(store.bucket, list("bc")) == [changed.columns, pieces[2].columns]
     assert store.states.open(store.bucket).progress == later
+    assert store.states.open(store.bucket).warnings == ()
     assert store.queued() == 3
 
 

@@ -21,7 +21,7 @@ NO_CLIENTS = {
 
 
 def report(**numbers: int) -> None:
-    ClientCacheReport(wiring.connection()).send(NO_CLIENTS | numbers)
+    ClientCacheReport(wiring.background().connection).send(NO_CLIENTS | numbers)
 
 
 def test_an_empty_installation_has_every_documented_member(store):
@@ -57,7 +57,7 @@ def test_an_empty_installation_has_every_documented_member(store):
 def test_scans_are_counted_with_their_share_of_success(store):
     for name in ("a", "b", "c", "d"):
         engine_buckets.schedule(store, engine_buckets.put(name))
-    leases = wiring.engine().leases
+    leases = wiring.background().leases
     for claim in leases.claim_due(engine_buckets.REGION, limit=3, slots=15):
         error = "no answer" if claim.bucket == "a" else ""
         leases.finish(claim, engine_buckets.result(claim.bucket, error=error), next_due=None)
@@ -84,7 +84,7 @@ def test_a_queue_at_its_high_water_mark_is_shown_as_full(store, settings):
 
 
 def test_a_process_adds_what_is_new_since_it_last_told(store):
-    one = ClientCacheReport(wiring.connection())
+    one = ClientCacheReport(wiring.background().connection)
     one.send(NO_CLIENTS | {"cache_hits": 5, "evictions": 2, "total_clients": 2})
     said = NO_CLIENTS | {"cache_hits": 7, "evictions": 2, "total_clients": 3}
     one.send(said | {"unrecognised_bodies": 1})
@@ -93,7 +93,7 @@ def test_a_process_adds_what_is_new_since_it_last_told(store):
 
 
 def test_the_age_of_the_oldest_keys_in_any_process_is_shown(store):
-    ClientCacheReport(wiring.connection()).send(NO_CLIENTS, vault_age_s=30.0)
+    ClientCacheReport(wiring.background().connection).send(NO_CLIENTS, vault_age_s=30.0)
     now = time.time()
     store.hset(redis_keys.CLIENTS, "other:1", f"0:{now:.0f}:{now - 500:.0f}")
     store.hset(redis_keys.CLIENTS, "an-older-version:2", f"0:{now:.0f}")
@@ -103,7 +103,7 @@ def test_the_age_of_the_oldest_keys_in_any_process_is_shown(store):
 
 
 def test_what_could_not_be_told_is_told_later(store, redis_server, settings):
-    one = ClientCacheReport(wiring.interactive_connection())
+    one = ClientCacheReport(wiring.interactive().connection)
     redis_server.stop()
     with pytest.raises(RedisUnavailable):
         one.send(NO_CLIENTS | {"cache_hits": 5, "total_clients": 2})

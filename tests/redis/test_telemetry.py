@@ -31,13 +31,13 @@ REGION = engine_buckets.REGION
 
 def claimed(store: redis.Redis, name: str = "bucket", *, late_s: float = 0.0) -> Claim:
     engine_buckets.schedule(store, engine_buckets.put(name), at=time.time() - late_s)
-    [claim] = wiring.engine().leases.claim_due(REGION, limit=1, slots=15)
+    [claim] = wiring.background().leases.claim_due(REGION, limit=1, slots=15)
     return claim
 
 
 def finish(claim: Claim, **members: object) -> None:
     result = engine_buckets.result(claim.bucket, started_at=time.time(), **members)  # type: ignore[arg-type]
-    wiring.engine().leases.finish(claim, result, next_due=None)
+    wiring.background().leases.finish(claim, result, next_due=None)
 
 
 def announce(claim: Claim, number: int = 1, **members: object) -> Commit:
@@ -48,7 +48,7 @@ def announce(claim: Claim, number: int = 1, **members: object) -> Commit:
         announced={EventType.CREATED: 2, EventType.UPDATED: 1},
         lags_s=[3.0, 3.0, 50.0],
     )
-    wiring.engine().states.commit(claim, commit)
+    wiring.background().states.commit(claim, commit)
     return commit
 
 
@@ -135,7 +135,7 @@ def test_a_minute_has_a_bounded_number_of_fields(store):
     for number in range(1, 200):
         lags = [float(number**2)]
         commit = Commit(number=number, lags_s=lags, announced=dict.fromkeys(EventType, 1))
-        wiring.engine().states.commit(claim, commit)
+        wiring.background().states.commit(claim, commit)
     assert all(store.hlen(key) < 60 for key in store.scan_iter(redis_keys.MINUTE_PREFIX + "*"))
 
 
@@ -180,7 +180,7 @@ def test_percentiles_are_of_the_last_hour(store):
 
 def test_the_queue_is_measured_now_and_remembered(store):
     store.rpush(QUEUE, json.dumps({"detection_time": time.time() - 90}), "{}")
-    wiring.telemetry_store().sample_queue()
+    wiring.interactive().telemetry.sample_queue()
     store.rpush(QUEUE, "{}")
     now = engine.telemetry()
     assert now.queue_length == 3
@@ -202,7 +202,7 @@ def test_a_key_of_another_type_does_not_stop_the_schedule(store, key):
         [QUEUE] if key == QUEUE else [redis_keys.minute(this_minute(store) + n) for n in (0, 1)]
     ):
         store.set(name, "somebody else's")
-    wiring.telemetry_store().sample_queue()
+    wiring.interactive().telemetry.sample_queue()
 
 
 def test_regions_show_what_runs_and_what_is_late(store):
@@ -210,7 +210,7 @@ def test_regions_show_what_runs_and_what_is_late(store):
     for name, late_s in {"a": 60.0, "b": 60.0, "c": 2.0, "d": -30.0}.items():
         engine_buckets.schedule(store, engine_buckets.put(name), at=now - late_s)
     engine_buckets.schedule(store, engine_buckets.put("e", region="eu-test-1"), at=now + 50)
-    wiring.engine().leases.claim_due(REGION, limit=1, slots=15)
+    wiring.background().leases.claim_due(REGION, limit=1, slots=15)
     store.zadd(redis_keys.running(REGION), {"gone": now - 5})
     assert engine.telemetry().regions == (
         RegionLoad("eu-test-1", buckets=1, late=0, running=0, slots=15),
@@ -219,7 +219,7 @@ def test_regions_show_what_runs_and_what_is_late(store):
 
 
 def test_the_leader_is_named(store):
-    wiring.schedule().lead("host:7", lease_s=60)
+    wiring.background().schedule.lead("host:7", lease_s=60)
     assert engine.telemetry().leader == "host:7"
 
 
@@ -236,10 +236,10 @@ def test_a_bucket_remembers_its_last_scans(store):
 
 def test_a_scan_of_several_slices_is_remembered_once_from_its_beginning(store):
     part = replace(engine_buckets.result("bucket", started_at=1000.0), complete=False)
-    wiring.engine().leases.finish(claimed(store), part, next_due=None)
+    wiring.background().leases.finish(claimed(store), part, next_due=None)
     assert engine.scan_history("bucket") == []
     rest = replace(engine_buckets.result("bucket", started_at=1030.0), began=1000.0, listed=500)
-    wiring.engine().leases.finish(claimed(store), rest, next_due=None)
+    wiring.background().leases.finish(claimed(store), rest, next_due=None)
     assert engine.scan_history("bucket") == [ScanRecord(1000.0, 32.0, 500, 3)]
 
 
@@ -282,10 +282,12 @@ def scan(store, s3_server):
     """Scans a bucket of the S3 server, which was due for four seconds, as a worker does."""
 
     def run(name: str) -> ScanResult:
-        bucket = wiring.bucket_configs().get(name) or engine_buckets.put_real(s3_server, name)
+        bucket = wiring.background().bucket_configs.get(name) or engine_buckets.put_real(
+            s3_server, name
+        )
         engine_buckets.schedule(store, bucket, at=time.time() - 4)
-        [claim] = wiring.engine().leases.claim_due(REGION, limit=1, slots=15)
-        link, clients = wiring.connection().client, wiring.client_cache()
+        [claim] = wiring.background().leases.claim_due(REGION, limit=1, slots=15)
+        link, clients = wiring.background().connection.client, wiring.client_cache()
         scanner = BucketScanner(bucket, link, wiring.conf(), None, clients, claim=claim)
         scanner.run()
         assert scanner.result is not None

@@ -308,7 +308,7 @@ def test_a_document_switched_off_while_it_is_scanned_is_not_announced(s3_server,
     def switch_off() -> None:
         engine_buckets.put(name, endpoint=s3_server.url, region="test-region", notifications=False)
 
-    client = wiring.connection().client
+    client = wiring.background().connection.client
     scanner = BucketScanner(
         document | pair, client, wiring.conf(), None, clients, keep_going=switch_off
     )
@@ -443,7 +443,7 @@ def test_what_is_switched_on_counts_for_a_scan_that_is_running_too(
         )
 
     def scan(bucket: BucketConfig, keep_going: Callable[[], None] = lambda: None) -> str:
-        client = wiring.connection().client
+        client = wiring.background().connection.client
         scanner = BucketScanner(bucket, client, wiring.conf(), None, clients, keep_going=keep_going)
         scanner.run()
         assert scanner.result is not None

@@ -68,11 +68,11 @@ def bucket_of_some_objects(s3_server: TestS3Server, **ours: Any) -> BucketConfig
 
 def test_every_line_of_a_scan_names_it_whichever_thread_wrote_it(redis_server, s3_server, kept):
     bucket = bucket_of_some_objects(s3_server, fetch_metadata=True)
-    claim = wiring.engine().leases.claim(bucket, slots=15)
+    claim = wiring.background().leases.claim(bucket, slots=15)
     assert claim is not None
     scanner = BucketScanner(
         bucket,
-        wiring.connection().client,
+        wiring.background().connection.client,
         wiring.conf(),
         None,
         wiring.client_cache(),
@@ -105,7 +105,7 @@ def test_lines_after_a_scan_are_about_no_scan(kept):
 
 
 def test_a_lease_that_is_lost_is_told_of_as_part_of_its_scan(redis_server, kept):
-    heartbeat = LeaseHeartbeat(wiring.engine().leases, every_s=0.01)
+    heartbeat = LeaseHeartbeat(wiring.background().leases, every_s=0.01)
     with heartbeat.keeping(CLAIM):
         eventually(lambda: any(r.name == "scanning.scan.heartbeat" for r in kept.records))
     record = next(r for r in kept.records if r.name == "scanning.scan.heartbeat")

@@ -14,8 +14,7 @@ from django.db import OperationalError
 from scanning import engine, wiring
 from scanning.core import redis_keys
 from scanning.core.errors import RedisUnavailable
-from scanning.runtime import housekeeping
-from scanning.runtime import monitor as module
+from scanning.runtime import housekeeping, leader_lease, scheduler
 from scanning.runtime.monitor import MultiRegionMonitor
 from scanning.runtime.processes import StopSignal
 from tests.support import engine_buckets
@@ -31,12 +30,12 @@ def monitor(store) -> MultiRegionMonitor:
 @pytest.fixture
 def standby(store) -> MultiRegionMonitor:
     other = MultiRegionMonitor(web=False, workers=False)
-    other.name = "another-host:1"
+    other.lease.holder = "another-host:1"
     return other
 
 
 def due(store: redis.Redis, region: str = REGION) -> dict[str, float]:
-    return wiring.schedule().due_times([region])[region]
+    return wiring.background().schedule.due_times([region])[region]
 
 
 def wakeups(store: redis.Redis, region: str = REGION) -> int:
@@ -45,10 +44,10 @@ def wakeups(store: redis.Redis, region: str = REGION) -> int:
 
 def scan(store: redis.Redis, name: str, *, at: float | None = None) -> None:
     """Claim and finish, as a worker does; ``at`` is when the scan began."""
-    [claim] = wiring.engine().leases.claim_due(REGION, limit=1, slots=15)
+    [claim] = wiring.background().leases.claim_due(REGION, limit=1, slots=15)
     assert claim.bucket == name
     result = engine_buckets.result(name, started_at=at or time.time())
-    wiring.engine().leases.finish(claim, result, next_due=time.time() + 1e6)
+    wiring.background().leases.finish(claim, result, next_due=time.time() + 1e6)
 
 
 # --- the schedule
@@ -154,14 +153,14 @@ def test_a_monitor_whose_clock_is_wrong_leaves_what_was_just_scanned(
 ):
     engine_buckets.put("bucket", interval=30)
     monitor._tick()
-    [claim] = wiring.engine().leases.claim_due(REGION, limit=1, slots=15)
+    [claim] = wiring.background().leases.claim_due(REGION, limit=1, slots=15)
     next_due = claim.taken_at + 30
-    wiring.engine().leases.finish(claim, engine_buckets.result("bucket"), next_due=next_due)
+    wiring.background().leases.finish(claim, engine_buckets.result("bucket"), next_due=next_due)
     store.set(redis_keys.last_scan("bucket"), claim.taken_at)
 
     right = time.time
     monkeypatch.setattr(time, "time", lambda: right() + wrong_s)
-    monitor._version = -1
+    monitor.scheduler.invalidate()
     monitor._tick()
     assert due(store)["bucket"] == pytest.approx(next_due, abs=0.01)
 
@@ -180,7 +179,7 @@ def test_an_emptied_redis_is_scheduled_again_although_its_version_repeats(
     monitor._tick()
     store.flushall()
     engine_buckets.put("bucket")
-    monkeypatch.setattr(module, "RESCHEDULE_S", 0.0)
+    monkeypatch.setattr(scheduler, "RESCHEDULE_S", 0.0)
     monitor._tick()
     assert due(store).keys() == {"bucket"}
 
@@ -230,18 +229,18 @@ def test_only_regions_with_due_buckets_are_woken_and_once(monitor, store):
 def test_a_region_is_woken_before_its_next_bucket_is_due(monitor, store):
     engine_buckets.put("bucket")
     monitor._tick()
-    at = wiring.schedule().due_times([REGION])[REGION]["bucket"]
+    at = wiring.background().schedule.due_times([REGION])[REGION]["bucket"]
     now = float(store.time()[0])
     store.zadd(redis_keys.due(REGION), {"bucket": max(at, now) + 3600})
     assert monitor.wake_due_regions() == {}
-    store.zadd(redis_keys.due(REGION), {"bucket": float(store.time()[0]) + module.TICK_S})
+    store.zadd(redis_keys.due(REGION), {"bucket": float(store.time()[0]) + scheduler.TICK_S})
     assert monitor.wake_due_regions() == {REGION: 1}
 
 
 def test_a_region_whose_worker_died_is_woken_again(monitor, store):
     engine_buckets.put("bucket")
     monitor._tick()
-    wiring.engine().leases.claim_due(REGION, limit=1, slots=1)
+    wiring.background().leases.claim_due(REGION, limit=1, slots=1)
     store.zadd(redis_keys.running(REGION), {"bucket": 1.0})
     assert monitor.wake_due_regions() == {REGION: 1}
 
@@ -271,7 +270,7 @@ def test_one_monitor_schedules_and_the_other_stands_by(monitor, standby, store):
     engine_buckets.put("bucket")
     monitor._tick()
     standby._tick()
-    assert (monitor._leads, standby._leads) == (True, False)
+    assert (monitor.lease.is_held(), standby.lease.is_held()) == (True, False)
     assert standby.buckets == {}
 
 
@@ -287,11 +286,11 @@ def test_the_standby_takes_over_when_the_leader_stops(monitor, standby, store):
 
 def test_the_standby_takes_over_when_the_leader_says_nothing_any_more(monitor, standby, store):
     monitor._tick()
-    assert 0 < store.pttl(redis_keys.LEADER) <= module.LEADER_LEASE_S * 1000
+    assert 0 < store.pttl(redis_keys.LEADER) <= leader_lease.LEADER_LEASE_S * 1000
     store.delete(redis_keys.LEADER)  # as it expires
     standby._tick()
     monitor._tick()
-    assert (monitor._leads, standby._leads) == (False, True)
+    assert (monitor.lease.is_held(), standby.lease.is_held()) == (False, True)
 
 
 # --- Redis away
@@ -301,15 +300,15 @@ def test_a_monitor_that_cannot_keep_its_lead_stops_leading_when_another_may(
     monitor, redis_server, monkeypatch
 ):
     """Housekeeping goes by it: two monitors must not do it."""
-    monkeypatch.setattr(module, "LEADER_LEASE_S", 1.0)
+    monkeypatch.setattr(leader_lease, "LEADER_LEASE_S", 1.0)
     monitor._tick()
-    assert monitor.leads()
+    assert monitor.lease.is_held()
     redis_server.stop()
     monitor._tick()
-    eventually(lambda: not monitor.leads())
+    eventually(lambda: not monitor.lease.is_held())
     redis_server.start()
     monitor._tick()
-    assert monitor.leads()
+    assert monitor.lease.is_held()
 
 
 def test_a_tick_without_redis_waits_and_the_first_one_with_it_goes_on(
@@ -324,7 +323,7 @@ def test_a_tick_without_redis_waits_and_the_first_one_with_it_goes_on(
     assert caplog.text.count("scheduling waits: Redis does not answer") == 1
     redis_server.start()  # and it has forgotten everything
     engine_buckets.put("bucket")
-    monitor._scheduled_at = float("-inf")
+    monitor.scheduler.invalidate()
     monitor._tick()
     assert "scheduling goes on" in caplog.text
     assert due(store).keys() == {"bucket"}
@@ -332,7 +331,7 @@ def test_a_tick_without_redis_waits_and_the_first_one_with_it_goes_on(
 
 def test_a_tick_asks_nothing_over_a_connection_that_waits_for_redis(monitor, store, monkeypatch):
     """Who waits as long as the lead lasts has lost it, and keeps no child alive meanwhile."""
-    waits = wiring.connection().run
+    waits = wiring.background().connection.run
     asked: list[object] = []
 
     def ask(operation: Callable[[Any], object]) -> object:
@@ -340,7 +339,7 @@ def test_a_tick_asks_nothing_over_a_connection_that_waits_for_redis(monitor, sto
         return waits(operation)
 
     engine_buckets.put("bucket")
-    monkeypatch.setattr(wiring.connection(), "run", ask)
+    monkeypatch.setattr(wiring.background().connection, "run", ask)
     monitor._tick()
     assert wakeups(store) == 1
     assert asked == []
@@ -354,7 +353,7 @@ def test_redis_may_be_away_at_the_start(redis_server, caplog):
     redis_server.start()
     engine_buckets.put("bucket")
     monitor._tick()
-    assert monitor._leads
+    assert monitor.lease.is_held()
 
 
 def test_a_stop_without_redis_needs_no_lead_to_give_back(monitor, redis_server):
@@ -366,7 +365,7 @@ def test_a_stop_without_redis_needs_no_lead_to_give_back(monitor, redis_server):
 def test_an_error_of_ours_costs_one_tick(monitor, store, monkeypatch, caplog):
     engine_buckets.put("bucket")
     with monkeypatch.context() as patch:
-        patch.setattr(monitor, "wake_due_regions", lambda: 1 / 0)
+        patch.setattr(monitor.scheduler, "wake_due_regions", lambda: 1 / 0)
         monitor._tick()
     assert "an error in bucketwatch broke a tick" in caplog.text
     monitor._tick()
@@ -387,12 +386,12 @@ def handlers() -> Iterator[None]:
 def test_run_schedules_keeps_house_and_gives_the_lead_back_at_sigterm(
     monitor, store, settings, monkeypatch, handlers
 ):
-    settings.HOUSEKEEPING = [
+    settings.PERIODIC_JOBS = [
         "tests.runtime.test_monitor.broken_job",
         "tests.runtime.test_monitor.waiting_job",
     ]
     monkeypatch.setattr(housekeeping, "EVERY_S", 0.02)
-    monkeypatch.setattr(module, "TICK_S", 0.02)
+    monkeypatch.setattr(scheduler, "TICK_S", 0.02)
     engine_buckets.put("bucket")
     engine_buckets.put("gone")
     store.set("linode:objstore:state:gone:key", "{}")
@@ -400,7 +399,7 @@ def test_run_schedules_keeps_house_and_gives_the_lead_back_at_sigterm(
 
     def stop_when_done() -> None:
         try:
-            eventually(lambda: store.get(redis_keys.LEADER) == monitor.name)
+            eventually(lambda: store.get(redis_keys.LEADER) == monitor.lease.holder)
             eventually(lambda: due(store).keys() == {"bucket"})
             eventually(
                 lambda: not store.exists("linode:objstore:state:gone:key", redis_keys.CLEARING)
@@ -460,7 +459,7 @@ def test_what_redis_may_lose_is_logged_once_and_again_when_it_changes(store, cap
     def look() -> list[str]:
         caplog.clear()
         wiring.reset()  # what was seen is remembered for some seconds
-        warnings.look()
+        warnings.check()
         return [record.getMessage() for record in caplog.records]
 
     [warning] = look()
@@ -498,12 +497,12 @@ def test_a_bucket_can_be_scanned_through_its_regions_pool(monitor, s3_server, st
 
 def finish(store: redis.Redis, name: str, **given: str) -> None:
     """Claim and finish, as a worker does that found three new objects among ten."""
-    bucket = wiring.bucket_configs().get(name)
+    bucket = wiring.background().bucket_configs.get(name)
     assert bucket is not None
-    claim = wiring.engine().leases.claim(bucket, slots=15)
+    claim = wiring.background().leases.claim(bucket, slots=15)
     assert claim is not None
     result = engine_buckets.result(name, started_at=time.time(), **given)
-    wiring.engine().leases.finish(claim, result, next_due=time.time() + 60)
+    wiring.background().leases.finish(claim, result, next_due=time.time() + 60)
 
 
 def test_what_workers_recorded_since_the_last_call_is_what_the_stats_are_updated_from(

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from bucketwatch.demo.servers import RedisServer
+from bucketwatch.local.servers import RedisServer
 from scanning.core import redis_keys
-from scanning.runtime import monitor as module
+from scanning.runtime.leader_lease import LEADER_LEASE_S
+from scanning.runtime.scheduler import TICK_S
 from tests.support.canned_http import CannedServer, Stall
 from tests.support.processes import Program, all_gone
 from tests.support.product import Installation
@@ -74,8 +75,8 @@ def test_a_standby_takes_over_from_a_leader_that_was_killed(start, store):
 
     first.signal(signal.SIGKILL)
 
-    assert 0 < store.pttl(redis_keys.LEADER) <= module.LEADER_LEASE_S * 1000
-    assert module.LEADER_LEASE_S + module.TICK_S < 10
+    assert 0 < store.pttl(redis_keys.LEADER) <= LEADER_LEASE_S * 1000
+    assert LEADER_LEASE_S + TICK_S < 10
     eventually(lambda: leader(store) == second.process.pid)
     eventually(lambda: "this monitor schedules" in second.output())  # said after it is so
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import signal
 import sys
@@ -16,10 +17,11 @@ from typing import Any
 import pytest
 import redis
 
-from bucketwatch.demo.servers import LOOPBACK, RedisServer, free_port
+from bucketwatch.local.servers import LOOPBACK, RedisServer, free_port
 from scanning import engine, wiring
 from scanning.core import redis_keys
-from scanning.runtime import processes, region_workers
+from scanning.runtime import django_q2, processes, region_workers
+from scanning.runtime.django_q2 import RegionSentinel
 from tests.support.engine_buckets import REGION
 from tests.support.notifications import queued
 from tests.support.processes import Program, all_gone, children_of, command, descendants, running
@@ -63,12 +65,12 @@ class Site:
         [pid] = [p for p in children_of(self.monitor.process.pid) if "runworkers" in command(p)]
         return pid
 
-    def guard(self) -> int:
+    def supervisor(self) -> int:
         [pid] = children_of(self.workers_parent())
         return pid
 
     def worker(self) -> int:
-        return next(p for p in children_of(self.guard()) if not command(p).endswith("r"))
+        return next(p for p in children_of(self.supervisor()) if not command(p).endswith("r"))
 
     def start_again(self) -> None:
         self.monitor = Program(
@@ -139,7 +141,7 @@ def test_the_monitor_finds_new_regions_survives_kills_and_leaves_nothing_behind(
         site.add(name, "a-region-never-seen")
         eventually(lambda: announced(client) == [(name, "first")])
 
-        for victim in (site.worker, site.guard, site.workers_parent):
+        for victim in (site.worker, site.supervisor, site.workers_parent):
             site.look()
             os.kill(victim(), signal.SIGKILL)
             expected = (name, f"after the kill of the {victim.__name__}")
@@ -166,7 +168,7 @@ def test_scan_now_does_not_wait_for_the_bucket_that_is_due_next(product, s3_serv
     for name in (asked, later):
         product.add(name, s3_server, polling_interval=3600)
     eventually(lambda: scans(store) == 2)
-    store.zadd(redis_keys.due(REGION), {later: wiring.schedule().now() + 15})
+    store.zadd(redis_keys.due(REGION), {later: wiring.background().schedule.now() + 15})
     scan_now(asked, s3_server)
     eventually(lambda: scans(store) >= 3)  # from now on the worker waits for the other one
 
@@ -201,7 +203,7 @@ def test_the_documented_example_runs_and_can_be_stopped_while_redis_is_away(tmp_
 
 
 @pytest.fixture
-def child(tmp_path: Path) -> Iterator[Callable[..., processes.Child]]:
+def child(tmp_path: Path) -> Iterator[Callable[..., processes.RestartedChild]]:
     """Start a child that runs this Python; one that calls ``here()`` is waited for."""
     started = []
     file = tmp_path / "here"
@@ -211,17 +213,17 @@ def child(tmp_path: Path) -> Iterator[Callable[..., processes.Child]]:
         f"def gone(): os.remove({str(file)!r})\n"
     )
 
-    def start(body: str, clock: Callable[[], float] = time.monotonic) -> processes.Child:
+    def start(body: str, clock: Callable[[], float] = time.monotonic) -> processes.RestartedChild:
         command = [sys.executable, "-c", head + body]
-        started.append(processes.Child("test", command, clock=clock))
+        started.append(processes.RestartedChild("test", command, clock=clock))
         if "here()" in body:
             eventually(file.exists)
         return started[-1]
 
     yield start
-    processes.kill(started)
     for ended in started:
-        ended.wait(20)
+        ended.send_kill()
+        ended.stop(20)
 
 
 def test_a_stop_signal_is_seen_by_everybody_as_often_as_they_look():
@@ -235,7 +237,7 @@ def test_a_stop_signal_is_seen_by_everybody_as_often_as_they_look():
 
 
 def test_a_stop_signal_can_be_set_for_ever():
-    """As the parent does, four times a second, while a guard does not end."""
+    """As the parent does, four times a second, while a supervisor does not end."""
     stop = processes.StopSignal()
 
     def set_often() -> None:
@@ -273,17 +275,15 @@ def test_a_stop_signal_outlives_whoever_was_killed_while_waiting_for_it():
 
 
 @FORKS
-def test_a_guard_does_not_wait_for_a_worker_that_was_killed_between_two_tasks(monkeypatch):
+def test_a_supervisor_does_not_wait_for_a_worker_that_was_killed_between_two_tasks(monkeypatch):
     """django-q2's worker holds its timer's lock there."""
     timers: list[Any] = []
     monkeypatch.setattr(
-        region_workers._Guard, "spawn_process", lambda _self, _worker, *args: timers.append(args[2])
+        RegionSentinel, "spawn_process", lambda _self, _worker, *args: timers.append(args[2])
     )
-    guard = region_workers._Guard.__new__(
-        region_workers._Guard
-    )  # what begins it sets signal handlers
-    guard.task_queue = guard.result_queue = guard.timeout = None
-    guard.spawn_worker()
+    sentinel = RegionSentinel.__new__(RegionSentinel)  # what begins it sets signal handlers
+    sentinel.task_queue = sentinel.result_queue = sentinel.timeout = None
+    sentinel.spawn_worker()
     [timer] = timers
     ours, theirs = os.pipe()
     worker = os.fork()
@@ -309,41 +309,49 @@ def test_a_guard_does_not_wait_for_a_worker_that_was_killed_between_two_tasks(mo
     os.close(theirs)
 
 
+def test_every_test_that_a_patch_of_django_q2_names_exists():
+    """It has to pass with each new version of django-q2."""
+    named = set(re.findall(r"\b(test_\w+)`", Path(django_q2.__file__).read_text()))
+    written = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(named) >= 6
+    assert [name for name in named if f"def {name}(" not in written] == []
+
+
 def test_a_child_that_ends_is_started_again_after_a_pause(caplog, child):
     now = [1000.0]
     ended = child("raise SystemExit(3)", clock=lambda: now[0])
-    first = ended._process
-    first.wait()
+    first = ended._child
+    first.process.wait()
     ended.keep_alive()
     assert "test ended with code 3; starting it again in 2 s" in caplog.text
     ended.keep_alive()
-    assert ended._process is None
+    assert ended._child is None
     now[0] += 2
     ended.keep_alive()
-    assert ended._process not in {None, first}
+    assert ended._child not in {None, first}
 
 
 def test_a_signal_handler_can_kill_a_child_that_its_thread_is_waiting_for(child):
     waited_for = child("here(); time.sleep(60)")
-    killing = threading.Thread(target=processes.kill, args=([waited_for],), daemon=True)
-    with waited_for._process._waitpid_lock:  # Popen.wait() was just interrupted
+    killing = threading.Thread(target=waited_for.send_kill, daemon=True)
+    with waited_for._child.process._waitpid_lock:  # Popen.wait() was just interrupted
         killing.start()
         killing.join(10)
         assert not killing.is_alive()
-    assert waited_for._process.wait(10) == -signal.SIGKILL
+    assert waited_for._child.process.wait(10) == -signal.SIGKILL
 
 
 def test_a_child_that_cannot_be_started_is_tried_again(caplog):
     now = [1000.0]
-    child = processes.Child("test", ["/no/such/program"], clock=lambda: now[0])
+    child = processes.RestartedChild("test", ["/no/such/program"], clock=lambda: now[0])
     assert "test cannot be started" in caplog.text
     child._command = [sys.executable, "-c", ""]
     child.keep_alive()
-    assert child._process is None
+    assert child._child is None
     now[0] += 31
     child.keep_alive()
-    child.wait(20)
-    assert child._process is not None
+    child.stop(20)
+    assert child._child is not None
 
 
 def test_workers_that_cannot_be_started_end_no_others(redis_server, monkeypatch, caplog):
@@ -356,9 +364,9 @@ def test_workers_that_cannot_be_started_end_no_others(redis_server, monkeypatch,
 
     monkeypatch.setattr(ForkProcess, "start", refuse)
     workers = region_workers.RegionWorkers()
-    workers._keep_guards()
-    workers._keep_guards()
-    assert workers._guards == {}
+    workers._keep_supervisors()
+    workers._keep_supervisors()
+    assert workers._supervisors == {}
     assert caplog.text.count("cannot be started: [Errno 11] Resource") == 2
 
 
@@ -366,7 +374,7 @@ def test_a_child_that_keeps_ending_is_started_ever_more_slowly(caplog, child):
     now = [1000.0]
     ended = child("raise SystemExit(3)", clock=lambda: now[0])
     for _ in range(6):
-        ended._process.wait()
+        ended._child.process.wait()
         ended.keep_alive()
         now[0] += 31
         ended.keep_alive()
@@ -377,9 +385,9 @@ def test_a_child_that_keeps_ending_is_started_ever_more_slowly(caplog, child):
 
 def test_a_child_that_does_not_stop_is_killed(child, caplog):
     deaf = child("signal.signal(15, signal.SIG_IGN); here(); time.sleep(60)")
-    processes.stop([deaf], deadline=0)
-    assert "test did not stop in time; killing it" in caplog.text
-    assert deaf._process.poll() == -signal.SIGKILL
+    deaf.stop(0)
+    assert "test did not stop in time and was killed" in caplog.text
+    assert deaf._child.process.poll() == -signal.SIGKILL
 
 
 def test_a_child_is_asked_to_stop_once(child, tmp_path):
@@ -395,8 +403,8 @@ def test_a_child_is_asked_to_stop_once(child, tmp_path):
     counting.ask_to_stop()
     eventually(lambda: not (tmp_path / "here").exists())
     counting.ask_to_stop()
-    counting._process.send_signal(signal.SIGWINCH)  # a larger number: handled after SIGTERM
-    assert counting._process.wait(10) == 1
+    counting._child.process.send_signal(signal.SIGWINCH)  # a larger number: handled after SIGTERM
+    assert counting._child.process.wait(10) == 1
 
 
 @FORKS

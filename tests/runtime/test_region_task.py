@@ -14,7 +14,7 @@ from scanning.adapters.redis.bucket_configs import BucketCache
 from scanning.adapters.redis.leases import RedisLeases
 from scanning.core import redis_keys
 from scanning.core.types import BucketConfig, Claim, KeyPair
-from scanning.runtime import region_task, region_workers
+from scanning.runtime import django_q2, region_task
 from scanning.runtime.bucket_scanner import BucketScanner
 from scanning.runtime.monitor import MultiRegionMonitor
 from scanning.runtime.processes import StopSignal
@@ -71,7 +71,7 @@ def test_everything_that_is_due_is_scanned_once_and_due_again_an_interval_later(
 
     assert announced(store) == [(name, "key") for name in sorted(names)]
     assert scans(store) == 3
-    due = wiring.schedule().due_times([REGION])[REGION]
+    due = wiring.background().schedule.due_times([REGION])[REGION]
     assert all(time.time() < due[name] <= time.time() + HOURLY for name in names)
     assert store.zcard(redis_keys.running(REGION)) == 0
 
@@ -117,19 +117,19 @@ def claimed(store: redis.Redis, bucket: BucketConfig, *, at: float) -> Claim:
     """The bucket is due at ``at`` in each of its intervals."""
     engine_buckets.schedule(store, bucket, at=at)
     store.hset(redis_keys.bucket(bucket.name), "offset", at % HOURLY)
-    [claim] = wiring.engine().leases.claim_due(REGION, limit=1, slots=1)
+    [claim] = wiring.background().leases.claim_due(REGION, limit=1, slots=1)
     return claim
 
 
 def scan_under(claim: Claim, bucket: BucketConfig, *, clock: Callable[[], float]) -> None:
-    client, cache = wiring.connection().client, wiring.client_cache()
+    client, cache = wiring.background().connection.client, wiring.client_cache()
     BucketScanner(bucket, client, wiring.conf(), None, cache, claim=claim, clock=clock).run()
 
 
 @pytest.mark.parametrize("wrong_s", [-60, 60], ids=["behind", "ahead"])
 def test_a_worker_whose_clock_is_wrong_scans_a_bucket_once_an_interval(store, due_bucket, wrong_s):
     """By a clock behind Redis's, the start that it was scanned at is still to come."""
-    bucket, at = due_bucket("key"), wiring.schedule().now()
+    bucket, at = due_bucket("key"), wiring.background().schedule.now()
     claim = claimed(store, bucket, at=at)
     scan_under(claim, bucket, clock=lambda: time.time() + wrong_s)
     assert announced(store) == [(bucket.name, "key")]
@@ -139,7 +139,7 @@ def test_a_worker_whose_clock_is_wrong_scans_a_bucket_once_an_interval(store, du
 def test_a_claim_that_waited_for_its_thread_into_the_next_interval_is_scanned_once(
     store, due_bucket
 ):
-    bucket, at = due_bucket("key"), wiring.schedule().now() - HOURLY + 60
+    bucket, at = due_bucket("key"), wiring.background().schedule.now() - HOURLY + 60
     claim = claimed(store, bucket, at=at)
     waited = replace(claim, arrived_s=claim.arrived_s - 90)
     scan_under(waited, bucket, clock=time.time)
@@ -253,7 +253,7 @@ def test_a_failing_bucket_does_not_hold_the_others_up(store, due_bucket, s3_serv
     region_task.scan_region(REGION)
     assert announced(store) == [(bucket.name, "key")]
     assert scans(store) == 2
-    assert wiring.schedule().due_times([REGION])[REGION]["never-created"] > time.time()
+    assert wiring.background().schedule.due_times([REGION])[REGION]["never-created"] > time.time()
 
 
 # --- buckets that may not be scanned
@@ -271,7 +271,7 @@ def test_a_scheduled_bucket_that_is_not_configured_is_given_back_and_put_off(sto
 def test_buckets_that_are_not_configured_hold_up_no_region_of_several_endpoints(store, due_bucket):
     """There are more of them than any endpoint's share of the slots."""
     bucket = due_bucket("key")
-    wiring.schedule().write_endpoints({REGION: ["one.example", "another.example"]})
+    wiring.background().schedule.write_endpoints({REGION: ["one.example", "another.example"]})
     strangers = [f"stranger-{n}" for n in range(14)]
     store.zadd(redis_keys.due(REGION), dict.fromkeys(strangers, 0.5))
     region_task.scan_region(REGION)
@@ -342,7 +342,7 @@ def test_a_bucket_whose_region_changes_under_a_scan_goes_on_there(store, due_buc
     assert store.zcard(redis_keys.running(REGION)) == 0
 
     MultiRegionMonitor(web=False, workers=False)._tick()
-    due = wiring.schedule().due_times([REGION, "elsewhere"])
+    due = wiring.background().schedule.due_times([REGION, "elsewhere"])
     assert due[REGION] == {}
     assert due["elsewhere"][bucket.name] <= time.time()
     region_task.scan_region("elsewhere")
@@ -365,7 +365,7 @@ def test_a_bucket_whose_endpoint_changes_under_a_scan_is_scanned_there_at_once(
 
 def test_a_bucket_configured_while_the_task_runs_is_known(store, due_bucket, s3_server):
     run = region_task.RegionSession(REGION)
-    wiring.bucket_cache().get(["not-there-yet"])
+    wiring.background().bucket_cache.get(["not-there-yet"])
     bucket = due_bucket("key")
     run.run()
     assert announced(store) == [(bucket.name, "key")]
@@ -437,7 +437,7 @@ def test_a_scan_that_waits_for_an_answer_ends_when_the_process_is_to_stop(store,
 
 
 def test_a_task_without_redis_says_so_and_ends(redis_server, monkeypatch, caplog):
-    monkeypatch.setattr(wiring, "connection", wiring.interactive_connection)
+    monkeypatch.setattr(wiring, "background", wiring.interactive)
     redis_server.stop()
     region_task.scan_region(REGION)
     assert f"{REGION}: scanning waits: Redis does not answer" in caplog.text
@@ -467,8 +467,8 @@ def test_the_client_cache_is_reported(store, due_bucket):
 
 
 def test_a_wake_up_is_put_once_and_names_the_region_only(store, monkeypatch):
-    assert region_workers.wake(REGION)
-    assert not region_workers.wake(REGION)
+    assert django_q2.wake(REGION)
+    assert not django_q2.wake(REGION)
     [signed] = store.lrange(f"django_q:{REGION}:q", 0, -1)
     from django_q.signing import SignedPackage  # noqa: PLC0415 - as a worker reads it
 
@@ -481,10 +481,10 @@ def test_a_wake_up_is_put_once_and_names_the_region_only(store, monkeypatch):
 
 
 def test_the_pusher_outlives_a_redis_that_is_away(redis_server):
-    broker = region_workers.RegionBroker(list_key=REGION)
+    broker = django_q2.RegionBroker(list_key=REGION)
     redis_server.stop()
     assert broker.dequeue() is None
     redis_server.start()
-    region_workers.wake(REGION)
+    django_q2.wake(REGION)
     [(_, task)] = broker.dequeue()
     assert task

@@ -124,7 +124,7 @@ def test_a_full_queue_is_no_fault_of_the_bucket(bucket, waits_s, store, settings
 def test_the_status_tells_when_the_next_scan_is(bucket, waits_s, store):
     bucket()
     waits_s()
-    [status] = wiring.bucket_status().read(["bucket"])
+    [status] = wiring.background().bucket_status.read(["bucket"])
     assert status.next_scan_at == pytest.approx(
         store.zscore(redis_keys.due(REGION), "bucket"), abs=0.01
     )
@@ -140,7 +140,7 @@ def test_saving_the_bucket_makes_it_due(bucket, waits_s, store):
     store.zadd(redis_keys.due(REGION), {"healthy": time.time() + 50})
     for name in ("bucket", "healthy"):
         engine_buckets.put(name, credential="A", interval=10)
-    due = wiring.schedule().due_times([REGION])[REGION]
+    due = wiring.background().schedule.due_times([REGION])[REGION]
     assert due["bucket"] <= time.time()
     assert due["healthy"] > time.time()
     assert failures(store) == 0
@@ -149,8 +149,8 @@ def test_saving_the_bucket_makes_it_due(bucket, waits_s, store):
 def test_asking_for_a_scan_makes_it_due(bucket, waits_s):
     bucket()
     waits_s()
-    wiring.schedule().postpone("bucket", REGION, until=time.time())
-    assert wiring.schedule().due_times([REGION])[REGION]["bucket"] <= time.time()
+    wiring.background().schedule.postpone("bucket", REGION, until=time.time())
+    assert wiring.background().schedule.due_times([REGION])[REGION]["bucket"] <= time.time()
 
 
 def test_the_monitor_leaves_it_alone_until_then(bucket, waits_s, store):
@@ -160,6 +160,6 @@ def test_the_monitor_leaves_it_alone_until_then(bucket, waits_s, store):
     store.zadd(redis_keys.due(REGION), {"shortened": time.time() + HOURLY})
     engine_buckets.put("shortened", interval=5)
     MultiRegionMonitor(web=False, workers=False)._tick()
-    due = wiring.schedule().due_times([REGION])[REGION]
+    due = wiring.background().schedule.due_times([REGION])[REGION]
     assert due["bucket"] > time.time() + 40
     assert due["shortened"] <= time.time() + 5

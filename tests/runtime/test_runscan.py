@@ -143,7 +143,7 @@ def test_a_dry_run_says_what_a_scan_would_find_and_writes_nothing(
     runscan(name)
     s3_server.put(name, "a", b"changed")
     s3_server.put(name, "c")
-    engine_buckets.schedule(store, wiring.bucket_configs().load().buckets[name])
+    engine_buckets.schedule(store, wiring.background().bucket_configs.load().buckets[name])
     before = engine_buckets.dump(store)
     caplog.clear()
 
@@ -309,7 +309,7 @@ def test_it_gives_up_when_the_wait_is_over(runscan, bucket, store):
 
 def test_a_scan_by_hand_counts_as_the_buckets_scan(runscan, bucket, store):
     name = bucket("key", interval=3600)
-    engine_buckets.schedule(store, wiring.bucket_configs().load().buckets[name])
+    engine_buckets.schedule(store, wiring.background().bucket_configs.load().buckets[name])
     runscan(name)
     assert time.time() < store.zscore(redis_keys.due(REGION), name) <= time.time() + 3600
     assert store.zcard(redis_keys.running(REGION)) == 0
@@ -317,7 +317,7 @@ def test_a_scan_by_hand_counts_as_the_buckets_scan(runscan, bucket, store):
 
 
 def test_without_redis_there_is_one_clear_line(runscan, redis_server, monkeypatch):
-    monkeypatch.setattr(wiring, "connection", wiring.interactive_connection)
+    monkeypatch.setattr(wiring, "background", wiring.interactive)
     redis_server.stop()
     ran = runscan("--all")
     assert ran.status == 1
@@ -339,11 +339,11 @@ class Ending(ManualScan):
 
 
 def test_a_scan_that_ends_while_it_is_stopped_breaks_nothing(bucket, store):
-    config = wiring.bucket_configs().get(bucket())
+    config = wiring.background().bucket_configs.get(bucket())
     assert config is not None
-    claim = wiring.engine().leases.claim(config, slots=1)
+    claim = wiring.background().leases.claim(config, slots=1)
     assert claim is not None
-    scans = ManualScanRunner([], partial(scan_now, wait_s=0), at_once=1)
-    scans.watched = [Ending(config, claim)]
-    assert scans.stop() == []
+    runner = ManualScanRunner([], partial(scan_now, wait_s=0), at_once=1)
+    runner.scans = [Ending(config, claim)]
+    assert runner.stop() == []
     assert store.zcard(redis_keys.running(REGION)) == 0

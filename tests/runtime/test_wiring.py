@@ -9,7 +9,7 @@ from scanning import wiring
 
 # Python 3.12 warns of what these tests are about: other tests may have left threads running.
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-BUILDERS = [wiring.connection, wiring.engine, wiring.client_cache, wiring.credentials]
+BUILDERS = [wiring.background, wiring.interactive, wiring.client_cache, wiring.credentials]
 
 
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
@@ -31,20 +31,20 @@ def test_threads_that_ask_together_get_the_same_one(redis_server, build):
 
 @FORKS
 def test_a_forked_child_builds_its_own_even_if_the_parent_was_building(redis_server):
-    of_parent = wiring.connection()
+    of_parent = wiring.background()
     with wiring._building:
         child = os.fork()
         if not child:
-            threads_can_build = threading.Thread(target=wiring.engine, daemon=True)
+            threads_can_build = threading.Thread(target=wiring.interactive, daemon=True)
             threads_can_build.start()
             threads_can_build.join(10)
-            ok = not threads_can_build.is_alive() and wiring.connection() is not of_parent
+            ok = not threads_can_build.is_alive() and wiring.background() is not of_parent
             os._exit(0 if ok else 1)
         _, status = os.waitpid(child, 0)
     assert status == 0
 
 
 def test_a_reset_forgets_what_was_built(redis_server):
-    before = wiring.connection()
+    before = wiring.background()
     wiring.reset()
-    assert wiring.connection() is not before
+    assert wiring.background() is not before

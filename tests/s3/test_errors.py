@@ -74,28 +74,28 @@ ANSWERS = {
     "an unknown access key": (
         error("InvalidAccessKeyId", status=403, more="<AWSAccessKeyId>AKIDPUBLIC</AWSAccessKeyId>"),
         CredentialsRejected,
-        "does not know the access key; give the bucket's credential the right keys (Inv",
+        "does not know the access key; give the bucket's credential a valid key pair (Inv",
     ),
     "a wrong secret key": (
         error("SignatureDoesNotMatch", status=403),
         CredentialsRejected,
-        "secret key does not belong to the access key; give the bucket's credential the right keys",
+        "key does not belong to the access key; give the bucket's credential a valid key pair",
     ),
     "someone else's bucket": (
         error("AccessDenied", status=403),
         AccessDenied,
-        "the credential may not read the bucket; allow it to list and read, or use another one",
+        "the credential may not read the bucket; allow the access key to list and read",
     ),
     "a 403 without a body": (Answer(403), AccessDenied, "(HTTP 403)"),
     "a missing bucket": (
         error("NoSuchBucket", status=404),
         BucketNotFound,
-        "there is no such bucket; check its name and endpoint",
+        "there is no such bucket; correct its name, endpoint or region",
     ),
     "a clock that is off": (
         error("RequestTimeTooSkewed", status=403),
         ClockSkewed,
-        "this host's clock and the endpoint's differ too much; set this host's clock, best by NTP",
+        "this host's clock and the endpoint's differ too much; set the clock of the hosts",
     ),
     "another region": (
         error("AuthorizationHeaderMalformed", status=400, more="<Region>eu-west-1</Region>"),
@@ -125,12 +125,12 @@ ANSWERS = {
     "a web server": (
         Answer(404, b"<html><body>nothing here</body></html>"),
         WrongEndpoint,
-        "the endpoint does not answer as S3 does; correct the bucket's endpoint (HTTP 404)",
+        "does not answer as S3 does; correct the bucket's endpoint or region (HTTP 404)",
     ),
     "another 400": (
         error("InvalidRequest", status=400),
         PermanentError,
-        "the endpoint refuses the request (InvalidRequest, HTTP 400)",
+        "the endpoint refuses the request; correct what the error names, or look up its code",
     ),
     "SlowDown": (
         error("SlowDown", status=503),
@@ -146,7 +146,7 @@ ANSWERS = {
     "an error code of 1 MB": (
         error("A" * 1_000_000, status=403),
         AccessDenied,
-        "or use another one (HTTP 403)",
+        "or use another credential (HTTP 403)",
     ),
     "an error code of 10 KB": (error("A" * 10_000, status=403), AccessDenied, "AAAA…, HTTP 403"),
     "an endpoint with a log line": (
@@ -447,7 +447,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(self_signed):
 @pytest.mark.parametrize("endpoint", ["a..b", "no such host", "http://", "s3.example:port"])
 def test_an_endpoint_that_is_no_address_is_told_as_such(endpoint):
     message = complaint(WrongEndpoint, storage(endpoint))
-    assert "the endpoint is not a host name or an http(s) address; correct it" in message
+    assert "is not a host name or an http(s) address; correct the bucket's endpoint" in message
 
 
 @pytest.mark.parametrize(

@@ -100,10 +100,10 @@ def test_a_bucket_whose_name_is_never_resolved_fails_and_backs_off(
     task.join(30)
     assert not task.is_alive()
 
-    [status] = wiring.bucket_status().read(["bucket"])
+    [status] = wiring.background().bucket_status.read(["bucket"])
     assert status.error_class == StorageUnavailable.__name__
     assert status.error == "bucket bucket at s3.example: the name server does not answer just now"
-    assert wiring.schedule().due_times([REGION])[REGION]["bucket"] > time.time() + 2
+    assert wiring.background().schedule.due_times([REGION])[REGION]["bucket"] > time.time() + 2
     assert store.zcard(redis_keys.running(REGION)) == 0
 
 
@@ -111,4 +111,4 @@ def test_a_connection_is_tested_without_waiting_for_a_name_server(resolver, stor
     with_conf(settings, "storage", connect_timeout=0.1)
     document = engine_buckets.document("bucket", endpoint="s3.example")
     with pytest.raises(StorageUnavailable, match="the name server does not answer just now"):
-        engine.first_keys("bucket", document, KeyPair("id", "secret"), most=1)
+        engine.first_keys("bucket", document, KeyPair("id", "secret"), limit=1)

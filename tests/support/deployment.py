@@ -20,7 +20,7 @@ import psycopg
 import redis
 import yaml
 
-from bucketwatch.demo.servers import LOOPBACK, Child, free_port, redis_server_binary
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, free_port, redis_server_binary
 from tests.support.processes import ROOT, Program
 from tests.support.waiting import eventually
 
@@ -70,7 +70,8 @@ def dockerfile() -> list[list[Step]]:
 
 def ignored(path: Path) -> bool:
     """Whether `.dockerignore` keeps a file of a directory that it lets in out of the image."""
-    return "__pycache__" in path.parts or ROOT / "bucketwatch/demo" in path.parents
+    kept_out = {ROOT / "bucketwatch/demo", ROOT / "bucketwatch/local"}
+    return "__pycache__" in path.parts or not kept_out.isdisjoint(path.parents)
 
 
 def build(directory: Path) -> None:
@@ -131,7 +132,7 @@ class Stack:
         self.redis_port, self.sentinel_port = free_port(), free_port()
         self.url = f"http://{LOOPBACK}:{(web_port := free_port())}"
         self._programs: list[Program] = []
-        self._nodes: dict[str, Child] = {}
+        self._nodes: dict[str, ServerProcess] = {}
         self._env_file = env_file | {
             "REDIS_PORT": str(self.redis_port),
             "REDIS_SENTINEL_PORT": str(self.sentinel_port),
@@ -198,7 +199,7 @@ class Stack:
         service = self.services[name]
         environ = {k: self._translated(v, name) for k, v in service["environment"].items()}
         path = f"{self.directory / 'bin'}:{os.environ['PATH']}"
-        node = Child(
+        node = ServerProcess(
             [self._translated(word, name) for word in service["entrypoint"]],
             log=self.directory / f"{name}.log",
             environ={**os.environ, "PATH": path, **environ},

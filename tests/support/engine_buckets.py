@@ -45,13 +45,13 @@ def document(
 
 def trust() -> None:
     """Let buckets be claimed, as a monitor does that has compared Redis with the database."""
-    wiring.connection().run(lambda r: r.set(redis_keys.TRUSTED, "checked"))
+    wiring.background().connection.run(lambda r: r.set(redis_keys.TRUSTED, "checked"))
 
 
 def put(name: str, *, notifications: bool = True, **given: Any) -> BucketConfig:
     """Write one managed bucket; each call is newer than the one before."""
     trust()
-    store = wiring.bucket_configs()
+    store = wiring.background().bucket_configs
     store.put(name, document(name, **given), notifications=notifications, revision=next(_revisions))
     bucket = store.get(name)
     assert bucket is not None
@@ -59,7 +59,7 @@ def put(name: str, *, notifications: bool = True, **given: Any) -> BucketConfig:
 
 
 def remove(name: str) -> None:
-    wiring.bucket_configs().remove(name, revision=next(_revisions))
+    wiring.background().bucket_configs.remove(name, revision=next(_revisions))
 
 
 def put_real(s3: TestS3Server, name: str, **given: Any) -> BucketConfig:

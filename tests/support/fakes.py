@@ -6,8 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from scanning.core.changes import Version
+from scanning.core.deletions import HeadAnswer
 from scanning.core.errors import CommitOutOfStep, StateDamaged, TransientError
 from scanning.core.listing.body import Columns, check_columns, read_rows, render_entries
+from scanning.core.scan_warnings import ScanWarning
 from scanning.core.segments.model import Entry
 from scanning.core.types import (
     BucketConfig,
@@ -79,6 +82,10 @@ class FakeStorage:
             raise answer
         return answer
 
+    def look_up(self, key: str) -> Version | HeadAnswer:
+        found = self.objects.get(key)
+        return (found[0], found[1] // 1000, found[2]) if found else HeadAnswer.GONE
+
 
 def columns_of(objects: Bucket) -> Columns:
     keys = sorted(objects)
@@ -114,6 +121,7 @@ class FakeStates:
     held_since: float | None = None
     released: int = 0
     stuck: int = 0
+    warnings: tuple[ScanWarning, ...] = ()
     older_scan_at: float | None = None
     loads: int = 0
     before_commit: Callable[[], None] = lambda: None
@@ -130,6 +138,7 @@ class FakeStates:
             commit=self.number,
             older_scan_at=self.older_scan_at,
             stuck=self.stuck,
+            warnings=self.warnings,
         )
 
     def load(
@@ -174,6 +183,7 @@ class FakeStates:
             self.strings.pop(key, None)
         self.queue += map(json.loads, commit.notifications)
         self.number, self.progress = commit.number, commit.progress
+        self.warnings = tuple(commit.warnings)
         self.commits.append(commit)
         self.after_commit()
 
@@ -223,6 +233,7 @@ class Site:
     def scan_under(self, claim: Claim, storage: FakeStorage) -> PassEnd:
         self.counts = ScanCounts()
         end = BucketPass(self.bucket, claim, self.means(storage)).run()
+        self.states.warnings = () if end.complete else end.warnings
         if end.complete:
             self.states.progress, self.states.complete = None, True
             self.states.held_since = end.held.since if end.held else None

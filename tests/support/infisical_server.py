@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bucketwatch.demo.servers import Child, listen
 from bucketwatch.env import Site, load_site
+from bucketwatch.local.servers import ServerProcess, listen
 from scanning.adapters.vault.infisical import InfisicalSite
 
 HIDDEN = "<hidden-by-infisical>"
@@ -222,14 +222,14 @@ class InfisicalServer:
         self.project_id = secrets.token_hex(8)
         self.environment = "prod"
         self.port = 0
-        self._child: Child | None = None
+        self._child: ServerProcess | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        if self._child is not None and self._child.running:
+        if self._child is not None and self._child.is_running:
             return
         about = {
             key: getattr(self, key)
@@ -237,7 +237,7 @@ class InfisicalServer:
         }
         with listen(self.port) as listener:
             self.port = listener.getsockname()[1]
-            self._child = Child(
+            self._child = ServerProcess(
                 [sys.executable, "-m", "tests.support.infisical_server", str(listener.fileno())],
                 log=self.directory / "infisical.log",
                 environ=os.environ

@@ -10,15 +10,15 @@ T = TypeVar("T")
 
 
 class MeddlingConnection(RedisConnection):
-    """A connection on which ``meanwhile`` happens once, right after the first answer."""
+    """A connection on which ``meanwhile`` happens once, right after so many answers."""
 
-    def __init__(self, meanwhile: Callable[[], Any]) -> None:
+    def __init__(self, meanwhile: Callable[[], Any], *, answers: int = 1) -> None:
         super().__init__(wiring.conf().redis)
-        self._meanwhile: Callable[[], Any] | None = meanwhile
+        self._meanwhile, self._answers = meanwhile, answers
 
     def run(self, operation: Callable[[Any], T]) -> T:
         answer = super().run(operation)
-        meanwhile, self._meanwhile = self._meanwhile, None
-        if meanwhile:
-            meanwhile()
+        self._answers -= 1
+        if self._answers == 0:
+            self._meanwhile()
         return answer

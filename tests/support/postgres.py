@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from bucketwatch.demo.servers import LOOPBACK, Child, free_port
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, free_port
 
 USER = "bucketwatch"
 _SOMEBODY = "nobody"
@@ -32,7 +32,7 @@ class PostgresServer:
         self._home = Path(tempfile.mkdtemp(prefix="bucketwatch-postgres-"))
         self._data = self._home / "data"
         self.port = free_port()
-        self._child: Child | None = None
+        self._child: ServerProcess | None = None
         if _is_root():
             shutil.chown(self._home, _SOMEBODY)
         subprocess.run(
@@ -61,12 +61,12 @@ class PostgresServer:
         }
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         command = [*_as_somebody("postgres"), "-D", self._data, *arguments]
-        self._child = Child(command, log=self._home / "server.log")
+        self._child = ServerProcess(command, log=self._home / "server.log")
         self._child.wait_until(self._answers, what="PostgreSQL")
 
     def stop(self) -> None:
         """At once, without waiting for those who are connected."""
-        if self._child is not None and self._child.running:
+        if self._child is not None and self._child.is_running:
             self._child.process.send_signal(signal.SIGINT)
             self._child.process.wait(30)
 

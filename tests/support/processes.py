@@ -2,18 +2,18 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from scanning.runtime.processes import ChildProcess
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Program:
+class Program(ChildProcess):
     """One of our programs with all that it starts; its output goes to a file."""
 
     def __init__(
@@ -26,16 +26,14 @@ class Program:
         python: Path | str = sys.executable,
     ) -> None:
         self.log = log
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [str(python), *(str(argument) for argument in arguments)],
-                cwd=directory,
-                env={**os.environ, **environ},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        super().__init__(
+            [python, *arguments],
+            log=log,
+            environ={**os.environ, **environ},
+            directory=directory,
+            # If the test run is killed: it has children of its own to stop.
+            death_signal=signal.SIGTERM,
+        )
 
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8")
@@ -51,7 +49,7 @@ class Program:
 
     def clear_away(self) -> None:
         """For a test that failed half-way; a tree that was stopped needs nothing."""
-        for pid, started in self.tree() if self.process.poll() is None else ():
+        for pid, started in self.tree() if self.is_running else ():
             if running(pid, started):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketwatch.demo.servers import LOOPBACK, free_port
+from bucketwatch.local.servers import LOOPBACK, free_port
 from tests.support.processes import ROOT, Program, all_gone
 from tests.support.servers import TestS3Server
 from tests.support.waiting import eventually
@@ -105,7 +105,8 @@ class Product(Installation, Program):
 
         eventually(ready)
 
-    def stop(self) -> None:
+    def stop_and_wait(self) -> None:
+        """Stop it as an init would; returns when its whole tree is gone."""
         tree = self.tree()
         self.signal(signal.SIGTERM)
         all_gone(tree)

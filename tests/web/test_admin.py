@@ -77,7 +77,7 @@ def test_one_form_adds_a_bucket_with_its_keys(operator, redis_server):
     added = Bucket.objects.get()
     assert (added.name, added.endpoint) == ("media-in", "us-iad-1.linodeobjects.com")
     assert wiring.vault().read_all()["MEDIA_IN"].secret_key == SECRET
-    assert wiring.bucket_configs().load().buckets.keys() == {"media-in"}
+    assert wiring.background().bucket_configs.load().buckets.keys() == {"media-in"}
     assert len(said(response)) == 1
     assert "added successfully" in said(response)[0]
 

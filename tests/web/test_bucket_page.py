@@ -132,7 +132,7 @@ def test_a_failing_bucket_says_why_and_what_to_do(operator, store, bucket):
     page = text(operator.get(url(bucket)))
     assert "The key pair may not list the bucket" in page
     assert "media-in: 403 (5 h ago)" in page
-    assert "Next step: Give the key read access to the bucket" in page
+    assert "Next step: Allow the access key to list and read the bucket" in page
 
 
 def test_without_redis_the_overview_shows_what_the_database_knows(operator, bucket):
@@ -173,7 +173,7 @@ def test_a_button_changes_the_bucket_and_redis(operator, store, bucket, action, 
     bucket.refresh_from_db()
     assert getattr(bucket, field) is value
     assert len(answer.context["messages"]) == 1
-    seen = wiring.bucket_configs().get("media-in")
+    seen = wiring.background().bucket_configs.get("media-in")
     assert seen is not None
     assert (seen.active, seen.notifications) == (
         bucket.monitoring_enabled,
@@ -276,7 +276,7 @@ def test_the_stored_keys_are_tested_by_a_button(operator, store, real):
 def test_what_is_wrong_is_said_with_the_fix(operator, store, real):
     services.rotate_credential(credential=real.credential, access_key="A", secret_key="S")
     answer = said(do(operator, real, "test"))
-    assert "Give the bucket's credential the keys that the provider shows" in answer
+    assert "Give the bucket's credential a valid key pair" in answer
 
 
 def test_a_new_bucket_is_tested_before_it_is_saved(operator, s3_server, real):
@@ -305,7 +305,7 @@ def test_what_is_missing_is_said_before_s3_is_asked(operator, real):
 def test_changed_settings_are_tested_and_not_stored(operator, store, real):
     changes = form(real, credential=str(real.credential_id), endpoint="http://127.0.0.1:1")
     page = text(operator.post(url(real, "change"), changes))
-    assert "Check that the endpoint is right" in page
+    assert "check the endpoint, the network" in page
     assert Bucket.objects.get().endpoint == real.endpoint
 
 

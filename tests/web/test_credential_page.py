@@ -62,7 +62,7 @@ def test_verifying_says_of_each_bucket_whether_the_keys_work_there(operator, sha
     page = operator.post(url(shared, "verify"))
 
     assert outcome(page, "is-there").startswith("works")
-    assert "Check the bucket's name" in outcome(page, "is-not-there")
+    assert "Correct its name" in outcome(page, "is-not-there")
     assert "2 of 2 verified, 1 failed" in html(page)
 
 

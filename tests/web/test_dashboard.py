@@ -83,7 +83,7 @@ def test_what_needs_attention_comes_with_reason_next_step_and_a_link(operator, r
 
     assert "1 thing needs attention" in text(page)
     assert "403 &lt;AccessDenied&gt;" in text(page)
-    assert "Next step: Give the key read access to the bucket" in text(page)
+    assert "Next step: Allow the access key to list and read the bucket" in text(page)
     assert reverse("admin:buckets_bucket_overview", args=[bucket.pk]) in str(page.content)
 
 

@@ -128,18 +128,18 @@ def _bucket_of_query(request: Request) -> Bucket:
     name = request.query_params.get("bucket", "").strip()
     if not name:
         raise InvalidBody({"bucket": ["Name the bucket in the query: ?bucket=NAME."]})
-    return bucket_commands.named(name)
+    return bucket_commands.find_bucket(name)
 
 
 def _about_the_first_scan(bucket: Bucket) -> str:
-    interval_s = bucket.polling_interval or wiring.conf().defaults.polling_interval
+    interval_s = wiring.conf().defaults.interval_s(bucket.polling_interval)
     within = f"{interval_s} second{'' if interval_s == 1 else 's'}"
     verb = "announces" if bucket.notifications_enabled else "only remembers"
     return f"The first scan begins within {within}; it {verb} what is in the bucket already."
 
 
 def _note(bucket: str, note: str = "") -> dict[str, str]:
-    """What else to know about a change that was made; no member at all if there is nothing."""
+    """Return a member ``note`` about a change; no member if there is nothing to note."""
     if selectors.is_waiting_for_redis(bucket):
         note = f"{REDIS_AWAY} {note}".strip()
     return {"note": note} if note else {}

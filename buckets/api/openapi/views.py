@@ -16,8 +16,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from buckets.api.errors import method_not_allowed
+from buckets.api.fields import Strict
 from buckets.api.openapi.probe_paths import PLAIN_PATHS
-from buckets.api.v1.parsing import Strict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ def _drop(node: Any, name: str) -> None:
 
 @cache
 def document() -> dict[str, Any]:
-    """The whole description; made once per process, because routes do not change."""
+    """Describe all routes; once per process, because routes do not change."""
     described: dict[str, Any] = SchemaGenerator().get_schema(public=True)
     return described
 

@@ -29,35 +29,35 @@ _NONE_WAITED = "Redis forgot nothing here: nothing was changed."
 class Buckets(APIView):
     @schema.LIST_BUCKETS
     def get(self, request: Request) -> Response:
-        asked = parsing.query(requests.BucketQuery, request)
-        rows = queries.buckets(asked)
-        return Response(queries.page(request, rows, asked, responses.BucketsAnswer))
+        filters = parsing.query(requests.BucketQuery, request)
+        rows = queries.buckets(filters)
+        return Response(queries.page(request, rows, filters, responses.BucketsAnswer))
 
     @schema.CREATE_BUCKET
     def post(self, request: Request) -> Response:
-        given = _in_services_words(parsing.body(requests.BucketCreate, request))
+        given = _service_arguments(parsing.body(requests.BucketCreate, request))
         bucket = services.add_bucket(**given, by=auth.client_of(request))
         where = reverse("api:v1-bucket", args=[bucket.name]) + "/"
-        return Response(_shown(bucket), status.HTTP_201_CREATED, headers={"Location": where})
+        return Response(_as_json(bucket), status.HTTP_201_CREATED, headers={"Location": where})
 
 
 class OneBucket(APIView):
     @schema.RETRIEVE_BUCKET
     def get(self, request: Request, name: str) -> Response:
-        return Response(_shown(bucket_commands.named(name)))
+        return Response(_as_json(bucket_commands.find_bucket(name)))
 
     @schema.PATCH_BUCKET
     def patch(self, request: Request, name: str) -> Response:
-        bucket = bucket_commands.named(name)
-        changes = _in_services_words(parsing.body(requests.BucketPatch, request))
+        bucket = bucket_commands.find_bucket(name)
+        changes = _service_arguments(parsing.body(requests.BucketPatch, request))
         if changes:
             by = auth.client_of(request)
             bucket = services.update_bucket(bucket=bucket, by=by, **changes)
-        return Response(_shown(bucket))
+        return Response(_as_json(bucket))
 
     @schema.DELETE_BUCKET
     def delete(self, request: Request, name: str) -> Response:
-        services.delete_bucket(bucket=bucket_commands.named(name), by=auth.client_of(request))
+        services.delete_bucket(bucket=bucket_commands.find_bucket(name), by=auth.client_of(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -65,14 +65,14 @@ class ScanBucket(APIView):
     @schema.SCAN_BUCKET
     def post(self, request: Request, name: str) -> Response:
         with refusals_as_conflicts():
-            services.scan_now(bucket=bucket_commands.named(name), by=auth.client_of(request))
+            services.scan_now(bucket=bucket_commands.find_bucket(name), by=auth.client_of(request))
         return _accepted(name, "The bucket is due: it is scanned as soon as a worker is free.")
 
 
 class TestBucket(APIView):
     @schema.TEST_BUCKET
     def post(self, request: Request, name: str) -> Response:
-        bucket = bucket_commands.named(name)
+        bucket = bucket_commands.find_bucket(name)
         keys = parsing.body(requests.KeyPairFields, request)
         test = services.check_connection(bucket=bucket, **keys, by=auth.client_of(request))
         return Response(responses.ConnectionAnswer(test).data)
@@ -81,14 +81,14 @@ class TestBucket(APIView):
 class ReleaseBucket(APIView):
     @schema.RELEASE_BUCKET
     def post(self, request: Request, name: str) -> Response:
-        services.release_hold(bucket=bucket_commands.named(name), by=auth.client_of(request))
+        services.release_hold(bucket=bucket_commands.find_bucket(name), by=auth.client_of(request))
         return _accepted(name, "Held deletions are confirmed: the next scan announces them.")
 
 
 class ResumeBucket(APIView):
     @schema.RESUME_BUCKET
     def post(self, request: Request, name: str) -> Response:
-        bucket = bucket_commands.named(name)
+        bucket = bucket_commands.find_bucket(name)
         choice = parsing.body(requests.Resumption, request)["choice"]
         by = auth.client_of(request)
         names = services.resume_after_loss(buckets=[bucket], choice=choice, by=by)
@@ -106,14 +106,14 @@ class ResumeBuckets(APIView):
         return Response({"buckets": names, "message": message}, status.HTTP_202_ACCEPTED)
 
 
-def _in_services_words(given: dict[str, Any]) -> dict[str, Any]:
-    """What a body says, as the services take it."""
-    words = dict(given)
-    if (wanted := words.pop("events", None)) is not None:
-        words |= {f"announce_{kind}": kind in wanted for kind in EVENT_TYPES}
-    if (name := words.pop("credential", None)) is not None:
-        words["credential"] = _credential(name)
-    return words
+def _service_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Turn a body's members into the arguments of the services."""
+    arguments = dict(given)
+    if (wanted := arguments.pop("events", None)) is not None:
+        arguments |= {f"announce_{kind}": kind in wanted for kind in EVENT_TYPES}
+    if (name := arguments.pop("credential", None)) is not None:
+        arguments["credential"] = _credential(name)
+    return arguments
 
 
 def _credential(name: str) -> Credential:
@@ -123,8 +123,8 @@ def _credential(name: str) -> Credential:
         raise ValidationError({"credential": [str(exc)]}) from None
 
 
-def _shown(bucket: Bucket) -> dict[str, Any]:
-    return dict(responses.BucketAnswer(bucket, context=queries.beside([bucket])).data)
+def _as_json(bucket: Bucket) -> dict[str, Any]:
+    return dict(responses.BucketAnswer(bucket, context=queries.row_context([bucket])).data)
 
 
 def _accepted(name: str, message: str) -> Response:

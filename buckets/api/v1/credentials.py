@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 class Credentials(APIView):
     @schema.LIST_CREDENTIALS
     def get(self, request: Request) -> Response:
-        asked = parsing.query(requests.CredentialQuery, request)
-        rows = queries.credentials(asked)
-        return Response(queries.page(request, rows, asked, responses.CredentialsAnswer))
+        filters = parsing.query(requests.CredentialQuery, request)
+        rows = queries.credentials(filters)
+        return Response(queries.page(request, rows, filters, responses.CredentialsAnswer))
 
     @schema.CREATE_CREDENTIAL
     def post(self, request: Request) -> Response:
         given = parsing.body(requests.CredentialCreate, request)
         credential = services.add_credential(**given, by=auth.client_of(request))
         where = reverse("api:v1-credential", args=[credential.name]) + "/"
-        shown = _shown(credential.name)
+        shown = _as_json(credential.name)
         return Response(shown, status.HTTP_201_CREATED, headers={"Location": where})
 
 
 class OneCredential(APIView):
     @schema.RETRIEVE_CREDENTIAL
     def get(self, request: Request, name: str) -> Response:
-        return Response(_shown(name))
+        return Response(_as_json(name))
 
     @schema.PATCH_CREDENTIAL
     def patch(self, request: Request, name: str) -> Response:
@@ -49,7 +49,7 @@ class OneCredential(APIView):
         elif given:
             pair = {"access_key": "", "secret_key": ""} | given
             services.rotate_credential(credential=credential, **pair, by=by)
-        return Response(_shown(name))
+        return Response(_as_json(name))
 
     @schema.DELETE_CREDENTIAL
     def delete(self, request: Request, name: str) -> Response:
@@ -59,5 +59,5 @@ class OneCredential(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-def _shown(name: str) -> dict[str, Any]:
+def _as_json(name: str) -> dict[str, Any]:
     return dict(responses.CredentialAnswer(queries.credential_named(name)).data)

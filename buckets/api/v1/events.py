@@ -22,12 +22,12 @@ NOTE = (
 class Events(APIView):
     @schema.LIST_EVENTS
     def get(self, request: Request) -> Response:
-        asked = parsing.query(requests.EventQuery, request)
-        window = wiring.recent_events().read(
-            limit=asked["limit"],
-            bucket=asked.get("bucket", ""),
-            event_type=asked.get("type", ""),
-            prefix=asked.get("prefix", ""),
+        filters = parsing.query(requests.EventQuery, request)
+        window = wiring.interactive().recent_events.read(
+            limit=filters["limit"],
+            bucket=filters.get("bucket", ""),
+            event_type=filters.get("type", ""),
+            prefix=filters.get("prefix", ""),
         )
         about = {"since": window.since, "not_listed": window.not_listed, "note": NOTE}
         return Response(responses.EventsAnswer({"window": about, "results": window.events}).data)

@@ -29,16 +29,16 @@ _EXACTLY = {
 _SEARCHED = ("name", "region", "endpoint", "webhook_url")
 
 
-def buckets(asked: dict[str, Any]) -> QuerySet[Bucket]:
-    """The buckets that a `BucketQuery` asks for, in its order."""
-    exactly = {field: asked[name] for name, field in _EXACTLY.items() if name in asked}
+def buckets(filters: dict[str, Any]) -> QuerySet[Bucket]:
+    """Select the buckets that a `BucketQuery` asks for, in its order."""
+    exactly = {field: filters[name] for name, field in _EXACTLY.items() if name in filters}
     found = selectors.all_buckets().filter(**exactly)
-    if "state" in asked:
-        state = selectors.State[asked["state"].upper()]
+    if "state" in filters:
+        state = selectors.State[filters["state"].upper()]
         found = selectors.in_state(found, state, late=selectors.late_buckets())
-    if "search" in asked:
-        found = found.filter(_any_contains(_SEARCHED, asked["search"]))
-    return found.order_by(*_order(asked["ordering"]))
+    if "search" in filters:
+        found = found.filter(_any_contains(_SEARCHED, filters["search"]))
+    return found.order_by(*_order(filters["ordering"]))
 
 
 def _any_contains(fields: Iterable[str], text: str) -> Q:
@@ -52,15 +52,15 @@ def _order(ordering: str) -> list[Any]:
     return [first, "name"]  # by name among equals: pages must not overlap
 
 
-def credentials(asked: dict[str, Any]) -> QuerySet[Credential]:
-    """The credentials that a `CredentialQuery` asks for, by name, with their ``bucket_count``."""
+def credentials(filters: dict[str, Any]) -> QuerySet[Credential]:
+    """Select what a `CredentialQuery` asks for, by name; each row has a ``bucket_count``."""
     found = Credential.objects.annotate(bucket_count=Count("buckets")).order_by("name")
-    return found.filter(name__icontains=asked["search"]) if "search" in asked else found
+    return found.filter(name__icontains=filters["search"]) if "search" in filters else found
 
 
 def credential_named(name: str) -> Credential:
-    """With its ``bucket_count``. Raises Credential.DoesNotExist with a message for people."""
-    # PostgreSQL refuses to be asked for a text with NUL in it.
+    """Find a credential, with its ``bucket_count``. Raises Credential.DoesNotExist, for people."""
+    # PostgreSQL refuses to be filters for a text with NUL in it.
     credential = None if "\0" in name else credentials({}).filter(name=name).first()
     if credential is None:
         problem = f"There is no credential {name[:63]!r} here; GET /api/v1/credentials/ lists them."
@@ -68,8 +68,8 @@ def credential_named(name: str) -> Credential:
     return credential
 
 
-def beside(buckets: Iterable[Bucket]) -> dict[str, Collection[str]]:
-    """What `BucketAnswer` has to know beside the rows, as its context.
+def row_context(buckets: Iterable[Bucket]) -> dict[str, Collection[str]]:
+    """Read what `BucketAnswer` has to know beside the rows, as its context.
 
     ``waiting``: those whose last change Redis has yet to learn; ``late``: see `selectors.state`.
     """
@@ -79,10 +79,10 @@ def beside(buckets: Iterable[Bucket]) -> dict[str, Collection[str]]:
 
 
 def page(
-    request: Request, rows: QuerySet[M], asked: dict[str, Any], answer: type[PageAnswer]
+    request: Request, rows: QuerySet[M], filters: dict[str, Any], answer: type[PageAnswer]
 ) -> dict[str, Any]:
     """One page of the rows; one past the end is empty, because rows may go meanwhile."""
-    number, size = asked["page"], asked["page_size"]
+    number, size = filters["page"], filters["page_size"]
     count = rows.count()
     shown = list(rows[(number - 1) * size : number * size])
     last = max(-(-count // size), 1)
@@ -93,5 +93,5 @@ def page(
 
     body = {"count": count, "next": url(number + 1), "previous": url(number - 1), "results": shown}
     buckets = [row for row in shown if isinstance(row, Bucket)]
-    context = beside(buckets) if buckets else {}
+    context = row_context(buckets) if buckets else {}
     return dict(answer(body, context=context).data)

@@ -12,11 +12,11 @@ from buckets.api.fields import (
     LONGEST_TEXT,
     REQUIRED,
     Seconds,
+    Strict,
     Switch,
     Text,
     longest,
 )
-from buckets.api.v1.parsing import Strict
 from buckets.models import EVENT_TYPES, Bucket
 
 LARGEST_PAGE = 500

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
-from buckets.formatting import (
-    join_some,
-)
+from buckets.formatting import join_some
 from buckets.importing import plan, sources
 from scanning.management.base import EngineCommand
 
@@ -59,7 +57,7 @@ class Command(EngineCommand):
             "it scans a bucket again if it runs; 10 at least, a polling interval more at most)",
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         planned = self._plan(options["file"], options["first_scan"])
         self._show(planned)
         if options["file"] is None and planned.count("import"):
@@ -91,13 +89,13 @@ class Command(EngineCommand):
 
     def _look_for_the_older_monitor(self, wait_s: float | None, *, only_warn: bool) -> None:
         if wait_s is None:
-            wait_s = sources.time_to_look_s(now=time.time())
+            wait_s = sources.watch_for_s(now=time.time())
         self.stdout.write(f"Looking for {wait_s:.0f} s whether the older monitor still scans …")
-        moved = sources.older_monitor_runs(wait_s=wait_s, sleep=self.sleep)
+        moved = sources.buckets_scanned_elsewhere(wait_s=wait_s, sleep=self.sleep)
         if not moved:
             return
         text = (
-            f"The older monitor still runs: it has just scanned {join_some(moved, most=_NAMED)}. "
+            f"The older monitor still runs: it has just scanned {join_some(moved, limit=_NAMED)}. "
             "Stop it first, or each event is announced twice."
         )
         if not only_warn:

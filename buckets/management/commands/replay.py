@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from buckets import selectors, services
-from buckets.formatting import (
-    pluralize,
-)
+from buckets.formatting import pluralize
 from scanning import engine
 from scanning.core.errors import BucketwatchError
 from scanning.core.replay import Selection, read_moment
@@ -69,7 +67,7 @@ class Command(EngineCommand):
         parser.add_argument("--id", type=_id, metavar="ID", help="of an interrupted replay")
         parser.add_argument("--after", default="", metavar="KEY", help="where it was interrupted")
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         bucket = selectors.all_buckets().filter(name=options["bucket"]).first()
         if bucket is None:
             raise CommandError(f"unknown bucket: {options['bucket']}", returncode=UNKNOWN)
@@ -94,10 +92,10 @@ class Command(EngineCommand):
             if not options["yes"]:
                 _confirm(bucket, counted)
             announced = self._run(bucket, replay, counted, _again(options, replay.id))
-        said = {"bucket": bucket.name, "replay": replay.id, "announced": announced}
+        summary = {"bucket": bucket.name, "replay": replay.id, "announced": announced}
         objects = pluralize(announced, "object")
         in_words = f"{bucket.name}: {objects} announced again, replay {replay.id}"
-        self.stdout.write(json.dumps(said) if as_json else in_words)
+        self.stdout.write(json.dumps(summary) if as_json else in_words)
 
     def _show(self, bucket: Bucket, counted: Counted) -> None:
         self.stderr.write(f"{bucket.name}: {pluralize(counted.wanted, 'known object')} to announce")

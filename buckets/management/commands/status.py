@@ -43,11 +43,11 @@ class Command(EngineCommand):
             "--watch", type=_seconds, metavar="S", help="again every S seconds, until Ctrl-C"
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         show = self._show_json if options["json"] else self._show
         if options["watch"]:
             self._watch(show, options["watch"])
-        elif show(_look()).attention:
+        elif show(_read_overview()).attention:
             sys.exit(ATTENTION)
 
     def _watch(self, show: Callable[[Overview], Overview], every_s: float) -> None:
@@ -57,7 +57,7 @@ class Command(EngineCommand):
             if self.stdout.isatty():
                 self.stdout.write(_CLEAR, ending="")
             try:
-                show(_look())
+                show(_read_overview())
             except CommandError as exc:
                 self.stderr.write(str(exc))
             self.stdout.flush()
@@ -74,7 +74,7 @@ class Command(EngineCommand):
         return seen
 
 
-def _look() -> Overview:
+def _read_overview() -> Overview:
     try:
         return overview()
     except DatabaseError as exc:

@@ -1,7 +1,8 @@
 """Clearing away what removed buckets, and buckets pointed elsewhere, left in Redis.
 
 The sets ``clearing`` and ``garbage`` name what is left. A bucket is not claimed before its
-documented strings are gone. Internal keys carry the generation, so clearing an old incarnation cannot touch a new one.
+documented strings are gone. Internal keys carry the generation, so clearing an old incarnation
+cannot touch a new one.
 """
 
 from __future__ import annotations

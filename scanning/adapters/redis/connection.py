@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ from scanning.core import pacing
 from scanning.core.errors import ConfigurationError, RedisUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from scanning.config import settings as engine_settings
 
@@ -157,9 +156,6 @@ class RedisConnection:
         options = pool.connection_kwargs | _TEXT
         own = redis.ConnectionPool(connection_class=pool.connection_class, **options)
         return cls(settings, client=redis.Redis(connection_pool=own))
-
-    def script(self, source: str) -> Script:
-        return Script(self, source)
 
     def load_script(self, name: str) -> Script:
         """Make one of the scripts in `lua/` callable."""
@@ -266,17 +262,14 @@ class RedisConnection:
 
 
 class Script:
-    """A Lua script as a function of its KEYS and arguments; it may run more than once.
-
-    Arguments by name arrive packed as ``ARGV[1]`` (`scripts.py`), others as they are.
-    """
+    """A Lua script as a function of its KEYS and arguments (`scripts.py`); it may run twice."""
 
     def __init__(self, connection: RedisConnection, source: str) -> None:
         self._connection = connection
         self._script = connection.client.register_script(source)
 
-    def __call__(self, keys: Sequence[str], args: Mapping[str, Any] | Sequence[Any]) -> Any:
-        return self._call(keys, _argv(args))
+    def __call__(self, keys: Sequence[str], args: Mapping[str, Any]) -> Any:
+        return self._call(keys, [scripts.packed(args)])
 
     def begin(
         self, keys: Sequence[str], args: Mapping[str, Any], *lists: Sequence[str]
@@ -314,10 +307,6 @@ class Script:
         finally:
             pool.release(sent)
         return self._call(keys, argv)
-
-
-def _argv(args: Mapping[str, Any] | Sequence[Any]) -> Sequence[Any]:
-    return [scripts.packed(args)] if isinstance(args, Mapping) else args
 
 
 _DIRECT = RedisWarning(

@@ -166,11 +166,13 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
         }
     fields = {"error": "", "error_class": "", "error_at": "", "stuck": ""}
     if not result.complete:
-        return fields | {"progress": result.progress}
+        so_far = scan_warnings.as_json(result.warnings)
+        return fields | {"progress": result.progress, "pass_warnings": so_far}
     return (
         fields
         | {
             "progress": "",
+            "pass_warnings": "",
             "complete": str(claim.generation),
             "scan_at": repr(result.began),
             "duration_s": f"{result.duration_s:.3f}",

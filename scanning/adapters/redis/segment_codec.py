@@ -25,6 +25,7 @@ _WIDTH: Final = 8
 _ALL_MD5: Final = re.compile(r"[0-9a-f]*")
 _MD5_DIGITS: Final = 32
 _LEVEL: Final = 1
+_DIGEST: Final = 16  # bytes of xxh3_128
 
 # A compressor is not safe to share between threads, and costs more to make than to use.
 _local = threading.local()
@@ -59,12 +60,17 @@ def unpack_rows(value: bytes) -> Columns:
 
 
 def pack_entry(entry: Entry) -> bytes:
-    """A manifest entry without its id, which is the field's name."""
+    """A manifest entry without its id, which is the field's name.
+
+    Rows noted as absent follow the digest: hosts of version 0.1 take seven members, and a digest of
+    another length for one that no listing has. They compare the rows then, and drop the note.
+    """
+    note = msgpack.packb([entry.absent_since, entry.absent]) if entry.absent else b""
     packed: bytes = msgpack.packb(
         [
             entry.last_key,
             entry.count,
-            entry.digest,
+            entry.digest.ljust(_DIGEST, b"\0") + note if note else entry.digest,
             entry.length,
             entry.raw_key,
             entry.missing,
@@ -79,9 +85,24 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
     try:
         last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(value)
         rows = tuple(missing)
+        since, absent = 0.0, ()
+        if len(digest) > _DIGEST:
+            since, absent = msgpack.unpackb(digest[_DIGEST:])
+            digest = digest[:_DIGEST].strip(b"\0") and digest[:_DIGEST]
+        return Entry(
+            id_.decode(),
+            last_key,
+            count,
+            digest,
+            length,
+            raw_key,
+            rows,
+            strings_at,
+            tuple(absent),
+            since,
+        )
     except (msgpack.UnpackException, TypeError) as exc:
         raise ValueError("not a manifest entry") from exc
-    return Entry(id_.decode(), last_key, count, digest, length, raw_key, rows, strings_at)
 
 
 def _planes(numbers: Sequence[int]) -> bytes:

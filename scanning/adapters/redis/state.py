@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from scanning.adapters.redis import segment_codec
 from scanning.adapters.redis.schedule import epoch_s
-from scanning.core import object_state, redis_keys
+from scanning.core import object_state, redis_keys, scan_warnings
 from scanning.core.errors import (
     CommitOutOfStep,
     ConfigurationChanged,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 RECENT_COMMITS = 1000
 
+
 class RedisStateStore:
     """Implements `ports.StateStore`."""
 
@@ -49,7 +50,7 @@ class RedisStateStore:
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = redis_keys.manifest(bucket.name, bucket.generation)
         wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
-        wanted += ["stuck", "fence", "commit"]
+        wanted += ["stuck", "pass_warnings", "fence", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
             pipe = r.pipeline()
@@ -60,7 +61,8 @@ class RedisStateStore:
             return stored, fields, last_scan
 
         stored, fields, last_scan = self._connection.run_bytes(read)
-        complete, progress, held_since, released, segments, lost_since, stuck = fields[:-2]
+        complete, progress, held_since, released, segments, lost_since = fields[:6]
+        stuck, warnings = fields[6:8]
         found = _position(*fields[-2:])
         if claim is not None:
             self._check(bucket.name, found, Position(claim.fence, found.commit))
@@ -82,6 +84,7 @@ class RedisStateStore:
             is_whole=segments is None or int(segments) == len(stored),
             older_scan_at=epoch_s(last_scan) if is_first and bucket.taken_over else None,
             stuck=int(stuck or 0),
+            warnings=scan_warnings.from_json(warnings.decode() if warnings else None),
         )
 
     def load(
@@ -158,6 +161,7 @@ class RedisStateStore:
             "generation": claim.generation,
             "number": commit.number,
             "progress": json.dumps(asdict(commit.progress)) if commit.progress else "",
+            "warnings": scan_warnings.as_json(commit.warnings),
             "wants": commit.filter_fingerprint,
             "high_water": self._conf.queue.high_water,
             "recent": commit.recent,

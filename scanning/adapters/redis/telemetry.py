@@ -26,11 +26,6 @@ SCANS_KEPT = 120  # of a bucket: two hours at the default polling interval
 _AT_ONCE = 1000
 
 
-def with_telemetry(script: str) -> str:
-    """Give the scripts in `pacing.py` how minutes' names begin and how long they are kept."""
-    return script.replace("KEEP_MINUTES", "90000").replace("MINUTE", redis_keys.MINUTE_PREFIX)
-
-
 # What `lua/count_states.lua` returns.
 _SCHEDULED = ("failing", "held", "late", "waiting", "watched")
 
@@ -124,7 +119,10 @@ class TelemetryStore:
         ]
 
     def bucket_states(self) -> dict[str, int]:
-        """How many buckets are in each state that operators see, by its name."""
+        """How many buckets are in each state of ``buckets.selectors.State``, by its name.
+
+        That class says the rule; a test there holds this form of it against the others.
+        """
 
         def read(r: Any) -> tuple[list[str], list[str]]:
             return read_regions(r), list(r.hkeys(redis_keys.REVISIONS))

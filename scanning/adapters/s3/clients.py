@@ -207,7 +207,7 @@ def signing_region(url: str, region_endpoint: str = LINODE) -> str:
         if region := region_of(endpoint, pattern):
             return region
     labels = host.split(".")
-    if labels[0] == "s3" and len(labels) == 4:  # noqa: PLR2004
+    if labels[0] == "s3" and len(labels) == 4:
         return labels[1]
     return DEFAULT_REGION
 

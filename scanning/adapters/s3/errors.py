@@ -35,6 +35,7 @@ from scanning.core.errors import (
     Throttled,
     WrongEndpoint,
 )
+from scanning.core.remedies import REMEDIES
 from scanning.core.texts import clean
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ _OTHER_REGION: Final = "AuthorizationHeaderMalformed"
 _VIRTUAL_HOST_ONLY: Final = {"SecondLevelDomainForbidden", "VirtualHostDomainRequired"}
 _NOT_IMPLEMENTED: Final = {"NotImplemented", "501"}
 _ELSEWHERE: Final = {
+    _OTHER_REGION,
     "IllegalLocationConstraintException",
     "IncorrectEndpoint",
     "InvalidRegion",
@@ -98,23 +100,23 @@ def _is_throttled(code: str, status: int) -> bool:
     return bool({code, str(status)} & _THROTTLED) or code.startswith("Throttl")
 
 
-# Which error an answer with this code and status is, and what to tell the operator: the first
-# rule that applies.
+# Which error an answer with this code and status is, and how the message puts it: the first rule
+# that applies. What to do about it is said by `remedies.py`.
 _RULES: Final[tuple[tuple[Callable[[str, int], bool], type[BucketwatchError], str], ...]] = (
     (
         lambda code, _: code in _REJECTED,
         CredentialsRejected,
-        "the endpoint {rejected}; give the bucket's credential the right keys",
+        "the endpoint {rejected}",
     ),
     (
         lambda code, _: code in {"RequestTimeTooSkewed", "RequestExpired"},
         ClockSkewed,
-        "this host's clock and the endpoint's differ too much; set this host's clock, best by NTP",
+        "this host's clock and the endpoint's differ too much",
     ),
     (
         lambda code, _: code == "NoSuchBucket",
         BucketNotFound,
-        "there is no such bucket; check its name and endpoint",
+        "there is no such bucket",
     ),
     (
         _is_throttled,
@@ -122,24 +124,19 @@ _RULES: Final[tuple[tuple[Callable[[str, int], bool], type[BucketwatchError], st
         "the endpoint asks for fewer requests",
     ),
     (
-        lambda code, _: code == _OTHER_REGION,
-        WrongEndpoint,
-        "{wanted}; correct the bucket's endpoint, or set its signing region",
-    ),
-    (
         lambda code, _: code in _VIRTUAL_HOST_ONLY,
         WrongEndpoint,
-        "the endpoint wants the bucket's name in front of the host; set its addressing to virtual",
+        "the endpoint wants the bucket's name in front of the host",
     ),
     (
         lambda code, status: code in _ELSEWHERE or status in _REDIRECTS,
         WrongEndpoint,
-        "{wanted}; correct the bucket's endpoint",
+        "{wanted}",
     ),
     (
         lambda _, status: status in {404, 405, 501},
         WrongEndpoint,
-        "the endpoint does not answer as S3 does; correct the bucket's endpoint",
+        "the endpoint does not answer as S3 does",
     ),
     (
         lambda code, status: code in _TRANSIENT or status in _FAILURES,
@@ -149,7 +146,7 @@ _RULES: Final[tuple[tuple[Callable[[str, int], bool], type[BucketwatchError], st
     (
         lambda _, status: status in {401, 403},
         AccessDenied,
-        "the credential may not read the bucket; allow it to list and read, or use another one",
+        "the credential may not read the bucket",
     ),
     (lambda *_: True, PermanentError, "the endpoint refuses the request"),
 )
@@ -172,14 +169,10 @@ def s3_error(exc: Exception, bucket: BucketConfig) -> BucketwatchError:
 
 def wrong_endpoint(bucket: BucketConfig, exc: Exception | None = None) -> WrongEndpoint:
     """For an endpoint that cannot be asked: it is no address, or its file holds no authorities."""
+    reason = "the endpoint is not a host name or an http(s) address"
     if isinstance(exc, AuthoritiesUnreadable):
-        return WrongEndpoint(
-            f"{_at(bucket)}: the endpoint's file of certificate authorities cannot be used"
-            f"{_os_reason(exc)}; correct it"
-        )
-    return WrongEndpoint(
-        f"{_at(bucket)}: the endpoint is not a host name or an http(s) address; correct it"
-    )
+        reason = f"the endpoint's file of certificate authorities cannot be used{_os_reason(exc)}"
+    return WrongEndpoint(f"{_at(bucket)}: {reason}{_way_out(WrongEndpoint)}")
 
 
 def unreadable(bucket: BucketConfig, reason: str) -> StorageUnavailable:
@@ -205,7 +198,7 @@ def throttles(exc: Exception) -> bool:
     if not isinstance(exc, ClientError):
         return False
     code, status = _code(exc), _status(exc)
-    return status == 503 or _is_throttled(code, status)  # noqa: PLR2004
+    return status == 503 or _is_throttled(code, status)
 
 
 def timed_out(exc: Exception) -> bool:
@@ -221,7 +214,12 @@ def silence(exc: Exception) -> str:
 
 def is_missing(exc: ClientError) -> bool:
     """A HEAD's "there is no such object" (HEAD errors have no body, so no code either)."""
-    return _status(exc) == 404 and _code(exc) != "NoSuchBucket"  # noqa: PLR2004
+    return _status(exc) == 404 and _code(exc) != "NoSuchBucket"
+
+
+def refuses(exc: ClientError) -> bool:
+    """A HEAD that the endpoint does not allow, or does not know."""
+    return _status(exc) in {401, 403, 405, 501} and not throttles(exc)
 
 
 def _answered(exc: ClientError, bucket: BucketConfig) -> BucketwatchError:
@@ -231,7 +229,13 @@ def _answered(exc: ClientError, bucket: BucketConfig) -> BucketwatchError:
         "rejected": _REJECTED.get(code, ""),
         "wanted": _wanted(exc),
     }
-    return error(f"{_at(bucket)}: {says.format(**found)} ({_shown(code, status)})")
+    reason = f"{says.format(**found)}{_way_out(error)}"
+    return error(f"{_at(bucket)}: {reason} ({_shown(code, status)})")
+
+
+def _way_out(error: type[BucketwatchError]) -> str:
+    """What somebody has to do; what goes away by itself needs nobody."""
+    return f"; {REMEDIES[error].clause}" if issubclass(error, PermanentError) else ""
 
 
 def _wanted(exc: ClientError) -> str:
@@ -262,9 +266,8 @@ def _not_connected(exc: EndpointConnectionError, bucket: BucketConfig) -> Bucket
         return StorageUnavailable(f"{_at(bucket)}: cannot connect{_os_reason(exc)}")
     if lookup.errno == socket.EAI_AGAIN:
         return StorageUnavailable(f"{_at(bucket)}: the name server does not answer just now")
-    return WrongEndpoint(
-        f"{_at(bucket)}: the host name does not resolve; correct the bucket's endpoint"
-    )
+    reason = "the host name does not resolve"
+    return WrongEndpoint(f"{_at(bucket)}: {reason}{_way_out(WrongEndpoint)}")
 
 
 def _transport(exc: Exception) -> str:

@@ -17,6 +17,7 @@ from scanning.adapters.s3.clients import S3ClientCache
 from scanning.adapters.s3.errors import (
     is_missing,
     lessons_of,
+    refuses,
     s3_error,
     silence,
     throttles,
@@ -26,6 +27,7 @@ from scanning.adapters.s3.errors import (
 )
 from scanning.adapters.s3.listing import BODY, ListedPage, read_page
 from scanning.core import pacing
+from scanning.core.deletions import HeadAnswer
 from scanning.core.endpoint_profile import (
     EndpointProfile,
     Fact,
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from botocore.model import Shape
     from mypy_boto3_s3 import S3Client
 
+    from scanning.core.changes import Version
     from scanning.core.listing.body import ListingBody
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.pacing.limiter import EndpointLimiter, UnlimitedEndpoint
@@ -197,6 +200,25 @@ class S3Storage:
             content_type=answer.get("ContentType", "application/octet-stream"),
             metadata=answer.get("Metadata", {}),
         )
+
+    def look_up(self, key: str) -> Version | HeadAnswer:
+        """The version that HEAD of a key tells of, in whole seconds, or how HEAD refuses it."""
+
+        def ask() -> Version | HeadAnswer:
+            try:
+                answer = self._client().head_object(Bucket=self._bucket.name, Key=key)
+            except ClientError as exc:
+                if is_missing(exc):
+                    return HeadAnswer.GONE
+                if refuses(exc):
+                    return HeadAnswer.REFUSED
+                raise
+            etag = answer.get("ETag", "").removeprefix("W/").strip('"')
+            modified = answer.get("LastModified")
+            size = answer.get("ContentLength", -1)
+            return etag, modified.timestamp() if modified else 0.0, size
+
+        return self._request(ask, lists=False)
 
     # --- the endpoint's profile
 

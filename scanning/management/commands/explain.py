@@ -31,7 +31,7 @@ class Command(EngineCommand):
         parser.add_argument("key", metavar="KEY", help="the whole key, not percent-encoded")
         parser.add_argument("--json", action="store_true", help="one JSON object")
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         found = engine.explain(options["bucket"], options["key"])
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(found)))

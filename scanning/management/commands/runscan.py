@@ -16,9 +16,8 @@ from django.utils.module_loading import import_string
 from scanning import engine, wiring
 from scanning.core.types import ScanResult
 from scanning.management.base import FAILED, INTERRUPTED, UNKNOWN, EngineCommand
-from scanning.management.output import event_line
+from scanning.management.output import event_line, result_line
 from scanning.management.progress import ProgressBar
-from scanning.management.scan_output import line_of
 from scanning.runtime.manual_scan import (
     DryRunEvents,
     ManualScanRunner,
@@ -77,7 +76,7 @@ class Command(EngineCommand):
             help="seconds to wait for a bucket that a worker is scanning (default 30)",
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         self._json: bool = options["json"]
         scan = _kind_of_scan(options)
         if not options["dry_run"]:
@@ -89,48 +88,48 @@ class Command(EngineCommand):
             sys.exit(FAILED)
 
     def _scan_all(
-        self, buckets: Sequence[BucketConfig], scan: Callable[[ManualScan], Result]
+        self, buckets: Sequence[BucketConfig], run: Callable[[ManualScan], Result]
     ) -> int:
-        """Scan all, as many at once as a region's limit; how many failed."""
+        """Scan all, as many at once as a region's limit; returns how many failed."""
         parallel = wiring.conf().parallel
         most = min(parallel.rate_limit_per_region, parallel.max_workers)
         done = failed = 0
-        with ManualScanRunner(buckets, scan, at_once=most) as scans:
+        with ManualScanRunner(buckets, run, at_once=most) as runner:
             try:
-                for arrival in scans.arrivals(every_s=_DRAW_S):
-                    if arrival is not None:
-                        self._print(arrival)
-                    if isinstance(arrival, Result):
+                for event in runner.events(every_s=_DRAW_S):
+                    if event is not None:
+                        self._print(event)
+                    if isinstance(event, Result):
                         done += 1
-                        failed += not arrival.ok
-                    self._show(scans.watched, done)
+                        failed += not event.ok
+                    self._show(runner.scans, done)
             except KeyboardInterrupt:
                 self._print(Message("Stopping …"))
-                for result in scans.stop():
+                for result in runner.stop():
                     done += 1
                     self._print(result)
                 self._print(Message(f"Interrupted: {done} of {len(buckets)} buckets were scanned"))
                 sys.exit(INTERRUPTED)
         return failed
 
-    def _show(self, watched: Sequence[ManualScan], done: int) -> None:
-        counts = [scan.counts for scan in watched]
+    def _show(self, scans: Sequence[ManualScan], done: int) -> None:
+        counts = [scan.counts for scan in scans]
         pages, events = sum(c.pages for c in counts), sum(c.changes for c in counts)
         self._bar.show(
             sum(c.objects for c in counts),
-            f"{pages} pages, {events} events, {done}/{len(watched)} buckets",
+            f"{pages} pages, {events} events, {done}/{len(scans)} buckets",
         )
 
-    def _print(self, arrival: RunEvent) -> None:
+    def _print(self, event: RunEvent) -> None:
         with self._bar.above():
-            match arrival:
+            match event:
                 case Message():
-                    self.stderr.write(arrival.line)
+                    self.stderr.write(event.line)
                 case DryRunEvents():
-                    for text in arrival.notifications:
+                    for text in event.notifications:
                         self.stdout.write(text if self._json else event_line(json.loads(text)))
                 case ScanResult() | VerificationResult():
-                    shown = json.dumps(arrival.as_json()) if self._json else line_of(arrival)
+                    shown = json.dumps(event.as_json()) if self._json else result_line(event)
                     self.stdout.write(shown)
 
 
@@ -146,7 +145,7 @@ def _kind_of_scan(options: dict[str, Any]) -> Callable[[ManualScan], Result]:
 
 def _compare_with_the_database() -> None:
     """Find out what Redis forgot if no monitor has; without the database, scan all the same."""
-    if not wiring.continuity().verified():
+    if not wiring.background().continuity.verified():
         with contextlib.suppress(DatabaseError):
             import_string(settings.LOOK_FOR_LOSSES)()
 
@@ -156,7 +155,7 @@ def _choose(names: list[str], every: bool, region: str | None) -> list[BucketCon
         raise CommandError(
             "say what to scan: bucket names, or --all, or --region R", returncode=UNKNOWN
         )
-    known = wiring.bucket_configs().load().buckets
+    known = wiring.background().bucket_configs.load().buckets
     if unknown := [name for name in names if name not in known]:
         raise CommandError(
             f"unknown bucket{'s' * (len(unknown) > 1)}: {', '.join(unknown)}", returncode=UNKNOWN

