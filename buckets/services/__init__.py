@@ -58,6 +58,7 @@ from buckets.services.credentials import (
     rotate_credential,
     update_credential,
 )
+from buckets.services.endpoints import learn_again, update_endpoint
 from buckets.services.losses import resume_after_loss
 from buckets.services.replay import replay
 from buckets.services.second_factors import (
@@ -83,6 +84,7 @@ __all__ = [
     "ensure_bootstrap_client",
     "rebaseline",
     "rebaseline_all",
+    "learn_again",
     "release_hold",
     "release_holds",
     "remove_second_factor",
@@ -98,5 +100,6 @@ __all__ = [
     "update_api_client",
     "update_bucket",
     "update_credential",
+    "update_endpoint",
     "verify_second_factor",
 ]
