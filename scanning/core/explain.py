@@ -84,6 +84,7 @@ class KeyFacts:
     damage: str = ""
     queue_high_water: int = 1_000_000
     second_look_s: float = 0.0
+    baseline_margin_s: float = RECENT_S
 
     @property
     def is_held(self) -> bool:
@@ -190,10 +191,11 @@ def _explain_absence(known: Known) -> tuple[EventType | None, list[str]]:
     reason = "The key is known, and the listing does not show it any more."
     if known.is_missing:
         reason = "The key is known, and a scan has already missed it in the listing."
-    return EventType.DELETED, [
-        reason,
-        "It counts as deleted once a scan has listed the whole bucket without it.",
-    ]
+    when = (
+        "It counts as deleted once a scan has listed the whole bucket without it, and what "
+        "DELETIONS_CONFIRM names says so too."
+    )
+    return EventType.DELETED, [reason, when]
 
 
 def _compare(facts: KeyFacts, listed: ObjectState) -> tuple[EventType | None, list[str]]:
@@ -210,23 +212,34 @@ def _compare(facts: KeyFacts, listed: ObjectState) -> tuple[EventType | None, li
     # A pass that is past the key comes to it only in the next one, which is not the first.
     if known.is_first and not known.is_covered:
         began = facts.now if known.began is None else known.began
-        begin = announce_cutoff(
-            bucket, is_first=True, began=began, older_scan_at=known.older_scan_at
+        cutoff = announce_cutoff(
+            bucket,
+            is_first=True,
+            began=began,
+            older_scan_at=known.older_scan_at,
+            margin_s=facts.baseline_margin_s,
         )
-        if listed.last_modified <= begin:
+        if not cutoff.is_news(listed):
             return None, [
                 "Nothing is known of the key, and no scan of the bucket was complete so far.",
                 "The bucket's first scan is a baseline: it only remembers what was there before.",
             ]
-        reasons.append(_why_announced_first(bucket, listed, began))
+        reasons.append(_why_announced_first(bucket, listed, began, known.older_scan_at))
     return event, reasons
 
 
-def _why_announced_first(bucket: BucketConfig, listed: ObjectState, began: float) -> str:
+def _why_announced_first(
+    bucket: BucketConfig, listed: ObjectState, began: float, older_scan_at: float | None
+) -> str:
     if bucket.first_scan != "baseline":
         return "It is the bucket's first scan, which announces everything in it."
     if listed.last_modified > began:
         return "The bucket's first scan is a baseline, but this came after it had begun."
+    if not bucket.taken_over or older_scan_at is None:
+        return (
+            "The bucket's first scan is a baseline, but this is a multipart upload that may have "
+            "been under way when it began."
+        )
     return (
         "The bucket's first scan is a baseline, but this came after the older monitor's last "
         "scan or within a day before it."

@@ -109,6 +109,11 @@ def pace_waiting(endpoint: str) -> str:
     return f"{pace(endpoint)}:waiting"
 
 
+def endpoint_profile(endpoint: str) -> str:
+    """Hash: what is known of an endpoint (`core/endpoint_profile.py`), by its `endpoint_name`."""
+    return f"{OURS}endpoint:{endpoint}"
+
+
 def due(region: str) -> str:
     """Sorted set: bucket -> when it is due."""
     return f"{OURS}region:{region}:due"

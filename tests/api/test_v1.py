@@ -22,8 +22,16 @@ OAUTH = {
 }
 KEYS = {"access_key": "AK2", "secret_key": "SK2"}
 MEMBERS = {
-    *("name", "bucket_name", "region", "endpoint", "credential", "prefix", "suffix"),
-    "polling_interval",
+    *(
+        "name",
+        "bucket_name",
+        "region",
+        "endpoint",
+        "credential",
+        "prefix",
+        "suffix",
+        "polling_interval",
+    ),
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
     *("lanes", "webhook_url", "webhook_client_id", "webhook_token_url"),
     *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
