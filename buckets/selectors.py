@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from enum import StrEnum
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ from django.utils import timezone
 
 from buckets.models import ApiClient, Bucket, Credential, Outbox, SecondFactor, VaultRemoval
 from scanning import engine
+from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import RedisUnavailable, StateDamaged
 from scanning.core.vault_names import prefix_of
 
@@ -97,6 +99,16 @@ def _in_state(wanted: State, late: Collection[str]) -> Q:
     return condition
 
 
+def buckets_by_endpoint() -> dict[str, int]:
+    """Count the buckets at each endpoint, by `endpoint_name`."""
+    found: Counter[str] = Counter()
+    for endpoint, number in (
+        Bucket.objects.order_by().values_list("endpoint").annotate(number=Count("pk"))
+    ):
+        found[endpoint_name(endpoint)] += number
+    return dict(found)
+
+
 def late_buckets() -> frozenset[str]:
     """Name the buckets that are due and that nobody scans; none while Redis is away."""
     try:
@@ -152,6 +164,17 @@ def with_scan_warnings() -> QuerySet[Bucket]:
 
 def bucket_named(name: str) -> Bucket | None:
     return all_buckets().filter(name=name).first()
+
+
+def watch_names() -> frozenset[str]:
+    return frozenset(Bucket.objects.order_by().values_list("name", flat=True))
+
+
+def watches_of(s3_name: str) -> QuerySet[Bucket]:
+    """Select the watches on buckets of this name, whatever their endpoints."""
+    return Bucket.objects.filter(Q(bucket_name=s3_name) | Q(bucket_name="", name=s3_name)).order_by(
+        "name"
+    )
 
 
 def notification_status() -> list[dict[str, Any]]:

@@ -201,6 +201,7 @@ def explain(name: str, key: str) -> Explanation:
             facts,
             queue_high_water=conf.queue.high_water,
             second_look_s=conf.deletions.second_look,
+            baseline_margin_s=conf.scan.baseline_margin,
         )
     )
 

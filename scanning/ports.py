@@ -54,7 +54,9 @@ class Storage(Protocol):
         """Content type and user metadata of one object; None if it is gone."""
 
     def look_up(self, key: str) -> Version | HeadAnswer:
-        """The version that HEAD of a key tells of, in whole seconds, or how HEAD refuses it.
+        """The version that HEAD of a key tells of, or how HEAD refuses it.
+
+        Its time is in whole seconds, 0 where HEAD tells none.
 
         Raises StorageUnavailable or Throttled where there is no answer to go by.
         """

@@ -244,6 +244,7 @@ def scan_settings(conf: EngineSettings) -> ScanSettings:
         page_size=conf.page_size,
         lanes=conf.scan.lanes,
         slice_s=conf.scan.time_slice,
+        baseline_margin_s=conf.scan.baseline_margin,
         strings=conf.redis.object_states,
         ttl_s=conf.redis.ttl,
         mass_share=conf.deletions.mass_share,

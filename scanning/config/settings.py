@@ -205,6 +205,12 @@ class ScanSection(Section):
     time_slice: float = Field(
         20.0, ge=1, le=60, description="seconds after which a long scan lets other buckets go first"
     )
+    baseline_margin: float = Field(
+        86_400.0,
+        ge=0,
+        le=604_800,
+        description="a baseline announces multipart uploads that began so many seconds before it",
+    )
 
 
 class LimitsSection(Section):

@@ -49,7 +49,7 @@ def is_witness(of_no_key: Version | HeadAnswer) -> bool:
 
 
 def testimony(answer: Version | HeadAnswer, known: Version) -> Testimony:
-    """Weigh the answer of a HEAD that is a witness; its times are whole seconds."""
+    """Weigh the answer of a HEAD that is a witness; its times are whole seconds, or 0."""
     if answer is HeadAnswer.GONE:
         return Testimony.GONE
     if answer is HeadAnswer.REFUSED or _is_same(answer, known):
@@ -57,8 +57,9 @@ def testimony(answer: Version | HeadAnswer, known: Version) -> Testimony:
     return Testimony.PUT_BACK
 
 
-def _is_same(one: Version, other: Version) -> bool:
-    return (one[0], int(one[1]), one[2]) == (other[0], int(other[1]), other[2])
+def _is_same(answer: Version, known: Version) -> bool:
+    is_same_time = not answer[1] or int(answer[1]) == int(known[1])
+    return is_same_time and (answer[0], answer[2]) == (known[0], known[2])
 
 
 def is_second_listing(first: float, second: float, *, interval_s: float) -> bool:

@@ -39,6 +39,7 @@ MOST_SILENT: Final = 16
 # sample is asked for.
 MANY: Final = 1000
 SAMPLE: Final = 100
+_RANDOM: Final = random.SystemRandom()
 _RUN: Final = 20  # segments whose missing rows are compared with a second listing at once
 
 
@@ -140,7 +141,7 @@ class HeadWitness:
         self, entries: Sequence[Entry], load: Callable[[str], Columns]
     ) -> tuple[list[str], bool]:
         missing = sum(len(entry.missing) for entry in entries)
-        chosen = iter(sorted(random.sample(range(missing), min(SAMPLE, missing))))
+        chosen = iter(sorted(_RANDOM.sample(range(missing), min(SAMPLE, missing))))
         states: dict[str, ObjectState] = {}
         start, number = 0, next(chosen, None)
         for entry in entries:

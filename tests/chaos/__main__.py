@@ -63,6 +63,7 @@ def show(outcome: Outcome) -> None:
         say(problem)
     say(f"lost {len(verdict.lost)}")
     say(f"duplicated {len(verdict.duplicated)}")
+    say(f"false {len(verdict.false)}")
     say(f"wrong {len(verdict.wrong) + len(outcome.problems)}")
     say(f"kills {_added_up(outcome.killed)}")
     say(f"failovers {outcome.failovers}")

@@ -101,7 +101,7 @@ class Endpoint:
                 page = replace(page, most=1 + self.dice.below(page.most))
             case "empty_page":
                 return Answer(200, _empty_page(page.after))
-        return Answer(200, bucket.page(page, style=style))
+        return Answer(200, bucket.page(page, style=style, shows=self.dice.shown))
 
 
 def _empty_page(after: str) -> bytes:

@@ -465,6 +465,35 @@ def test_a_first_scan_as_baseline_announces_what_came_after_it_began():
     assert announced(here) == [("created", "meanwhile")]
 
 
+def test_a_baseline_announces_uploads_in_parts_that_may_have_been_under_way_when_it_began():
+    """Many servers give them the time at which they began."""
+    here = site().wanting(first_scan="baseline")
+    now, hour = int(here.now * 1000), 3600 * 1000
+    scanned(
+        here,
+        {
+            "in parts": ("e-3", now - hour, 1),
+            "in parts, long ago": ("e-3", now - 25 * hour, 1),
+            "written at once": ("e", now - hour, 1),
+        },
+    )
+    assert announced(here) == [("created", "in parts")]
+
+
+def test_a_baseline_announces_what_appears_where_it_had_been_whatever_its_time():
+    """It lists from the start again after failures at one place, before it was ever complete."""
+    here = site(slice_s=0.0).wanting(first_scan="baseline")
+    bucket = numbered(100)
+    while len(here.states.objects()) < 50:
+        assert not here.scan(FakeStorage(bucket)).complete
+    here.states.stuck = MOST_STUCK
+    assert not here.scan(FakeStorage(bucket | {"key-00007x": ("e", OLD, 1)})).complete
+    here.states.stuck = 0
+    scanned(here, bucket | {"key-00007x": ("e", OLD, 1)})
+    assert announced(here) == [("detected", "key-00007x")]
+    assert here.states.complete
+
+
 @pytest.mark.parametrize("etag", ["e", ""], ids=["ETags", "empty ETags"])
 @pytest.mark.parametrize("more", [{}, {"key-00007x": ("e", OLD, 1)}], ids=["alone", "beside a key"])
 def test_another_size_is_an_update_though_etag_and_time_are_the_same(etag, more):

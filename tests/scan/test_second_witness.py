@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def fails(key: str) -> HeadAnswer:
     raise StorageUnavailable(f"no answer for {key}")
 
 
-def knowing(bucket: Bucket, **settings: object) -> Site:
+def knowing(bucket: Bucket, **settings: Any) -> Site:
     here = site(page_size=100, **settings)
     scanned(here, bucket)
     announced(here)

@@ -62,15 +62,19 @@ def unpack_rows(value: bytes) -> Columns:
 def pack_entry(entry: Entry) -> bytes:
     """A manifest entry without its id, which is the field's name.
 
-    Rows noted as absent follow the digest: hosts of version 0.1 take seven members, and a digest of
-    another length for one that no listing has. They compare the rows then, and drop the note.
+    What is noted of absent rows goes with the digest: hosts of version 0.1 read seven members, and
+    take a digest of another length for one that no listing has. They compare the rows then, and
+    drop the note.
     """
-    note = msgpack.packb([entry.absent_since, entry.absent]) if entry.absent else b""
+    digest = entry.digest
+    if entry.absent:
+        note = msgpack.packb([entry.digest, entry.absent, entry.absent_since])
+        digest = bytes(_DIGEST) + note
     packed: bytes = msgpack.packb(
         [
             entry.last_key,
             entry.count,
-            entry.digest.ljust(_DIGEST, b"\0") + note if note else entry.digest,
+            digest,
             entry.length,
             entry.raw_key,
             entry.missing,
@@ -85,10 +89,9 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
     try:
         last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(value)
         rows = tuple(missing)
-        since, absent = 0.0, ()
+        absent, since = (), 0.0
         if len(digest) > _DIGEST:
-            since, absent = msgpack.unpackb(digest[_DIGEST:])
-            digest = digest[:_DIGEST].strip(b"\0") and digest[:_DIGEST]
+            digest, absent, since = msgpack.unpackb(digest[_DIGEST:])
         return Entry(
             id_.decode(),
             last_key,

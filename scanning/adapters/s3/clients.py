@@ -35,6 +35,8 @@ DEFAULT_REGION: Final = "us-east-1"
 # request: six in a hundred of what listing a page costs.
 _NOT_FOR_US: Final = (
     ("before-parameter-build", handlers.generate_idempotent_uuid),
+    # It knows AWS's names only; Ceph has tenant:bucket.
+    ("before-parameter-build.s3", handlers.validate_bucket_name),
     ("before-call", handlers.add_recursion_detection_header),
     ("before-call", handlers.inject_api_version_header_if_needed),
     ("before-call.s3", handlers.add_expect_header),

@@ -316,4 +316,5 @@ def _shown(code: str, status: int) -> str:
 
 
 def _at(bucket: BucketConfig) -> str:
-    return f"bucket {bucket.name} at {bucket.endpoint_host}"
+    watch = f" (watch {bucket.name})" if bucket.s3_name != bucket.name else ""
+    return f"bucket {bucket.s3_name}{watch} at {bucket.endpoint_host}"

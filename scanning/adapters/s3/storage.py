@@ -52,6 +52,7 @@ from scanning.core.listing.body import (
     has_raw_keys,
     telling_key,
 )
+from scanning.core.texts import strong_etag
 from scanning.core.types import ObjectMetadata
 from scanning.pacing.limiter import UNLIMITED
 
@@ -186,7 +187,7 @@ class S3Storage:
 
         def ask() -> Any:
             try:
-                return self._client().head_object(Bucket=self._bucket.name, Key=key)
+                return self._client().head_object(Bucket=self._bucket.s3_name, Key=key)
             except ClientError as exc:
                 if is_missing(exc):
                     return None
@@ -202,18 +203,18 @@ class S3Storage:
         )
 
     def look_up(self, key: str) -> Version | HeadAnswer:
-        """The version that HEAD of a key tells of, in whole seconds, or how HEAD refuses it."""
+        """The version that HEAD of a key tells of, or how HEAD refuses it."""
 
         def ask() -> Version | HeadAnswer:
             try:
-                answer = self._client().head_object(Bucket=self._bucket.name, Key=key)
+                answer = self._client().head_object(Bucket=self._bucket.s3_name, Key=key)
             except ClientError as exc:
                 if is_missing(exc):
                     return HeadAnswer.GONE
                 if refuses(exc):
                     return HeadAnswer.REFUSED
                 raise
-            etag = answer.get("ETag", "").removeprefix("W/").strip('"')
+            etag = strong_etag(answer.get("ETag", ""))
             modified = answer.get("LastModified")
             size = answer.get("ContentLength", -1)
             return etag, modified.timestamp() if modified else 0.0, size
@@ -344,7 +345,7 @@ class S3Storage:
     def _ask(
         self, max_keys: int, *, after: str = "", token: str = "", prefix: str = ""
     ) -> tuple[ListingBody | None, ListedPage]:
-        asked: dict[str, Any] = {"Bucket": self._bucket.name, "MaxKeys": max_keys}
+        asked: dict[str, Any] = {"Bucket": self._bucket.s3_name, "MaxKeys": max_keys}
         if prefix or self._bucket.prefix:
             asked["Prefix"] = prefix or self._bucket.prefix
 
