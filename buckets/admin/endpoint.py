@@ -92,7 +92,8 @@ class EndpointAdmin(ServiceAdmin):
         if not number:
             return "no bucket"
         every = f"{reverse('admin:buckets_bucket_changelist')}?{urlencode({'q': endpoint.name})}"
-        return format_html('<a href="{}">{} buckets</a>', every, f"{number:,}")
+        noun = "bucket" if number == 1 else "buckets"
+        return format_html('<a href="{}">{} {}</a>', every, f"{number:,}", noun)
 
     @admin.display(description="stands")
     def state(self, endpoint: Endpoint) -> str:
