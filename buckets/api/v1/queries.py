@@ -110,8 +110,12 @@ def page(
     results: list[Any] = [*shown]
     if issubclass(rows.model, Endpoint):
         results = endpoint_standing.standings(results)
-    body = {"count": count, "next": url(number + 1), "previous": url(number - 1)}
-    body["results"] = results
+    body = {
+        "count": count,
+        "next": url(number + 1),
+        "previous": url(number - 1),
+        "results": results,
+    }
     buckets = [row for row in shown if isinstance(row, Bucket)]
     context = row_context(buckets) if buckets else {}
     return dict(answer(body, context=context).data)
