@@ -24,6 +24,7 @@ KEYS = {"access_key": "AK2", "secret_key": "SK2"}
 MEMBERS = {
     *("name", "region", "endpoint", "credential", "prefix", "suffix", "polling_interval"),
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
+    "trust_etags",
     *("lanes", "webhook_url", "webhook_client_id", "webhook_token_url"),
     *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
 }
@@ -97,11 +98,12 @@ SETTINGS: dict[str, Any] = {
     "events": ["created", "deleted"],
     "first_scan": "baseline",
     "fetch_metadata": False,
+    "trust_etags": True,
     "lanes": 2,
     "webhook_url": "https://b.example.com/hook",
 }
 NOT_TEXT = ("region", "endpoint", "prefix", "suffix", "webhook_url", "credential", "access_key")
-SWITCHES = ("monitoring_enabled", "notifications_enabled", "fetch_metadata")
+SWITCHES = ("monitoring_enabled", "notifications_enabled", "fetch_metadata", "trust_etags")
 NOBODY = [
     refused(f"{method} of nobody{action}", method, f"{BUCKETS}nobody/{action}", body, 404, "nobody")
     for method, action, body in (
