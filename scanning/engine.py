@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from scanning.core import bucket_document, pacing
 from scanning.core import explain as explain_rules
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import (
+    BucketwatchError,
     ConfigurationChanged,
     ConfigurationError,
     RedisUnavailable,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from scanning.adapters.redis.bucket_configs import BucketConfigStore
     from scanning.adapters.redis.connection import RedisHealth
+    from scanning.core.endpoint_profile import EndpointProfile
     from scanning.core.explain import Explanation
     from scanning.core.metrics.telemetry import (
         EndpointLoad,
@@ -117,6 +120,16 @@ def endpoint_paces() -> list[EndpointLoad]:
     return wiring.interactive().endpoint_health.list_loads()
 
 
+def endpoint_profiles(endpoints: Iterable[str]) -> dict[str, EndpointProfile]:
+    """What is known of endpoints, by `endpoint_name`. Raises RedisUnavailable."""
+    return wiring.interactive().endpoint_profiles.read_all(endpoints)
+
+
+def endpoint_limits(endpoint: str) -> pacing.EndpointLimits:
+    """Say what the configuration allows at an endpoint of which nobody set limits."""
+    return pacing.find_limits(endpoint, wiring.conf().endpoint_limits)
+
+
 def expected_objects(buckets: Iterable[BucketConfig]) -> int | None:
     """Count the objects that the last scans of buckets saw; None if one was never scanned.
 
@@ -152,14 +165,17 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
 def first_keys(
     name: str, document: Mapping[str, Any], pair: KeyPair, *, limit: int
 ) -> tuple[str, ...]:
-    """List the first keys of the bucket that a document describes, in one request.
+    """List the first keys of the bucket that a document describes; learn its endpoint's profile.
 
     Raises the errors of S3.
     """
     bucket = bucket_document.parse(name, document, notifications=True)
     source = wiring.interactive_storage(bucket, pair)
     page = source.page("", limit)
-    return tuple(source.rows(page.entries).keys)
+    keys = tuple(source.rows(page.entries).keys)
+    with suppress(BucketwatchError):  # it lists, which is what was asked
+        source.learn_profile()
+    return keys
 
 
 def explain(name: str, key: str) -> Explanation:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from scanning.core.changes import Version
     from scanning.core.deletions import HeadAnswer
+    from scanning.core.endpoint_profile import EndpointProfile, Fact
     from scanning.core.listing.body import Columns
     from scanning.core.pacing import EndpointHealth
     from scanning.core.scan_warnings import ScanWarning
@@ -37,6 +38,13 @@ class Storage(Protocol):
 
         Only a page that says ``is_truncated`` false is the last. An answer that cannot be read
         raises instead of looking shorter than it was.
+        """
+
+    def begins_anywhere(self) -> bool:
+        """Whether a page can begin after any key at the price of one request.
+
+        Else whatever comes before that key is listed, too: a pass is one lane, without a pause.
+        The endpoint may be asked.
         """
 
     def rows(self, entries: bytes) -> Columns:
@@ -278,6 +286,18 @@ class EndpointHealthStore(Protocol):
 
     def postpone(self, claims: Sequence[Claim], *, until: float) -> None:
         """Release claims; their buckets are due at ``until``."""
+
+
+class EndpointProfileStore(Protocol):
+    """What endpoints are known to do, shared by all processes; endpoints by `endpoint_name`."""
+
+    def read(self, endpoint: str) -> EndpointProfile:
+        """What is known of it by now; nothing where Redis is away."""
+
+    def learn(
+        self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
+    ) -> EndpointProfile:
+        """Remember what it showed; ``asked``: it was asked for all of its facts just now."""
 
 
 class Vault(Protocol):

@@ -78,6 +78,9 @@ class BucketMembers(serializers.Serializer[Any]):
     """What add and update have in common."""
 
     name = Text()
+    bucket_name = OptionalText(
+        max_length=longest("bucket_name"), help_text="What S3 calls the bucket, if not `name`."
+    )
     region = OptionalText(max_length=longest("region"))
     endpoint = OptionalText(max_length=longest("endpoint"))
     client_id = OptionalText(max_length=longest("webhook_client_id"))

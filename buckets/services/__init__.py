@@ -36,6 +36,7 @@ from buckets.services.buckets import (
     CHANGEABLE,
     BucketExists,
     add_bucket,
+    note_on_overlaps,
     set_monitoring,
     set_notifications,
     update_bucket,
@@ -58,6 +59,7 @@ from buckets.services.credentials import (
     rotate_credential,
     update_credential,
 )
+from buckets.services.endpoints import learn_again, update_endpoint
 from buckets.services.losses import resume_after_loss
 from buckets.services.replay import replay
 from buckets.services.second_factors import (
@@ -81,8 +83,10 @@ __all__ = [
     "delete_buckets",
     "delete_credential",
     "ensure_bootstrap_client",
+    "note_on_overlaps",
     "rebaseline",
     "rebaseline_all",
+    "learn_again",
     "release_hold",
     "release_holds",
     "remove_second_factor",
@@ -98,5 +102,6 @@ __all__ = [
     "update_api_client",
     "update_bucket",
     "update_credential",
+    "update_endpoint",
     "verify_second_factor",
 ]

@@ -21,6 +21,7 @@ from scanning.core.changes import (
 )
 from scanning.core.deletions import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
+from scanning.core.texts import watch_and_bucket
 from scanning.core.types import EventType
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ class Explanation:
     ``event`` is the event that the next scan would find, None if none; ``announced`` says whether
     it would be put into the queue; ``reasons`` are sentences for people, in order. ``problem`` says
     why nobody can tell: the bucket could not be listed, or a part of what is known of it is lost;
-    "" if there is none. The problem is the first of the reasons too.
+    "" if there is none. The problem is the first of the reasons too. ``bucket_name`` is S3's,
+    "" where it is the watch's.
     """
 
     bucket: str
@@ -113,6 +115,11 @@ class Explanation:
     announced: bool
     reasons: tuple[str, ...]
     problem: str = ""
+    bucket_name: str = ""
+
+    @property
+    def title(self) -> str:
+        return watch_and_bucket(self.bucket, self.bucket_name or self.bucket)
 
 
 def why_impossible(key: str) -> str:
@@ -156,6 +163,7 @@ def explain(facts: KeyFacts) -> Explanation:
         announced=announced,
         reasons=(*reasons, *_describe_next_scan(facts)),
         problem=facts.damage or facts.problem,
+        bucket_name=facts.bucket.bucket_name,
     )
 
 

@@ -38,12 +38,13 @@ class Notifications:
 
     def __init__(self, bucket: BucketConfig, *, now: float, sequencer: str) -> None:
         self._now = now
-        self._begin = f'{{"bucket":{quoted(bucket.name)},"key":'
+        watch = f',"watch":{quoted(bucket.name)}' if bucket.s3_name != bucket.name else ""
+        self._begin = f'{{"bucket":{quoted(bucket.s3_name)}{watch},"key":'
         self._region = f',"region":{quoted(bucket.endpoint_host)},"etag":'
         self._detected = f',"detection_time":{now!r},"is_recent":'
         self._end = f'","sequencer":{quoted(sequencer)}'
         # What an id is made of: the same change found twice has the same one, whoever found it
-        # and when.
+        # and when. By the watch's name: another endpoint may have a bucket of the same one.
         begin = f"[{quoted_ascii(bucket.name)}, "
         self._identity = blake2b(begin.encode(), digest_size=16)
 

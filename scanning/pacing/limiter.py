@@ -36,7 +36,7 @@ class EndpointLimiter:
     """Lets requests to one endpoint pass when they may. Safe for threads."""
 
     def __init__(self, context: PacingContext, endpoint: str, limits: EndpointLimits) -> None:
-        self.endpoint = endpoint
+        self.endpoint, self.limits = endpoint, limits
         self._context, self._list_per_s = context, limits.list_per_s
         self._usage = UsageMeter()
         self._health = HealthView(endpoint, context.store)

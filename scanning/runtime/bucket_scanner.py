@@ -92,7 +92,7 @@ class BucketScanner(threading.Thread):
         self.result: ScanResult | None = None
 
     def run(self) -> None:
-        outcome = Outcome(self.bucket.name, self._clock, self._counts)
+        outcome = Outcome(self.bucket, self._clock, self._counts)
         claim = self._claim
         with ExitStack() as log_lines:
             with outcome:
@@ -209,7 +209,9 @@ def _with_own_settings(bucket: BucketConfig, settings: ScanSettings) -> ScanSett
 class Outcome:
     """The end of a block of scanning; its errors go no further than the log and the result."""
 
-    def __init__(self, bucket: str, clock: Callable[[], float], counts: ScanCounts) -> None:
+    def __init__(
+        self, bucket: BucketConfig, clock: Callable[[], float], counts: ScanCounts
+    ) -> None:
         self._bucket, self._clock = bucket, clock
         self._started_at = clock()
         self.counts = counts
@@ -224,17 +226,20 @@ class Outcome:
     ) -> bool:
         if isinstance(exc, BucketwatchError):
             level = logging.INFO if isinstance(exc, ScanAborted) else logging.WARNING
-            logger.log(level, "%s: %s", self._bucket, exc)
+            logger.log(level, "%s: %s", self._bucket.name, exc)
             self.error = exc
         elif isinstance(exc, Exception):
-            logger.error("%s: an error in bucketwatch broke the scan", self._bucket, exc_info=exc)
+            logger.error(
+                "%s: an error in bucketwatch broke the scan", self._bucket.name, exc_info=exc
+            )
             self.error = BucketwatchError(f"internal error, see the log: {type(exc).__name__}")
         return isinstance(exc, Exception)
 
     def result(self) -> ScanResult:
         error, end = self.error, self.end
         return ScanResult(
-            bucket=self._bucket,
+            bucket=self._bucket.name,
+            bucket_name=self._bucket.bucket_name,
             started_at=self._started_at,
             duration_s=self._clock() - self._started_at,
             counts=self.counts,

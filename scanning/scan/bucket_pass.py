@@ -11,7 +11,8 @@ are only marked as missing in the manifest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scanning.core.errors import StateDamaged
@@ -64,6 +65,7 @@ class BucketPass:
         ):
             # 2. List what the pass has not covered; commit what was created and updated.
             if not progress.is_listed:
+                context = self._suited_to_the_listing()
                 listing = ListingPhase(bucket, claim, context, known, commits, progress)
                 listed = listing.run(pause_at=self._pause_at)
                 progress = listing.progress
@@ -80,6 +82,14 @@ class BucketPass:
                     complete = deletions.commit_deletions(pause_at=self._pause_at)
             return self._end(commits, deletions.progress, complete=complete, held=held)
             # 5. Whatever ends the scan, the pipeline awaits the last commit.
+
+    def _suited_to_the_listing(self) -> ScanContext:
+        """Take one lane, and no pause, where each new beginning lists all that is before it."""
+        context = self._context
+        if context.storage.begins_anywhere():
+            return context
+        self._pause_at = math.inf
+        return replace(context, settings=replace(context.settings, lanes=1))
 
     def _end(
         self,

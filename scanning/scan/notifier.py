@@ -59,6 +59,29 @@ class Notifier:
         write = notification.Notifications(self._bucket, now=now, sequencer=sequencer)
         return list(write.texts(changes, self._heads(changes)))
 
+    def recent_entry(self, changes: Sequence[Change], *, now: float, replay: str = "") -> str:
+        """Write an entry of the stream of recent events: all counted, some listed; "" if none.
+
+        ``replay``: the events are announced again, by the replay of this id.
+        """
+        if not changes:
+            return ""
+        bucket = self._bucket
+        return json.dumps(
+            {
+                "bucket": bucket.name,
+                "at": now,
+                "count": len(changes),
+                "events": [
+                    [change.event_type.value, change.key, change.current.size]
+                    for change in changes[:RECENT_SHOWN]
+                ],
+            }
+            | ({"bucket_name": bucket.bucket_name} if bucket.bucket_name else {})
+            | ({"replay": replay} if replay else {}),
+            separators=(",", ":"),
+        )
+
     def _heads(self, changes: Sequence[Change]) -> Sequence[ObjectMetadata | None]:
         if not self._bucket.fetch_metadata or not any(map(_is_upload, changes)):
             return [None] * len(changes)
@@ -82,27 +105,3 @@ class Notifier:
 
 def _is_upload(change: Change) -> bool:
     return change.event_type in UPLOADS
-
-
-def recent_events_entry(
-    bucket: str, changes: Sequence[Change], *, now: float, replay: str = ""
-) -> str:
-    """Write an entry of the stream of recent events: all counted, some listed; "" if none.
-
-    ``replay``: the events are announced again, by the replay of this id.
-    """
-    if not changes:
-        return ""
-    return json.dumps(
-        {
-            "bucket": bucket,
-            "at": now,
-            "count": len(changes),
-            "events": [
-                [change.event_type.value, change.key, change.current.size]
-                for change in changes[:RECENT_SHOWN]
-            ],
-        }
-        | ({"replay": replay} if replay else {}),
-        separators=(",", ":"),
-    )

@@ -21,7 +21,7 @@ from scanning.core.types import (
     ScanCounts,
 )
 from scanning.core.vault_names import entries_of, pairs_in
-from scanning.ports import Commit, KnownState, Position, Progress
+from scanning.ports import Commit, KnownState, Position, Progress, Storage
 from scanning.scan.bucket_pass import BucketPass, PassEnd
 from scanning.scan.context import ScanContext, ScanSettings
 
@@ -65,6 +65,9 @@ class FakeStorage:
         columns = columns_of({key: self.objects[key] for key in keys[:most]})
         last = columns.keys[-1] if columns.keys else ""
         return FakePage(self.render(columns), last, len(keys) > most)
+
+    def begins_anywhere(self) -> bool:
+        return True
 
     def rows(self, entries: bytes) -> Columns:
         self.parsed += bool(entries)
@@ -212,7 +215,7 @@ class Site:
         self.fence += 1
         return Claim("bucket", "region", self.fence, 0, 0.0, None, 0.0, self.states.number)
 
-    def means(self, storage: FakeStorage, **others: Any) -> ScanContext:
+    def means(self, storage: Storage, **others: Any) -> ScanContext:
         """What a scan of ``storage`` is given, but for ``others``."""
         ours: dict[str, Any] = {
             "states": self.states,
@@ -223,11 +226,11 @@ class Site:
         }
         return ScanContext(storage=storage, **ours | others)
 
-    def scan(self, storage: FakeStorage) -> PassEnd:
+    def scan(self, storage: Storage) -> PassEnd:
         """One scan, and what its worker records when it ends."""
         return self.scan_under(self.claim(), storage)
 
-    def scan_under(self, claim: Claim, storage: FakeStorage) -> PassEnd:
+    def scan_under(self, claim: Claim, storage: Storage) -> PassEnd:
         self.counts = ScanCounts()
         end = BucketPass(self.bucket, claim, self.means(storage)).run()
         self.states.warnings = () if end.complete else end.warnings
@@ -239,7 +242,7 @@ class Site:
             self.states.progress = end.progress
         return end
 
-    def scan_to_the_end(self, storage: FakeStorage) -> PassEnd:
+    def scan_to_the_end(self, storage: Storage) -> PassEnd:
         """Scan until a pass is complete, whatever crashes on the way."""
         while True:
             try:

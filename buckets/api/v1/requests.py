@@ -80,6 +80,10 @@ class SomeText(Text):
 class BucketSettings(Strict):
     """What creating and changing a bucket have in common."""
 
+    bucket_name = SomeText(
+        max_length=longest("bucket_name"),
+        help_text="What S3 calls the bucket; empty: as the watch is called.",
+    )
     region = SomeText(max_length=longest("region"))
     endpoint = SomeText(max_length=longest("endpoint"))
     credential = Text(
