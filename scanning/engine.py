@@ -159,7 +159,7 @@ def first_keys(
     bucket = bucket_document.parse(name, document, notifications=True)
     source = wiring.interactive_storage(bucket, pair)
     page = source.page("", limit)
-    return tuple(source.rows(page.entries).keys)
+    return tuple(source.rows(page.entries).columns.keys)
 
 
 def explain(name: str, key: str) -> Explanation:

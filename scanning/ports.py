@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from scanning.core.listing.body import Columns
+    from scanning.core.listing.rows import ListedRows
     from scanning.core.pacing import EndpointHealth
     from scanning.core.scan_warnings import ScanWarning
     from scanning.core.segments.matcher import Page
@@ -37,8 +38,8 @@ class Storage(Protocol):
         raises instead of looking shorter than it was.
         """
 
-    def rows(self, entries: bytes) -> Columns:
-        """The rows in a page's ``entries``, or in a part of them, checked to be in order."""
+    def rows(self, entries: bytes) -> ListedRows:
+        """The rows in a page's ``entries``, or in a part of them, each once and in order."""
 
     def head(self, key: str) -> ObjectMetadata | None:
         """Content type and user metadata of one object; None if it is gone."""

@@ -35,6 +35,7 @@ from hypothesis import strategies as st
 from scanning.adapters.redis.read_only_state import reading_only
 from scanning.core.errors import CommitOutOfStep, ScanAborted, StorageUnavailable
 from scanning.core.listing.body import Columns, UnreadableListing, render_entries
+from scanning.core.listing.rows import ListedRows
 from scanning.core.types import (
     Change,
     Claim,
@@ -136,10 +137,10 @@ def test_a_listing_that_makes_no_sense_ends_the_scan_and_deletes_nothing(wrong):
             page = super().page(start_after, max_keys)
             if not start_after:
                 return page
-            rows = self.rows(page.entries)
+            rows = self.rows(page.entries).columns
             return replace(page, entries=render_entries(replace(rows, keys=wrong(rows.keys))))
 
-        def rows(self, entries: bytes) -> Columns:
+        def rows(self, entries: bytes) -> ListedRows:
             try:
                 return super().rows(entries)
             except UnreadableListing as exc:

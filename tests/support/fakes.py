@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from scanning.core.errors import CommitOutOfStep, StateDamaged, TransientError
-from scanning.core.listing.body import Columns, check_columns, read_rows, render_entries
+from scanning.core.listing.body import Columns, UnreadableListing, render_entries
+from scanning.core.listing.rows import ListedRows, read_entries
 from scanning.core.scan_warnings import ScanWarning
 from scanning.core.segments.model import Entry
 from scanning.core.types import (
@@ -64,11 +65,9 @@ class FakeStorage:
         last = columns.keys[-1] if columns.keys else ""
         return FakePage(self.render(columns), last, len(keys) > most)
 
-    def rows(self, entries: bytes) -> Columns:
+    def rows(self, entries: bytes) -> ListedRows:
         self.parsed += bool(entries)
-        columns = read_rows(entries, url_encoded=True)
-        assert columns is not None
-        return check_columns(columns)
+        return read_entries(entries, url_encoded=True, by_parser=no_parser)
 
     def head(self, key: str) -> ObjectMetadata | None:
         self.asked.append(key)
@@ -76,6 +75,10 @@ class FakeStorage:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def no_parser(entries: bytes) -> Columns:
+    raise UnreadableListing("it is of no usual shape")
 
 
 def columns_of(objects: Bucket) -> Columns:

@@ -8,6 +8,7 @@ small envelope to parse. A body that we do not recognise is left to botocore, wi
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -18,19 +19,26 @@ from botocore.compat import unquote_str
 
 from scanning.core.error_bodies import is_error, read_error, render_error
 from scanning.core.listing.body import (
+    MOST_KEY_BYTES,
     Columns,
     ListingBody,
     UnreadableListing,
-    check_columns,
     check_elements,
     check_for_parser,
     next_token,
     read_listing,
-    read_rows,
-    render_entries,
     says_last,
     without_echoes,
     without_first,
+)
+from scanning.core.listing.rows import (
+    ListedRows,
+    OddRow,
+    are_plausible,
+    read_each,
+    read_entries,
+    render_rows,
+    sift,
 )
 
 if TYPE_CHECKING:
@@ -102,16 +110,17 @@ class ListingParser:
         customized_response_dict[LAST] = says_last(body)
         response_dict["body"] = without_echoes(body)
 
-    def rows(self, entries: bytes, shape: Shape) -> Columns:
+    def rows(self, entries: bytes, shape: Shape) -> ListedRows:
         """The rows in some URL-encoded entries, in order and each once. Raises UnreadableListing.
 
         ``shape`` is what botocore knows of a listing: it reads entries that we cannot.
         """
-        columns = read_rows(entries, url_encoded=True)
-        if columns is None:
+
+        def by_botocore(unusual: bytes) -> Columns:
             self._count()
-            columns = _rows_by_botocore(entries, shape, url_encoded=True)
-        return check_columns(columns)
+            return _rows_by_botocore(unusual, shape, url_encoded=True)
+
+        return read_entries(entries, url_encoded=True, by_parser=by_botocore)
 
     def _count(self) -> None:
         with self._lock:
@@ -122,13 +131,15 @@ class ListingParser:
 class ListedPage:
     """One answer of a listing, as `core/segments/matcher.py` wants it.
 
-    ``next_token`` is for answers without rows that are not the last.
+    ``next_token`` is for answers after whose last key others follow that cannot be read, or that
+    have no key: ``ends_oddly``.
     """
 
     entries: bytes
     last_key: str
     is_truncated: bool
     next_token: str
+    ends_oddly: bool = False
 
     def after(self, key: str) -> ListedPage:
         """The page without this key's row: to some servers "after" a key means "from" it."""
@@ -148,21 +159,41 @@ def read_page(answer: Mapping[str, Any], shape: Shape, *, asked: int) -> ListedP
     if body.has_more_than(asked) if body else len(answer.get("Contents", [])) > asked:
         raise UnreadableListing(f"it has more keys than the {asked} that were asked for")
     if body is not None and body.url_encoded:
-        return ListedPage(body.entries, body.last_key, body.goes_on(asked), body.next_token)
+        return ListedPage(
+            body.entries, body.last_key, body.goes_on(asked), body.next_token, body.ends_oddly
+        )
     if body is not None:
-        columns = body.columns() or _rows_by_botocore(body.entries, shape, url_encoded=False)
+        rows = read_each(
+            body.entries,
+            url_encoded=False,
+            by_parser=lambda unusual: _rows_by_botocore(unusual, shape, url_encoded=False),
+        )
         truncated, token = body.goes_on(asked), body.next_token
     elif "IsTruncated" in answer:
         # botocore has undone the URL encoding already
-        columns = columns_of(answer.get("Contents", []), url_encoded=False)
+        rows = _sifted(answer.get("Contents", []))
         truncated, token = answer["IsTruncated"], answer.get(TOKEN, "")
         if not truncated and not answer.get(LAST):
             raise UnreadableListing("it does not say whether more follows")
     else:
         raise UnreadableListing("it has no IsTruncated")
-    columns = check_columns(columns)
-    last_key = columns.keys[-1] if columns.keys else ""
-    return ListedPage(render_entries(columns), last_key, truncated, token)
+    last_key = rows.columns.keys[-1] if rows.columns.keys else ""
+    return ListedPage(render_rows(rows), last_key, truncated, token, rows.ends_oddly)
+
+
+def _sifted(contents: Sequence[Mapping[str, Any]]) -> ListedRows:
+    """Take botocore's rows one by one; it has undone the URL encoding already."""
+    rows: list[Columns | None] = []
+    odd = []
+    for row in contents:
+        read = None
+        with suppress(UnreadableListing):
+            read = columns_of([row], url_encoded=False)
+        is_odd = read is None or not are_plausible(read)
+        rows.append(None if is_odd else read)
+        if is_odd:
+            odd.append(OddRow(row.get("Key"), row.get("Key", "")[:MOST_KEY_BYTES]))
+    return sift(rows, odd)
 
 
 def _rows_by_botocore(entries: bytes, shape: Shape, *, url_encoded: bool) -> Columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,7 +23,7 @@ from scanning.adapters.s3.errors import (
 from scanning.adapters.s3.listing import ListedPage, read_page
 from scanning.core import pacing
 from scanning.core.errors import AddressRefused, StorageUnavailable, Throttled
-from scanning.core.listing.body import Columns, UnreadableListing
+from scanning.core.listing.body import UnreadableListing
 from scanning.core.types import ObjectMetadata
 from scanning.pacing.limiter import UNLIMITED
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from botocore.model import Shape
     from mypy_boto3_s3 import S3Client
 
+    from scanning.core.listing.rows import ListedRows
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.pacing.limiter import EndpointLimiter, UnlimitedEndpoint
 
@@ -42,6 +44,8 @@ MOST_KEYS: Final = 1000
 # unfinished uploads: many, but not for ever, and they go on with each.
 MOST_EMPTY_PAGES: Final = 5000
 MOST_AT_ONE_PLACE: Final = 8
+# Pages of nothing but rows that cannot be read, one after the other.
+MOST_ODD_PAGES: Final = 100
 # A request that failed for now is sent again after this and up to twice as much, then after twice
 # of it; but not one that took so long already: a lease and a slot are waiting.
 AGAIN_S: Final = 0.5
@@ -79,6 +83,9 @@ class S3Storage:
         self._bucket = bucket
         self._pair = pair
         self._limiter = limiter
+        # Where pages ended with rows that cannot be read -> the token that goes on behind them, and
+        # how many such pages came one after the other.
+        self._odd_ends: dict[str, tuple[str, int]] = {}
 
     def page(self, start_after: str, max_keys: int) -> ListedPage:
         """Ask for the next keys after ``start_after``: one request, at most 1000 keys.
@@ -89,11 +96,16 @@ class S3Storage:
             # RGW answers -1 and 2^31 with what looks like an empty bucket.
             raise ValueError(f"max_keys must be 1 to {MOST_KEYS}, not {max_keys}")
         position = {"StartAfter": start_after} if start_after else {}
+        token, odd_pages = self._odd_ends.pop(start_after, ("", 0))
+        if token:
+            position = {"ContinuationToken": token}
         at_one_place = 0
         for _ in range(MOST_EMPTY_PAGES):
             page = self._ask(MaxKeys=max_keys, **position)
             if start_after:
                 page = page.after(start_after)
+            if page.ends_oddly:
+                return self._note_odd_end(start_after, page, odd_pages)
             if page.entries and page.last_key <= start_after:
                 raise unreadable(self._bucket, "it does not go on after the key that was asked for")
             if page.entries or not page.is_truncated:
@@ -111,7 +123,20 @@ class S3Storage:
             position = {"ContinuationToken": page.next_token}
         raise unreadable(self._bucket, "it goes on and on with empty pages")
 
-    def rows(self, entries: bytes) -> Columns:
+    def _note_odd_end(self, start_after: str, page: ListedPage, odd_pages: int) -> ListedPage:
+        """Remember how to go on behind rows that have no key that one could go on after."""
+        page = replace(page, last_key=page.last_key or start_after)
+        is_still = page.last_key == start_after
+        if page.last_key < start_after or (is_still and page.is_truncated and not page.next_token):
+            raise unreadable(self._bucket, "it does not go on after the key that was asked for")
+        odd_pages = odd_pages + 1 if is_still else 0
+        if odd_pages > MOST_ODD_PAGES:
+            raise unreadable(self._bucket, "it goes on and on with rows that cannot be read")
+        if page.is_truncated and page.next_token:
+            self._odd_ends[page.last_key] = page.next_token, odd_pages
+        return page
+
+    def rows(self, entries: bytes) -> ListedRows:
         """The rows in a page's ``entries``, or in some of them."""
         try:
             return self._cache.parser.rows(entries, _shape(self._client()))

@@ -106,7 +106,7 @@ def merge(known: Columns, listed: Columns) -> Merged:
             before.append(old)
     if not place:
         return Merged(listed, (), tuple(appeared), tuple(updated), tuple(before), same=False)
-    columns, moved, missing = _interleave(listed, known, list(place.values()))
+    columns, moved, missing = interleave(listed, known, list(place.values()))
     return Merged(
         columns=columns,
         missing=missing,
@@ -137,7 +137,7 @@ def _versions(columns: Columns) -> Iterable[Version]:
     return zip(columns.etags, columns.last_modified, columns.sizes, strict=True)
 
 
-def _interleave(
+def interleave(
     listed: Columns, known: Columns, kept: Sequence[int]
 ) -> tuple[Columns, list[int], tuple[int, ...]]:
     """Put listed rows and the ``kept`` known ones in key order.
