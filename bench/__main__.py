@@ -18,7 +18,7 @@ from bench.measuring import FULL, GROUPS, QUICK, Bench, Sizes
 from bench.product import Product, configure, redis_server
 from bench.server import BenchServer
 from bench.targets import TARGETS, line
-from bucketwatch.demo.servers import other_redis_server
+from bucketwatch.local.servers import other_redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

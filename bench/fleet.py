@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from bench.server import BenchServer
-from bucketwatch.demo.environment import without_product_variables
-from bucketwatch.demo.servers import LOOPBACK, RedisServer, ServerProcess, free_port
+from bucketwatch.local.environment import without_product_variables
+from bucketwatch.local.servers import LOOPBACK, RedisServer, ServerProcess, free_port
 from scanning.core import redis_keys
 
 if TYPE_CHECKING:

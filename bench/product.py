@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from bench.peers import BUCKET, REGION
-from bucketwatch.demo.environment import without_product_variables
-from bucketwatch.demo.servers import RedisServer
+from bucketwatch.local.environment import without_product_variables
+from bucketwatch.local.servers import RedisServer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -97,7 +97,7 @@ def _missed(name: str, value: str) -> str:
 
 def _shown(value: str) -> str:
     number = float(value)
-    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"  # noqa: PLR2004
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 if __name__ == "__main__":

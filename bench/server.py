@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from bench.objects import Rows, clustered, make_rows, overwritten, scattered
-from bucketwatch.demo.servers import LOOPBACK, ServerProcess, listen
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, listen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

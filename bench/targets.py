@@ -45,7 +45,7 @@ TARGETS: Final = {
 
 def line(name: str, value: float, target: Target | None) -> str:
     """``name value``, and what it must reach where there is a target."""
-    text = f"{name} {value:.2f}" if value < 1000 else f"{name} {value:.0f}"  # noqa: PLR2004
+    text = f"{name} {value:.2f}" if value < 1000 else f"{name} {value:.0f}"
     if target is None:
         return text
     return f"{text}  target {target}: {'met' if target.met_by(value) else 'MISSED'}"

@@ -32,7 +32,7 @@ def format_duration(seconds: float | None) -> str:
     """Write "48 s", "3 min 5 s", "4 d"; less than a second in milliseconds."""
     if seconds is None:
         return NOTHING
-    if 0 < seconds < 0.9995:  # noqa: PLR2004 - more is 1 s, not 1000 ms
+    if 0 < seconds < 0.9995:  # more is 1 s, not 1000 ms
         return f"{seconds * 1000:.0f} ms"
     left = max(0, round(seconds))
     for place, (size, unit) in enumerate(_UNITS):
@@ -60,7 +60,7 @@ def format_number(value: float | None) -> str:
     """Put separators in; keep fractions only of small numbers."""
     if value is None:
         return NOTHING
-    if isinstance(value, int) or value >= 100:  # noqa: PLR2004
+    if isinstance(value, int) or value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}".removesuffix(".0")
 
@@ -73,7 +73,7 @@ def format_compact(value: float) -> str:
         if value < _THOUSAND or unit == " G":
             break
         value /= _THOUSAND
-    return f"{value:.1f}".removesuffix(".0") + unit if value < 100 else f"{value:.0f}{unit}"  # noqa: PLR2004
+    return f"{value:.1f}".removesuffix(".0") + unit if value < 100 else f"{value:.0f}{unit}"
 
 
 def format_size(number_of_bytes: float) -> str:

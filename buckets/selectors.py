@@ -154,6 +154,17 @@ def bucket_named(name: str) -> Bucket | None:
     return all_buckets().filter(name=name).first()
 
 
+def watch_names() -> frozenset[str]:
+    return frozenset(Bucket.objects.order_by().values_list("name", flat=True))
+
+
+def watches_of(s3_name: str) -> QuerySet[Bucket]:
+    """Select the watches on buckets of this name, whatever their endpoints."""
+    return Bucket.objects.filter(Q(bucket_name=s3_name) | Q(bucket_name="", name=s3_name)).order_by(
+        "name"
+    )
+
+
 def notification_status() -> list[dict[str, Any]]:
     """Read ``name``, ``notifications_enabled`` and ``webhook_url`` of each bucket."""
     fields = ("name", "notifications_enabled", "webhook_url")

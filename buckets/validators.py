@@ -13,21 +13,25 @@ from urllib.parse import SplitResult, urlsplit
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
-from scanning.core import endpoints
+from scanning.core import endpoints, redis_keys
 from scanning.core.addresses import how_to_allow
 
 if TYPE_CHECKING:
     from scanning.core.addresses import AddressRules
 
-# S3's rules for general purpose buckets: the documentation's "Bucket naming rules".
-BUCKET_NAME = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+# AWS's rules for general purpose buckets: the documentation's "Bucket naming rules".
+_AWS_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+# Ceph's with rgw_relaxed_s3_bucket_names; before it a tenant, whose name may be empty.
+_RELAXED_NAME = re.compile(r"([A-Za-z0-9_]*:)?[A-Za-z0-9._-]{3,255}")
+# A watch's is a part of keys in Redis, of routes, and of names in the vault.
+WATCH_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*:)?[A-Za-z0-9._-]*[A-Za-z0-9]$"
 _IPV4 = re.compile(r"^\d+\.\d+\.\d+\.\d+$")
 _RESERVED_STARTS = ("xn--", "sthree-")
 _RESERVED_ENDS = ("-s3alias", "--ol-s3")
 
 # Vault entries are named after the credential; the vault takes 100 characters in all, of which
 # the longest ending (_WEBHOOK_CLIENT_SECRET) needs 22.
-_CREDENTIAL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+_CREDENTIAL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}$")
 VAULT_PREFIX = r"^[A-Z0-9][A-Z0-9._]{0,62}$"
 
 _HOST = re.compile(r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")
@@ -42,9 +46,38 @@ ALL_OF_OAUTH2 = (
 )
 
 
-def bucket_name(name: str) -> None:
-    """Refuse what S3 would never have created."""
-    if not 3 <= len(name) <= 63:  # noqa: PLR2004 - S3's own numbers
+def watch_name(name: str) -> None:
+    """Refuse what cannot be the name of a watch, though S3 may have a bucket of it."""
+    if not re.fullmatch(WATCH_NAME, name) or name.rpartition(":")[2] == redis_keys.FLAG:
+        raise ValidationError(
+            "A watch's name begins and ends with a letter or a digit, has one colon at most and is "
+            f"not {redis_keys.FLAG}: "
+            "give the watch a name of its own, and enter the bucket's as its name in S3."
+        )
+
+
+def bucket_name(name: str, endpoint: str) -> None:
+    """Refuse what the S3 server would never have created."""
+    if _IPV4.match(name):
+        raise ValidationError(
+            "A bucket name is not an IP address: enter the bucket here, the server at endpoint."
+        )
+    (_aws_bucket_name if endpoints.is_aws(endpoint) else _other_bucket_name)(name)
+
+
+def _other_bucket_name(name: str) -> None:
+    if name.startswith("arn:"):
+        raise ValidationError("This is an ARN: enter the bucket's own name, its last part.")
+    if not _RELAXED_NAME.fullmatch(name):
+        raise ValidationError(
+            "A bucket name has 3 to 255 letters, digits, dots, hyphens and underscores, and before "
+            "them, if the server has tenants, tenant and colon: enter the name as S3 knows it, "
+            "without s3:// and without a path."
+        )
+
+
+def _aws_bucket_name(name: str) -> None:
+    if not 3 <= len(name) <= 63:  # the numbers are of S3
         raise ValidationError(
             "A bucket name has 3 to 63 characters: enter the name as S3 knows it."
         )
@@ -53,14 +86,10 @@ def bucket_name(name: str) -> None:
             "A bucket name holds only lower-case letters, digits, dots and hyphens: "
             "enter the name as S3 knows it, without s3:// and without a path."
         )
-    if not re.match(BUCKET_NAME, name):
+    if not _AWS_NAME.fullmatch(name):
         raise ValidationError("A bucket name begins and ends with a letter or a digit.")
     if ".." in name:
         raise ValidationError("A bucket name has no two dots in a row.")
-    if _IPV4.match(name):
-        raise ValidationError(
-            "A bucket name is not an IP address: enter the bucket here, the server at endpoint."
-        )
     if name.startswith(_RESERVED_STARTS) or name.endswith(_RESERVED_ENDS):
         raise ValidationError(
             "S3 reserves names that begin with xn-- or sthree-, or end with -s3alias or --ol-s3: "
@@ -71,8 +100,8 @@ def bucket_name(name: str) -> None:
 def credential_name(name: str) -> None:
     if not _CREDENTIAL_NAME.match(name):
         raise ValidationError(
-            "A credential name has at most 63 letters, digits, dots, hyphens and underscores, "
-            "and begins with a letter or a digit: its vault entries are named after it."
+            "A credential name has at most 63 letters, digits, dots, hyphens, underscores and "
+            "colons, and begins with a letter or a digit: its vault entries are named after it."
         )
 
 
@@ -135,7 +164,7 @@ def _is_host(text: str) -> bool:
     """
     if ":" in text:
         return bool(_IPV6.match(text))
-    return bool(_HOST.match(text)) and ".." not in text and len(text) <= 253  # noqa: PLR2004 - DNS's
+    return bool(_HOST.match(text)) and ".." not in text and len(text) <= 253  # as DNS says
 
 
 def region(text: str) -> None:

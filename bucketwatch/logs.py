@@ -11,7 +11,7 @@ class RefusalsInOneLine(logging.Filter):
     """Leaves out the traceback of a request that was refused (4xx): anybody may send thousands."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if 400 <= getattr(record, "status_code", 0) < 500:  # noqa: PLR2004 - HTTP's
+        if 400 <= getattr(record, "status_code", 0) < 500:
             record.exc_info = record.exc_text = None
         return True
 

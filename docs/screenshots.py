@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bucketwatch.demo.servers import free_port
+from bucketwatch.local.servers import free_port
 from tests.support.browser import chromium, log_in, new_page
 from tests.support.processes import Program
 from tests.support.waiting import eventually

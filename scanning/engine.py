@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from scanning.core import bucket_document, pacing
 from scanning.core import explain as explain_rules
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import (
+    BucketwatchError,
     ConfigurationChanged,
     ConfigurationError,
     RedisUnavailable,
@@ -152,14 +154,17 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
 def first_keys(
     name: str, document: Mapping[str, Any], pair: KeyPair, *, limit: int
 ) -> tuple[str, ...]:
-    """List the first keys of the bucket that a document describes, in one request.
+    """List the first keys of the bucket that a document describes; learn its endpoint's profile.
 
     Raises the errors of S3.
     """
     bucket = bucket_document.parse(name, document, notifications=True)
     source = wiring.interactive_storage(bucket, pair)
     page = source.page("", limit)
-    return tuple(source.rows(page.entries).columns.keys)
+    keys = tuple(source.rows(page.entries).columns.keys)
+    with suppress(BucketwatchError):  # it lists, which is what was asked
+        source.learn_profile()
+    return keys
 
 
 def explain(name: str, key: str) -> Explanation:
@@ -185,6 +190,7 @@ def explain(name: str, key: str) -> Explanation:
             facts,
             queue_high_water=conf.queue.high_water,
             second_look_s=conf.deletions.second_look,
+            baseline_margin_s=conf.scan.baseline_margin,
         )
     )
 

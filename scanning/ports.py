@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from scanning.core.changes import Version
+    from scanning.core.deletions import HeadAnswer
+    from scanning.core.endpoint_profile import EndpointProfile, Fact
     from scanning.core.listing.body import Columns
     from scanning.core.listing.rows import ListedRows
     from scanning.core.pacing import EndpointHealth
@@ -38,11 +41,26 @@ class Storage(Protocol):
         raises instead of looking shorter than it was.
         """
 
+    def begins_anywhere(self) -> bool:
+        """Whether a page can begin after any key at the price of one request.
+
+        Else whatever comes before that key is listed, too: a pass is one lane, without a pause.
+        The endpoint may be asked.
+        """
+
     def rows(self, entries: bytes) -> ListedRows:
         """The rows in a page's ``entries``, or in a part of them, each once and in order."""
 
     def head(self, key: str) -> ObjectMetadata | None:
         """Content type and user metadata of one object; None if it is gone."""
+
+    def look_up(self, key: str) -> Version | HeadAnswer:
+        """The version that HEAD of a key tells of, or how HEAD refuses it.
+
+        Its time is in whole seconds, 0 where HEAD tells none.
+
+        Raises StorageUnavailable or Throttled where there is no answer to go by.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +68,8 @@ class Progress:
     """How far an unfinished pass over a bucket has come; kept with every commit.
 
     ``began`` is when the pass began; everything up to ``after`` is covered; ``listed`` and
-    ``appeared`` count objects so far. ``is_listed`` says that only deletions are left to commit.
+    ``appeared`` count objects so far. ``is_listed`` says that only deletions are left to decide:
+    up to ``after`` they are.
     """
 
     began: float
@@ -268,6 +287,18 @@ class EndpointHealthStore(Protocol):
 
     def postpone(self, claims: Sequence[Claim], *, until: float) -> None:
         """Release claims; their buckets are due at ``until``."""
+
+
+class EndpointProfileStore(Protocol):
+    """What endpoints are known to do, shared by all processes; endpoints by `endpoint_name`."""
+
+    def read(self, endpoint: str) -> EndpointProfile:
+        """What is known of it by now; nothing where Redis is away."""
+
+    def learn(
+        self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
+    ) -> EndpointProfile:
+        """Remember what it showed; ``asked``: it was asked for all of its facts just now."""
 
 
 class Vault(Protocol):

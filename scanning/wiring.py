@@ -14,6 +14,7 @@ from scanning.adapters.redis.bucket_configs import BucketCache, BucketConfigStor
 from scanning.adapters.redis.bucket_status import BucketStatusStore
 from scanning.adapters.redis.cleanup import Cleanup
 from scanning.adapters.redis.connection import RedisConnection
+from scanning.adapters.redis.endpoint_profiles import RedisEndpointProfiles
 from scanning.adapters.redis.leases import RedisLeases
 from scanning.adapters.redis.losses import RedisContinuity
 from scanning.adapters.redis.pacing import RedisEndpointHealth
@@ -102,8 +103,12 @@ class Container:
         self.endpoint_health = RedisEndpointHealth(connection)
         # A probe is one request that may time out, and a scan around it.
         probe_s = conf.storage.connect_timeout + conf.storage.read_timeout + PROBE_S
+        self.endpoint_profiles = RedisEndpointProfiles(connection)
         self.endpoints = EndpointRegistry(
-            self.endpoint_health, conf.endpoint_limits, probe_s=probe_s
+            self.endpoint_health,
+            conf.endpoint_limits,
+            probe_s=probe_s,
+            profiles=self.endpoint_profiles,
         )
 
 
@@ -223,12 +228,14 @@ def storage(
 ) -> Storage:
     """Open a bucket whose requests wait for their permits."""
     endpoints.register_pool(clients)
-    return S3Storage(clients, bucket, pair, limiter=endpoints.limiter_for(bucket.endpoint))
+    limiter = endpoints.limiter_for(bucket.endpoint)
+    return S3Storage(clients, bucket, pair, limiter=limiter, profiles=endpoints.profiles)
 
 
-def interactive_storage(bucket: BucketConfig, pair: KeyPair) -> Storage:
+def interactive_storage(bucket: BucketConfig, pair: KeyPair) -> S3Storage:
     """Open a bucket for somebody who waits in front of a page: at once, and short time-outs."""
-    return S3Storage(probing_clients(), bucket, pair)
+    profiles = interactive().endpoint_profiles
+    return S3Storage(probing_clients(), bucket, pair, profiles=profiles)
 
 
 def scan_settings(conf: EngineSettings) -> ScanSettings:
@@ -237,9 +244,12 @@ def scan_settings(conf: EngineSettings) -> ScanSettings:
         page_size=conf.page_size,
         lanes=conf.scan.lanes,
         slice_s=conf.scan.time_slice,
+        baseline_margin_s=conf.scan.baseline_margin,
         strings=conf.redis.object_states,
         ttl_s=conf.redis.ttl,
         mass_share=conf.deletions.mass_share,
         mass_minimum=conf.deletions.mass_minimum,
         second_look_s=conf.deletions.second_look,
+        confirm=conf.deletions.confirm,
+        interval_s=conf.defaults.polling_interval,
     )

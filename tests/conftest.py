@@ -16,7 +16,7 @@ from django.test import Client
 from pydantic import SecretStr
 from pytest_django import Settings
 
-from bucketwatch.demo.servers import other_redis_server
+from bucketwatch.local.servers import other_redis_server
 from scanning import wiring
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.config import settings as engine_settings

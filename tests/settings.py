@@ -20,7 +20,7 @@ def _remove_data_dir() -> None:
         shutil.rmtree(_DATA_DIR, ignore_errors=True)
 
 
-from bucketwatch.demo.environment import without_product_variables  # noqa: E402
+from bucketwatch.local.environment import without_product_variables  # noqa: E402
 
 _environ = without_product_variables(os.environ)
 for _name in set(os.environ) - set(_environ):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -36,7 +36,7 @@ class BucketAdmin(ListedBuckets):
     save_on_top = False
 
     SETTINGS: ClassVar[tuple[tuple[str | None, dict[str, Any]], ...]] = (
-        (None, {"fields": ("name", "region", "endpoint")}),
+        (None, {"fields": ("name", "bucket_name", "region", "endpoint")}),
         ("S3 keys", {"fields": ("credential", "access_key", "secret_key")}),
         (
             "Watching",
@@ -191,6 +191,8 @@ class BucketAdmin(ListedBuckets):
         return self.has_change_permission(request, stored)
 
     def response_post_save_add(self, request: HttpRequest, obj: Bucket) -> HttpResponseRedirect:
+        if note := services.note_on_overlaps(obj):
+            messages.warning(request, note)
         return HttpResponseRedirect(_overview_of(obj))
 
     response_post_save_change = response_post_save_add

@@ -74,7 +74,7 @@ class ListedBuckets(ServiceAdmin):
     """The columns of the list, and what can be done to several buckets."""
 
     list_display = (
-        "name",
+        "names",
         "state",
         "place",
         "objects",
@@ -91,7 +91,7 @@ class ListedBuckets(ServiceAdmin):
         CredentialFilter,
         NotificationsFilter,
     )
-    search_fields = ("name", "region", "endpoint", "webhook_url", "credential__name")
+    search_fields = ("name", "bucket_name", "region", "endpoint", "webhook_url", "credential__name")
     search_help_text = "Name, region, endpoint, webhook or credential"
     list_per_page = 100
     show_full_result_count = False
@@ -110,6 +110,12 @@ class ListedBuckets(ServiceAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BucketList]:
         return BucketList
+
+    @admin.display(description="name", ordering="name")
+    def names(self, bucket: Bucket) -> str:
+        if not bucket.bucket_name:
+            return bucket.name
+        return format_html('{} <span class="quiet">{}</span>', bucket.name, bucket.bucket_name)
 
     @admin.display(description="state", ordering=selectors.worst_first())
     def state(self, bucket: Bucket) -> str:

@@ -5,13 +5,20 @@ Types are strict: a number is not a name, and ``"60"`` is not an interval.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 from rest_framework import serializers
 
 from buckets import validators
 from buckets.models import Bucket
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WHOLE = "__all__"
+# Other names are not repeated: one may be a secret that went to the wrong place.
+PLAIN_NAME = re.compile(r"[a-z_]{1,30}")
 REQUIRED = "This member is required."
 # Longer than any text that is not stored, such as a name to look for.
 LONGEST_TEXT = 2048
@@ -71,6 +78,9 @@ class BucketMembers(serializers.Serializer[Any]):
     """What add and update have in common."""
 
     name = Text()
+    bucket_name = OptionalText(
+        max_length=longest("bucket_name"), help_text="What S3 calls the bucket, if not `name`."
+    )
     region = OptionalText(max_length=longest("region"))
     endpoint = OptionalText(max_length=longest("endpoint"))
     client_id = OptionalText(max_length=longest("webhook_client_id"))
@@ -107,3 +117,20 @@ class BucketName(serializers.Serializer[Any]):
 class Login(serializers.Serializer[Any]):
     client_id = Text()
     client_secret = Text(trim_whitespace=False)
+
+
+class Strict(serializers.Serializer[Any]):
+    """Members as they are declared, and no others."""
+
+    def to_internal_value(self, data: Mapping[str, Any]) -> Any:
+        errors: dict[str, Any] = {}
+        try:
+            given = super().to_internal_value(data)
+        except serializers.ValidationError as exc:
+            errors = dict(exc.detail) if isinstance(exc.detail, dict) else {WHOLE: exc.detail}
+        if unknown := data.keys() - self.fields.keys():
+            known = f"This is not known here; known are: {', '.join(self.fields)}."
+            errors |= {n if PLAIN_NAME.fullmatch(n) else WHOLE: [known] for n in sorted(unknown)}
+        if errors:
+            raise serializers.ValidationError(errors)
+        return given

@@ -16,7 +16,7 @@ from django.db import IntegrityError
 
 from buckets import audit, selectors
 from buckets.models import Bucket, Credential, Outbox
-from buckets.services.validation import key_pair
+from buckets.services.validation import WatchNames, key_pair, overlap_warning
 from buckets.sync import outbox, vault_writes
 from buckets.sync.vault_writes import Writing
 from scanning import wiring
@@ -133,7 +133,12 @@ class _Existing:
     """What is here already, read once; grows with what is planned."""
 
     def __init__(self) -> None:
-        self.buckets = frozenset(Bucket.objects.values_list("name", flat=True))
+        watches = Bucket.objects.only("name", "bucket_name", "endpoint", "prefix")
+        self.watches: dict[str, list[Bucket]] = {}
+        for bucket in watches:
+            self.watches.setdefault(bucket.s3_name, []).append(bucket)
+        self.buckets = frozenset(bucket.name for bucket in watches)
+        self.names = WatchNames(self.buckets)
         self.planned: set[str] = set()
         self.by_prefix = {row.vault_prefix: row for row in Credential.objects.all()}
         self.by_name = {row.name: row for row in self.by_prefix.values()}
@@ -153,6 +158,7 @@ def _plan_one(candidate: Candidate, existing: _Existing) -> Planned:
     try:
         # The constraints say the same again, at a query each; the database checks them anyway.
         bucket.full_clean(exclude={"credential"}, validate_unique=False, validate_constraints=False)
+        existing.names.refuse_alike(bucket.name)
         bucket.credential = _credential(candidate, existing)
         _refuse_blanks(candidate.client_secret)
     except ValidationError as exc:
@@ -162,6 +168,11 @@ def _plan_one(candidate: Candidate, existing: _Existing) -> Planned:
         name = selectors.webhook_secret_name(bucket)
         if name not in existing.vault_names:
             warnings += (f"the vault lacks {name}: enter its webhook client secret",)
+    same = existing.watches.setdefault(bucket.s3_name, [])
+    if warning := overlap_warning(bucket, same):
+        warnings += (warning,)
+    same.append(bucket)
+    existing.names.add(bucket.name)
     return Planned(candidate, bucket, warnings=warnings)
 
 

@@ -81,6 +81,7 @@ class _BucketRow(BaseModel):
     secret_key: str | None = None
     client_secret: str | None = None
     events: list[Annotated[EventType, Field(strict=False)]] | None = None
+    bucket_name: _Text | None = None
     region: _Text | None = None
     endpoint: _Text | None = None
     polling_interval: int | None = None
@@ -240,6 +241,7 @@ def _endpoint_by_default(region: object) -> str:
 
 def _settings(config: BucketConfig) -> dict[str, Any]:
     return {
+        "bucket_name": config.bucket_name,
         "endpoint": config.endpoint,
         "region": config.region,
         "polling_interval": config.polling_interval_s,

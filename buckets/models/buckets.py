@@ -16,6 +16,7 @@ from django.utils import timezone
 from buckets import validators
 from buckets.models.credentials import Credential
 from scanning.core import scan_warnings
+from scanning.core.endpoints import endpoint_name
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, EventType
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Bucket(models.Model):
 
     # What may be changed of a bucket; the services and the form go by it.
     CHANGEABLE = (
+        "bucket_name",
         "endpoint",
         "region",
         "credential",
@@ -86,9 +88,19 @@ class Bucket(models.Model):
     name = models.CharField(
         max_length=63,
         unique=True,
-        validators=[validators.bucket_name],
-        help_text="As S3 knows it.",
+        help_text="The bucket's, or one of the watch's own: then the name in S3 is the bucket's. "
+        "Redis, routes and commands go by it.",
         error_messages={"unique": "This bucket is watched already: change the existing one."},
+    )
+    bucket_name = models.CharField(
+        "name in S3",
+        max_length=255,
+        blank=True,
+        default="",
+        db_default="",  # hosts of an earlier version add rows without it
+        help_text="What S3 calls the bucket; left empty, the same. For one name at two endpoints, "
+        "several watches on one bucket, or a name of more than 63 characters. Changing it starts "
+        "with a first scan again.",
     )
     region = models.CharField(
         max_length=255,
@@ -232,7 +244,7 @@ class Bucket(models.Model):
         ordering = ["name"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(name__regex=validators.BUCKET_NAME),
+                condition=Q(name__regex=validators.WATCH_NAME),
                 name="bucket_name",
                 violation_error_message="Enter the bucket's name as S3 knows it.",
             ),
@@ -305,6 +317,8 @@ class Bucket(models.Model):
             errors["webhook_url"] = ["Enter the webhook URL that the OAuth2 client is for."]
         for field, problem in self._refused_addresses().items():
             errors.setdefault(field, []).append(problem)
+        for field, problem in self._wrong_names().items():
+            errors.setdefault(field, []).append(problem)
         if errors:
             raise ValidationError(errors)
 
@@ -344,6 +358,19 @@ class Bucket(models.Model):
         self.last_commit_number = number
 
     @property
+    def s3_name(self) -> str:
+        """What S3 calls the bucket."""
+        return self.bucket_name or self.name
+
+    def overlaps(self, other: Bucket) -> bool:
+        """Tell whether both watches list some of the same objects."""
+        return (
+            self.s3_name == other.s3_name
+            and endpoint_name(self.endpoint) == endpoint_name(other.endpoint)
+            and (self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix))
+        )
+
+    @property
     def wanted_events(self) -> list[str]:
         """The event types that are announced, as the wire contract names them."""
         return [kind for kind in EVENT_TYPES if getattr(self, f"announce_{kind}")]
@@ -352,6 +379,20 @@ class Bucket(models.Model):
     def warnings(self) -> tuple[ScanWarning, ...]:
         """What the last complete scan warned of."""
         return scan_warnings.from_rows(self.scan_warnings or [])
+
+    def _wrong_names(self) -> dict[str, str]:
+        if self.bucket_name == self.name:
+            self.bucket_name = ""
+        at = "bucket_name" if self.bucket_name else "name"
+        try:
+            if self.s3_name:
+                validators.bucket_name(self.s3_name, self.endpoint)
+            at = "name"
+            if self.name:
+                validators.watch_name(self.name)
+        except ValidationError as exc:
+            return {at: exc.messages[0]}
+        return {}
 
     def _refused_addresses(self) -> dict[str, str]:
         """Check new addresses only: a bucket with a refused one can still be paused."""
@@ -373,15 +414,19 @@ class Bucket(models.Model):
         stored = (
             Bucket.objects.select_for_update()
             .filter(pk=self.pk)
-            .values_list("name", "endpoint", "prefix", "generation", "object_count")
+            .only("name", "bucket_name", "endpoint", "prefix", "generation", "object_count")
             .first()
         )
-        self.renamed_from = stored[0] if stored and stored[0] != self.name else ""
-        is_same = stored and stored[:3] == (self.name, self.endpoint, self.prefix)
-        if stored and is_same:
-            self.generation = stored[3]
+        self.renamed_from = stored.name if stored and stored.name != self.name else ""
+        if stored and stored.place == self.place:
+            self.generation = stored.generation
             return
         now_us = time.time_ns() // 1000
-        self.generation = max(now_us, stored[3] + 1 if stored else 0, self.generation)
+        self.generation = max(now_us, stored.generation + 1 if stored else 0, self.generation)
         # An older monitor's states were for before the first complete scan, and for that bucket.
-        self.taken_over = self.taken_over and (stored is None or stored[4] is None)
+        self.taken_over = self.taken_over and (stored is None or stored.object_count is None)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What is compared with what is known: at another place, that no longer counts."""
+        return self.name, self.s3_name, self.endpoint, self.prefix

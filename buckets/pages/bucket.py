@@ -180,6 +180,8 @@ def _facts(bucket: Bucket, next_scan: NextScan | None, events_today: int | None)
     yield Fact("Duration", format_duration(bucket.last_scan_duration_s))
     yield Fact("Next scan", next_scan_in_words(bucket, next_scan))
     yield Fact("Polling interval", _interval(bucket))
+    if bucket.bucket_name:
+        yield Fact("Name in S3", bucket.bucket_name)
     yield Fact("Region", bucket.region)
     yield Fact("Endpoint", bucket.endpoint)
     yield Fact("Credential", _credential(bucket))

@@ -10,7 +10,14 @@ from django.db import IntegrityError, transaction
 from buckets import audit, selectors, validators
 from buckets.models import Bucket, Credential
 from buckets.services import credentials
-from buckets.services.validation import ErrorCollector, key_pair, name_buckets, refuse_taken_prefix
+from buckets.services.validation import (
+    ErrorCollector,
+    WatchNames,
+    key_pair,
+    name_buckets,
+    overlap_warning,
+    refuse_taken_prefix,
+)
 from buckets.sync import vault_removals, vault_writes
 from buckets.sync.vault_writes import Writing
 from scanning.core.vault_names import prefix_of
@@ -38,6 +45,7 @@ class BucketExists(Exception):
 def add_bucket(  # noqa: PLR0913 - one argument for each member that the API documents
     *,
     name: str,
+    bucket_name: str = "",
     endpoint: str = "",
     region: str = "",
     access_key: str = "",
@@ -63,6 +71,7 @@ def add_bucket(  # noqa: PLR0913 - one argument for each member that the API doc
         raise TypeError(f"A bucket has no {', '.join(sorted(unknown))}")
     bucket = Bucket(
         name=name.strip(),
+        bucket_name=bucket_name.strip(),
         endpoint=endpoint.strip(),
         region=region.strip(),
         webhook_url=webhook_url.strip(),
@@ -135,6 +144,11 @@ def update_bucket(
         if pair:
             credentials.note_new_keys(stored.credential)
     return stored
+
+
+def note_on_overlaps(bucket: Bucket) -> str:
+    """Say which other watches announce some of what this one announces; "" if none does."""
+    return overlap_warning(bucket, selectors.watches_of(bucket.s3_name))
 
 
 def set_notifications(*, bucket: Bucket, enabled: bool, by: Actor = None) -> Bucket:
@@ -228,8 +242,10 @@ def _client_secret(bucket: Bucket, text: str, *, stored: bool) -> str:
 
 
 def _refuse_taken_names(name: str, *, needs_credential: bool) -> None:
-    if Bucket.objects.filter(name=name).exists():
+    names = selectors.watch_names()
+    if name in names:
         raise BucketExists(name)
+    WatchNames(names).refuse_alike(name)
     if needs_credential:
         refuse_taken_prefix(prefix_of(name))
 

@@ -10,10 +10,10 @@ from django.core.exceptions import ValidationError
 from buckets import selectors, validators
 from buckets.models import Credential
 from scanning.core.types import KeyPair
-from scanning.core.vault_names import halves_of
+from scanning.core.vault_names import halves_of, prefix_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from buckets.models import Bucket
 
@@ -42,6 +42,52 @@ class ErrorCollector:
     def raise_if_any(self) -> None:
         if self._by_field:
             raise ValidationError(dict(self._by_field))
+
+
+class WatchNames:
+    """The names of watches, to find one that a new name could be taken for."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._by_prefix: dict[str, str] = {}
+        self._of_tenants: dict[str, str] = {}
+        for name in names:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        self._by_prefix[prefix_of(name)] = name
+        tenant, colon, _ = name.partition(":")
+        if colon:
+            self._of_tenants[tenant] = name
+
+    def refuse_alike(self, name: str) -> None:
+        """Raise if another name leads to the same entries of the vault, or to its keys in Redis.
+
+        In Redis ``media`` has the object state ``…media:in:a``, and so has ``media:in``.
+        """
+        tenant, colon, _ = name.partition(":")
+        same_tenant = self._by_prefix.get(prefix_of(tenant)) if colon else None
+        other = (
+            self._by_prefix.get(prefix_of(name))
+            or self._of_tenants.get(name)
+            or (same_tenant if same_tenant == tenant else None)
+        )
+        if other and other != name:
+            problem = (
+                f"Watch {other} could be taken for it in Redis or in the vault: give this one "
+                "another name, and enter the bucket's as its name in S3."
+            )
+            raise ValidationError({"name": [problem]})
+
+
+def overlap_warning(bucket: Bucket, others: Iterable[Bucket]) -> str:
+    """Say which other watches list some of the same objects; "" if none does."""
+    names = [other.name for other in others if other != bucket and other.overlaps(bucket)]
+    if not names:
+        return ""
+    return (
+        f"Watched by {name_buckets(names)} too, with the same endpoint and prefixes of which one "
+        "begins with the other: what they have in common is announced by each of them."
+    )
 
 
 def key_pair(access_key: str, secret_key: str) -> KeyPair:

@@ -23,6 +23,7 @@ from buckets import selectors
 from buckets.models import Bucket, Outbox
 from buckets.sync.cooldown import Cooldown
 from scanning import engine, wiring
+from scanning.core import bucket_document
 from scanning.core.errors import BucketwatchError, VaultUnavailable
 from scanning.core.types import CommitExpectation
 
@@ -157,7 +158,7 @@ def document(bucket: Bucket) -> dict[str, Any]:
             "fetch_metadata": bucket.fetch_metadata,
             "prefix": bucket.prefix,
             "suffix": bucket.suffix,
-            "events": bucket.wanted_events,
+            **bucket_document.names_and_events(bucket.bucket_name, bucket.wanted_events),
             "first_scan": bucket.first_scan,
             "lanes": bucket.lanes,
             "taken_over": bucket.taken_over,

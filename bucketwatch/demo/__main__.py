@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from bucketwatch.demo.changes import Changer
-from bucketwatch.demo.environment import product_variables, without_product_variables
 from bucketwatch.demo.follow import Follower, line
 from bucketwatch.demo.home import Home
 from bucketwatch.demo.registration import prepare
-from bucketwatch.demo.s3_memory import Memory
-from bucketwatch.demo.servers import (
+from bucketwatch.demo.world import BUCKETS, seed
+from bucketwatch.local.environment import product_variables, without_product_variables
+from bucketwatch.local.s3_memory import Memory
+from bucketwatch.local.servers import (
     LOOPBACK,
     RedisServer,
     S3Server,
@@ -36,7 +37,6 @@ from bucketwatch.demo.servers import (
     free_port,
     other_redis_server,
 )
-from bucketwatch.demo.world import BUCKETS, seed
 from scanning.runtime.processes import StopSignal, die_with_parent
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def say(text: str) -> None:
 
 
 def _port(text: str) -> int:
-    if text.isdecimal() and 1 <= int(text) <= 65535:  # noqa: PLR2004
+    if text.isdecimal() and 1 <= int(text) <= 65535:
         return int(text)
     raise DemoError("PORT must be a number from 1 to 65535")
 

@@ -14,8 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bucketwatch.demo.world import BUCKETS, body, content_type
 
 if TYPE_CHECKING:
-    from bucketwatch.demo.servers import S3Server
     from bucketwatch.demo.world import DemoBucket
+    from bucketwatch.local.servers import S3Server
 
 MOST_OBJECTS = 40  # of its own in one bucket; above that it deletes
 CHANGE_EVERY_S = (0.7, 1.7)
@@ -62,9 +62,9 @@ class Changer(threading.Thread):
         listed = self._client.list_objects_v2(Bucket=bucket.name).get("Contents", [])
         keys = [row["Key"] for row in listed if bucket.is_its_own(row["Key"])]
         fate = self.dice.random()
-        if keys and (len(keys) > MOST_OBJECTS or fate > 0.85):  # noqa: PLR2004
+        if keys and (len(keys) > MOST_OBJECTS or fate > 0.85):
             self._client.delete_object(Bucket=bucket.name, Key=self.dice.choice(keys))
-        elif keys and fate > 0.5:  # noqa: PLR2004
+        elif keys and fate > 0.5:
             self._put(bucket.name, self.dice.choice(keys))
         else:
             month, number = self.dice.randint(1, 12), self.dice.randint(100, 9999)

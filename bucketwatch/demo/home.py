@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet
 
-from bucketwatch.demo.servers import free_port
+from bucketwatch.local.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

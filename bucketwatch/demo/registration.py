@@ -15,7 +15,7 @@ from bucketwatch.demo.world import BUCKETS
 
 if TYPE_CHECKING:
     from bucketwatch.demo.home import Home, Secrets
-    from bucketwatch.demo.servers import S3Server
+    from bucketwatch.local.servers import S3Server
 
 
 def prepare(home: Home, made: Secrets, s3: S3Server) -> None:

@@ -8,10 +8,10 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bucketwatch.demo.s3_memory import KeptObject
+from bucketwatch.local.s3_memory import KeptObject
 
 if TYPE_CHECKING:
-    from bucketwatch.demo.s3_memory import Memory
+    from bucketwatch.local.s3_memory import Memory
 
 DAY_S = 86_400.0
 PLACEHOLDER = re.compile(r"\{[^}]*\}")

@@ -85,6 +85,8 @@ def _scans(counted: Mapping[str, int]) -> Iterator[Metric]:
     yield _counter("scan_warnings", "Objects that scans warned of", warnings, label="kind")
     yield _counter("objects_scanned", "Objects that listings showed", of("total_objects_scanned"))
     yield _counter("list_requests", "Listing pages asked for", of("list_calls"))
+    heads = _by_suffix(counted, counters.HEAD_CALLS)
+    yield _counter("head_requests", "Objects asked for by HEAD", heads, label="purpose")
     yield _counter("wakeups", "Wake-ups of regions' workers", of("wakeups"))
     segments: _Values = {
         "unchanged": of("segments_unchanged"),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from scanning.core import pacing
 from scanning.core.addresses import AddressRules, networks_in
+from scanning.core.deletions import Confirm
 from scanning.core.endpoints import LINODE
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES
 
@@ -204,6 +205,12 @@ class ScanSection(Section):
     time_slice: float = Field(
         20.0, ge=1, le=60, description="seconds after which a long scan lets other buckets go first"
     )
+    baseline_margin: float = Field(
+        86_400.0,
+        ge=0,
+        le=604_800,
+        description="a baseline announces multipart uploads that began so many seconds before it",
+    )
 
 
 class LimitsSection(Section):
@@ -240,6 +247,11 @@ class DeletionsSection(Section):
     )
     second_look: float = Field(
         0.0, ge=0, description="seconds after which a held deletion is released; 0: by hand only"
+    )
+    confirm: Confirm = Field(
+        Confirm.HEAD,
+        description="what confirms that a missing object is gone: head, listing (the next one) "
+        "or none",
     )
 
 

@@ -150,7 +150,7 @@ def _parse_like_inet_aton(text: str) -> IPv4Address | None:
         return None
     numbers = [_number(part) for part in parts]
     *first, last = numbers
-    if any(number > 255 for number in first) or last >= 256 ** (5 - len(parts)):  # noqa: PLR2004
+    if any(number > 255 for number in first) or last >= 256 ** (5 - len(parts)):
         return None
     head = sum(number << (24 - 8 * place) for place, number in enumerate(first))
     return IPv4Address(head + last)

@@ -10,10 +10,13 @@ from scanning.core.types import MOST_LANES, WANTED_BY_DEFAULT, BucketConfig, Eve
 from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 # What makes no sense in a document shows as one of these.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+
+# Only a watch whose bucket S3 knows by another name has them.
+_OF_OTHER_NAMES = frozenset({"bucket_name", "announces"})
 
 
 def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> BucketConfig:
@@ -21,6 +24,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
     ours: Mapping[str, Any] = document.get("bucketwatch") or {}
     endpoint = str(document["endpoint"])
     interval = int(ours.get("polling_interval") or 0)
+    events = announced_events(ours)
     if interval < 0:
         raise ValueError("a polling interval cannot be negative")
     return BucketConfig(
@@ -36,11 +40,29 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
         webhook_url=str(document.get("webhook_url") or ""),
         prefix=str(ours.get("prefix") or ""),
         suffix=str(ours.get("suffix") or ""),
-        events=frozenset(map(EventType, ours["events"])) if "events" in ours else WANTED_BY_DEFAULT,
+        events=WANTED_BY_DEFAULT if events is None else frozenset(map(EventType, events)),
         first_scan="baseline" if ours.get("first_scan") == "baseline" else "announce",
         taken_over=bool(ours.get("taken_over")),
         lanes=_lanes(ours.get("lanes")),
+        bucket_name=str(ours.get("bucket_name") or ""),
     )
+
+
+def names_and_events(bucket_name: str, events: Sequence[str]) -> dict[str, Any]:
+    """The members of ``bucketwatch`` that say which bucket a watch lists, and what it announces.
+
+    A host of an earlier version lists the bucket that is called as the watch. One that has another
+    name is not for it: a document whose ``events`` are null is one that it cannot read.
+    """
+    if not bucket_name:
+        return {"events": events}
+    return {"events": None, "bucket_name": bucket_name, "announces": events}
+
+
+def announced_events(ours: Mapping[str, Any]) -> Sequence[str] | None:
+    """The event types that a document asks for, None if it leaves them to the default."""
+    events: Sequence[str] | None = ours.get("events")
+    return ours.get("announces") if events is None else events
 
 
 def merge(stored: str, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +76,9 @@ def merge(stored: str, document: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, RecursionError):
         old = {}
     merged = _over(old, document)
-    merged["bucketwatch"] = _object(old.get("bucketwatch")) | document["bucketwatch"]
+    ours = _object(old.get("bucketwatch"))
+    kept = {member: value for member, value in ours.items() if member not in _OF_OTHER_NAMES}
+    merged["bucketwatch"] = kept | document["bucketwatch"]
     # What an old consumer has in webhook_auth is kept unless it is given, or given as None.
     if isinstance(auth := document.get("webhook_auth"), dict):
         merged["webhook_auth"] = _over(_object(old.get("webhook_auth")), auth)

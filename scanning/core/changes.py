@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scanning.core.types import EventType
 
@@ -15,6 +17,9 @@ RECENT_S = 24 * 3600
 # These happened just before they were found, and there is an object to ask about. What is detected
 # was modified long ago; when something was deleted, nobody knows.
 UPLOADS = frozenset({EventType.CREATED, EventType.UPDATED})
+
+# The ETag of a multipart upload ends in the number of its parts.
+_MULTIPART: Final = re.compile(r"-[0-9]+\Z")
 
 # What tells one version of an object from another: ETag, last_modified and size.
 Version = tuple[str, float, int]
@@ -55,20 +60,47 @@ def is_recent(last_modified: float, now: float) -> bool:
     return now - last_modified <= RECENT_S
 
 
+@dataclass(frozen=True, slots=True)
+class Cutoff:
+    """After which last_modified an object of an unknown key is to be announced.
+
+    Of a multipart upload it is ``multipart``: its time is that of its start, on many servers.
+    """
+
+    single: float
+    multipart: float
+
+    def is_news(self, state: ObjectState) -> bool:
+        """Tell whether an object of an unknown key is to be announced."""
+        if state.last_modified > self.single:
+            return True
+        return state.last_modified > self.multipart and bool(_MULTIPART.search(state.etag))
+
+
+EVERYTHING: Final = Cutoff(-math.inf, -math.inf)
+
+
 def announce_cutoff(
-    bucket: BucketConfig, *, is_first: bool, began: float, older_scan_at: float | None
-) -> float:
-    """Find the last_modified after which an object of an unknown key is to be announced.
+    bucket: BucketConfig,
+    *,
+    is_first: bool,
+    began: float,
+    older_scan_at: float | None,
+    margin_s: float = RECENT_S,
+) -> Cutoff:
+    """Find what of the objects of unknown keys is to be announced.
 
     A baseline remembers what was there when it ``began``: it may take hours. And what was uploaded
-    since the older monitor's last scan nobody has announced. An upload's time is that of its start,
-    so hours before count as since.
+    since the older monitor's last scan nobody has announced. An upload's time may be that of its
+    start, so hours before count as since: ``margin_s`` for multipart uploads.
     """
     if not is_first or bucket.first_scan != "baseline":
-        return -math.inf
-    if not bucket.taken_over or older_scan_at is None:
-        return began
-    return min(began, older_scan_at - RECENT_S)
+        return EVERYTHING
+    single, multipart = began, began - margin_s
+    if bucket.taken_over and older_scan_at is not None:
+        single = min(single, older_scan_at - RECENT_S)
+        multipart = min(multipart, older_scan_at - max(RECENT_S, margin_s))
+    return Cutoff(single, multipart)
 
 
 class Silence(Enum):

@@ -17,6 +17,12 @@ def endpoint_host(endpoint: str) -> str:
     return endpoint.split("://", 1)[-1].rstrip("/")
 
 
+def is_aws(endpoint: str) -> bool:
+    """Whether it is Amazon's own S3."""
+    host = (urlsplit(endpoint_url(endpoint)).hostname or "").rstrip(".")
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+
 REGION = "{region}"  # where it stands in a pattern
 LINODE = f"{REGION}.linodeobjects.com"
 

@@ -20,6 +20,7 @@ from scanning.core.changes import (
 )
 from scanning.core.deletions import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
+from scanning.core.texts import watch_and_bucket
 from scanning.core.types import EventType
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class KeyFacts:
     damage: str = ""
     queue_high_water: int = 1_000_000
     second_look_s: float = 0.0
+    baseline_margin_s: float = RECENT_S
 
     @property
     def is_held(self) -> bool:
@@ -100,7 +102,8 @@ class Explanation:
     ``event`` is the event that the next scan would find, None if none; ``announced`` says whether
     it would be put into the queue; ``reasons`` are sentences for people, in order. ``problem`` says
     why nobody can tell: the bucket could not be listed, or a part of what is known of it is lost;
-    "" if there is none. The problem is the first of the reasons too.
+    "" if there is none. The problem is the first of the reasons too. ``bucket_name`` is S3's,
+    "" where it is the watch's.
     """
 
     bucket: str
@@ -111,6 +114,11 @@ class Explanation:
     announced: bool
     reasons: tuple[str, ...]
     problem: str = ""
+    bucket_name: str = ""
+
+    @property
+    def title(self) -> str:
+        return watch_and_bucket(self.bucket, self.bucket_name or self.bucket)
 
 
 def why_impossible(key: str) -> str:
@@ -154,6 +162,7 @@ def explain(facts: KeyFacts) -> Explanation:
         announced=announced,
         reasons=(*reasons, *_describe_next_scan(facts)),
         problem=facts.damage or facts.problem,
+        bucket_name=facts.bucket.bucket_name,
     )
 
 
@@ -182,10 +191,11 @@ def _explain_absence(known: Known) -> tuple[EventType | None, list[str]]:
     reason = "The key is known, and the listing does not show it any more."
     if known.is_missing:
         reason = "The key is known, and a scan has already missed it in the listing."
-    return EventType.DELETED, [
-        reason,
-        "It counts as deleted once a scan has listed the whole bucket without it.",
-    ]
+    when = (
+        "It counts as deleted once a scan has listed the whole bucket without it, and what "
+        "DELETIONS_CONFIRM names says so too."
+    )
+    return EventType.DELETED, [reason, when]
 
 
 def _compare(facts: KeyFacts, listed: ObjectState) -> tuple[EventType | None, list[str]]:
@@ -202,23 +212,34 @@ def _compare(facts: KeyFacts, listed: ObjectState) -> tuple[EventType | None, li
     # A pass that is past the key comes to it only in the next one, which is not the first.
     if known.is_first and not known.is_covered:
         began = facts.now if known.began is None else known.began
-        begin = announce_cutoff(
-            bucket, is_first=True, began=began, older_scan_at=known.older_scan_at
+        cutoff = announce_cutoff(
+            bucket,
+            is_first=True,
+            began=began,
+            older_scan_at=known.older_scan_at,
+            margin_s=facts.baseline_margin_s,
         )
-        if listed.last_modified <= begin:
+        if not cutoff.is_news(listed):
             return None, [
                 "Nothing is known of the key, and no scan of the bucket was complete so far.",
                 "The bucket's first scan is a baseline: it only remembers what was there before.",
             ]
-        reasons.append(_why_announced_first(bucket, listed, began))
+        reasons.append(_why_announced_first(bucket, listed, began, known.older_scan_at))
     return event, reasons
 
 
-def _why_announced_first(bucket: BucketConfig, listed: ObjectState, began: float) -> str:
+def _why_announced_first(
+    bucket: BucketConfig, listed: ObjectState, began: float, older_scan_at: float | None
+) -> str:
     if bucket.first_scan != "baseline":
         return "It is the bucket's first scan, which announces everything in it."
     if listed.last_modified > began:
         return "The bucket's first scan is a baseline, but this came after it had begun."
+    if not bucket.taken_over or older_scan_at is None:
+        return (
+            "The bucket's first scan is a baseline, but this is a multipart upload that may have "
+            "been under way when it began."
+        )
     return (
         "The bucket's first scan is a baseline, but this came after the older monitor's last "
         "scan or within a day before it."

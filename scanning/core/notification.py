@@ -38,12 +38,13 @@ class Notifications:
 
     def __init__(self, bucket: BucketConfig, *, now: float, sequencer: str) -> None:
         self._now = now
-        self._begin = f'{{"bucket":{quoted(bucket.name)},"key":'
+        watch = f',"watch":{quoted(bucket.name)}' if bucket.s3_name != bucket.name else ""
+        self._begin = f'{{"bucket":{quoted(bucket.s3_name)}{watch},"key":'
         self._region = f',"region":{quoted(bucket.endpoint_host)},"etag":'
         self._detected = f',"detection_time":{now!r},"is_recent":'
         self._end = f'","sequencer":{quoted(sequencer)}'
         # What an id is made of: the same change found twice has the same one, whoever found it
-        # and when.
+        # and when. By the watch's name: another endpoint may have a bucket of the same one.
         begin = f"[{quoted_ascii(bucket.name)}, "
         self._identity = blake2b(begin.encode(), digest_size=16)
 
@@ -59,7 +60,7 @@ class Notifications:
         for (kind, key, (etag, modified, size, _), previous), head in zip(
             changes, heads, strict=True
         ):
-            about = _ABOUT_NOTHING if head is None or not _is_of(head, etag) else _about(head)
+            about = _ABOUT_NOTHING if head is None or not is_of(head, etag) else _about(head)
             recent = "true" if is_recent(modified, now) else "false"
             stamp = repr(modified)
             before, state_before = ("", "null") if previous is None else _previous(previous)
@@ -84,7 +85,8 @@ def _about(head: ObjectMetadata) -> str:
     return f',"content_type":{quoted(head.content_type)},"metadata":{metadata}'
 
 
-def _is_of(head: ObjectMetadata, etag: str) -> bool:
+def is_of(head: ObjectMetadata, etag: str) -> bool:
+    """Tell whether HEAD told of the version that was listed."""
     return head.etag == etag or strong_etag(head.etag) == strong_etag(etag)
 
 

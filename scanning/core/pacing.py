@@ -249,7 +249,7 @@ def max_scans(slots: int, *, idle_endpoints: int, endpoints: int) -> int:
 
     A quarter stays for the others, and a slot for each of those that run nothing now.
     """
-    if endpoints < 2:  # noqa: PLR2004
+    if endpoints < 2:
         return slots
     return max(1, slots - max(slots // 4, idle_endpoints))
 

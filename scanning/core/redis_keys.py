@@ -10,6 +10,7 @@ from __future__ import annotations
 OURS = "linode:objstore:bw:"
 
 CONFIG_PREFIX = "linode:objstore:config:bucket:"
+FLAG = "notifications_disabled"
 LAST_SCAN_PREFIX = "linode:objstore:last_scan:"
 
 REVISIONS = f"{OURS}revisions"  # hash: bucket -> revision that is written: managed
@@ -40,7 +41,7 @@ def config(bucket: str) -> str:
 
 def notifications_disabled(bucket: str) -> str:
     """String ``true``, or absent."""
-    return f"linode:objstore:config:{bucket}:notifications_disabled"
+    return f"linode:objstore:config:{bucket}:{FLAG}"
 
 
 def last_scan(bucket: str) -> str:
@@ -106,6 +107,11 @@ def pace_slots(endpoint: str) -> str:
 def pace_waiting(endpoint: str) -> str:
     """Sorted set with expiry: "bucket region" that waits for the endpoint -> when it was due."""
     return f"{pace(endpoint)}:waiting"
+
+
+def endpoint_profile(endpoint: str) -> str:
+    """Hash: what is known of an endpoint (`core/endpoint_profile.py`), by its `endpoint_name`."""
+    return f"{OURS}endpoint:{endpoint}"
 
 
 def due(region: str) -> str:

@@ -22,6 +22,11 @@ def printable(text: str) -> str:
     )
 
 
+def watch_and_bucket(watch: str, bucket: str) -> str:
+    """Name a watch, and the bucket as S3 knows it where that is another name."""
+    return watch if watch == bucket else f"{watch} ({bucket})"
+
+
 def clean(text: str, most: int = MOST_TEXT) -> str:
     """Make a server's text printable and at most so many characters long, where it is taken in."""
     shown = printable(text[: most + 1])

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from scanning.core.endpoints import endpoint_host
+from scanning.core.texts import watch_and_bucket
 
 if TYPE_CHECKING:
     from scanning.core.scan_warnings import ScanWarning
@@ -73,6 +74,7 @@ class KeyPair:
 class BucketConfig:
     """One bucket as the engine sees it; read from Redis, written there by the mirror.
 
+    ``name`` is the watch's, by which everything goes; ``bucket_name`` is S3's, "" if it is that.
     ``endpoint`` is a host (https is implied) or an http(s) URL. ``region`` groups buckets for
     queues and limits. ``credential`` is the vault prefix of the key pair. ``generation`` changes
     when what the state was compared with no longer counts (deleted and added again, new endpoint).
@@ -101,6 +103,12 @@ class BucketConfig:
     taken_over: bool = False
     lanes: int | None = None
     filter_fingerprint: str = ""
+    bucket_name: str = ""
+
+    @property
+    def s3_name(self) -> str:
+        """What S3 calls the bucket, and notifications carry as ``bucket``."""
+        return self.bucket_name or self.name
 
     @property
     def endpoint_host(self) -> str:
@@ -142,12 +150,14 @@ class ScanCounts:
     """What one scan has seen so far.
 
     ``unchanged`` segments were recognised by their digest, ``compared`` ones were not.
+    ``witness_heads`` asked whether missing keys are gone.
     """
 
     objects: int = 0
     pages: int = 0
     unchanged: int = 0
     compared: int = 0
+    witness_heads: int = 0
     created: int = 0
     updated: int = 0
     detected: int = 0
@@ -177,7 +187,7 @@ class ScanResult:
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
     is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
-    of the whole pass.
+    of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's.
     """
 
     bucket: str
@@ -194,6 +204,12 @@ class ScanResult:
     permanent: bool = False
     commit: int | None = None
     warnings: tuple[ScanWarning, ...] = ()
+    bucket_name: str = ""
+
+    @property
+    def title(self) -> str:
+        """Name the watch, and the bucket where S3 has another name for it."""
+        return watch_and_bucket(self.bucket, self.bucket_name or self.bucket)
 
     @property
     def ok(self) -> bool:
@@ -220,7 +236,7 @@ class ScanResult:
             "started_at": self.started_at,
             "duration_s": round(self.duration_s, 3),
             "error": self.error or None,
-        }
+        } | ({"bucket_name": self.bucket_name} if self.bucket_name else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,11 @@ _SECRET_KEY = "_SECRET_KEY"  # noqa: S105 - the ending of a name
 
 
 def prefix_of(name: str) -> str:
-    """The vault prefix of a credential or a bucket: ``media-in`` gives ``MEDIA_IN``."""
-    return name.upper().replace("-", "_")
+    """The vault prefix of a credential or a bucket: ``media-in`` gives ``MEDIA_IN``.
+
+    ``Media_In`` and ``media:in`` give the same.
+    """
+    return name.upper().replace("-", "_").replace(":", "_")
 
 
 def halves_of(prefix: str) -> tuple[str, str]:

@@ -58,11 +58,13 @@ def corrected_entry(entry: Entry, columns: Columns) -> Entry:
     """The entry, corrected if it does not describe these rows; it has no digest then."""
     count, missing = len(columns), entry.missing
     in_range = all(0 <= n < count for n in missing) and all(map(lt, missing, missing[1:]))
+    in_range = in_range and set(entry.absent) <= set(missing)
     if in_range and (entry.count, entry.last_key) == (count, columns.keys[-1]):
         return entry
-    return without_digest(
-        replace(entry, count=count, last_key=columns.keys[-1], missing=missing if in_range else ())
-    )
+    corrected = replace(entry, count=count, last_key=columns.keys[-1])
+    if not in_range:
+        corrected = replace(corrected, missing=(), absent=(), absent_since=0.0)
+    return without_digest(corrected)
 
 
 def without_digest(entry: Entry) -> Entry:

@@ -28,7 +28,7 @@ from scanning.core.segments.model import states_of
 from scanning.core.segments.writer import entries_after
 from scanning.core.types import Change
 from scanning.ports import Commit, Position
-from scanning.scan.notifier import Notifier, recent_events_entry
+from scanning.scan.notifier import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -234,7 +234,7 @@ class Replay:
             Commit(
                 number,
                 notifications=[as_replay(text, self.id) for text in texts],
-                recent=recent_events_entry(claim.bucket, changes, now=now, replay=self.id),
+                recent=announcer.recent_entry(changes, now=now, replay=self.id),
                 # A pass that is under way goes on where it was.
                 progress=known.progress,
                 warnings=known.warnings,

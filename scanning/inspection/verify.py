@@ -193,7 +193,8 @@ class Verification:
         if self._rest is not None:
             return
         if len(rows):
-            built = corrected_entry(replace(without_digest(entry), missing=()), rows)
+            bare = replace(without_digest(entry), missing=(), absent=(), absent_since=0.0)
+            built = corrected_entry(bare, rows)
             self._write(Piece(built, rows))
         else:
             self._remove(entry.id)

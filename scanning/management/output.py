@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scanning.core.scan_warnings import EXPLAINED
-from scanning.core.texts import printable
+from scanning.core.texts import printable, watch_and_bucket
 from scanning.core.verify import Fault
 from scanning.runtime.manual_scan import VerificationResult
 
@@ -28,10 +28,9 @@ _FAULTS = {
 
 def event_line(event: Mapping[str, Any]) -> str:
     """Write one notification."""
-    return (
-        f"{event['event_type']:<8}  {event['bucket']}  {printable(event['key'])}  "
-        f"{event['size']} bytes"
-    )
+    bucket = event["bucket"]
+    shown = watch_and_bucket(event.get("watch", bucket), bucket)
+    return f"{event['event_type']:<8}  {shown}  {printable(event['key'])}  {event['size']} bytes"
 
 
 def result_line(result: Result) -> str:
@@ -43,8 +42,8 @@ def result_line(result: Result) -> str:
 
 def _scan_line(result: ScanResult) -> str:
     if not result.ok:
-        return f"{result.bucket}: FAILED after {result.duration_s:.2f} s: {result.error}"
-    line = f"{result.bucket}: {_counts(result.counts)}, {result.duration_s:.2f} s"
+        return f"{result.title}: FAILED after {result.duration_s:.2f} s: {result.error}"
+    line = f"{result.title}: {_counts(result.counts)}, {result.duration_s:.2f} s"
     for warning in result.warnings:
         examples = ", ".join(warning.examples)
         line += f"; {warning.count} {EXPLAINED[warning.kind].meaning} ({examples})"
@@ -60,7 +59,7 @@ def _verification_line(verified: VerificationResult) -> str:
     if not result.ok:
         return f"{_scan_line(result)}; {_findings(findings, 'found')}"
     return (
-        f"{result.bucket}: {findings.segments} segments compared with {_counts(result.counts)}, "
+        f"{result.title}: {findings.segments} segments compared with {_counts(result.counts)}, "
         f"{result.duration_s:.2f} s; {_findings(findings, 'found')}"
     )
 

@@ -51,7 +51,8 @@ class ConnectionShare:
             if now > give_up_at:
                 raise Throttled(
                     f"{self._endpoint}: the {self.limit} requests at once that "
-                    "limits.endpoints (LIMITS_ENDPOINTS) allows are under way"
+                    "limits.endpoints (LIMITS_ENDPOINTS), or the endpoint's own limits, allow are "
+                    "under way"
                 )
             if self._may_request(now):
                 self._request(self._in_parts(self._in_use + 1))

@@ -36,7 +36,7 @@ class EndpointLimiter:
     """Lets requests to one endpoint pass when they may. Safe for threads."""
 
     def __init__(self, context: PacingContext, endpoint: str, limits: EndpointLimits) -> None:
-        self.endpoint = endpoint
+        self.endpoint, self.limits = endpoint, limits
         self._context, self._list_per_s = context, limits.list_per_s
         self._usage = UsageMeter()
         self._health = HealthView(endpoint, context.store)
@@ -244,7 +244,7 @@ class Permit:
 class UnlimitedEndpoint:
     """For somebody who waits in front of a page: lets requests pass, and records nothing."""
 
-    def acquire(self, bucket: str, *, lists: bool) -> AbstractContextManager[None]:  # noqa: ARG002
+    def acquire(self, bucket: str, *, lists: bool) -> AbstractContextManager[None]:
         return nullcontext()
 
     def record_answer(self) -> None: ...
@@ -253,7 +253,7 @@ class UnlimitedEndpoint:
 
     def record_failure(self, bucket: str, why: str, *, timed_out: bool) -> None: ...
 
-    def blocks(self, bucket: str) -> bool:  # noqa: ARG002
+    def blocks(self, bucket: str) -> bool:
         return False
 
     def wait(self, seconds: float) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scanning.core.pacing import EndpointLimits
-    from scanning.ports import EndpointHealthStore
+    from scanning.ports import EndpointHealthStore, EndpointProfileStore
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,9 @@ class EndpointRegistry:
         *,
         probe_s: float = 40.0,
         max_wait_s: float = 5.0,
+        profiles: EndpointProfileStore | None = None,
     ) -> None:
-        self.store = store
+        self.store, self.profiles = store, profiles
         self._context = PacingContext(
             store, probe_s, max_wait_s, trim=self._trim, ensure_reporting=self._ensure_reporting
         )
@@ -65,13 +66,14 @@ class EndpointRegistry:
     def limiter_for(self, endpoint: str) -> EndpointLimiter:
         """Return the limiter of a bucket's endpoint, however the bucket writes it."""
         name = endpoint_name(endpoint)
-        limiter = self._limiters.get(name)
-        if limiter is None:
-            with self._lock:
-                limits = pacing.find_limits(name, self._rules)
-                limiter = self._limiters.setdefault(
-                    name, EndpointLimiter(self._context, name, limits)
-                )
+        limits = pacing.find_limits(name, self._rules)
+        if self.profiles:
+            limits = self.profiles.read(name).limits(limits)
+        with self._lock:
+            limiter = self._limiters.get(name)
+            # Somebody set other limits: requests that are under way end by the old ones.
+            if limiter is None or limiter.limits != limits:
+                limiter = self._limiters[name] = EndpointLimiter(self._context, name, limits)
         return limiter
 
     def register_pool(self, pool: ConnectionPool) -> None:

@@ -83,7 +83,7 @@ class BucketScanner(threading.Thread):
         self._claim = claim
         self._keep_going = keep_going
         self._settings = (
-            _with_own_lanes(self.bucket, settings)
+            _with_own_settings(self.bucket, settings)
             if settings
             else unsliced_settings(self.bucket, self.conf)
         )
@@ -92,7 +92,7 @@ class BucketScanner(threading.Thread):
         self.result: ScanResult | None = None
 
     def run(self) -> None:
-        outcome = Outcome(self.bucket.name, self._clock, self._counts)
+        outcome = Outcome(self.bucket, self._clock, self._counts)
         claim = self._claim
         with ExitStack() as log_lines:
             with outcome:
@@ -195,17 +195,23 @@ class BucketScanner(threading.Thread):
 
 def unsliced_settings(bucket: BucketConfig, conf: EngineSettings) -> ScanSettings:
     """Have a scan that somebody waits for not pause for other buckets."""
-    return _with_own_lanes(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
+    return _with_own_settings(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
 
 
-def _with_own_lanes(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
-    return replace(settings, lanes=bucket.lanes or settings.lanes)
+def _with_own_settings(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
+    return replace(
+        settings,
+        lanes=bucket.lanes or settings.lanes,
+        interval_s=bucket.polling_interval_s or settings.interval_s,
+    )
 
 
 class Outcome:
     """The end of a block of scanning; its errors go no further than the log and the result."""
 
-    def __init__(self, bucket: str, clock: Callable[[], float], counts: ScanCounts) -> None:
+    def __init__(
+        self, bucket: BucketConfig, clock: Callable[[], float], counts: ScanCounts
+    ) -> None:
         self._bucket, self._clock = bucket, clock
         self._started_at = clock()
         self.counts = counts
@@ -220,17 +226,20 @@ class Outcome:
     ) -> bool:
         if isinstance(exc, BucketwatchError):
             level = logging.INFO if isinstance(exc, ScanAborted) else logging.WARNING
-            logger.log(level, "%s: %s", self._bucket, exc)
+            logger.log(level, "%s: %s", self._bucket.name, exc)
             self.error = exc
         elif isinstance(exc, Exception):
-            logger.error("%s: an error in bucketwatch broke the scan", self._bucket, exc_info=exc)
+            logger.error(
+                "%s: an error in bucketwatch broke the scan", self._bucket.name, exc_info=exc
+            )
             self.error = BucketwatchError(f"internal error, see the log: {type(exc).__name__}")
         return isinstance(exc, Exception)
 
     def result(self) -> ScanResult:
         error, end = self.error, self.end
         return ScanResult(
-            bucket=self._bucket,
+            bucket=self._bucket.name,
+            bucket_name=self._bucket.bucket_name,
             started_at=self._started_at,
             duration_s=self._clock() - self._started_at,
             counts=self.counts,
@@ -248,7 +257,7 @@ class Outcome:
 
 
 def _retry_note(seconds: float) -> str:
-    pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004
+    pause = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     return f"tried again after {pause}, or once the bucket or its credential is saved"
 
 

@@ -204,7 +204,7 @@ def dry_run(scan: ManualScan) -> ScanResult:
     """Say what a scan would find; claims nothing, writes nothing, asks for no object's metadata."""
     bucket = scan.bucket
     claim = Claim(bucket.name, bucket.region, 0, bucket.generation, 0.0, None, 0.0, 0)
-    outcome = Outcome(bucket.name, time.time, scan.counts)
+    outcome = Outcome(bucket, time.time, scan.counts)
 
     def announce(notifications: Sequence[str]) -> None:
         scan.report(DryRunEvents(notifications))
@@ -240,7 +240,7 @@ def _compare_all(
 ) -> tuple[ScanResult, Findings]:
     bucket, adapters = scan.bucket, wiring.background()
     findings = Findings()
-    outcome = Outcome(bucket.name, time.time, scan.counts)
+    outcome = Outcome(bucket, time.time, scan.counts)
     with outcome:
         claim = scan.claim = _claim(scan, wait_s)
         if claim is None:

@@ -18,7 +18,7 @@ from scanning.runtime import processes, scheduler
 from scanning.runtime.compat import EmbeddedMonitor
 from scanning.runtime.housekeeping import RedisWarnings, run_periodically
 from scanning.runtime.leader_lease import LeaderLease
-from scanning.runtime.supervisor import Supervisor
+from scanning.runtime.monitor_children import MonitorChildren
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -41,7 +41,7 @@ class MultiRegionMonitor(EmbeddedMonitor):
     ) -> None:
         super().__init__()
         self.lease = LeaderLease(this_process())
-        self.supervisor = Supervisor()
+        self.children = MonitorChildren()
         self._with_web, self._with_workers, self._regions = web, workers, tuple(regions)
         self._logged_at = time.monotonic()
         self._redis_away = False
@@ -57,7 +57,7 @@ class MultiRegionMonitor(EmbeddedMonitor):
         signal.signal(signal.SIGTERM, self.handle_signal)
         signal.signal(signal.SIGINT, self.handle_signal)
         if self._with_workers:
-            self.supervisor.start_workers(self._regions)
+            self.children.start_workers(self._regions)
         if self._with_web:
             self.start_health_server()
         jobs = [import_string(path) for path in settings.PERIODIC_JOBS]
@@ -72,18 +72,18 @@ class MultiRegionMonitor(EmbeddedMonitor):
         finally:
             self._shut_down()
 
-    def handle_signal(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def handle_signal(self, signum: int, frame: FrameType | None) -> None:
         """Stop after the current tick; a second signal stops at once."""
         if self._stopping.is_set():
-            self.supervisor.send_kill()
+            self.children.send_kill()
             os._exit(128 + signum)
         self._stopping.set()
         # Now, not after the tick: that may be waiting for Redis.
-        self.supervisor.ask_to_stop()
+        self.children.ask_to_stop()
 
     def start_health_server(self) -> None:
         """Serve admin, API, ``/health``, ``/ready`` and ``/metrics`` in a child process."""
-        self.supervisor.start_web()
+        self.children.start_web()
         logger.info("serving http://%s/admin/", settings.WEB_BIND)
 
     def _run_periodically(self, name: str, jobs: Sequence[Callable[[], object]]) -> None:
@@ -91,7 +91,7 @@ class MultiRegionMonitor(EmbeddedMonitor):
 
     def _tick(self) -> None:
         try:
-            self.supervisor.keep_alive()
+            self.children.keep_alive()
             if self.lease.renew():
                 self.scheduler.tick()
             self._log_stats()
@@ -115,8 +115,8 @@ class MultiRegionMonitor(EmbeddedMonitor):
 
     def _shut_down(self) -> None:
         self._stopping.set()
-        self.supervisor.ask_to_stop()
+        self.children.ask_to_stop()
         self.lease.give_up()
         for pool in self.region_pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
-        self.supervisor.stop()
+        self.children.stop()

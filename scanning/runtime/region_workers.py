@@ -65,7 +65,7 @@ class RegionWorkers:
             self._stop.wait(_CHECK_S)
         self._end()
 
-    def _ask_to_stop(self, signum: int, frame: object) -> None:  # noqa: ARG002
+    def _ask_to_stop(self, signum: int, frame: object) -> None:
         now = time.monotonic()
         # Two come together when a whole control group is told to stop: ours, and the monitor's.
         if self._stop.is_set() and now - self._asked_at > _TOGETHER_S:

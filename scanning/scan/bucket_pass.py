@@ -11,7 +11,8 @@ are only marked as missing in the manifest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scanning.core.errors import StateDamaged
@@ -64,30 +65,44 @@ class BucketPass:
         ):
             # 2. List what the pass has not covered; commit what was created and updated.
             if not progress.is_listed:
+                context = self._suited_to_the_listing()
                 listing = ListingPhase(bucket, claim, context, known, commits, progress)
                 listed = listing.run(pause_at=self._pause_at)
                 progress = listing.progress
                 if listed is None:
-                    return self._end(commits, progress, complete=False)
+                    return self._end(commits, notifier, progress, complete=False)
                 entries = listed
-            # 3. Hold a mass deletion until somebody has looked at it.
-            deletions = DeletionPhase(context, known, commits, progress, entries)
-            if held := deletions.mass_deletion():
-                return self._end(commits, progress, complete=True, held=held)
-            # 4. Commit the deletions.
-            complete = deletions.commit_deletions(pause_at=self._pause_at)
-            return self._end(commits, progress, complete=complete)
+            with DeletionPhase(bucket, context, known, commits, progress, entries) as deletions:
+                # 3. Hold a mass deletion until somebody has looked at it.
+                held = deletions.mass_deletion()
+                if held:
+                    complete = deletions.mark_held(pause_at=self._pause_at)
+                # 4. Commit the deletions that a second witness confirms.
+                else:
+                    complete = deletions.commit_deletions(pause_at=self._pause_at)
+            return self._end(commits, notifier, deletions.progress, complete=complete, held=held)
             # 5. Whatever ends the scan, the pipeline awaits the last commit.
+
+    def _suited_to_the_listing(self) -> ScanContext:
+        """Take one lane, and no pause, where each new beginning lists all that is before it."""
+        context = self._context
+        if context.storage.begins_anywhere():
+            return context
+        self._pause_at = math.inf
+        return replace(context, settings=replace(context.settings, lanes=1))
 
     def _end(
         self,
         commits: CommitPipeline,
+        notifier: Notifier,
         progress: Progress,
         *,
         complete: bool,
         held: Held | None = None,
     ) -> PassEnd:
-        return PassEnd(complete, progress, commits.number, held, tuple(self._context.warnings))
+        warnings = self._context.warnings
+        notifier.warn(warnings)
+        return PassEnd(complete, progress, commits.number, held, tuple(warnings))
 
     def _open(self) -> KnownState:
         known = self._context.states.open(self._bucket, self._claim)

@@ -11,7 +11,6 @@ from scanning.core import notification
 from scanning.core.changes import UPLOADS
 from scanning.core.errors import BucketwatchError
 from scanning.ports import Commit, Position
-from scanning.scan.notifier import recent_events_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +77,7 @@ class CommitPipeline:
             pieces=pieces,
             removed=removed,
             notifications=self._notifier.notifications(announced, now=now, sequencer=order),
-            recent=recent_events_entry(self._bucket.name, announced, now=now),
+            recent=self._notifier.recent_entry(announced, now=now),
             strings=strings,
             no_strings=no_strings,
             counted=counted,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from scanning.core.deletions import Confirm
 from scanning.core.scan_warnings import ScanWarnings
 from scanning.scan.prefetch import SLOW_S
 
@@ -22,6 +23,9 @@ class ScanSettings:
     ``strings``: the documented JSON strings are written, and live ``ttl_s``. A listing that lacks
     more than ``mass_share``, or all, of at least ``mass_minimum`` known objects is a mass deletion:
     held, until somebody confirms it or ``second_look_s`` (0: never) have passed.
+    A missing key counts as deleted once what ``confirm`` names says so too: the next listing does
+    if it comes ``interval_s`` later.
+    A baseline announces multipart uploads that began up to ``baseline_margin_s`` before it.
     Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
     """
 
@@ -33,6 +37,9 @@ class ScanSettings:
     mass_share: float = 0.5
     mass_minimum: int = 1000
     second_look_s: float = 0.0
+    confirm: Confirm = Confirm.HEAD
+    interval_s: float = 60.0
+    baseline_margin_s: float = 86_400.0
     slow_page_s: float = SLOW_S
 
 

@@ -1,42 +1,61 @@
-"""The last phase of a pass, when everything is listed: missing keys are deleted, or held."""
+"""The last phase of a pass, when everything is listed: missing keys are deleted, or held.
+
+That a listing lacks a key is one witness; a deletion takes a second one (`second_witness.py`),
+which is asked before the commit. Until it has answered, the key stays marked as missing.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
 
-from scanning.core.deletions import had_second_look, is_mass
-from scanning.core.segments.model import states_of
-from scanning.core.segments.writer import drop_missing_rows
+from scanning.core.deletions import Confirm, had_second_look, is_mass
+from scanning.core.segments.model import Piece, states_of
+from scanning.core.segments.writer import drop_missing_rows, entries_after
 from scanning.core.types import Change, EventType, Held
+from scanning.scan.second_witness import MANY, HeadWitness, ListingWitness, NoWitness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scanning.core.segments.model import Entry
+    from scanning.core.types import BucketConfig
     from scanning.ports import KnownState, Progress
     from scanning.scan.commit_pipeline import CommitPipeline
     from scanning.scan.context import ScanContext
+    from scanning.scan.second_witness import Witness
 
 
 class DeletionPhase:
-    """Decides about the rows that a complete listing lacks; ``entries`` are all segments."""
+    """Decides about the rows that a complete listing lacks; ``entries`` are all segments.
+
+    ``progress`` says, in ``after``, up to which key this phase has decided.
+    """
 
     def __init__(
         self,
+        bucket: BucketConfig,
         context: ScanContext,
         known: KnownState,
         commits: CommitPipeline,
         progress: Progress,
         entries: Sequence[Entry],
     ) -> None:
-        self._clock, self._settings = context.clock, context.settings
-        self._known, self._commits = known, commits
-        self._progress, self._entries = progress, entries
+        self.progress = progress
+        self._context, self._clock, self._settings = context, context.clock, context.settings
+        self._known, self._commits, self._entries = known, commits, entries
+        self._heads = HeadWitness(bucket, context)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._heads.close()
 
     def mass_deletion(self) -> Held | None:
         """Find a mass deletion that somebody must look at before anything counts as deleted."""
         missing = sum(len(entry.missing) for entry in self._entries)
-        known = sum(entry.count for entry in self._entries) - self._progress.appeared
+        known = sum(entry.count for entry in self._entries) - self.progress.appeared
         settings, since, now = self._settings, self._known.held_since, self._clock()
         # What somebody confirmed is as good as gone; the rest may be a mass deletion of its own.
         confirmed = self._known.released
@@ -54,26 +73,84 @@ class DeletionPhase:
         )
         return Held(missing, known, since or now) if is_held else None
 
-    def commit_deletions(self, *, pause_at: float) -> bool:
-        """Commit the deletions, segment by segment; False if it paused before the end."""
-        for entry in self._entries:
-            if entry.missing:
-                self._delete_missing_rows(entry)
-                if self._clock() >= pause_at:
-                    return False
+    def mark_held(self, *, pause_at: float) -> bool:
+        """Mark what is held, for a witness that counts on marks; False if it paused before the end.
+
+        Once somebody confirms the hold, this pass was the first listing that lacked the rows.
+        """
+        unmarked = [entry for entry in self._entries if entry.missing and not entry.absent]
+        witness = self._choose_witness() if unmarked else None
+        if witness is None or not witness.marks:
+            return True
+        for entry in unmarked:
+            self._commit(self._marked(entry))
+            if self._clock() >= pause_at:
+                return False
         return True
 
-    def _delete_missing_rows(self, entry: Entry) -> None:
+    def commit_deletions(self, *, pause_at: float) -> bool:
+        """Commit the deletions, segment by segment; False if it paused before the end."""
+        start = entries_after(self._entries, self.progress.after)
+        # What decided up to the last key began anew before it could say so.
+        is_begun = 0 < start < len(self._entries)
+        left = [e for e in self._entries[start if is_begun else 0 :] if e.missing]
+        witness = self._choose_witness() if left else None
+        if witness is None:
+            return True
+        if witness is self._heads and sum(len(entry.missing) for entry in left) > MANY:
+            if is_begun:
+                self._heads.trust_all()
+            elif not self._heads.agrees(self._entries, self._commits.load):
+                return True
+        for entry in left:
+            self._decide(entry, witness)
+            if self._clock() >= pause_at and entry is not left[-1]:
+                return False
+        return True
+
+    def _choose_witness(self) -> Witness | None:
+        """Choose by the setting, and by what HEAD can tell; None if HEAD does not answer now."""
+        confirm, began = self._settings.confirm, self.progress.began
+        if confirm is Confirm.NONE:
+            return NoWitness()
+        if confirm is Confirm.LISTING:
+            return ListingWitness(self._context, began=began, refused=False)
+        is_trustworthy = self._heads.is_trustworthy()
+        if is_trustworthy is None:
+            return None
+        if is_trustworthy:
+            return self._heads
+        return ListingWitness(self._context, began=began, refused=True)
+
+    def _decide(self, entry: Entry, witness: Witness) -> None:
+        """Commit the rows that are gone, and mark the others, if anything counts on that."""
         columns = self._commits.load(entry.id)
+        gone = sorted(witness.gone(entry, columns))
+        self.progress = replace(self.progress, after=entry.last_key)
+        left = drop_missing_rows(entry, columns, gone) if gone else Piece(entry, None)
+        if left and witness.marks:
+            left = replace(left, entry=self._marked(left.entry))
+        if not gone:
+            if left and left.entry != entry:
+                self._commit(left.entry)
+            return
         now = self._clock()
-        states = states_of(columns, entry.missing, now)
+        states = states_of(columns, gone, now)
         changes = [Change(EventType.DELETED, key, state, state) for key, state in states.items()]
-        left = drop_missing_rows(entry, columns)
         self._commits.submit(
             changes,
             now,
-            self._progress,
+            self.progress,
             pieces=[left] if left else [],
             removed=[] if left else [entry.id],
             no_strings=list(states),
         )
+
+    def _marked(self, entry: Entry) -> Entry:
+        """Mark all missing rows as absent since this pass, unless earlier marks still wait."""
+        if entry.absent or not entry.missing:
+            return entry
+        return replace(entry, absent=entry.missing, absent_since=self.progress.began)
+
+    def _commit(self, entry: Entry) -> None:
+        self._commits.submit((), self._clock(), self.progress, pieces=[Piece(entry, None)])

@@ -8,7 +8,12 @@ from itertools import count, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from scanning.core.changes import announce_cutoff, classify_new, classify_older
+from scanning.core.changes import (
+    EVERYTHING,
+    announce_cutoff,
+    classify_new,
+    classify_older,
+)
 from scanning.core.errors import StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
 from scanning.core.segments.matcher import Unchanged
@@ -21,6 +26,7 @@ from scanning.scan.prefetch import prefetch_pages
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
+    from scanning.core.changes import Cutoff
     from scanning.core.segments.matcher import Page
     from scanning.core.types import BucketConfig, Claim
     from scanning.ports import KnownState, Progress
@@ -51,11 +57,12 @@ class ListingPhase:
         self._settings, self._counts = context.settings, context.counts
         self._known, self._commits, self._warnings = known, commits, context.warnings
         self._new_ids = count()
-        self._announce_after = announce_cutoff(
+        self._cutoff = announce_cutoff(
             bucket,
             is_first=known.is_first,
             began=progress.began,
             older_scan_at=known.older_scan_at,
+            margin_s=context.settings.baseline_margin_s,
         )
 
     def run(self, *, pause_at: float) -> Sequence[Entry] | None:
@@ -76,7 +83,7 @@ class ListingPhase:
             listed += (entry for comparer in comparers for entry in comparer.entries)
         # What was added up on the way counts twice what a lane listed ahead of a break.
         objects = sum(entry.listed for entry in listed)
-        self.progress = replace(self.progress, is_listed=True, listed=objects)
+        self.progress = replace(self.progress, is_listed=True, listed=objects, after="")
         return listed
 
     # --- pages
@@ -157,7 +164,9 @@ class ListingPhase:
         appeared = states_of(found.merged.columns, found.merged.appeared, now)
         updated = states_of(found.merged.columns, found.merged.updated, now)
         before = states_of(found.known, found.merged.before, now).values()
-        changes = self._changes_of_new_keys(appeared, now)
+        # Where a segment was, an earlier scan of this pass found no such key: it came since then.
+        cutoff = EVERYTHING if len(found.known) else self._cutoff
+        changes = self._changes_of_new_keys(appeared, now, cutoff)
         changes += map(_updated_change, updated.items(), before)
         if appeared and updated:
             changes.sort(key=attrgetter("key"))
@@ -171,18 +180,21 @@ class ListingPhase:
             strings=strings,
         )
 
-    def _changes_of_new_keys(self, states: Mapping[str, ObjectState], now: float) -> list[Change]:
+    def _changes_of_new_keys(
+        self, states: Mapping[str, ObjectState], now: float, cutoff: Cutoff
+    ) -> list[Change]:
         """Name the changes of keys that bucketwatch sees for the first time."""
-        announce_after = self._announce_after
         if self._known.is_first and self._bucket.taken_over:
             older = self._states.older_states(self._bucket, list(states))
             return [
                 Change(event_type, key, current, previous)
                 for (key, current), previous in zip(states.items(), older, strict=True)
-                if (previous or current.last_modified > announce_after)
+                if (previous or cutoff.is_news(current))
                 and (event_type := classify_older(previous, current, now=now))
             ]
-        news = {key: state for key, state in states.items() if state.last_modified > announce_after}
+        news = states
+        if cutoff is not EVERYTHING:
+            news = {key: state for key, state in states.items() if cutoff.is_news(state)}
         kinds = [classify_new(state, now=now) for state in news.values()]
         return list(map(Change, kinds, news, news.values(), repeat(None)))
 

@@ -113,7 +113,7 @@ CASES = [
         for name in (*REQUIRED, "endpoint", "region")
     ),
     not_added("without endpoint and region", "region", "endpoint", endpoint=...),
-    not_added("with a bad name", "name", "lower-case", name="Media_Out"),
+    not_added("with a bad name", "name", "without s3://", name="Media Out"),
     not_added("with a bad endpoint", "endpoint", endpoint="ftp://x/y"),
     not_added("with a bad webhook", "webhook_url", webhook_url="nowhere"),
     *(not_added(f"with OAuth without {name}", name, **OAUTH | {name: ...}) for name in OAUTH),

@@ -45,6 +45,7 @@ def test_an_event_says_what_happened_to_which_object_and_when(caller, stream):
     assert answer["results"] == [
         {
             "bucket": "media-in",
+            "bucket_name": "media-in",
             "type": "created",
             "key": "a/b c.mp4",
             "size": 1024,

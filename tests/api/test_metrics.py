@@ -75,7 +75,8 @@ def finish(
     warnings: tuple[ScanWarning, ...] = (),
 ) -> None:
     result = engine_buckets.result(taken.bucket, started_at=time.time(), error=error)
-    result = replace(result, warnings=warnings)
+    counts = replace(result.counts, witness_heads=int(bool(warnings)))
+    result = replace(result, warnings=warnings, counts=counts)
     if error:
         result = replace(result, error_class=error_class)
     wiring.background().leases.finish(taken, result, next_due=time.time() + 60)

@@ -22,7 +22,16 @@ OAUTH = {
 }
 KEYS = {"access_key": "AK2", "secret_key": "SK2"}
 MEMBERS = {
-    *("name", "region", "endpoint", "credential", "prefix", "suffix", "polling_interval"),
+    *(
+        "name",
+        "bucket_name",
+        "region",
+        "endpoint",
+        "credential",
+        "prefix",
+        "suffix",
+        "polling_interval",
+    ),
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
     *("lanes", "webhook_url", "webhook_client_id", "webhook_token_url"),
     *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
@@ -140,7 +149,7 @@ CASES = [
     ),
     created("for no events", {"events": []}, events=[]),
     not_created("without a name", {"name": ...}, "name"),
-    not_created("with a bad name", {"name": "Media_Out"}, "name", "lower-case"),
+    not_created("with a bad name", {"name": "Media Out"}, "name", "without s3://"),
     not_created("without region and endpoint", {"endpoint": ...}, "region", "endpoint"),
     not_created("without keys", {"credential": ...}, "access_key", "secret_key"),
     not_created("with half the keys", {"credential": ..., "access_key": "AK2"}, "secret_key"),

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bucketwatch.demo.environment import without_product_variables
+from bucketwatch.local.environment import without_product_variables
 from scanning.runtime.processes import die_with_parent
 from tests.chaos.run import Run
 
@@ -63,6 +63,7 @@ def show(outcome: Outcome) -> None:
         say(problem)
     say(f"lost {len(verdict.lost)}")
     say(f"duplicated {len(verdict.duplicated)}")
+    say(f"false {len(verdict.false)}")
     say(f"wrong {len(verdict.wrong) + len(outcome.problems)}")
     say(f"kills {_added_up(outcome.killed)}")
     say(f"failovers {outcome.failovers}")

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 LEASE_S: Final = 15.0  # what a frozen worker has to outlive
 
 # The faults of each endpoint on an ordinary day; shares of all requests.
-_RARE: Final = {"failed": 0.003, "reset": 0.003, "slow": 0.01, "short_page": 0.01}
+_RARE: Final = {
+    "failed": 0.003,
+    "reset": 0.003,
+    "slow": 0.01,
+    "short_page": 0.01,
+    "leaves_out": 0.02,
+}
 _FAR: Final = {
     "slow_down": 0.01,
     "failed": 0.01,
@@ -36,6 +42,8 @@ _FAR: Final = {
     "cut": 0.01,
     "stall": 0.002,
     "slow": 0.02,
+    "ends_early": 0.01,
+    "shows_nothing": 0.002,
     "redirect": 0.0005,
     "no_such_bucket": 0.0005,
 }
@@ -55,6 +63,8 @@ _BAD: Final = {
     "short_page": 0.1,
     "empty_page": 0.05,
     "other_style": 0.3,
+    "leaves_out": 0.03,
+    "ends_early": 0.02,
     "redirect_once": 0.0005,
     "forbidden": 0.0005,
 }

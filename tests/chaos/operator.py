@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from bucketwatch.demo.servers import LOOPBACK
+from bucketwatch.local.servers import LOOPBACK
 
 if TYPE_CHECKING:
     import random

@@ -41,15 +41,16 @@ class Violation:
 
 @dataclass(slots=True)
 class Verdict:
-    """What was missed, what was said twice, and what else is wrong."""
+    """What was missed, said twice, said to be deleted and was there, and what else is wrong."""
 
     lost: list[Violation] = field(default_factory=list)
     duplicated: list[Violation] = field(default_factory=list)
+    false: list[Violation] = field(default_factory=list)
     wrong: list[Violation] = field(default_factory=list)
 
     @property
     def violations(self) -> list[Violation]:
-        return [*self.lost, *self.duplicated, *self.wrong]
+        return [*self.lost, *self.duplicated, *self.false, *self.wrong]
 
 
 def judge(
@@ -95,7 +96,8 @@ def _judge_key(
             note(where, f"{said['event_id']} starts from {before}, but {known} was announced")
         found = _next(history, after, at)
         if found is None:
-            note(verdict.wrong, f"{said['event_id']} announces what was not there then: {after}")
+            where = verdict.false if after is None else verdict.wrong
+            note(where, f"{said['event_id']} announces what was not there then: {after}")
         known, at = after, at if found is None else found
     if known != (history[-1] if history else None):
         note(verdict.lost, f"{known} was announced last, which is not the end")

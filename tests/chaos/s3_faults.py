@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 STALL_S: Final = 4.0  # longer than the read time-out of the hosts
 SLOW_S: Final = 0.3
+SHOWN: Final = 0.8  # of the keys of a page that leaves some out
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,15 @@ PERMANENT: Final[Mapping[str, Callable[[Answer, random.Random], Answer]]] = {
     "forbidden": lambda *_: error(403, "AccessDenied"),
     "no_such_bucket": lambda *_: error(404, "NoSuchBucket"),
 }
+# A listing that is no error, and does not show what is there: from the keys of a page and whether
+# more follow, to what is shown of them.
+LIES: Final[
+    Mapping[str, Callable[[Sequence[str], bool, random.Random], tuple[list[str], bool]]]
+] = {
+    "leaves_out": lambda keys, more, dice: ([k for k in keys if dice.random() < SHOWN], more),
+    "ends_early": lambda keys, *_: (list(keys), False),
+    "shows_nothing": lambda *_: ([], False),
+}
 # These are in how a listing is cut into pages, and no errors.
 SHAPES: Final = ("short_page", "empty_page", "other_style")
 
@@ -92,7 +102,7 @@ class Dice:
         self.drawn: dict[str, int] = {}
 
     def set(self, rates: Mapping[str, float]) -> None:
-        unknown = rates.keys() - FAULTS.keys() - PERMANENT.keys() - set(SHAPES)
+        unknown = rates.keys() - FAULTS.keys() - PERMANENT.keys() - LIES.keys() - set(SHAPES)
         if unknown:
             raise KeyError(f"no such faults: {sorted(unknown)}")
         self._rates = dict(rates)
@@ -100,6 +110,11 @@ class Dice:
     def shape(self) -> str:
         """How this listing is shaped; "" as it should be."""
         return self._draw(SHAPES)
+
+    def shown(self, keys: Sequence[str], more: bool) -> tuple[list[str], bool]:  # noqa: FBT001
+        """What a page shows of its keys, and whether it says that more follow."""
+        lie = LIES.get(self._draw(tuple(LIES))) if LIES.keys() & self._rates.keys() else None
+        return lie(keys, more, self._dice) if lie else (list(keys), more)
 
     def spoil(self, answer: Answer) -> Answer:
         name = self._draw((*FAULTS, *PERMANENT))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, quote_from_bytes, unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 MOST_KEYS: Final = 1000
 _AFTER_ALL: Final = "\U0010ffff"
@@ -78,8 +78,17 @@ class Bucket:
     def get(self, key: str) -> Object | None:
         return self._objects.get(key)
 
-    def page(self, asked: Page, *, style: int) -> bytes:
-        """The body of one answer to ListObjectsV2."""
+    def page(
+        self,
+        asked: Page,
+        *,
+        style: int,
+        shows: Callable[[list[str], bool], tuple[list[str], bool]] = lambda keys, more: (
+            keys,
+            more,
+        ),
+    ) -> bytes:
+        """The body of one answer to ListObjectsV2; ``shows`` says what a server shows of it."""
         with self._lock:
             first = max(
                 bisect_left(self._keys, asked.prefix),
@@ -87,9 +96,10 @@ class Bucket:
             )
             end = bisect_right(self._keys, asked.prefix + _AFTER_ALL)
             shown = self._keys[first : min(first + asked.most, max(first, end))]
+            last = shown[-1] if shown else asked.after
+            shown, more = shows(shown, first + len(shown) < end)
             rows = [self._objects[key].rows[style] for key in shown]
-        last = shown[-1] if shown else asked.after
-        return _body(rows, last, STYLES[style], more=first + len(shown) < end)
+        return _body(rows, last, STYLES[style], more=more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bucketwatch.demo.servers import LOOPBACK, ServerProcess, listen
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, listen
 from tests.chaos.s3_faults import Answer, Dice, error
 from tests.chaos.s3_objects import (
     MOST_KEYS,
@@ -101,7 +101,7 @@ class Endpoint:
                 page = replace(page, most=1 + self.dice.below(page.most))
             case "empty_page":
                 return Answer(200, _empty_page(page.after))
-        return Answer(200, bucket.page(page, style=style))
+        return Answer(200, bucket.page(page, style=style, shows=self.dice.shown))
 
 
 def _empty_page(after: str) -> bytes:

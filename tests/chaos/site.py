@@ -14,8 +14,8 @@ import time
 from signal import Signals
 from typing import TYPE_CHECKING, Final
 
-from bucketwatch.demo.environment import without_product_variables
-from bucketwatch.demo.servers import LOOPBACK, ServerProcess, free_port
+from bucketwatch.local.environment import without_product_variables
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, free_port
 from tests.support.processes import ROOT, children_of, command, descendants, running
 
 if TYPE_CHECKING:

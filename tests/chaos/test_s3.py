@@ -12,7 +12,7 @@ from scanning.core.errors import PermanentError, TransientError
 from scanning.core.types import BucketConfig, KeyPair
 from scanning.scan.prefetch import Lane, list_pages
 from tests.chaos.model import ModelBucket, World
-from tests.chaos.s3_faults import FAULTS, PERMANENT, SHAPES
+from tests.chaos.s3_faults import FAULTS, LIES, PERMANENT, SHAPES
 from tests.chaos.s3_server import ChaosS3
 from tests.support.servers import LOCAL
 
@@ -77,6 +77,15 @@ def test_a_listing_of_a_prefix_leaves_the_others_out(server, world):
     assert 0 < len(inside) < len(world.listed(BUCKET.name))
     assert listed(here) == inside
     cache.clear_cache()
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_no_error_and_leaves_out_what_head_shows(server, storage, world, lie):
+    server.faults({0: {lie: 1.0}})
+    left_out = world.listed(BUCKET.name).keys() - listed(storage).keys()
+    assert left_out
+    key = min(left_out)
+    assert storage.look_up(key)[0] == world.listed(BUCKET.name)[key][0]
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"slow"}))

@@ -12,6 +12,9 @@ from scanning.config.settings import EngineSettings, SecuritySection
 
 pytestmark = pytest.mark.django_db
 
+AWS = "s3.eu-west-1.amazonaws.com"
+CEPH = "us-iad-1.linodeobjects.com"
+
 
 @pytest.fixture
 def credential() -> Credential:
@@ -31,7 +34,8 @@ def make(credential):
     "name", ["abc", "a-b", "a.b.c", "0-9", "media--in", "x" * 63, "1.2.3", "1.2.3.4.5", "a1.2.3.4"]
 )
 def test_names_that_s3_allows_are_accepted(name):
-    validators.bucket_name(name)
+    validators.bucket_name(name, AWS)
+    validators.watch_name(name)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +66,81 @@ def test_names_that_s3_allows_are_accepted(name):
 )
 def test_names_that_break_s3s_rules_are_refused_with_the_fix(name, fix):
     with pytest.raises(ValidationError, match=fix):
-        validators.bucket_name(name)
+        validators.bucket_name(name, AWS)
+
+
+@pytest.mark.parametrize("name", ["Media_In", "tenant:bucket", "_media-", "a..b", "x" * 255])
+def test_a_server_that_is_not_awss_may_have_names_as_ceph_takes_them(name):
+    validators.bucket_name(name, CEPH)
+    with pytest.raises(ValidationError):
+        validators.bucket_name(name, AWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        pytest.param("ab", "3 to 255", id="too-short"),
+        pytest.param("x" * 256, "3 to 255", id="too-long"),
+        pytest.param("two words", "without s3://", id="space"),
+        pytest.param("media\n", "without s3://", id="line-end"),
+        pytest.param("média", "without s3://", id="accent"),
+        pytest.param("media/in", "without a path", id="path"),
+        pytest.param("s3://media", "without s3://", id="url"),
+        pytest.param("a:b:media", "tenant and colon", id="two-tenants"),
+        pytest.param("10.0.0.1", "not an IP address", id="ipv4"),
+        pytest.param("arn:media", "ARN", id="arn"),
+    ],
+)
+def test_names_that_no_server_has_are_refused_with_the_fix(name, fix):
+    with pytest.raises(ValidationError, match=fix):
+        validators.bucket_name(name, CEPH)
+
+
+@pytest.mark.parametrize(
+    "name", [":media", "_media", "media-", "a:b:c", "a:notifications_disabled"]
+)
+def test_a_name_that_redis_could_not_tell_apart_is_not_a_watchs(make, name):
+    with pytest.raises(ValidationError) as refused:
+        make(name=name, bucket_name="media-in").full_clean()
+    assert "a name of its own" in refused.value.message_dict["name"][0]
+
+
+def test_a_long_or_odd_name_in_s3_is_that_of_a_watch_with_a_name_of_its_own(make):
+    for name in (":media", "tenant:" + "x" * 200):
+        bucket = make(bucket_name=name)
+        bucket.full_clean()
+        assert bucket.s3_name == name
+
+
+def test_a_name_in_s3_that_is_the_watchs_is_stored_once(make):
+    bucket = make(bucket_name="media-in")
+    bucket.full_clean()
+    assert (bucket.bucket_name, bucket.s3_name) == ("", "media-in")
+
+
+def test_a_bucket_with_cephs_name_cannot_move_to_aws(make):
+    with pytest.raises(ValidationError) as refused:
+        make(name="Media_In", endpoint=AWS).full_clean()
+    assert "lower-case" in refused.value.message_dict["name"][0]
+    with pytest.raises(ValidationError) as refused:
+        make(bucket_name="tenant:media", endpoint=AWS).full_clean()
+    assert "lower-case" in refused.value.message_dict["bucket_name"][0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "do"),
+    [
+        ({}, {"name": "copy", "bucket_name": "media-in"}, True),
+        ({"prefix": "a/"}, {"prefix": "a/b/"}, True),
+        ({"prefix": "a/"}, {"prefix": "b/"}, False),
+        ({}, {"endpoint": "eu-1.example.com"}, False),
+        ({}, {"endpoint": "https://US-IAD-1.example.com"}, True),
+        ({}, {"name": "media-out"}, False),
+    ],
+)
+def test_watches_overlap_if_they_list_the_same_objects(make, one, other, do):
+    assert make(**one).overlaps(make(**other)) is do
+    assert make(**other).overlaps(make(**one)) is do
 
 
 @pytest.mark.parametrize(
@@ -208,7 +286,7 @@ def test_a_polling_interval_out_of_bounds_is_refused_with_the_bound(make, second
 @pytest.mark.parametrize(
     "values",
     [
-        pytest.param({"name": "Media"}, id="name"),
+        pytest.param({"name": "Media "}, id="name"),
         pytest.param({"region": ""}, id="region"),
         pytest.param({"endpoint": ""}, id="endpoint"),
         pytest.param({"polling_interval": 0}, id="interval-too-short"),
@@ -284,7 +362,7 @@ def test_names_and_vault_prefixes_are_unique_in_the_database(make):
         Credential.objects.create(name="lower", vault_prefix="lower")
 
 
-@pytest.mark.parametrize("field", ["name", "endpoint", "prefix"])
+@pytest.mark.parametrize("field", ["name", "bucket_name", "endpoint", "prefix"])
 def test_a_bucket_that_now_is_another_one_gets_a_later_generation(make, field):
     bucket = make()
     bucket.save()

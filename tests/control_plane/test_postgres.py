@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from bucketwatch.demo.servers import RedisServer
+from bucketwatch.local.servers import RedisServer
 from scanning.core import redis_keys
 from tests.support import postgres
 from tests.support.notifications import queued

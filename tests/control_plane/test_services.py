@@ -90,7 +90,7 @@ def test_what_surrounds_a_value_is_trimmed():
 def test_all_that_is_wrong_is_said_at_once_and_nothing_is_stored():
     refused = refusal(
         services.add_bucket,
-        name="Media_In",
+        name="Media In",
         access_key="two words",
         webhook_client_id="me",
         polling_interval=0,

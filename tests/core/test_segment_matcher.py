@@ -247,7 +247,7 @@ def test_what_is_left_when_missing_rows_are_deleted_keeps_its_digest(known):
     known.compare(without("a", "d", "k"))
     for place, entry in enumerate(known.entries):
         if entry.missing:
-            left = drop_missing_rows(entry, known.segments[entry.id])
+            left = drop_missing_rows(entry, known.segments[entry.id], entry.missing)
             assert left is not None
             assert left.columns is not None
             known.entries[place], known.segments[entry.id] = left.entry, left.columns
@@ -258,7 +258,8 @@ def test_what_is_left_when_missing_rows_are_deleted_keeps_its_digest(known):
 
 def test_nothing_is_left_of_a_segment_of_which_all_is_missing(known):
     known.compare({})
-    assert drop_missing_rows(known.entries[0], known.segments[known.entries[0].id]) is None
+    [entry] = known.entries[:1]
+    assert drop_missing_rows(entry, known.segments[entry.id], entry.missing) is None
 
 
 # --- how keys are written
@@ -432,7 +433,11 @@ def shrunk() -> tuple[Known, Bucket]:
     left = {key: state for key, state in many.items() if not "04" <= key <= "29"}
     known.compare(left, page_size=16, limit=16)
     for place, entry in enumerate(known.entries):
-        piece = drop_missing_rows(entry, known.segments[entry.id]) if entry.missing else None
+        piece = (
+            drop_missing_rows(entry, known.segments[entry.id], entry.missing)
+            if entry.missing
+            else None
+        )
         if piece is not None and piece.columns is not None:
             known.entries[place], known.segments[entry.id] = piece.entry, piece.columns
     assert known.shape == ["00010203", "3031", "3233343536373839"]

@@ -15,8 +15,8 @@ import pytest
 from cryptography.fernet import Fernet
 from dotenv import dotenv_values
 
-from bucketwatch.demo.environment import product_variables
 from bucketwatch.env import load_site, with_secret_files
+from bucketwatch.local.environment import product_variables
 from scanning.runtime.processes import STOP_S
 from tests.support.deployment import DEPLOY, Postgres, Stack, compose
 from tests.support.waiting import eventually

@@ -18,8 +18,8 @@ import pytest
 import redis
 
 from bucketwatch.demo.home import Home
-from bucketwatch.demo.servers import free_port, listen
 from bucketwatch.demo.world import BUCKETS
+from bucketwatch.local.servers import free_port, listen
 from tests.support.notifications import QUEUE, queued
 from tests.support.processes import ROOT, Program, all_gone
 from tests.support.waiting import eventually

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from bucketwatch.demo.changes import MOST_OBJECTS, Changer
-from bucketwatch.demo.environment import without_product_variables
 from bucketwatch.demo.follow import KEEP_PRINTED, TRIM_ABOVE, Follower, line
 from bucketwatch.demo.home import Home, write_private
-from bucketwatch.demo.s3_memory import Memory
-from bucketwatch.demo.servers import (
+from bucketwatch.demo.world import BUCKETS, seed
+from bucketwatch.local.environment import without_product_variables
+from bucketwatch.local.s3_memory import Memory
+from bucketwatch.local.servers import (
     RedisServer,
     ServerError,
     other_redis_server,
     redis_server_binary,
 )
-from bucketwatch.demo.world import BUCKETS, seed
 
 QUEUE = "queue"
 

@@ -1,6 +1,7 @@
 """The `Dockerfile`: linted, and its own steps done in a directory, which takes no engine."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketwatch.demo.servers import free_port
+from bucketwatch.local.servers import free_port
 from scanning.runtime.processes import STOP_S
 from tests.support.deployment import build, dockerfile, ignored
 from tests.support.processes import ROOT, Program, all_gone
@@ -66,7 +67,8 @@ def test_the_product_does_not_import_the_demo_which_the_image_lacks():
         for path in (ROOT / folder).rglob("*.py")
         if not ignored(path)
     ]
-    assert [path for path in product if "bucketwatch.demo" in path.read_text()] == []
+    kept_out = re.compile(r"bucketwatch\.(demo|local)\b")
+    assert [path for path in product if kept_out.search(path.read_text())] == []
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,7 @@ def test_no_secret_tests_or_demo_get_in(image):
     folders = {"bucketwatch", "buckets", "scanning", "templates", "staticfiles", "requirements"}
     assert there == folders | {"manage.py", "__pycache__", ".venv"}
     assert not (image / "bucketwatch/demo").exists()
+    assert not (image / "bucketwatch/local").exists()
 
 
 class Container(Program):

@@ -9,8 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from bucketwatch.demo.environment import product_variables
 from bucketwatch.env import secret_variables
+from bucketwatch.local.environment import product_variables
 from scanning.runtime.processes import STOP_S
 from tests.support.deployment import DEPLOY, compose, dockerfile
 

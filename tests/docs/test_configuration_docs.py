@@ -9,8 +9,8 @@ import yaml
 from dotenv import dotenv_values
 from pydantic_core import PydanticUndefined
 
-from bucketwatch.demo.environment import product_variables
 from bucketwatch.env import NAMES_IN_USE, Site, load_scanning, load_site, secret_variables
+from bucketwatch.local.environment import product_variables
 from scanning.config.settings import EngineSettings
 
 ROOT = Path(__file__).resolve().parents[2]

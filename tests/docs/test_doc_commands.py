@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bucketwatch.demo.servers import LOOPBACK, RedisServer, free_port
+from bucketwatch.local.servers import LOOPBACK, RedisServer, free_port
 from tests.support import notifications
 from tests.support.doc_blocks import ALL, Block
 from tests.support.older_monitor import OlderMonitor

@@ -11,7 +11,7 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from buckets.importing import sources
-from bucketwatch.demo.environment import product_variables
+from bucketwatch.local.environment import product_variables
 from scanning.config.settings import RedisSection
 from scanning.core import redis_keys
 from scanning.core.replay import as_replay

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bucketwatch.demo.servers import RedisServer
+from bucketwatch.local.servers import RedisServer
 from tests.support import postgres
 from tests.support.doc_blocks import ALL, Block
 

@@ -80,6 +80,14 @@ FOUND = {
         None,
         "first scan is a baseline",
     ),
+    "baseline, and an upload in parts that may have been under way": (
+        of_bucket(
+            replace(IT, known=Known(is_first=True), listed=STATE._replace(etag="e-2")),
+            first_scan="baseline",
+        ),
+        EventType.CREATED,
+        "may have been under way",
+    ),
     "baseline, and it came during it": (
         of_bucket(replace(IT, known=Known(is_first=True, began=NOW - 90)), first_scan="baseline"),
         "created",

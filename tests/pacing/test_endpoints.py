@@ -248,6 +248,6 @@ def test_the_lanes_of_a_scan_never_list_a_bucket_faster_than_its_budget(
     subprocess.run(command, cwd=ROOT, env=environ, timeout=90, check=True)
 
     came = sorted(at for at, bucket in s3.lists() if bucket == "budget")
-    assert len(came) == 100
+    assert len(came) == 102  # two of them to learn the endpoint's profile
     # What was sent in time may arrive late: one request of each lane.
     assert all(sum(at <= other < at + 1 for other in came) <= 40 + 4 for at in came)

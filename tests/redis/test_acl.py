@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketwatch.demo.servers import LOOPBACK, RedisServer
+from bucketwatch.local.servers import LOOPBACK, RedisServer
 from tests.support.notifications import queued
 from tests.support.processes import ROOT
 from tests.support.product import Product

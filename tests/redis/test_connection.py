@@ -21,7 +21,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bucketwatch.demo.servers import (
+from bucketwatch.local.servers import (
     LOOPBACK,
     RedisServer,
     ServerProcess,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from bucketwatch.demo.servers import RedisServer
+from bucketwatch.local.servers import RedisServer
 from scanning.adapters.redis.risks import warnings_of
 from tests.support.redis_topology import RedisTopology
 from tests.support.waiting import eventually

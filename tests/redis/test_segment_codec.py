@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -55,6 +56,19 @@ def test_rows_come_back_as_they_were(columns):
 @given(entries)
 def test_entries_come_back_as_they_were(entry):
     assert unpack_entry(entry.id.encode(), pack_entry(entry)) == entry
+
+
+@given(entries, st.floats(1, 2e9))
+def test_rows_noted_as_absent_come_back_and_are_no_matter_to_the_version_before(entry, since):
+    noted = replace(entry, absent=entry.missing, absent_since=since if entry.missing else 0.0)
+    packed = pack_entry(noted)
+    assert unpack_entry(entry.id.encode(), packed) == noted
+    # What version 0.1 reads: seven members, and a digest that no listing has.
+    last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(packed)
+    assert (last_key, count, length) == (entry.last_key, entry.count, entry.length)
+    assert raw_key == entry.raw_key
+    assert (tuple(missing), strings_at) == (entry.missing, entry.strings_at)
+    assert (digest == entry.digest) == (not entry.missing)
 
 
 ODD_ETAGS = {

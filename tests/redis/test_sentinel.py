@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from bucketwatch.demo.servers import LOOPBACK, RedisServer, free_port, listen
+from bucketwatch.local.servers import LOOPBACK, RedisServer, free_port, listen
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.core.errors import RedisUnavailable
 from tests.support.redis_topology import MASTER_NAME, Login, RedisTopology

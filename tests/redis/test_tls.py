@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from bucketwatch.demo.servers import LOOPBACK
+from bucketwatch.local.servers import LOOPBACK
 from scanning.core.errors import RedisUnavailable
 from tests.support.redis_topology import MASTER_NAME, Node
 from tests.support.tls_front import Authority, TlsFront

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from bucketwatch.demo.servers import RedisServer
+from bucketwatch.local.servers import RedisServer
 from scanning.core import redis_keys
 from scanning.runtime.leader_lease import LEADER_LEASE_S
 from scanning.runtime.scheduler import TICK_S

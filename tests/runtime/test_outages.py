@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketwatch.demo.servers import RedisServer
+from bucketwatch.local.servers import RedisServer
 from scanning.core import redis_keys
 from tests.support.notifications import QUEUE, queued
 from tests.support.product import Product

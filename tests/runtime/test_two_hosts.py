@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from bucketwatch.demo.servers import RedisServer
+from bucketwatch.local.servers import RedisServer
 from scanning.core import redis_keys, schedule
 from tests.chaos.s3_objects import Change
 from tests.chaos.s3_server import ChaosS3

@@ -174,7 +174,7 @@ def test_an_answer_that_is_larger_than_any_listing_is_cut_off(cache, monkeypatch
     monkeypatch.setattr(connections, "MOST_BYTES", len(BODY) - 1)
     with CannedServer(Answer(200, BODY)) as server, pytest.raises(UnreadableListing):
         cache.get_client(server.url, "a", "s").list_objects_v2(Bucket="photos")
-    [endpoint] = cache._connections._by_url.values()
+    [endpoint] = cache._connections._hosts.values()
     assert not endpoint._idle
 
 
@@ -192,7 +192,7 @@ def test_a_connection_that_the_server_dropped_is_not_used_again(cache):
     with raw_server(answer, answer) as url:  # it closes although it did not say so
         client = cache.get_client(url, "a", "s")
         client.list_objects_v2(Bucket="photos")
-        [endpoint] = cache._connections._by_url.values()
+        [endpoint] = cache._connections._hosts.values()
         eventually(lambda: _is_dropped(endpoint._idle[-1]))
         client.list_objects_v2(Bucket="photos")
 

@@ -149,12 +149,19 @@ def test_the_first_request_asks_in_version_2_with_url_encoding(cache):
     assert server.lines[0].startswith("GET /photos?")
 
 
-def test_a_listing_goes_on_after_the_last_decoded_key_and_ends_only_when_it_says_so(cache):
+def test_a_listing_goes_on_by_its_token_and_ends_only_when_it_says_so(cache):
     short, last = rgw([Row("a'%20\x01")], is_truncated=True, token="raw\x01"), rgw([Row("b")])
     with CannedServer(Answer(200, short), Answer(200, last)) as server:
         assert listed(storage(cache, server.url)).keys == ["a'%20\x01", "b"]
+        assert [asked.get("continuation-token") for asked in server.asked] == [None, "raw\x01"]
+        assert "start-after" not in server.asked[1]
+
+
+def test_a_listing_without_a_token_goes_on_after_the_last_decoded_key(cache):
+    short, last = rgw([Row("a'%20\x01")], is_truncated=True), rgw([Row("b")])
+    with CannedServer(Answer(200, short), Answer(200, last)) as server:
+        assert listed(storage(cache, server.url)).keys == ["a'%20\x01", "b"]
         assert [asked.get("start-after") for asked in server.asked] == [None, "a'%20\x01"]
-        assert "continuation-token" not in server.asked[1]
 
 
 def test_an_empty_page_that_is_not_the_last_is_followed_by_its_token(cache):
@@ -211,7 +218,7 @@ def test_a_page_with_nothing_but_the_row_before_it_is_gone_on_from_by_its_token(
     ]
     with CannedServer(*(Answer(200, body) for body in answers)) as server:
         assert listed(storage(cache, server.url), page_size=1).keys == ["a", "b"]
-        assert [asked.get("continuation-token") for asked in server.asked] == [None, None, "u"]
+        assert [asked.get("continuation-token") for asked in server.asked] == [None, "t", "u"]
 
 
 @pytest.mark.parametrize("flavour", [rgw, plain], ids=["encoded", "raw"])
@@ -391,7 +398,7 @@ def test_a_body_of_another_shape_is_continued_too(cache):
     ]
     with CannedServer(*(Answer(200, body) for body in odd)) as server:
         assert listed(storage(cache, server.url)).keys == ["a", "b"]
-        assert server.asked[1]["start-after"] == "a"
+        assert server.asked[1]["continuation-token"] == "\x01"
         assert server.asked[2]["continuation-token"] == "t"
     assert cache.parser.unrecognised == 3
 

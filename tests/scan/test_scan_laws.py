@@ -1,10 +1,10 @@
 """What must hold of scans, whatever the bucket, the pages, the lanes and the crashes."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, zip_longest
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scanning.core.changes import Version
+from scanning.core.deletions import HeadAnswer
 from scanning.core.types import EventType
 from scanning.scan import lane
 from scanning.scan.context import ScanSettings
@@ -285,6 +287,71 @@ def test_a_bucket_that_changes_while_it_is_listed_is_told_of_without_gaps(
             told[event["key"]] = event["etag"]
     assert told == {key: etag for key, (etag, _, _) in storage.objects.items()}
     assert len({event["event_id"] for event in site.states.queue}) == len(site.states.queue)
+
+
+class Lying(FakeStorage):
+    """Leaves ``hidden`` keys out of its listings; HEAD says what is there, or is refused."""
+
+    def __init__(
+        self, objects: Bucket, hidden: Collection[str], short: Sequence[int], *, refuses: bool
+    ) -> None:
+        listed = {key: row for key, row in objects.items() if key not in hidden}
+        super().__init__(listed, short)
+        self._truth, self._refuses = objects, refuses
+
+    def look_up(self, key: str) -> Version | HeadAnswer:
+        return HeadAnswer.REFUSED if self._refuses else FakeStorage(self._truth).look_up(key)
+
+
+# What each listing leaves out, of the keys that are there.
+HIDING = st.lists(st.lists(st.booleans(), max_size=40), max_size=5)
+
+
+@given(
+    HISTORIES, HIDING, st.integers(1, 7), st.integers(1, 3), SHORT, HOLDS, st.lists(st.booleans())
+)
+def test_whatever_listings_leave_out_nothing_that_is_there_is_deleted(
+    history, hiding, page_size, lanes, short, held_from, crashes
+):
+    site = everything(page_size, lanes, mass_minimum=held_from)
+    crashing = iter(crashes)
+    site.states.after_commit = lambda: crash_if(next(crashing, False))
+    for bucket, hides in zip_longest(history, hiding):
+        if bucket is None:
+            break
+        hidden = {
+            key for key, hides_it in zip(sorted(bucket), hides or (), strict=False) if hides_it
+        }
+        site.scan_to_the_end(Lying(bucket, hidden, short, refuses=False))
+        deleted = [e["key"] for e in site.states.queue if e["event_type"] == "deleted"]
+        assert not bucket.keys() & deleted
+        site.states.queue.clear()
+    site.settings = replace(site.settings, mass_minimum=NEVER_HELD)
+    site.states.held_since = None
+    site.scan_to_the_end(FakeStorage(history[-1]))
+    assert site.states.objects() == history[-1]
+
+
+@given(HISTORIES, HIDING, st.integers(1, 7), st.integers(1, 3), SHORT)
+def test_what_no_two_listings_leave_out_is_not_deleted_where_head_is_refused(
+    history, hiding, page_size, lanes, short
+):
+    site = everything(page_size, lanes, mass_minimum=NEVER_HELD)
+    hidden: set[str] = set()
+    for bucket, hides in zip_longest(history, hiding):
+        if bucket is None:
+            break
+        keys = sorted(bucket.keys() - hidden)
+        hidden = {key for key, hides_it in zip(keys, hides or (), strict=False) if hides_it}
+        site.scan_to_the_end(Lying(bucket, hidden, short, refuses=True))
+        deleted = [e["key"] for e in site.states.queue if e["event_type"] == "deleted"]
+        assert not bucket.keys() & deleted
+        site.states.queue.clear()
+        site.now += site.settings.interval_s
+    for _ in range(2):
+        site.scan_to_the_end(Lying(history[-1], (), short, refuses=True))
+        site.now += site.settings.interval_s
+    assert site.states.objects() == history[-1]
 
 
 @pytest.mark.parametrize("lanes", [1, 4])

@@ -33,7 +33,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanning.adapters.redis.read_only_state import reading_only
-from scanning.core.errors import CommitOutOfStep, ScanAborted, StorageUnavailable
+from scanning.core.errors import (
+    AccessDenied,
+    CommitOutOfStep,
+    ScanAborted,
+    StorageUnavailable,
+    Throttled,
+)
 from scanning.core.listing.body import Columns, UnreadableListing, render_entries
 from scanning.core.listing.rows import ListedRows
 from scanning.core.types import (
@@ -466,6 +472,35 @@ def test_a_first_scan_as_baseline_announces_what_came_after_it_began():
     assert announced(here) == [("created", "meanwhile")]
 
 
+def test_a_baseline_announces_uploads_in_parts_that_may_have_been_under_way_when_it_began():
+    """Many servers give them the time at which they began."""
+    here = site().wanting(first_scan="baseline")
+    now, hour = int(here.now * 1000), 3600 * 1000
+    scanned(
+        here,
+        {
+            "in parts": ("e-3", now - hour, 1),
+            "in parts, long ago": ("e-3", now - 25 * hour, 1),
+            "written at once": ("e", now - hour, 1),
+        },
+    )
+    assert announced(here) == [("created", "in parts")]
+
+
+def test_a_baseline_announces_what_appears_where_it_had_been_whatever_its_time():
+    """It lists from the start again after failures at one place, before it was ever complete."""
+    here = site(slice_s=0.0).wanting(first_scan="baseline")
+    bucket = numbered(100)
+    while len(here.states.objects()) < 50:
+        assert not here.scan(FakeStorage(bucket)).complete
+    here.states.stuck = MOST_STUCK
+    assert not here.scan(FakeStorage(bucket | {"key-00007x": ("e", OLD, 1)})).complete
+    here.states.stuck = 0
+    scanned(here, bucket | {"key-00007x": ("e", OLD, 1)})
+    assert announced(here) == [("detected", "key-00007x")]
+    assert here.states.complete
+
+
 @pytest.mark.parametrize("etag", ["e", ""], ids=["ETags", "empty ETags"])
 @pytest.mark.parametrize("more", [{}, {"key-00007x": ("e", OLD, 1)}], ids=["alone", "beside a key"])
 def test_another_size_is_an_update_though_etag_and_time_are_the_same(etag, more):
@@ -603,6 +638,25 @@ def test_a_server_that_takes_long_over_heads_does_not_hold_a_commit_up():
             texts = notifier.notifications(changes, now=NEW / 1000, sequencer="")
             assert len(texts) == len(changes)
             assert commits <= len(storage.asked) <= 2 * HEADS_AT_ONCE * commits
+
+
+def test_heads_that_are_refused_or_never_of_what_was_listed_are_warned_of_once():
+    bucket = {f"k{number}": ("e", NEW, 1) for number in range(3)}
+    other = ObjectMetadata("other", "text/plain", {})
+    refused = AccessDenied("bucket: no")
+
+    def warned(heads: dict[str, ObjectMetadata | Exception]) -> list[tuple[str, int, Any]]:
+        here = site().wanting(fetch_metadata=True)
+        storage = FakeStorage(bucket, heads=heads)
+        end = here.scan(storage)
+        assert len(here.states.queue) == 3
+        return [(str(w.kind), w.count, w.examples) for w in end.warnings]
+
+    assert warned(dict.fromkeys(bucket, refused)) == [("head_refused", 3, ("k0", "k1", "k2"))]
+    assert warned(dict.fromkeys(bucket, other)) == [("head_mismatch", 3, ("k0", "k1", "k2"))]
+    right = ObjectMetadata('W/"e"', "text/plain", {})
+    assert warned(dict.fromkeys(bucket, other) | {"k1": right}) == []
+    assert warned({"k1": Throttled("bucket: slow down")}) == []
 
 
 def test_only_objects_that_are_new_or_changed_and_wanted_are_asked_about():

@@ -20,7 +20,7 @@ import psycopg
 import redis
 import yaml
 
-from bucketwatch.demo.servers import LOOPBACK, ServerProcess, free_port, redis_server_binary
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, free_port, redis_server_binary
 from tests.support.processes import ROOT, Program
 from tests.support.waiting import eventually
 
@@ -70,7 +70,8 @@ def dockerfile() -> list[list[Step]]:
 
 def ignored(path: Path) -> bool:
     """Whether `.dockerignore` keeps a file of a directory that it lets in out of the image."""
-    return "__pycache__" in path.parts or ROOT / "bucketwatch/demo" in path.parents
+    kept_out = {ROOT / "bucketwatch/demo", ROOT / "bucketwatch/local"}
+    return "__pycache__" in path.parts or not kept_out.isdisjoint(path.parents)
 
 
 def build(directory: Path) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from scanning.core.changes import Version
+from scanning.core.deletions import HeadAnswer
 from scanning.core.errors import CommitOutOfStep, StateDamaged, TransientError
 from scanning.core.listing.body import Columns, UnreadableListing, render_entries
 from scanning.core.listing.rows import ListedRows, read_entries
@@ -20,7 +22,7 @@ from scanning.core.types import (
     ScanCounts,
 )
 from scanning.core.vault_names import entries_of, pairs_in
-from scanning.ports import Commit, KnownState, Position, Progress
+from scanning.ports import Commit, KnownState, Position, Progress, Storage
 from scanning.scan.bucket_pass import BucketPass, PassEnd
 from scanning.scan.context import ScanContext, ScanSettings
 
@@ -65,6 +67,9 @@ class FakeStorage:
         last = columns.keys[-1] if columns.keys else ""
         return FakePage(self.render(columns), last, len(keys) > most)
 
+    def begins_anywhere(self) -> bool:
+        return True
+
     def rows(self, entries: bytes) -> ListedRows:
         self.parsed += bool(entries)
         return read_entries(entries, url_encoded=True, by_parser=no_parser)
@@ -75,6 +80,10 @@ class FakeStorage:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def look_up(self, key: str) -> Version | HeadAnswer:
+        found = self.objects.get(key)
+        return (found[0], found[1] // 1000, found[2]) if found else HeadAnswer.GONE
 
 
 def no_parser(entries: bytes) -> Columns:
@@ -209,7 +218,7 @@ class Site:
         self.fence += 1
         return Claim("bucket", "region", self.fence, 0, 0.0, None, 0.0, self.states.number)
 
-    def means(self, storage: FakeStorage, **others: Any) -> ScanContext:
+    def means(self, storage: Storage, **others: Any) -> ScanContext:
         """What a scan of ``storage`` is given, but for ``others``."""
         ours: dict[str, Any] = {
             "states": self.states,
@@ -220,11 +229,11 @@ class Site:
         }
         return ScanContext(storage=storage, **ours | others)
 
-    def scan(self, storage: FakeStorage) -> PassEnd:
+    def scan(self, storage: Storage) -> PassEnd:
         """One scan, and what its worker records when it ends."""
         return self.scan_under(self.claim(), storage)
 
-    def scan_under(self, claim: Claim, storage: FakeStorage) -> PassEnd:
+    def scan_under(self, claim: Claim, storage: Storage) -> PassEnd:
         self.counts = ScanCounts()
         end = BucketPass(self.bucket, claim, self.means(storage)).run()
         self.states.warnings = () if end.complete else end.warnings
@@ -236,7 +245,7 @@ class Site:
             self.states.progress = end.progress
         return end
 
-    def scan_to_the_end(self, storage: FakeStorage) -> PassEnd:
+    def scan_to_the_end(self, storage: Storage) -> PassEnd:
         """Scan until a pass is complete, whatever crashes on the way."""
         while True:
             try:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bucketwatch.demo.servers import ServerProcess, listen
 from bucketwatch.env import Site, load_site
+from bucketwatch.local.servers import ServerProcess, listen
 from scanning.adapters.vault.infisical import InfisicalSite
 
 HIDDEN = "<hidden-by-infisical>"

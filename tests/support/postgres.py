@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from bucketwatch.demo.servers import LOOPBACK, ServerProcess, free_port
+from bucketwatch.local.servers import LOOPBACK, ServerProcess, free_port
 
 USER = "bucketwatch"
 _SOMEBODY = "nobody"

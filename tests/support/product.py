@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bucketwatch.demo.servers import LOOPBACK, free_port
+from bucketwatch.local.servers import LOOPBACK, free_port
 from tests.support.processes import ROOT, Program, all_gone
 from tests.support.servers import TestS3Server
 from tests.support.waiting import eventually

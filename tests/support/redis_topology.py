@@ -1,7 +1,7 @@
 """A real Redis master with replicas, and the sentinels that watch it.
 
 It is set up as `docs/redis.md` advises: append-only, and a master without replicas takes no writes.
-The servers are children of the thread that starts them (``bucketwatch/demo/servers.py``): start
+The servers are children of the thread that starts them (``bucketwatch/local/servers.py``): start
 and restart them in the main thread.
 """
 
@@ -17,7 +17,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from bucketwatch.demo.servers import LOOPBACK, Server, ServerProcess, free_port, redis_server_binary
+from bucketwatch.local.servers import (
+    LOOPBACK,
+    Server,
+    ServerProcess,
+    free_port,
+    redis_server_binary,
+)
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.config import Config
 
-from bucketwatch.demo.servers import RedisServer, S3Server
+from bucketwatch.local.servers import RedisServer, S3Server
 from scanning.config.settings import EngineSettings, SecuritySection
 
 if TYPE_CHECKING:

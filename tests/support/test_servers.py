@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from django.conf import settings as django_settings
 from pydantic import SecretStr
 
-from bucketwatch.demo.servers import RedisServer, ServerError
+from bucketwatch.local.servers import RedisServer, ServerError
 from tests.support.servers import TestS3Server
 from tests.support.waiting import eventually
 
@@ -133,7 +133,7 @@ def test_a_keeping_s3_server_remembers_after_a_kill(tmp_path):
 def test_servers_end_with_the_program_that_started_them(tmp_path):
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from bucketwatch.demo.servers import RedisServer, S3Server\n"
+        "from bucketwatch.local.servers import RedisServer, S3Server\n"
         "redis = RedisServer(Path(sys.argv[1])); redis.start()\n"
         "s3 = S3Server(Path(sys.argv[1]), access_key='a', secret_key='b'); s3.start()\n"
         "print(redis.pid, s3.pid, flush=True); time.sleep(60)\n"

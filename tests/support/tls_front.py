@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from bucketwatch.demo.servers import LOOPBACK, listen
+from bucketwatch.local.servers import LOOPBACK, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -93,7 +93,7 @@ def test_a_bucket_can_use_a_stored_credential(operator):
 @pytest.mark.parametrize(
     ("wrong", "field", "fix"),
     [
-        pytest.param({"name": "Media_In"}, "name", "lower-case", id="name"),
+        pytest.param({"name": "Media In"}, "name", "without s3://", id="name"),
         pytest.param({"region": ""}, "region", "Enter a region", id="neither-region"),
         pytest.param({"region": ""}, "endpoint", "or an endpoint", id="nor-endpoint"),
         pytest.param({"endpoint": "host/path"}, "endpoint", "no path", id="endpoint"),

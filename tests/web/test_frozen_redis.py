@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from buckets.health.overview import overview
 from buckets.models import Bucket
-from bucketwatch.demo.servers import RedisServer
+from bucketwatch.local.servers import RedisServer
 from scanning import wiring
 from scanning.core import redis_keys
 from tests.support import api_client

@@ -19,7 +19,7 @@ from django.contrib.auth.models import Group
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
 
-from bucketwatch.demo.servers import LOOPBACK, free_port
+from bucketwatch.local.servers import LOOPBACK, free_port
 from bucketwatch.middleware import ClientAddress
 from tests.support.processes import ROOT, Program
 from tests.support.waiting import eventually

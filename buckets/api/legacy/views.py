@@ -94,7 +94,8 @@ class AddBucket(APIView):
             "message": f"Bucket {bucket.name} added",
             "bucket": bucket.name,
         }
-        note = _note(bucket.name, _about_the_first_scan(bucket))
+        about = f"{_about_the_first_scan(bucket)} {services.note_on_overlaps(bucket)}".strip()
+        note = _note(bucket.name, about)
         return Response(body | note, status=status.HTTP_201_CREATED)
 
 
@@ -108,7 +109,7 @@ class UpdateBucket(APIView):
             known = ", ".join(fields.BucketChanges().fields)
             body["message"] = f"Bucket {name} unchanged"
             return Response(body | {"note": f"Nothing to change was given; known are: {known}."})
-        return Response(body | _note(name))
+        return Response(body | _note(name, services.note_on_overlaps(update.bucket)))
 
 
 class DeleteBucket(APIView):

@@ -16,8 +16,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from buckets.api.errors import method_not_allowed
+from buckets.api.fields import Strict
 from buckets.api.openapi.probe_paths import PLAIN_PATHS
-from buckets.api.v1.parsing import Strict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

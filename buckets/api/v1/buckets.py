@@ -38,7 +38,7 @@ class Buckets(APIView):
         given = _service_arguments(parsing.body(requests.BucketCreate, request))
         bucket = services.add_bucket(**given, by=auth.client_of(request))
         where = reverse("api:v1-bucket", args=[bucket.name]) + "/"
-        return Response(_as_json(bucket), status.HTTP_201_CREATED, headers={"Location": where})
+        return Response(_as_changed(bucket), status.HTTP_201_CREATED, headers={"Location": where})
 
 
 class OneBucket(APIView):
@@ -53,7 +53,7 @@ class OneBucket(APIView):
         if changes:
             by = auth.client_of(request)
             bucket = services.update_bucket(bucket=bucket, by=by, **changes)
-        return Response(_as_json(bucket))
+        return Response(_as_changed(bucket))
 
     @schema.DELETE_BUCKET
     def delete(self, request: Request, name: str) -> Response:
@@ -125,6 +125,11 @@ def _credential(name: str) -> Credential:
 
 def _as_json(bucket: Bucket) -> dict[str, Any]:
     return dict(responses.BucketAnswer(bucket, context=queries.row_context([bucket])).data)
+
+
+def _as_changed(bucket: Bucket) -> dict[str, Any]:
+    note = services.note_on_overlaps(bucket)
+    return _as_json(bucket) | ({"note": note} if note else {})
 
 
 def _accepted(name: str, message: str) -> Response:

@@ -5,37 +5,16 @@ A misspelt member would otherwise change nothing, and a misspelt filter would li
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
-from rest_framework import serializers
+
+from buckets.api.fields import PLAIN_NAME, WHOLE, Strict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from rest_framework.request import Request
-
-WHOLE = "__all__"
-# Other names are not repeated: one may be a secret that went to the wrong place.
-_PLAIN_NAME = re.compile(r"[a-z_]{1,30}")
-
-
-class Strict(serializers.Serializer[Any]):
-    """Members as they are declared, and no others."""
-
-    def to_internal_value(self, data: Mapping[str, Any]) -> Any:
-        errors: dict[str, Any] = {}
-        try:
-            given = super().to_internal_value(data)
-        except serializers.ValidationError as exc:
-            errors = dict(exc.detail) if isinstance(exc.detail, dict) else {WHOLE: exc.detail}
-        if unknown := data.keys() - self.fields.keys():
-            known = f"This is not known here; known are: {', '.join(self.fields)}."
-            errors |= {n if _PLAIN_NAME.fullmatch(n) else WHOLE: [known] for n in sorted(unknown)}
-        if errors:
-            raise serializers.ValidationError(errors)
-        return given
 
 
 def body(expected: type[Strict], request: Request) -> dict[str, Any]:
@@ -47,7 +26,7 @@ def query(expected: type[Strict], request: Request) -> dict[str, Any]:
     """Read the parameters of a request. Raises ValidationError with all that is wrong."""
     given = request.query_params
     if twice := [name for name in given if len(given.getlist(name)) > 1]:
-        named = {name if _PLAIN_NAME.fullmatch(name) else WHOLE for name in twice}
+        named = {name if PLAIN_NAME.fullmatch(name) else WHOLE for name in twice}
         raise ValidationError({name: ["Give this once."] for name in named})
     return _checked(expected(data=given.dict()))
 

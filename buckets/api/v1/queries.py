@@ -26,7 +26,7 @@ _EXACTLY = {
     "notifications_enabled": "notifications_enabled",
     "monitoring_enabled": "monitoring_enabled",
 }
-_SEARCHED = ("name", "region", "endpoint", "webhook_url")
+_SEARCHED = ("name", "bucket_name", "region", "endpoint", "webhook_url")
 
 
 def buckets(filters: dict[str, Any]) -> QuerySet[Bucket]:

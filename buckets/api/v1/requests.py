@@ -12,11 +12,11 @@ from buckets.api.fields import (
     LONGEST_TEXT,
     REQUIRED,
     Seconds,
+    Strict,
     Switch,
     Text,
     longest,
 )
-from buckets.api.v1.parsing import Strict
 from buckets.models import EVENT_TYPES, Bucket
 
 LARGEST_PAGE = 500
@@ -80,6 +80,10 @@ class SomeText(Text):
 class BucketSettings(Strict):
     """What creating and changing a bucket have in common."""
 
+    bucket_name = SomeText(
+        max_length=longest("bucket_name"),
+        help_text="What S3 calls the bucket; empty: as the watch is called.",
+    )
     region = SomeText(max_length=longest("region"))
     endpoint = SomeText(max_length=longest("endpoint"))
     credential = Text(

@@ -61,7 +61,8 @@ class ScanStatus(_Serializer):
 
 @extend_schema_serializer(component_name="Bucket")
 class BucketAnswer(_Serializer):
-    name = Shown()
+    name = Shown(help_text="The watch's; routes go by it.")
+    bucket_name = Shown(source="s3_name", help_text="What S3 calls the bucket.")
     region = Shown()
     endpoint = Shown()
     credential = Shown(source="credential.name")
@@ -91,6 +92,9 @@ class BucketAnswer(_Serializer):
         help_text="False: Redis, and so the scanner, has yet to learn of a change."
     )
     status = ScanStatus(source="*")
+    note = Shown(
+        required=False, help_text="What else there is to know; only after a change, if at all."
+    )
 
     @extend_schema_field(serializers.ChoiceField(choices=STATES))
     def get_state(self, bucket: Bucket) -> str:
@@ -142,7 +146,8 @@ class ResumedAnswer(_Serializer):
 
 @extend_schema_serializer(component_name="Event")
 class EventAnswer(_Serializer):
-    bucket = Shown()
+    bucket = Shown(help_text="The watch's name.")
+    bucket_name = Shown(help_text="What S3 calls the bucket.")
     type = serializers.ChoiceField(source="event_type", choices=EVENT_TYPES)
     key = Shown()
     size = serializers.IntegerField(help_text="Bytes; of a deleted object, what it had.")

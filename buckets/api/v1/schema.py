@@ -12,6 +12,7 @@ _BUCKET, _CREDENTIAL = path_name("bucket"), path_name("credential")
 
 BUCKET: dict[str, Any] = {
     "name": "media-in",
+    "bucket_name": "media-in",
     "region": "us-iad-1",
     "endpoint": "us-iad-1.linodeobjects.com",
     "credential": "shared-key",
@@ -241,6 +242,7 @@ LIST_EVENTS = route(
         "results": [
             {
                 "bucket": "media-in",
+                "bucket_name": "media-in",
                 "type": "created",
                 "key": "a/b c.mp4",
                 "size": 1024,

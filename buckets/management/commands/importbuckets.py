@@ -57,7 +57,7 @@ class Command(EngineCommand):
             "it scans a bucket again if it runs; 10 at least, a polling interval more at most)",
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         planned = self._plan(options["file"], options["first_scan"])
         self._show(planned)
         if options["file"] is None and planned.count("import"):

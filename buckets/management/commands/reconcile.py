@@ -27,7 +27,7 @@ class Command(EngineCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="compare only; write nothing")
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         found = reconcile.compare()
         self._show(found)
         is_repaired = options["dry_run"] or reconcile.repair(found)

@@ -67,7 +67,7 @@ class Command(EngineCommand):
         parser.add_argument("--id", type=_id, metavar="ID", help="of an interrupted replay")
         parser.add_argument("--after", default="", metavar="KEY", help="where it was interrupted")
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         bucket = selectors.all_buckets().filter(name=options["bucket"]).first()
         if bucket is None:
             raise CommandError(f"unknown bucket: {options['bucket']}", returncode=UNKNOWN)

@@ -25,7 +25,7 @@ class Command(BaseCommand):
         who.add_argument("names", nargs="*", default=[], metavar="USER", help="names of users")
         who.add_argument("--all", action="store_true", help="everybody's")
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         names = options["names"]
         people = User.objects.all() if options["all"] else User.objects.filter(username__in=names)
         unknown = set(names) - {person.get_username() for person in people}

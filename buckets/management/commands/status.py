@@ -43,7 +43,7 @@ class Command(EngineCommand):
             "--watch", type=_seconds, metavar="S", help="again every S seconds, until Ctrl-C"
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         show = self._show_json if options["json"] else self._show
         if options["watch"]:
             self._watch(show, options["watch"])

@@ -27,7 +27,7 @@ class Command(EngineCommand):
         parser.add_argument("--dry-run", action="store_true", help="show only; write nothing")
         parser.add_argument("--remove", action="store_true", help="remove what was written so")
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         found = legacy_aliases.wanted()
         usable = [alias for alias in found if not alias.problem]
         lacking = [] if options["dry_run"] else self._carry_out(usable, options["remove"])

@@ -76,7 +76,9 @@ class BucketConfigStore:
             "revision": revision,
             "generation": generation,
             "notifications": notifications,
-            "wants": json.dumps([notifications, ours.get("events"), ours.get("suffix")]),
+            "wants": json.dumps(
+                [notifications, bucket_document.announced_events(ours), ours.get("suffix")]
+            ),
             "expected": expectation(known),
         }
 
@@ -140,9 +142,9 @@ class BucketConfigStore:
         Looks through the whole keyspace: for commands that somebody runs now and then.
         """
         batches = self._connection.keys_beginning(redis_keys.CONFIG_PREFIX, kind="string")
-        # The flag of a bucket that is called "bucket" looks like a configuration.
-        found = {name for batch in batches for name in batch}
-        found.discard(redis_keys.notifications_disabled("bucket"))
+        # The flag of a bucket that is called "bucket", or "bucket:…", looks like a configuration.
+        flag = f":{redis_keys.FLAG}"
+        found = {name for batch in batches for name in batch if not name.endswith(flag)}
         names = {name.removeprefix(redis_keys.CONFIG_PREFIX) for name in found}
         return self.stored_of(names | self.revisions().keys())
 

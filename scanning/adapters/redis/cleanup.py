@@ -57,11 +57,15 @@ class Cleanup:
         gone = {redis_keys.state(common, bucket, "") for bucket in buckets}
         beginning = common if len(buckets) > 1 else redis_keys.state(common, buckets[0], "")
         return sum(
-            self._unlink(
-                [name for name in names if name[: name.find(":", len(common)) + 1] in gone]
-            )
+            self._unlink([name for name in names if _beginnings(name, common) & gone])
             for names in self._connection.keys_beginning(beginning)
         )
 
     def _unlink(self, names: Sequence[str]) -> int:
         return self._connection.run(lambda r: int(r.unlink(*names))) if names else 0
+
+
+def _beginnings(name: str, common: str) -> set[str]:
+    """What a state's key may begin with: a bucket's name may have one colon in it."""
+    first = name.find(":", len(common)) + 1
+    return {name[:first], name[: name.find(":", first) + 1]}

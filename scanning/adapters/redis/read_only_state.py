@@ -48,7 +48,7 @@ class ReadOnlyStateStore:
         self._last: dict[str, Columns] = {}
         self._places: dict[str, tuple[int, int]] = {}
 
-    def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:  # noqa: ARG002
+    def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         known = self._states.open(bucket)
         self._opened = {entry.id: entry for entry in known.entries}
         return known
@@ -57,7 +57,7 @@ class ReadOnlyStateStore:
         self,
         bucket: BucketConfig,
         segments: Sequence[str],
-        at: Position | None = None,  # noqa: ARG002 - what it commits is nowhere
+        at: Position | None = None,
     ) -> list[Columns]:
         return [self._own(id_) or self._known(bucket, id_) for id_ in segments]
 
@@ -67,7 +67,7 @@ class ReadOnlyStateStore:
     def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
         return self._states.older_states(bucket, keys)
 
-    def commit(self, claim: Claim, commit: Commit) -> None:  # noqa: ARG002 - the port's signature
+    def commit(self, claim: Claim, commit: Commit) -> None:
         if commit.notifications:
             self._announce(commit.notifications)
         written = {p.entry.id: p.columns for p in commit.pieces if p.columns is not None}

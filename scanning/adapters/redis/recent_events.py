@@ -1,7 +1,8 @@
 """The stream of recent events, read for people; the commit writes it (`lua/commit.lua`).
 
 An entry's field ``commit`` holds JSON: {"bucket", "at", "count", "events": [[type, key, size], …
-the first 100]} and "replay", the id of a replay, if the events were announced again.
+the first 100]}, "bucket_name" if that is not the watch's, and "replay", the id of a replay, if the
+events were announced again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import redis_keys
+from scanning.core.texts import watch_and_bucket
 from scanning.core.types import EventType
 
 if TYPE_CHECKING:
@@ -25,11 +27,18 @@ _COMMITS_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class RecentEvent:
+    """``bucket`` is the watch's name, ``bucket_name`` the one that S3 knows."""
+
     bucket: str
+    bucket_name: str
     event_type: EventType
     key: str
     size: int
     at: datetime
+
+    @property
+    def title(self) -> str:
+        return watch_and_bucket(self.bucket, self.bucket_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,7 @@ class RecentCommit:
 
     id: str
     bucket: str
+    bucket_name: str
     at: datetime
     count: int
     events: list[RecentEvent]
@@ -135,12 +145,13 @@ def _commit(id_: str, fields: dict[str, str]) -> RecentCommit | None:
     try:
         stored: dict[str, Any] = json.loads(fields["commit"])
         bucket, at = str(stored["bucket"]), _time(stored["at"])
+        s3_name = str(stored.get("bucket_name") or bucket)
         events = [
-            RecentEvent(bucket, EventType(kind), _showable(str(key)), int(size), at)
+            RecentEvent(bucket, s3_name, EventType(kind), _showable(str(key)), int(size), at)
             for kind, key, size in stored["events"]
         ]
         replay = str(stored.get("replay", ""))
-        return RecentCommit(id_, bucket, at, int(stored["count"]), events, replay)
+        return RecentCommit(id_, bucket, s3_name, at, int(stored["count"]), events, replay)
     except (ValueError, TypeError, KeyError, OverflowError, OSError):
         return None
 

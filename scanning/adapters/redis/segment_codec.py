@@ -25,6 +25,7 @@ _WIDTH: Final = 8
 _ALL_MD5: Final = re.compile(r"[0-9a-f]*")
 _MD5_DIGITS: Final = 32
 _LEVEL: Final = 1
+_DIGEST: Final = 16  # bytes of xxh3_128
 
 # A compressor is not safe to share between threads, and costs more to make than to use.
 _local = threading.local()
@@ -59,12 +60,21 @@ def unpack_rows(value: bytes) -> Columns:
 
 
 def pack_entry(entry: Entry) -> bytes:
-    """A manifest entry without its id, which is the field's name."""
+    """A manifest entry without its id, which is the field's name.
+
+    What is noted of absent rows goes with the digest: hosts of version 0.1 read seven members, and
+    take a digest of another length for one that no listing has. They compare the rows then, and
+    drop the note.
+    """
+    digest = entry.digest
+    if entry.absent:
+        note = msgpack.packb([entry.digest, entry.absent, entry.absent_since])
+        digest = bytes(_DIGEST) + note
     packed: bytes = msgpack.packb(
         [
             entry.last_key,
             entry.count,
-            entry.digest,
+            digest,
             entry.length,
             entry.raw_key,
             entry.missing,
@@ -79,9 +89,23 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
     try:
         last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(value)
         rows = tuple(missing)
+        absent, since = (), 0.0
+        if len(digest) > _DIGEST:
+            digest, absent, since = msgpack.unpackb(digest[_DIGEST:])
+        return Entry(
+            id_.decode(),
+            last_key,
+            count,
+            digest,
+            length,
+            raw_key,
+            rows,
+            strings_at,
+            tuple(absent),
+            since,
+        )
     except (msgpack.UnpackException, TypeError) as exc:
         raise ValueError("not a manifest entry") from exc
-    return Entry(id_.decode(), last_key, count, digest, length, raw_key, rows, strings_at)
 
 
 def _planes(numbers: Sequence[int]) -> bytes:

@@ -116,7 +116,7 @@ def _scan_stats(stored: Mapping[str, str]) -> dict[str, Any]:
 def _of_processes(said: Any, *, now: float) -> dict[str, Any]:
     """What living processes hold in memory: S3 clients, and keys of the vault as old as that."""
     living = [text.split(":") for text in said if _lives(text, now=now)]
-    vault_read_at = [float(parts[2]) for parts in living if len(parts) > 2 and parts[2]]  # noqa: PLR2004
+    vault_read_at = [float(parts[2]) for parts in living if len(parts) > 2 and parts[2]]
     return {
         "total_clients": sum(int(parts[0]) for parts in living),
         "vault_snapshot_age_s": max(0.0, now - min(vault_read_at)) if vault_read_at else None,

@@ -21,6 +21,7 @@ from botocore.config import Config
 from scanning.adapters.s3.connections import Connections
 from scanning.adapters.s3.listing import ListingParser
 from scanning.config import active
+from scanning.core.endpoint_profile import Addressing, EndpointProfile
 from scanning.core.endpoints import LINODE, endpoint_url, region_of
 
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 
     from scanning.config.settings import EngineSettings
 
-USED: Final = frozenset({"list_objects_v2", "head_object", "_PY_TO_OP_NAME"})
+USED: Final = frozenset({"list_objects_v2", "list_objects", "head_object", "_PY_TO_OP_NAME"})
 DEFAULT_REGION: Final = "us-east-1"
 # What botocore does for other services, for uploads and for retries of its own, with each
 # request: six in a hundred of what listing a page costs.
 _NOT_FOR_US: Final = (
     ("before-parameter-build", handlers.generate_idempotent_uuid),
+    # It knows AWS's names only; Ceph has tenant:bucket.
+    ("before-parameter-build.s3", handlers.validate_bucket_name),
     ("before-call", handlers.add_recursion_detection_header),
     ("before-call", handlers.inject_api_version_header_if_needed),
     ("before-call.s3", handlers.add_expect_header),
@@ -46,6 +49,7 @@ _RETRIES: Final = (
 )
 # botocore's sessions are not safe for threads; making a client takes milliseconds.
 _MAKING: Final = threading.Lock()
+_UNKNOWN: Final = EndpointProfile()
 
 
 class S3ClientCache:
@@ -69,7 +73,7 @@ class S3ClientCache:
         self._conf = conf = conf or active.conf()
         self._others: dict[EngineSettings, S3ClientCache] = {}
         self.attempts = attempts
-        self._config = _config(conf)
+        self._configs = {addressing: _config(conf, addressing) for addressing in Addressing}
         self._region_endpoint = conf.defaults.region_endpoint
         self._connections = Connections(conf)
         self._most = most
@@ -88,14 +92,27 @@ class S3ClientCache:
                 self._others[conf] = S3ClientCache(conf, most=most, attempts=attempts)
             return self._others[conf]
 
-    def get_client_key(self, endpoint: str, access_key: str, secret_key: str) -> str:
+    def get_client_key(
+        self,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        profile: EndpointProfile = _UNKNOWN,
+    ) -> str:
         """A key that is the same for the same client, and tells nobody the secret."""
-        parts = json.dumps([endpoint_url(endpoint), access_key, secret_key]).encode()
+        how = [profile.signing_region, profile.addressing, profile.settings.authorities]
+        parts = json.dumps([endpoint_url(endpoint), access_key, secret_key, *how]).encode()
         return hashlib.blake2b(parts, digest_size=16).hexdigest()
 
-    def get_client(self, endpoint: str, access_key: str, secret_key: str) -> S3Client:
+    def get_client(
+        self,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        profile: EndpointProfile = _UNKNOWN,
+    ) -> S3Client:
         """The client, made if there is none. Raises ValueError if the endpoint is no address."""
-        key = self.get_client_key(endpoint, access_key, secret_key)
+        key = self.get_client_key(endpoint, access_key, secret_key, profile)
         client = self._known(key)
         if client is not None:
             return client
@@ -103,7 +120,7 @@ class S3ClientCache:
             client = self._known(key)
             if client is not None:
                 return client
-            client = self._make(endpoint_url(endpoint), access_key, secret_key)
+            client = self._make(endpoint_url(endpoint), access_key, secret_key, profile)
             self._keep(key, client)
             return client
 
@@ -158,22 +175,25 @@ class S3ClientCache:
                 self._clients.popitem(last=False)
                 self._evictions += 1
 
-    def _make(self, url: str, access_key: str, secret_key: str) -> S3Client:
+    def _make(
+        self, url: str, access_key: str, secret_key: str, profile: EndpointProfile
+    ) -> S3Client:
+        region = profile.signing_region or signing_region(url, self._region_endpoint)
         client: S3Client = _session().client(
             "s3",
-            region_name=signing_region(url, self._region_endpoint),
+            region_name=region,
             endpoint_url=url,
             verify=True,
             aws_access_key_id=access_key,
             aws_secret_access_key=secret_key,
-            config=self._config,
+            config=self._configs[profile.addressing],
         )
         for event, handler in _NOT_FOR_US:
             client.meta.events.unregister(event, handler)
         for event, unique_id in _RETRIES:
             client.meta.events.unregister(event, unique_id=unique_id)
         self.parser.attach(client)
-        self._connections.attach(client, url)
+        self._connections.attach(client, url, profile.settings.authorities)
         client.meta.events.register("before-call.s3", _stay_here)
         return client
 
@@ -189,12 +209,12 @@ def signing_region(url: str, region_endpoint: str = LINODE) -> str:
         if region := region_of(endpoint, pattern):
             return region
     labels = host.split(".")
-    if labels[0] == "s3" and len(labels) == 4:  # noqa: PLR2004
+    if labels[0] == "s3" and len(labels) == 4:
         return labels[1]
     return DEFAULT_REGION
 
 
-def _config(conf: EngineSettings) -> Config:
+def _config(conf: EngineSettings, addressing: Addressing) -> Config:
     return Config(
         user_agent="bucketwatch",
         parameter_validation=False,  # ours are of the right types; it takes time on each page
@@ -204,9 +224,9 @@ def _config(conf: EngineSettings) -> Config:
         proxies={},
         # Ours wait their turn, and end when the endpoint is found dead.
         retries={"mode": "standard", "total_max_attempts": 1},
-        # Path style works everywhere, on IP addresses, hosts without wildcard names and for
+        # Path style works nearly everywhere, on IP addresses, hosts without wildcard names and for
         # buckets with dots too; and all buckets of an endpoint share its connections.
-        s3={"addressing_style": "path"},
+        s3={"addressing_style": addressing.value},
         # Servers that are not AWS refuse or ignore AWS's newer checksums.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",

@@ -3,7 +3,8 @@
 botocore makes, signs, retries and reads requests; only their way over the network is ours: with
 http.client it costs a third of botocore's own, which is most of what an unchanged page costs.
 Signatures are per request, so nothing ties a connection to a key pair, and all endpoints share one
-copy of the CA certificates (670 KiB).
+copy of the CA certificates (670 KiB) for each choice of authorities. Under virtual-host addressing
+a bucket has a host of its own, and connections of its own.
 
 Each new connection resolves the endpoint's name, looks at every address that it gives
 (`core/addresses.py`), and connects to what it looked at: a name that meant another address when
@@ -39,16 +40,17 @@ from botocore.exceptions import (
 from botocore.httpsession import get_cert_path
 from botocore.parsers import ResponseParserError
 
-from scanning.adapters.s3.errors import AnswerTooSlow
+from scanning.adapters.s3.errors import AnswerTooSlow, AuthoritiesUnreadable
 from scanning.adapters.s3.name_lookups import NameLookups
 from scanning.core.addresses import how_to_allow
+from scanning.core.endpoint_profile import BUNDLED, SYSTEM
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import AddressRefused
 from scanning.core.listing.body import UnreadableListing
 from scanning.core.texts import header_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_s3 import S3Client
@@ -75,28 +77,48 @@ class Connections:
     def __init__(self, conf: EngineSettings) -> None:
         self._conf = conf
         self._lock = threading.Lock()
-        self._by_url: weakref.WeakValueDictionary[str, _Endpoint] = weakref.WeakValueDictionary()
+        self._hosts: weakref.WeakValueDictionary[tuple[str, str], _Host] = (
+            weakref.WeakValueDictionary()
+        )
         self._names = NameLookups()
 
-    def attach(self, client: S3Client, url: str) -> None:
-        """Send the client's requests through the endpoint's connections."""
+    def attach(self, client: S3Client, url: str, authorities: str = "") -> None:
+        """Send the client's requests through the endpoint's connections.
+
+        ``authorities`` is of `EndpointSettings`.
+        """
+        hosts: dict[str, _Host] = {}
+
+        def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+            # A before-send handler: botocore takes its answers and errors as its own.
+            parts = urlsplit(request.url)
+            host = hosts.get(parts.netloc)
+            if host is None:
+                at = f"{parts.scheme}://{parts.netloc}"
+                host = hosts[parts.netloc] = self._host(at, url, authorities)
+            return host.send(request)
+
+        client.meta.events.register("before-send.s3", send)
+
+    def _host(self, url: str, endpoint: str, authorities: str) -> _Host:
         with self._lock:
-            endpoint = self._by_url.get(url)
-            if endpoint is None:
-                endpoint = self._by_url[url] = _Endpoint(url, self._conf, self._names)
-        client.meta.events.register("before-send.s3", _sender(endpoint))
+            host = self._hosts.get((url, authorities))
+            if host is None:
+                host = _Host(url, endpoint, authorities, self._conf, self._names)
+                self._hosts[url, authorities] = host
+            return host
 
     def close(self) -> None:
         """Close what is idle; requests under way go on, and later ones connect again."""
         with self._lock:
-            endpoints = list(self._by_url.values())
+            endpoints = list(self._hosts.values())
         for endpoint in endpoints:
             endpoint.close()
 
     def break_off(self) -> None:
         """End the requests that are under way: nobody waits for their answers any more."""
         with self._lock:
-            endpoints = list(self._by_url.values())
+            endpoints = list(self._hosts.values())
         for endpoint in endpoints:
             endpoint.break_off()
 
@@ -104,31 +126,30 @@ class Connections:
         """End the requests whose answers take too long; call it now and then."""
         now = time.monotonic()
         with self._lock:
-            endpoints = list(self._by_url.values())
+            endpoints = list(self._hosts.values())
         for endpoint in endpoints:
             endpoint.break_off(now)
 
     def trim(self, endpoint: str, most: int) -> None:
         with self._lock:
-            endpoints = [e for url, e in self._by_url.items() if endpoint_name(url) == endpoint]
+            endpoints = [e for e in self._hosts.values() if e.endpoint == endpoint]
         for idle in endpoints:
             idle.trim(most)
 
 
-def _sender(endpoint: _Endpoint) -> Callable[..., Any]:
-    """Make a before-send handler: botocore takes its answers and errors as its own."""
+class _Host:
+    """The idle connections to a host of an endpoint, and how to make more. Safe for threads."""
 
-    def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
-        return endpoint.send(request)
-
-    return send
-
-
-class _Endpoint:
-    """The idle connections to one endpoint, and how to make more. Safe for threads."""
-
-    def __init__(self, url: str, conf: EngineSettings, names: NameLookups) -> None:
-        self._url = url
+    def __init__(
+        self,
+        url: str,
+        endpoint: str,
+        authorities: str,
+        conf: EngineSettings,
+        names: NameLookups,
+    ) -> None:
+        self.endpoint = endpoint_name(endpoint)
+        self._url, self._authorities = url, authorities
         self._names = names
         self._conf = conf.storage
         self._rules = conf.address_rules
@@ -221,8 +242,16 @@ class _Endpoint:
         timeout = self._conf.connect_timeout
         host = parts.hostname or ""
         if parts.scheme == "https":
-            return http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=_trust())
+            return http.client.HTTPSConnection(
+                host, parts.port, timeout=timeout, context=self._trust()
+            )
         return http.client.HTTPConnection(host, parts.port, timeout=timeout)
+
+    def _trust(self) -> ssl.SSLContext:
+        try:
+            return trust_of(self._authorities)
+        except OSError as exc:  # ssl.SSLError is one: of what is no certificate
+            raise AuthoritiesUnreadable(endpoint_url=self._url, error=exc) from exc
 
     def _create_connection(
         self, address: tuple[str, int], timeout: float, *_: object
@@ -399,6 +428,16 @@ def _close_all(idle: deque[http.client.HTTPConnection], *, but: int = 0) -> None
 
 
 @functools.cache
-def _trust() -> ssl.SSLContext:
-    """The CA certificates that botocore would trust, for all endpoints of this process."""
-    return ssl.create_default_context(cafile=get_cert_path(verify=True))
+def trust_of(authorities: str) -> ssl.SSLContext:
+    """Make what is trusted, for all endpoints of this process with the same choice.
+
+    Raises OSError for a file that cannot be read, or holds no certificates.
+    """
+    if authorities == SYSTEM:
+        return ssl.create_default_context()
+    if authorities not in {"", BUNDLED}:
+        return ssl.create_default_context(cafile=authorities)
+    context = ssl.create_default_context(cafile=get_cert_path(verify=True))
+    if not authorities:  # an authority of a site's own is in the system's store
+        context.load_default_certs()
+    return context

@@ -22,6 +22,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
+from scanning.core.endpoint_profile import Addressing, Fact, ListVersion
 from scanning.core.errors import (
     AccessDenied,
     AddressRefused,
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
 
 class AnswerTooSlow(ReadTimeoutError):
     """An answer came byte by byte, and was broken off."""
+
+
+class AuthoritiesUnreadable(SSLError):
+    """The file of certificate authorities that was set for an endpoint cannot be used here."""
 
 
 _TIME_OUTS: Final = {
@@ -73,8 +78,12 @@ _THROTTLED: Final = {
     "SlowDownWrite",
     "TooManyRequestsException",
 }
+_OTHER_REGION: Final = "AuthorizationHeaderMalformed"
+# Alibaba's, Huawei's.
+_VIRTUAL_HOST_ONLY: Final = {"SecondLevelDomainForbidden", "VirtualHostDomainRequired"}
+_NOT_IMPLEMENTED: Final = {"NotImplemented", "501"}
 _ELSEWHERE: Final = {
-    "AuthorizationHeaderMalformed",
+    _OTHER_REGION,
     "IllegalLocationConstraintException",
     "IncorrectEndpoint",
     "InvalidRegion",
@@ -115,6 +124,11 @@ _RULES: Final[tuple[tuple[Callable[[str, int], bool], type[BucketwatchError], st
         "the endpoint asks for fewer requests",
     ),
     (
+        lambda code, _: code in _VIRTUAL_HOST_ONLY,
+        WrongEndpoint,
+        "the endpoint wants the bucket's name in front of the host",
+    ),
+    (
         lambda code, status: code in _ELSEWHERE or status in _REDIRECTS,
         WrongEndpoint,
         "{wanted}",
@@ -146,16 +160,18 @@ def s3_error(exc: Exception, bucket: BucketConfig) -> BucketwatchError:
         return _answered(exc, bucket)
     if isinstance(exc, EndpointConnectionError):
         return _not_connected(exc, bucket)
-    if isinstance(exc, EndpointProviderError):
-        return wrong_endpoint(bucket)
+    if isinstance(exc, EndpointProviderError | AuthoritiesUnreadable):
+        return wrong_endpoint(bucket, exc)
     if isinstance(exc, ParamValidationError):
         return PermanentError(f"{_at(bucket)}: this is not a bucket name that S3 knows; correct it")
     return StorageUnavailable(f"{_at(bucket)}: {_transport(exc)}")
 
 
-def wrong_endpoint(bucket: BucketConfig) -> WrongEndpoint:
-    """For an endpoint that cannot even be made into an address."""
+def wrong_endpoint(bucket: BucketConfig, exc: Exception | None = None) -> WrongEndpoint:
+    """For an endpoint that cannot be asked: it is no address, or its file holds no authorities."""
     reason = "the endpoint is not a host name or an http(s) address"
+    if isinstance(exc, AuthoritiesUnreadable):
+        reason = f"the endpoint's file of certificate authorities cannot be used{_os_reason(exc)}"
     return WrongEndpoint(f"{_at(bucket)}: {reason}{_way_out(WrongEndpoint)}")
 
 
@@ -163,12 +179,26 @@ def unreadable(bucket: BucketConfig, reason: str) -> StorageUnavailable:
     return StorageUnavailable(f"{_at(bucket)}: the listing cannot be used: {reason}")
 
 
+def lessons_of(exc: BaseException | None) -> dict[Fact, str]:
+    """Read what a refusal says of the endpoint: how to ask so that it is none."""
+    if not isinstance(exc, ClientError):
+        return {}
+    code = _code(exc)
+    if code == _OTHER_REGION:
+        return {Fact.SIGNING_REGION: _region(exc)}
+    if code in _VIRTUAL_HOST_ONLY:
+        return {Fact.ADDRESSING: Addressing.VIRTUAL}
+    if code in _NOT_IMPLEMENTED and exc.operation_name == "ListObjectsV2":
+        return {Fact.LIST_VERSION: ListVersion.V1}
+    return {}
+
+
 def throttles(exc: Exception) -> bool:
     """Whether the endpoint asks for fewer requests; some say no more than "unavailable"."""
     if not isinstance(exc, ClientError):
         return False
     code, status = _code(exc), _status(exc)
-    return status == 503 or _is_throttled(code, status)  # noqa: PLR2004
+    return status == 503 or _is_throttled(code, status)
 
 
 def timed_out(exc: Exception) -> bool:
@@ -184,7 +214,12 @@ def silence(exc: Exception) -> str:
 
 def is_missing(exc: ClientError) -> bool:
     """A HEAD's "there is no such object" (HEAD errors have no body, so no code either)."""
-    return _status(exc) == 404 and _code(exc) != "NoSuchBucket"  # noqa: PLR2004
+    return _status(exc) == 404 and _code(exc) != "NoSuchBucket"
+
+
+def refuses(exc: ClientError) -> bool:
+    """A HEAD that the endpoint does not allow, or does not know."""
+    return _status(exc) in {401, 403, 405, 501} and not throttles(exc)
 
 
 def _answered(exc: ClientError, bucket: BucketConfig) -> BucketwatchError:
@@ -205,14 +240,24 @@ def _way_out(error: type[BucketwatchError]) -> str:
 
 def _wanted(exc: ClientError) -> str:
     error: Any = exc.response.get("Error", {})
-    headers: Any = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    # Our parser has cleaned what was in the body.
-    region = error.get("Region") or clean(headers.get("x-amz-bucket-region", ""))
-    endpoint = error.get("Endpoint") or clean(headers.get("location", ""))
+    region = _region(exc)
+    endpoint = error.get("Endpoint") or clean(_headers(exc).get("location", ""))
     places = [f"endpoint {endpoint}"] * bool(endpoint) + [f"region {region}"] * bool(region)
     if not places:
         return "the bucket lives at another endpoint or in another region"
     return f"the bucket wants {' and '.join(places)}"
+
+
+def _region(exc: ClientError) -> str:
+    error: Any = exc.response.get("Error", {})
+    # Our parser has cleaned what was in the body.
+    return str(error.get("Region") or clean(_headers(exc).get("x-amz-bucket-region", "")))
+
+
+def _headers(exc: ClientError) -> dict[str, str]:
+    metadata: Any = exc.response.get("ResponseMetadata", {})
+    headers: dict[str, str] = metadata.get("HTTPHeaders", {})
+    return headers
 
 
 def _not_connected(exc: EndpointConnectionError, bucket: BucketConfig) -> BucketwatchError:
@@ -271,4 +316,5 @@ def _shown(code: str, status: int) -> str:
 
 
 def _at(bucket: BucketConfig) -> str:
-    return f"bucket {bucket.name} at {bucket.endpoint_host}"
+    watch = f" (watch {bucket.name})" if bucket.s3_name != bucket.name else ""
+    return f"bucket {bucket.s3_name}{watch} at {bucket.endpoint_host}"

@@ -25,11 +25,12 @@ from scanning.core.listing.body import (
     UnreadableListing,
     check_elements,
     check_for_parser,
+    first_key,
     next_token,
     read_listing,
     says_last,
     without_echoes,
-    without_first,
+    without_up_to,
 )
 from scanning.core.listing.rows import (
     ListedRows,
@@ -79,6 +80,7 @@ class ListingParser:
         # of these clients whose answers have a body. No error body reaches botocore's parser.
         events.unregister("before-parse.s3.*", _error_under_200)
         events.register("before-parse.s3.ListObjectsV2", self.read)
+        events.register("before-parse.s3.ListObjects", self.read)
 
     def read(
         self,
@@ -131,8 +133,8 @@ class ListingParser:
 class ListedPage:
     """One answer of a listing, as `core/segments/matcher.py` wants it.
 
-    ``next_token`` is for answers after whose last key others follow that cannot be read, or that
-    have no key: ``ends_oddly``.
+    ``next_token`` is where the server would go on. ``ends_oddly``: after ``last_key`` others follow
+    that cannot be read.
     """
 
     entries: bytes
@@ -141,24 +143,31 @@ class ListedPage:
     next_token: str
     ends_oddly: bool = False
 
+    @property
+    def first_key(self) -> str | None:
+        return first_key(self.entries)
+
     def after(self, key: str) -> ListedPage:
-        """The page without this key's row: to some servers "after" a key means "from" it."""
-        entries = without_first(self.entries, key)
+        """The page without rows up to this key's: to some servers "after" a key means "from" it."""
+        entries = without_up_to(self.entries, key)
         if entries is self.entries:
             return self
         return replace(self, entries=entries, last_key=self.last_key if entries else "")
 
 
-def read_page(answer: Mapping[str, Any], shape: Shape, *, asked: int) -> ListedPage:
-    """What one call of ``list_objects_v2`` for ``asked`` keys answered. Raises UnreadableListing.
+def read_page(
+    answer: Mapping[str, Any], shape: Shape, *, asked: int, only_claims: bool = False
+) -> ListedPage:
+    """What one listing request for ``asked`` keys answered. Raises UnreadableListing.
 
+    ``only_claims``: keys are not URL-encoded where the answer says so.
     Entries that are not URL-encoded, and rows that only botocore could read, are written anew as
     URL-encoded entries: the stream of a listing holds one kind of bytes.
     """
     body: ListingBody | None = answer.get(BODY)
     if body.has_more_than(asked) if body else len(answer.get("Contents", [])) > asked:
         raise UnreadableListing(f"it has more keys than the {asked} that were asked for")
-    if body is not None and body.url_encoded:
+    if body is not None and body.url_encoded and not only_claims:
         return ListedPage(
             body.entries, body.last_key, body.goes_on(asked), body.next_token, body.ends_oddly
         )
@@ -169,6 +178,8 @@ def read_page(answer: Mapping[str, Any], shape: Shape, *, asked: int) -> ListedP
             by_parser=lambda unusual: _rows_by_botocore(unusual, shape, url_encoded=False),
         )
         truncated, token = body.goes_on(asked), body.next_token
+    elif only_claims:
+        raise UnreadableListing("keys are not URL-encoded, as it says they are")
     elif "IsTruncated" in answer:
         # botocore has undone the URL encoding already
         rows = _sifted(answer.get("Contents", []))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,6 +16,8 @@ from botocore.parsers import ResponseParserError
 from scanning.adapters.s3.clients import S3ClientCache
 from scanning.adapters.s3.errors import (
     is_missing,
+    lessons_of,
+    refuses,
     s3_error,
     silence,
     throttles,
@@ -20,22 +25,48 @@ from scanning.adapters.s3.errors import (
     unreadable,
     wrong_endpoint,
 )
-from scanning.adapters.s3.listing import ListedPage, read_page
+from scanning.adapters.s3.listing import BODY, ListedPage, read_page
 from scanning.core import pacing
-from scanning.core.errors import AddressRefused, StorageUnavailable, Throttled
-from scanning.core.listing.body import UnreadableListing
+from scanning.core.deletions import HeadAnswer
+from scanning.core.endpoint_profile import (
+    EndpointProfile,
+    Fact,
+    KeyOrder,
+    ListVersion,
+    StartAfter,
+    UrlEncoding,
+)
+from scanning.core.endpoints import endpoint_name
+from scanning.core.errors import (
+    AddressRefused,
+    BucketwatchError,
+    PermanentError,
+    StorageUnavailable,
+    Throttled,
+)
+from scanning.core.listing.body import (
+    KeysOutOfOrder,
+    UnreadableListing,
+    decode_keys,
+    has_raw_keys,
+    telling_key,
+)
+from scanning.core.texts import strong_etag
 from scanning.core.types import ObjectMetadata
 from scanning.pacing.limiter import UNLIMITED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from botocore.model import Shape
     from mypy_boto3_s3 import S3Client
 
+    from scanning.core.changes import Version
+    from scanning.core.listing.body import ListingBody
     from scanning.core.listing.rows import ListedRows
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.pacing.limiter import EndpointLimiter, UnlimitedEndpoint
+    from scanning.ports import EndpointProfileStore
 
 __all__ = ["S3ClientCache", "S3Storage"]
 
@@ -49,9 +80,13 @@ MOST_ODD_PAGES: Final = 100
 # A request that failed for now is sent again after this and up to twice as much, then after twice
 # of it; but not one that took so long already: a lease and a slot are waiting.
 AGAIN_S: Final = 0.5
+# Its signing region, its addressing, its version of listings: no endpoint has more to say.
+_MOST_LESSONS: Final = 3
 LONGEST_S: Final = 20.0
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 # The built-in ones are what botocore stumbles with over numbers, times and members that are none.
 _VENDOR_ERRORS: Final = (
@@ -69,7 +104,11 @@ _VENDOR_ERRORS: Final = (
 
 
 class S3Storage:
-    """Implements ``ports.Storage``. Requests wait at ``limiter`` until they may be sent."""
+    """Implements ``ports.Storage``. Requests wait at ``limiter`` until they may be sent.
+
+    It asks as the endpoint's profile says, and takes in what answers show that the profile does
+    not say. Without ``profiles`` nobody else hears of that, and the endpoint is never asked for it.
+    """
 
     def __init__(
         self,
@@ -78,14 +117,21 @@ class S3Storage:
         pair: KeyPair,
         *,
         limiter: EndpointLimiter | UnlimitedEndpoint = UNLIMITED,
+        profiles: EndpointProfileStore | None = None,
     ) -> None:
         self._cache = cache
         self._bucket = bucket
         self._pair = pair
         self._limiter = limiter
-        # Where pages ended with rows that cannot be read -> the token that goes on behind them, and
-        # how many such pages came one after the other.
-        self._odd_ends: dict[str, tuple[str, int]] = {}
+        self._profiles = profiles
+        self._endpoint = endpoint_name(bucket.endpoint)
+        self._profile = profiles.read(self._endpoint) if profiles else EndpointProfile()
+        self._asking = threading.Lock()
+        self._encoding_is_asked = False
+        # Where pages ended that are not the last -> how the server would go on from there.
+        self._tokens: dict[str, str] = {}
+        # Where pages ended that had no readable key -> how many of them.
+        self._odd_pages: dict[str, int] = {}
 
     def page(self, start_after: str, max_keys: int) -> ListedPage:
         """Ask for the next keys after ``start_after``: one request, at most 1000 keys.
@@ -95,67 +141,74 @@ class S3Storage:
         if not 1 <= max_keys <= MOST_KEYS:
             # RGW answers -1 and 2^31 with what looks like an empty bucket.
             raise ValueError(f"max_keys must be 1 to {MOST_KEYS}, not {max_keys}")
-        position = {"StartAfter": start_after} if start_after else {}
-        token, odd_pages = self._odd_ends.pop(start_after, ("", 0))
-        if token:
-            position = {"ContinuationToken": token}
-        at_one_place = 0
-        for _ in range(MOST_EMPTY_PAGES):
-            page = self._ask(MaxKeys=max_keys, **position)
-            if start_after:
-                page = page.after(start_after)
-            if page.ends_oddly:
-                return self._note_odd_end(start_after, page, odd_pages)
-            if page.entries and page.last_key <= start_after:
+        self._ask_for_facts_if_due()
+        token = self._tokens.pop(start_after, "")
+        begins = self._profile.start_after is not StartAfter.IGNORED
+        after, reached, at_one_place, empty = start_after if begins else "", "", 0, 0
+        while empty < MOST_EMPTY_PAGES and at_one_place < MOST_AT_ONE_PLACE:
+            page = self._list(max_keys, after=after, token=token)
+            if page.ends_oddly and not page.last_key:
+                page = self._ending_at(start_after, page)
+            rest = self._after(start_after, page, is_asked_for=bool(after) and not token)
+            if rest.entries or not page.is_truncated:
+                if page.is_truncated and page.next_token:
+                    self._tokens[page.last_key] = page.next_token
+                return rest
+            # All of it is known already, or there is none: the server must say where to go on.
+            if page.entries and (page.last_key <= reached or not page.next_token):
                 raise unreadable(self._bucket, "it does not go on after the key that was asked for")
-            if page.entries or not page.is_truncated:
-                return page
             if not page.next_token:
                 raise unreadable(
                     self._bucket,
                     "an empty page says neither that it is the last nor, in "
                     "NextContinuationToken, where to go on",
                 )
-            is_same = position.get("ContinuationToken") == page.next_token
-            at_one_place = at_one_place + 1 if is_same else 0
-            if at_one_place == MOST_AT_ONE_PLACE:
-                break
-            position = {"ContinuationToken": page.next_token}
+            empty += not page.entries
+            at_one_place = at_one_place + 1 if token == page.next_token else 0
+            reached, token = page.last_key or reached, page.next_token
         raise unreadable(self._bucket, "it goes on and on with empty pages")
 
-    def _note_odd_end(self, start_after: str, page: ListedPage, odd_pages: int) -> ListedPage:
-        """Remember how to go on behind rows that have no key that one could go on after."""
-        page = replace(page, last_key=page.last_key or start_after)
-        is_still = page.last_key == start_after
-        if page.last_key < start_after or (is_still and page.is_truncated and not page.next_token):
+    def _ending_at(self, start_after: str, page: ListedPage) -> ListedPage:
+        """A page of rows without a readable key: only its token says where to go on."""
+        if page.is_truncated and not page.next_token:
             raise unreadable(self._bucket, "it does not go on after the key that was asked for")
-        odd_pages = odd_pages + 1 if is_still else 0
-        if odd_pages > MOST_ODD_PAGES:
+        self._odd_pages[start_after] = self._odd_pages.get(start_after, 0) + 1
+        if self._odd_pages[start_after] > MOST_ODD_PAGES:
             raise unreadable(self._bucket, "it goes on and on with rows that cannot be read")
-        if page.is_truncated and page.next_token:
-            self._odd_ends[page.last_key] = page.next_token, odd_pages
-        return page
+        return replace(page, last_key=start_after)
+
+    def begins_anywhere(self) -> bool:
+        self._ask_for_facts_if_due()
+        return self._profile.begins_anywhere
 
     def rows(self, entries: bytes) -> ListedRows:
         """The rows in a page's ``entries``, or in some of them."""
+        if has_raw_keys(entries):
+            self._learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})
+            raise unreadable(
+                self._bucket,
+                "keys are not URL-encoded, as it says they are; the next scan takes them as they "
+                "come",
+            )
         try:
             return self._cache.parser.rows(entries, _shape(self._client()))
         except UnreadableListing as exc:
+            if isinstance(exc, KeysOutOfOrder):
+                self._learn({Fact.KEY_ORDER: KeyOrder.OTHER})
             raise unreadable(self._bucket, str(exc)) from exc
 
     def head(self, key: str) -> ObjectMetadata | None:
         """Content type and user metadata of one object; None if it is gone."""
-        client = self._client()
 
         def ask() -> Any:
             try:
-                return client.head_object(Bucket=self._bucket.name, Key=key)
+                return self._client().head_object(Bucket=self._bucket.s3_name, Key=key)
             except ClientError as exc:
                 if is_missing(exc):
                     return None
                 raise
 
-        answer = self._patiently(ask, lists=False)
+        answer = self._request(ask, lists=False)
         if answer is None:
             return None
         return ObjectMetadata(
@@ -164,16 +217,188 @@ class S3Storage:
             metadata=answer.get("Metadata", {}),
         )
 
-    def _ask(self, **asked: Any) -> ListedPage:
-        client = self._client()
-        if self._bucket.prefix:
-            asked["Prefix"] = self._bucket.prefix
+    def look_up(self, key: str) -> Version | HeadAnswer:
+        """The version that HEAD of a key tells of, or how HEAD refuses it."""
 
-        def ask() -> ListedPage:
-            answer = client.list_objects_v2(Bucket=self._bucket.name, **asked)
-            return read_page(answer, _shape(client), asked=asked["MaxKeys"])
+        def ask() -> Version | HeadAnswer:
+            try:
+                answer = self._client().head_object(Bucket=self._bucket.s3_name, Key=key)
+            except ClientError as exc:
+                if is_missing(exc):
+                    return HeadAnswer.GONE
+                if refuses(exc):
+                    return HeadAnswer.REFUSED
+                raise
+            etag = strong_etag(answer.get("ETag", ""))
+            modified = answer.get("LastModified")
+            size = answer.get("ContentLength", -1)
+            return etag, modified.timestamp() if modified else 0.0, size
 
-        return self._patiently(ask, lists=True)
+        return self._request(ask, lists=False)
+
+    # --- the endpoint's profile
+
+    def learn_profile(self) -> None:
+        """Ask the endpoint for all of its facts: two or three listings of at most two keys.
+
+        Raises what the first of them raises.
+        """
+        self._profile = self._profile.before_asking()
+        if self._profiles:  # first: the others that scan here need not ask, too
+            self._profiles.learn(self._endpoint, {}, asked=True)
+        first = self._list(2)
+        facts: dict[Fact, str] = {Fact.LIST_VERSION: self._profile.list_version}
+        if first.last_key:
+            facts |= self._learnt_start_after(first)
+        self._learn(facts)
+        self._share(facts)
+
+    def _learnt_start_after(self, first: ListedPage) -> dict[Fact, str]:
+        """Ask what comes after the second key of a bucket; the first one shows less."""
+        try:
+            after = self._list(1, after=first.last_key)
+        except PermanentError:
+            return {Fact.START_AFTER: StartAfter.IGNORED}
+        found = after.first_key
+        if found is None or found > first.last_key:
+            return {Fact.START_AFTER: StartAfter.EXCLUSIVE}
+        if found < first.last_key:
+            return {Fact.START_AFTER: StartAfter.IGNORED}
+        # Of the only key of a bucket nobody can tell.
+        return {Fact.START_AFTER: StartAfter.INCLUSIVE} if first.first_key != found else {}
+
+    def _ask_for_facts_if_due(self) -> None:
+        if self._profiles is None or not self._profile.is_due(time.time()):
+            return
+        with self._asking:  # lanes begin at once
+            self._profile = self._profiles.read(self._endpoint)
+            if self._profile.is_due(time.time()):
+                now = time.time()
+                self.learn_profile()
+                self._profile = replace(self._profile, asked_at=now)
+
+    def _learn(self, facts: Mapping[Fact, str]) -> bool:
+        """Take in what an answer showed, and share it; False if it is what the profile says."""
+        if not self._take_in(facts):
+            return False
+        self._share(facts)
+        return True
+
+    def _take_in(self, facts: Mapping[Fact, str]) -> bool:
+        if not self._profile.contradicts(facts):
+            return False
+        self._profile = self._profile.with_learnt(facts, now=time.time())
+        said = ", ".join(f"{fact} {text}" for fact, text in facts.items())
+        is_loud = facts.get(Fact.KEY_ORDER) == KeyOrder.OTHER
+        logger.log(
+            logging.WARNING if is_loud else logging.INFO, "%s: learnt %s", self._endpoint, said
+        )
+        return True
+
+    def _share(self, facts: Mapping[Fact, str]) -> None:
+        if self._profiles:
+            self._profiles.learn(self._endpoint, facts)
+
+    # --- requests
+
+    def _list(self, max_keys: int, *, after: str = "", token: str = "") -> ListedPage:
+        """Send one request for keys: after one, or where the server said that it would go on."""
+        body, page = self._ask(max_keys, after=after, token=token)
+        if body is None:
+            return page
+        if body.is_version_1 and self._learn({Fact.LIST_VERSION: ListVersion.V1}) and after:
+            # It listed from the start: to version 1, that key is a stranger.
+            return self._list(max_keys, after=after)
+        if not self._profile.value(Fact.URL_ENCODING) and self._learns_url_encoding(body):
+            return self._list(max_keys, after=after, token=token)
+        return page
+
+    def _after(self, key: str, page: ListedPage, *, is_asked_for: bool) -> ListedPage:
+        """The rows of a page that are after a key; all of them, where the server knows it."""
+        if not (key and page.entries):
+            return page
+        try:
+            first = page.first_key
+            if first is None or first > key:
+                return page
+            if is_asked_for:
+                is_same = first == key
+                self._learn(
+                    {Fact.START_AFTER: StartAfter.INCLUSIVE if is_same else StartAfter.IGNORED}
+                )
+            return page.after(key)
+        except UnreadableListing as exc:
+            raise unreadable(self._bucket, str(exc)) from exc
+
+    def _learns_url_encoding(self, body: ListingBody) -> bool:
+        """Learn whether keys are encoded as the answer says; True if it has to be read anew.
+
+        A key that looks the same encoded and not shows nothing, and the next page is looked at.
+        """
+        if not body.url_encoded:
+            self._learn({Fact.URL_ENCODING: UrlEncoding.IGNORED})
+            return False
+        raw = telling_key(body.entries)
+        if raw is None:
+            return False
+        if b" " in raw or not raw.isascii():
+            return self._learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})
+        if self._profiles is None or self._encoding_is_asked:
+            return False
+        self._encoding_is_asked = True
+        # Under which of its two names is there an object?
+        with suppress(BucketwatchError, ValueError):
+            decoded, as_it_is = (
+                decode_keys([raw], url_encoded=is_encoded)[0] for is_encoded in (True, False)
+            )
+            if self._ask(1, prefix=decoded)[1].last_key:
+                self._learn({Fact.URL_ENCODING: UrlEncoding.HONOURED})
+            elif self._ask(1, prefix=as_it_is)[1].last_key:
+                return self._learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})
+        return False
+
+    def _ask(
+        self, max_keys: int, *, after: str = "", token: str = "", prefix: str = ""
+    ) -> tuple[ListingBody | None, ListedPage]:
+        asked: dict[str, Any] = {"Bucket": self._bucket.s3_name, "MaxKeys": max_keys}
+        if prefix or self._bucket.prefix:
+            asked["Prefix"] = prefix or self._bucket.prefix
+
+        def ask() -> tuple[ListingBody | None, ListedPage]:
+            client, profile = self._client(), self._profile
+            if profile.list_version == ListVersion.V1:
+                position = {"Marker": after} if after else {}
+                answer = client.list_objects(**asked, **position)
+            else:
+                position = {"StartAfter": after} if after else {}
+                position = {"ContinuationToken": token} if token else position
+                answer = client.list_objects_v2(**asked, **position)
+            page = read_page(
+                answer,
+                _shape(client),
+                asked=max_keys,
+                only_claims=profile.url_encoding is UrlEncoding.CLAIMED,
+            )
+            return answer.get(BODY), page
+
+        return self._request(ask, lists=True)
+
+    def _request(self, ask: Callable[[], T], *, lists: bool) -> T:
+        """The answer to one request; asked as the endpoint wants it, if it refuses saying how."""
+        lessons: dict[Fact, str] = {}
+        for _ in range(_MOST_LESSONS):
+            try:
+                answer = self._patiently(ask, lists=lists)
+            except PermanentError as error:
+                lesson = lessons_of(error.__cause__)
+                if not self._take_in(lesson):
+                    raise
+                lessons |= lesson
+            else:
+                if lessons:  # not before: the refusal may have been of something else
+                    self._share(lessons)
+                return answer
+        return self._patiently(ask, lists=lists)
 
     def _patiently(self, ask: Callable[[], T], *, lists: bool) -> T:
         """The answer to one request, sent again if it failed for now."""
@@ -219,7 +444,7 @@ class S3Storage:
     def _client(self) -> S3Client:
         endpoint, pair = self._bucket.endpoint, self._pair
         try:
-            return self._cache.get_client(endpoint, pair.access_key, pair.secret_key)
+            return self._cache.get_client(endpoint, pair.access_key, pair.secret_key, self._profile)
         except ValueError as exc:
             raise wrong_endpoint(self._bucket) from exc
 

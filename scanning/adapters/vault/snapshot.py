@@ -200,7 +200,7 @@ class CredentialSnapshot:
     def _say_lost(self) -> None:
         lost = sorted(prefix for prefix, known in self._known.items() if self._is_lost(known))
         self._said_lost = frozenset(lost)
-        some = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")  # noqa: PLR2004
+        some = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
         logger.error(
             "The vault lists %d key pairs and no longer %d that were there (%s). Going on with "
             "those, for %.0f h at most: enter them again, or correct the vault's settings",

@@ -58,13 +58,15 @@ _URL_ENCODED: Final = b"<EncodingType>url</EncodingType>"
 _FOREIGN = re.compile(rb"<!|<(?:[\w.-]+:)?(?:Contents|CommonPrefixes)")
 _ECHOED = re.compile(
     rb"(?<!<CommonPrefixes>)"
-    rb"<(StartAfter|Prefix|Delimiter|ContinuationToken|NextContinuationToken)>[^<]*</\1>"
+    rb"<(StartAfter|Marker|Prefix|Delimiter|ContinuationToken|NextContinuationToken)>[^<]*</\1>"
 )
 _LAST = re.compile(rb">\s*false\s*</(?:[\w.-]+:)?IsTruncated>")
 
 _ENTRY = re.compile(rb"<Contents>[^<]*+(?:<(?!/?Contents>)[^<]*+)*+</Contents>")
 # A key that does not come first may be another element's: a real parser must tell.
 _FIRST_KEY = re.compile(rb"<Contents>\s*+<Key>([^<]+)</Key>")
+_TELLING_KEY = re.compile(rb"<Key>([^<%+ \x80-\xff]*+[%+ \x80-\xff][^<]*+)</Key>")
+_RAW_KEY = re.compile(rb"<Key>[^< \x80-\xff]*+[ \x80-\xff]")
 _ROW = re.compile(
     rb"<Contents>\s*+<Key>([^<]++)</Key>"
     rb"\s*+<LastModified>(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d++)?)Z</LastModified>"
@@ -85,6 +87,10 @@ class UnreadableListing(ValueError):
 
 class UnreadableKey(UnreadableListing):
     """A key that is not UTF-8, or longer than any."""
+
+
+class KeysOutOfOrder(UnreadableListing):
+    """The server sorts keys otherwise than by their bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,14 @@ class ListingBody:
     next_token: str
     key_count: int | None
     ends_oddly: bool = False
+
+    @property
+    def is_version_1(self) -> bool:
+        """Whether this is how ListObjects answers, which knows no KeyCount and echoes Marker."""
+        if self.key_count is not None or self.next_token:
+            return False
+        envelope = self.body[: self.start] + self.body[self.end :]
+        return b"<Marker>" in envelope or b"<Marker/>" in envelope or b"<Marker />" in envelope
 
     @property
     def rows(self) -> int:
@@ -271,12 +285,29 @@ def split_entries(entries: bytes) -> list[bytes]:
     return rows
 
 
-def without_first(entries: bytes, key: str) -> bytes:
-    """Drop the first of some URL-encoded entries if it is this key's."""
-    found = _FIRST_KEY.match(entries)
-    if found is None or decode_key(found[1], url_encoded=True) != key:
-        return entries
-    return entries[entries.index(_CLOSE) + len(_CLOSE) :]
+def first_key(entries: bytes, *, at: int = 0) -> str | None:
+    """Read the first key of some URL-encoded entries; None without any, or in another place."""
+    found = _FIRST_KEY.match(entries, at)
+    return decode_key(found[1], url_encoded=True) if found else None
+
+
+def without_up_to(entries: bytes, key: str) -> bytes:
+    """Drop the first of some URL-encoded entries, as long as their keys are not after this one."""
+    start = 0
+    while (first := first_key(entries, at=start)) is not None and first <= key:
+        start = entries.index(_CLOSE, start) + len(_CLOSE)
+    return entries[start:] if start else entries
+
+
+def telling_key(body: bytes) -> bytes | None:
+    """Find a key that looks different URL-encoded and not, as it is written; None without any."""
+    found = _TELLING_KEY.search(body)
+    return found[1] if found else None
+
+
+def has_raw_keys(entries: bytes) -> bool:
+    """Tell whether a key holds bytes that no URL encoding leaves as they are."""
+    return not entries.isascii() and _RAW_KEY.search(entries) is not None
 
 
 def render_entries(columns: Columns) -> bytes:

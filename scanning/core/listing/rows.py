@@ -6,18 +6,21 @@ odd rows take much memory is none that S3 sends.
 
 from __future__ import annotations
 
+import math
 import re
+from bisect import bisect_right
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import lt
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from scanning.core.listing.body import (
     MOST_ETAG,
     MOST_KEY_BYTES,
     Columns,
+    KeysOutOfOrder,
     UnreadableKey,
     UnreadableListing,
     decode_key,
@@ -43,11 +46,14 @@ _SHOWN: Final = 1000
 class OddRow:
     """An entry that cannot be read; ``key`` is None where that is what cannot be read of it.
 
-    ``shown`` is the key as the server wrote it, for people.
+    ``shown`` is the key as the server wrote it, for people; ``place`` are its bytes, which say
+    where it belongs. ``number`` is its place among all entries.
     """
 
     key: str | None
     shown: str
+    place: bytes = b""
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +72,19 @@ class ListedRows:
     @property
     def ends_oddly(self) -> bool:
         """Tell whether the last entry is an odd one."""
-        if self.numbers is None or not self.odd:
-            return False
-        return not len(self.columns) or self.numbers[-1] != len(self.columns) + len(self.odd) - 1
+        return bool(self.odd) and (not self.numbers or self.odd[-1].number > self.numbers[-1])
+
+    def up_to(self, key: str) -> int:
+        """Count the entries, odd ones too, up to a key."""
+        rows = bisect_right(self.columns.keys, key)
+        if self.numbers is None:
+            return rows
+        end = self.numbers[rows - 1] + 1 if rows else 0
+        beyond = self.numbers[rows] if rows < len(self.numbers) else math.inf
+        for odd in self.odd:
+            if end <= odd.number < beyond and odd.place <= key.encode():
+                end = odd.number + 1
+        return end
 
     def kept(self, entries: bytes) -> bytes:
         """Cut the entries that were read down to those of ``columns``."""
@@ -130,7 +146,14 @@ def sift(read: Sequence[Columns | None], odd: Sequence[OddRow]) -> ListedRows:
         [row.last_modified[0] for row in found],
         [row.sizes[0] for row in found],
     )
-    return ListedRows(columns, numbers if odd else None, tuple(odd))
+    if not odd:
+        return ListedRows(columns)
+    places = [number for number, row in enumerate(read) if row is None]
+    return ListedRows(
+        columns,
+        numbers,
+        tuple(replace(row, number=number) for row, number in zip(odd, places, strict=True)),
+    )
 
 
 def render_rows(rows: ListedRows) -> bytes:
@@ -153,7 +176,7 @@ def _each_once(rows: ListedRows) -> ListedRows:
     """Take the last row of each key. Raises UnreadableListing for keys in another order."""
     keys = rows.columns.keys
     if any(after < before for before, after in pairwise(keys)):
-        raise UnreadableListing("its keys are not in order")
+        raise KeysOutOfOrder("its keys are not in order")
     kept = [n for n in range(len(keys)) if n + 1 == len(keys) or keys[n] != keys[n + 1]]
     columns = rows.columns
     versions = list(zip(columns.etags, columns.last_modified, columns.sizes, strict=True))
@@ -215,4 +238,8 @@ def _odd_row(entry: bytes, *, url_encoded: bool) -> OddRow:
     key = decode_key(raw, url_encoded=url_encoded) or decode_key(
         raw.replace(b"&", b"&amp;"), url_encoded=url_encoded
     )
-    return OddRow(key or None, key or raw[:_SHOWN].decode(errors="backslashreplace"))
+    return OddRow(
+        key or None,
+        key or raw[:_SHOWN].decode(errors="backslashreplace"),
+        key.encode() if key else unquote_to_bytes(raw[:MOST_KEY_BYTES]),
+    )

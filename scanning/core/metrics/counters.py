@@ -22,6 +22,7 @@ CHANGES: Final = {
 ANNOUNCED: Final = {kind: f"announced:{kind}" for kind in EventType}
 ERROR: Final = "error:"  # and the error's class
 WARNING: Final = "warning:"  # and its kind
+HEAD_CALLS: Final = "head_calls:"  # and what for
 LAG: Final = "lag"
 LATENESS: Final = "lateness"
 # Requests that an endpoint asked us to send later, and those that it did not answer at all.
@@ -59,6 +60,7 @@ def of_scan(result: ScanResult, *, late_s: float) -> dict[str, int]:
         "errors": int(not result.ok),
         "total_objects_scanned": counts.objects,
         "list_calls": counts.pages,
+        f"{HEAD_CALLS}witness": counts.witness_heads,
         "segments_unchanged": counts.unchanged,
         "segments_compared": counts.compared,
     }

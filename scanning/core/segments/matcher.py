@@ -9,7 +9,6 @@ is always enough: no LIST call is spent on alignment, however fragmented the man
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -244,10 +243,7 @@ class Matcher:
         # The last key is gone, or is written otherwise than before.
         rows = self._parse(self._buffer[self._at :])
         self._odd.update(row.key for row in rows.odd if row.key)
-        number = bisect_right(rows.columns.keys, entry.last_key)
-        if number and rows.numbers is not None:
-            number = rows.numbers[number - 1] + 1
-        return end_of_rows(self._buffer, self._at, number)
+        return end_of_rows(self._buffer, self._at, rows.up_to(entry.last_key))
 
 
 def digest(raw: bytes | memoryview) -> bytes:

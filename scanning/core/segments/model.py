@@ -36,6 +36,8 @@ class Entry:
     digest is like no other. ``raw_key`` is ``last_key`` as the server wrote it, to find the end
     of the segment in a listing without parsing. ``missing`` are row numbers. ``strings_at`` is
     when the rows' documented JSON strings were last written (epoch seconds; 0: there are none).
+    ``absent`` are those missing rows that a complete pass lacked already, which began at
+    ``absent_since``; kept only where the next listing is the witness of deletions.
     """
 
     id: str
@@ -46,6 +48,8 @@ class Entry:
     raw_key: bytes = b""
     missing: tuple[int, ...] = ()
     strings_at: float = 0.0
+    absent: tuple[int, ...] = ()
+    absent_since: float = 0.0
 
     @property
     def ends_listed(self) -> bool:
@@ -69,7 +73,8 @@ class Merged:
 
     ``columns`` are the listed rows and the missing ones, in order; ``missing`` numbers the latter.
     ``appeared`` and ``updated`` are row numbers too; ``before`` gives, for each updated row, its
-    number among the known rows. ``same`` says that the rows are just what was known.
+    number among the known rows, and ``missing_before`` for each missing one. ``same`` says that the
+    rows are just what was known.
     """
 
     columns: Columns
@@ -78,6 +83,7 @@ class Merged:
     updated: tuple[int, ...]
     before: tuple[int, ...]
     same: bool
+    missing_before: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,8 @@ def merge(known: Columns, listed: Columns) -> Merged:
             before.append(old)
     if not place:
         return Merged(listed, (), tuple(appeared), tuple(updated), tuple(before), same=False)
-    columns, moved, missing = interleave(listed, known, list(place.values()))
+    missing_before = tuple(place.values())
+    columns, moved, missing = interleave(listed, known, missing_before)
     return Merged(
         columns=columns,
         missing=missing,
@@ -114,6 +121,7 @@ def merge(known: Columns, listed: Columns) -> Merged:
         updated=tuple(moved[number] for number in updated),
         before=tuple(before),
         same=not appeared and not updated,
+        missing_before=missing_before,
     )
 
 

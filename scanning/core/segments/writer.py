@@ -20,7 +20,7 @@ from scanning.core.segments.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from scanning.core.listing.body import Columns
     from scanning.core.segments.matcher import Listed, Unchanged
@@ -117,7 +117,8 @@ class SegmentWriter:
         raw = listed.raw
         merged = merge(known, listed.columns)
         if merged.same:
-            described = _described(entry, merged.columns, merged.missing, raw)
+            absent = _still_absent(entry, merged)
+            described = _described(entry, merged.columns, merged.missing, raw, absent)
             pieces = [] if described == entry else [Piece(described, None)]
             self._add([described], raw)
             return Rewriting(merged, known, pieces)
@@ -137,8 +138,11 @@ class SegmentWriter:
         rewriting = self._replace(pieces, known, merged, listed.raw)
         if not len(known):
             return rewriting
-        missing = tuple(n - len(known) for n in entry.missing if n >= len(known))
-        left = replace(entry, count=len(rest), digest=b"", length=0, missing=missing)
+        missing, absent = (
+            tuple(n - len(known) for n in rows if n >= len(known))
+            for rows in (entry.missing, entry.absent)
+        )
+        left = replace(entry, count=len(rest), digest=b"", length=0, missing=missing, absent=absent)
         self._rest = left, rest
         return replace(rewriting, pieces=[*pieces, Piece(left, rest)])
 
@@ -176,7 +180,7 @@ class SegmentWriter:
             self._add([entry], None)
         else:
             raw = self._open_raw + raw
-            entry = _described(entry, columns, (), raw)
+            entry = _described(entry, columns, (), raw, ())
             self._add([entry], raw)
         removed = [piece.entry.id] if len(known) else []
         return Rewriting(merged, known, [Piece(entry, columns)], removed)
@@ -194,18 +198,38 @@ class SegmentWriter:
         """Cut rows into segments; the first keeps the id of ``entry``."""
         pieces: list[Piece] = []
         columns, at = merged.columns, 0
+        absent_rows = _still_absent(entry, merged)
         for start, end in even_cuts(len(columns), limit=self.limit):
-            missing = tuple(n - start for n in merged.missing if start <= n < end)
+            missing, absent = (
+                tuple(n - start for n in rows if start <= n < end)
+                for rows in (merged.missing, absent_rows)
+            )
             last = end == len(columns)
             raw_end = len(raw) if last else end_of_rows(raw, at, end - start - len(missing))
             rows = part(columns, start, end)
             named = replace(entry, id=self._new_id()) if pieces else entry
-            pieces.append(Piece(_described(named, rows, missing, raw[at:raw_end]), rows))
+            described = _described(named, rows, missing, raw[at:raw_end], absent)
+            pieces.append(Piece(described, rows))
             at = raw_end
         return pieces
 
 
-def _described(entry: Entry, columns: Columns, missing: tuple[int, ...], raw: bytes) -> Entry:
+def _still_absent(entry: Entry, merged: Merged) -> tuple[int, ...]:
+    """Number the missing rows that were noted as absent before."""
+    if not entry.absent:
+        return ()
+    noted = set(entry.absent)
+    rows = zip(merged.missing, merged.missing_before, strict=True)
+    return tuple(row for row, before in rows if before in noted)
+
+
+def _described(
+    entry: Entry,
+    columns: Columns,
+    missing: tuple[int, ...],
+    raw: bytes,
+    absent: tuple[int, ...],
+) -> Entry:
     """Describe rows in their entry: all but the missing ones were listed as ``raw``."""
     last_key = columns.keys[-1]
     count = len(columns)
@@ -219,20 +243,35 @@ def _described(entry: Entry, columns: Columns, missing: tuple[int, ...], raw: by
         length=len(raw),
         raw_key=b"" if raw_key == last_key.encode() else raw_key,
         missing=missing,
+        absent=absent,
+        absent_since=entry.absent_since if absent else 0.0,
     )
 
 
-def drop_missing_rows(entry: Entry, columns: Columns) -> Piece | None:
-    """Make a segment without its missing rows; None if nothing is left of it.
+def drop_missing_rows(entry: Entry, columns: Columns, gone: Collection[int]) -> Piece | None:
+    """Make a segment without the missing rows ``gone``; None if nothing is left of it.
 
-    The digest stays: it was always that of the other rows.
+    The digest stays: it was always that of the rows that are not missing.
     """
-    kept = entry.listed_rows(columns)
+    dropped = set(gone)
+    kept = [row for row in range(len(columns)) if row not in dropped]
     if not kept:
         return None
     rows = _some_of(columns, kept)
-    raw_key = entry.raw_key if entry.ends_listed else b""
-    left = replace(entry, last_key=rows.keys[-1], count=len(rows), missing=(), raw_key=raw_key)
+    number = {before: row for row, before in enumerate(kept)}
+    missing, absent = (
+        tuple(number[row] for row in numbers if row in number)
+        for numbers in (entry.missing, entry.absent)
+    )
+    left = replace(
+        entry,
+        last_key=rows.keys[-1],
+        count=len(rows),
+        missing=missing,
+        raw_key=entry.raw_key if entry.ends_listed else b"",
+        absent=absent,
+        absent_since=entry.absent_since if absent else 0.0,
+    )
     return Piece(left, rows)
 
 

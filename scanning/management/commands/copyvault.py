@@ -20,7 +20,7 @@ class Command(EngineCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="show only; write nothing")
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         embedded, infisical = engine.both_vaults()
         names, there = embedded.names(), infisical.names()
         missing = sorted(names - there)

@@ -31,7 +31,7 @@ class Command(EngineCommand):
         parser.add_argument("key", metavar="KEY", help="the whole key, not percent-encoded")
         parser.add_argument("--json", action="store_true", help="one JSON object")
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         found = engine.explain(options["bucket"], options["key"])
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(found)))
@@ -52,7 +52,7 @@ def _as_json(found: Explanation) -> dict[str, Any]:
         "announced": found.announced,
         "reasons": found.reasons,
         "problem": found.problem or None,
-    }
+    } | ({"bucket_name": found.bucket_name} if found.bucket_name else {})
 
 
 def _state(state: ObjectState | None) -> dict[str, Any] | None:
@@ -63,7 +63,7 @@ def _state(state: ObjectState | None) -> dict[str, Any] | None:
 
 def _lines(found: Explanation) -> list[str]:
     return [
-        f"{found.bucket}: {found.key}",
+        f"{found.title}: {found.key}",
         f"  stored     {_text(found.stored, found.problem)}",
         f"  listed     {_text(found.listed, found.problem)}",
         f"  next scan  {_event(found)}",

@@ -28,6 +28,6 @@ class Command(EngineCommand):
         "The key itself is never printed. May be interrupted at any moment."
     )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         key = engine.rotate_vault_key()
         self.stdout.write((_SET_IT if settings.SITE.vault_key else _FOUND).format(key=key))

@@ -28,7 +28,7 @@ class Command(BaseCommand):
             help="scan only these regions here (default: all)",
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         MultiRegionMonitor(
             web=not options["no_web"], workers=not options["no_workers"], regions=options["regions"]
         ).run()

@@ -76,7 +76,7 @@ class Command(EngineCommand):
             help="seconds to wait for a bucket that a worker is scanning (default 30)",
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         self._json: bool = options["json"]
         scan = _kind_of_scan(options)
         if not options["dry_run"]:

@@ -12,7 +12,7 @@ from scanning.runtime import processes
 class Command(BaseCommand):
     help = "Serve the admin, the API and the probes until SIGTERM or Ctrl-C."
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         command = processes.web_command()
         self.stdout.write(f"serving http://{settings.WEB_BIND}/admin/")
         self.stdout.flush()

@@ -18,5 +18,5 @@ class Command(BaseCommand):
             "--regions", type=region_list, default=[], metavar="R1,R2", help="only these regions"
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         RegionWorkers(only=options["regions"]).run()

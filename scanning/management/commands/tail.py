@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scanning import wiring
 from scanning.adapters.redis.recent_events import BEFORE_ALL
 from scanning.core.errors import RedisUnavailable, UnknownBucket
+from scanning.core.texts import watch_and_bucket
 from scanning.core.types import EventType
 from scanning.management.base import EngineCommand
 from scanning.management.output import event_line
@@ -83,7 +84,7 @@ class Command(EngineCommand):
             "--no-follow", action="store_true", help="print the last N events, and end"
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def handle(self, *args: Any, **options: Any) -> None:
         self._json: bool = options["json"]
         self._events = wiring.followed_events()
         wanted = Filter(options["bucket"], options["type"], options["prefix"])
@@ -141,7 +142,9 @@ def _count(text: str) -> int:
 
 def _as_json(line: Line) -> dict[str, Any]:
     commit, event = line.commit, line.event
-    shown: dict[str, Any] = {"at": round(commit.at.timestamp(), 3), "bucket": commit.bucket}
+    shown: dict[str, Any] = {"at": round(commit.at.timestamp(), 3), "bucket": commit.bucket_name}
+    if commit.bucket != commit.bucket_name:
+        shown |= {"watch": commit.bucket}
     if event is None:
         shown |= {"not_listed": commit.count - len(commit.events)}
     else:
@@ -155,11 +158,13 @@ def _text(line: Line) -> str:
     end = f"  (replay {commit.replay})" if commit.replay else ""
     if event is None:
         more = commit.count - len(commit.events)
-        return f"{begin}… and {more} more of {commit.bucket} that were announced together{end}"
+        watch = watch_and_bucket(commit.bucket, commit.bucket_name)
+        return f"{begin}… and {more} more of {watch} that were announced together{end}"
     shown = event_line(
         {
             "event_type": event.event_type.value,
-            "bucket": event.bucket,
+            "bucket": event.bucket_name,
+            "watch": event.bucket,
             "key": event.key,
             "size": event.size,
         }

@@ -98,5 +98,6 @@ for i = key + 1, #KEYS, 1000 do
   redis.call('UNLINK', unpack(KEYS, i, math.min(i + 999, #KEYS)))
 end
 redis.call('HSET', hash, 'commit', args.number, 'progress', args.progress,
-           'pass_warnings', args.warnings, 'commit_at', timestamp(now), 'segments', redis.call('HLEN', manifest))
+           'pass_warnings', args.warnings, 'commit_at', timestamp(now),
+           'segments', redis.call('HLEN', manifest))
 return 'ok'

@@ -1,6 +1,6 @@
 """Moto's S3 server over HTTP, with keys that must be right and, on request, a memory.
 
-Started by ``servers.S3Server`` as ``python -m bucketwatch.demo.s3_server``. Moto by itself takes
+Started by ``servers.S3Server`` as ``python -m bucketwatch.local.s3_server``. Moto by itself takes
 any access key and forgets everything when it ends. Here a request must be signed with the
 configured key pair (a wrong one gets S3's own answer), and with ``--keep`` buckets and objects,
 ``last_modified`` included, are in SQLite before a request that changed them is answered.
@@ -23,9 +23,9 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
-from bucketwatch.demo.s3_keeper import Keeper
-from bucketwatch.demo.s3_memory import Memory
-from bucketwatch.demo.s3_signature import KeyCheck
+from bucketwatch.local.s3_keeper import Keeper
+from bucketwatch.local.s3_memory import Memory
+from bucketwatch.local.s3_signature import KeyCheck
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ class QuietHandler(MotoRequestHandler):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="bucketwatch.demo.s3_server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bucketwatch.local.s3_server", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="inherited listening socket")
     parser.add_argument("--keep", type=Path, help="SQLite file that remembers buckets and objects")
     options = parser.parse_args(arguments)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
-from bucketwatch.demo.s3_memory import KeptObject, Memory
+from bucketwatch.local.s3_memory import KeptObject, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

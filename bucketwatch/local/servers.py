@@ -1,4 +1,4 @@
-"""The servers of the demo and of the tests: Redis and S3, each in a process of its own.
+"""Redis and S3 on this machine, each in a process of its own.
 
 No server may outlive the program that started it (`scanning/runtime/processes.py`). What ends them
 is bound to the thread that started them, so start them from the main thread.
@@ -175,7 +175,7 @@ class S3Server(Server):
             # whoever connects early waits in the backlog.
             listener = stack.enter_context(listen(self.port))
             self.port = listener.getsockname()[1]
-            command = [sys.executable, "-m", "bucketwatch.demo.s3_server"]
+            command = [sys.executable, "-m", "bucketwatch.local.s3_server"]
             command += ["--fd", str(listener.fileno())]
             if self.keep:
                 command += ["--keep", str(self.memory_file)]

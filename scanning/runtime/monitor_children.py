@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 
-class Supervisor:
+class MonitorChildren:
     """Keeps the web server and the workers' parent alive."""
 
     def __init__(self) -> None:

@@ -1,0 +1,139 @@
+"""What is known of endpoints, shared by all processes (`core/endpoint_profile.py` has the facts).
+
+    endpoint:{endpoint}    hash    settings -> JSON: what an operator set
+                                   revision -> the settings' revision
+                                   asked_at -> when the endpoint was last asked for its facts
+                                   {fact}   -> "value at": what it showed, and when
+
+Without Redis a process goes by what it knows itself: facts that are lost are learnt again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from scanning.core import redis_keys
+from scanning.core.endpoint_profile import (
+    EndpointProfile,
+    EndpointSettings,
+    Fact,
+    Learnt,
+    is_value,
+)
+from scanning.core.errors import RedisUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from scanning.adapters.redis.connection import RedisConnection
+
+logger = logging.getLogger(__name__)
+
+# A scan reads the profile as it begins; many scans of one endpoint begin in a second.
+_FRESH_S = 2.0
+
+# KEYS: endpoint.  ARGV: revision, settings (JSON).  Returns 1, or 0 if Redis holds a newer one.
+_SET = """
+if tonumber(redis.call('HGET', KEYS[1], 'revision') or 0) > tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'revision', ARGV[1], 'settings', ARGV[2])
+return 1
+"""
+
+
+class RedisEndpointProfiles:
+    """Implements ``ports.EndpointProfileStore``."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._set = connection.script(_SET)
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, EndpointProfile]] = {}
+
+    def read(self, endpoint: str) -> EndpointProfile:
+        read_at, profile = self._known.get(endpoint, (float("-inf"), EndpointProfile()))
+        if time.monotonic() - read_at < _FRESH_S:
+            return profile
+        name = redis_keys.endpoint_profile(endpoint)
+        try:
+            profile = _profile(self._connection.run(lambda r: r.hgetall(name)))
+        except RedisUnavailable as exc:
+            logger.debug("%s: its profile is not to be had: %s", endpoint, exc)
+        return self._keep(endpoint, profile)
+
+    def learn(
+        self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
+    ) -> EndpointProfile:
+        now = time.time()
+        profile = self.read(endpoint).with_learnt(facts, now=now)
+        fields = {
+            str(fact): f"{text} {now:.0f}" for fact, text in facts.items() if is_value(fact, text)
+        }
+        if asked:
+            fields["asked_at"] = f"{now:.0f}"
+            profile = replace(profile, asked_at=now)
+        if fields:
+            name = redis_keys.endpoint_profile(endpoint)
+            try:
+                self._connection.run(lambda r: r.hset(name, mapping=fields))
+            except RedisUnavailable as exc:
+                logger.debug("%s: what it showed is not shared: %s", endpoint, exc)
+        return self._keep(endpoint, profile)
+
+    def forget(self, endpoint: str) -> None:
+        """Have an endpoint asked for all of its facts again. Raises RedisUnavailable."""
+        name = redis_keys.endpoint_profile(endpoint)
+        self._connection.run(lambda r: r.hdel(name, "asked_at", *map(str, Fact)))
+        self._known.pop(endpoint, None)
+
+    def set(self, endpoint: str, settings: EndpointSettings, *, revision: int) -> bool:
+        """Write what an operator set; False if Redis holds a newer revision."""
+        text = json.dumps(settings.as_members())
+        written = self._set([redis_keys.endpoint_profile(endpoint)], [revision, text])
+        self._known.pop(endpoint, None)
+        return bool(written)
+
+    def remove(self, endpoint: str) -> None:
+        """Forget an endpoint and its settings. Raises RedisUnavailable."""
+        self._connection.run(lambda r: r.delete(redis_keys.endpoint_profile(endpoint)))
+        self._known.pop(endpoint, None)
+
+    def read_all(self, endpoints: Iterable[str]) -> dict[str, EndpointProfile]:
+        """Read several profiles, in one round trip. Raises RedisUnavailable."""
+        return {name: _profile(fields) for name, fields in self._hashes(endpoints).items()}
+
+    def revisions(self, endpoints: Iterable[str]) -> dict[str, int]:
+        """Read which settings Redis holds, by endpoint; 0 for none. Raises RedisUnavailable."""
+        found = self._hashes(endpoints)
+        return {name: int(fields.get("revision", 0)) for name, fields in found.items()}
+
+    def _hashes(self, endpoints: Iterable[str]) -> dict[str, dict[str, str]]:
+        names = list(endpoints)
+
+        def read(r: Any) -> list[dict[str, str]]:
+            pipe = r.pipeline(transaction=False)
+            for name in names:
+                pipe.hgetall(redis_keys.endpoint_profile(name))
+            found: list[dict[str, str]] = pipe.execute()
+            return found
+
+        return dict(zip(names, self._connection.run(read), strict=True)) if names else {}
+
+    def _keep(self, endpoint: str, profile: EndpointProfile) -> EndpointProfile:
+        with self._lock:
+            self._known[endpoint] = time.monotonic(), profile
+        return profile
+
+
+def _profile(fields: Mapping[str, str]) -> EndpointProfile:
+    learnt = {}
+    for fact in Fact:
+        value, _, at = fields.get(fact, "").rpartition(" ")
+        if is_value(fact, value):
+            learnt[fact] = Learnt(value, float(at))
+    settings = EndpointSettings.of(json.loads(fields.get("settings", "{}")))
+    return EndpointProfile(settings, learnt, float(fields.get("asked_at", 0)))
