@@ -12,13 +12,18 @@ from django.db.models.signals import post_delete, post_save, pre_save
 from django.dispatch import receiver
 
 from buckets.models import Bucket, Credential
-from buckets.sync import outbox
+from buckets.sync import endpoints, outbox
 
 
 @receiver(post_save, sender=Bucket)
 @receiver(post_delete, sender=Bucket)
 def mirror_the_bucket(instance: Bucket, **_: Any) -> None:
     outbox.enqueue(name for name in (instance.renamed_from, instance.name) if name)
+
+
+@receiver(post_save, sender=Bucket)
+def have_a_row_for_the_endpoint(instance: Bucket, **_: Any) -> None:
+    endpoints.ensure_rows([instance.endpoint])
 
 
 @receiver(pre_save, sender=Credential)

@@ -15,6 +15,7 @@ from django.core.exceptions import ValidationError
 
 from scanning.core import endpoints, redis_keys
 from scanning.core.addresses import how_to_allow
+from scanning.core.endpoint_profile import BUNDLED, SYSTEM
 
 if TYPE_CHECKING:
     from scanning.core.addresses import AddressRules
@@ -173,6 +174,13 @@ def region(text: str) -> None:
             "A region is a short name such as us-iad-1, or an endpoint's host: letters, digits, "
             "dots, hyphens, underscores."
         )
+
+
+def authorities(text: str) -> None:
+    """Whose signature on a certificate counts: a word, or a file that hosts have."""
+    is_path = text.startswith("/") and text.isprintable()
+    if text and text not in {BUNDLED, SYSTEM} and not is_path:
+        raise ValidationError("Enter bundled, system, or the path of a file, beginning with /.")
 
 
 def endpoint_of(region_name: str) -> str:

@@ -200,6 +200,7 @@ LOOK_FOR_LOSSES = "buckets.sync.losses.check"
 PERIODIC_JOBS = [
     LOOK_FOR_LOSSES,  # first: until then nothing is scanned
     "buckets.sync.outbox.catch_up",
+    "buckets.sync.endpoints.catch_up",
     "buckets.sync.vault_removals.flush",
     "buckets.sync.scan_status.flush",
     "buckets.sync.rotated_keys.check",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from scanning.adapters.redis.bucket_configs import BucketConfigStore
     from scanning.adapters.redis.connection import RedisHealth
+    from scanning.core.endpoint_profile import EndpointProfile
     from scanning.core.explain import Explanation
     from scanning.core.metrics.telemetry import (
         EndpointLoad,
@@ -117,6 +118,16 @@ def being_cleared() -> list[str]:
 def endpoint_paces() -> list[EndpointLoad]:
     """How the endpoints that were asked lately may be asked now. Raises RedisUnavailable."""
     return wiring.interactive().endpoint_health.list_loads()
+
+
+def endpoint_profiles(endpoints: Iterable[str]) -> dict[str, EndpointProfile]:
+    """What is known of endpoints, by `endpoint_name`. Raises RedisUnavailable."""
+    return wiring.interactive().endpoint_profiles.read_all(endpoints)
+
+
+def endpoint_limits(endpoint: str) -> pacing.EndpointLimits:
+    """Say what the configuration allows at an endpoint of which nobody set limits."""
+    return pacing.find_limits(endpoint, wiring.conf().endpoint_limits)
 
 
 def expected_objects(buckets: Iterable[BucketConfig]) -> int | None:

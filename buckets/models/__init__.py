@@ -7,6 +7,7 @@ the keys of second factors follow from SECRET_KEY.
 from buckets.models.api_clients import ApiClient
 from buckets.models.buckets import EVENT_TYPES, Bucket
 from buckets.models.credentials import Credential
+from buckets.models.endpoints import Endpoint
 from buckets.models.outbox import Outbox, Revision, VaultRemoval
 from buckets.models.second_factors import SecondFactor
 
@@ -15,6 +16,7 @@ __all__ = [
     "ApiClient",
     "Bucket",
     "Credential",
+    "Endpoint",
     "Outbox",
     "Revision",
     "SecondFactor",

@@ -59,6 +59,7 @@ from buckets.services.credentials import (
     rotate_credential,
     update_credential,
 )
+from buckets.services.endpoints import learn_again, update_endpoint
 from buckets.services.losses import resume_after_loss
 from buckets.services.replay import replay
 from buckets.services.second_factors import (
@@ -85,6 +86,7 @@ __all__ = [
     "note_on_overlaps",
     "rebaseline",
     "rebaseline_all",
+    "learn_again",
     "release_hold",
     "release_holds",
     "remove_second_factor",
@@ -100,5 +102,6 @@ __all__ = [
     "update_api_client",
     "update_bucket",
     "update_credential",
+    "update_endpoint",
     "verify_second_factor",
 ]

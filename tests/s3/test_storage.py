@@ -69,6 +69,23 @@ def listed(storing: S3Storage, *, page_size: int = 1000, start_after: str = "") 
     return storing.rows(b"".join(page.entries for page in pages)).columns
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("Media_In", "/Media_In"), ("t1:Media", "/t1%3AMedia"), (":media", "/%3Amedia")],
+)
+def test_names_that_only_ceph_has_are_sent_as_it_expects_them(cache, name, path):
+    """RGW decodes the path, and signs it encoded again."""
+    with CannedServer(Answer(body=plain([]))) as server:
+        bucket = BucketConfig("watch", server.url, "r", "C", bucket_name=name)
+        source = S3Storage(cache, bucket, PAIR)
+        source.page("", 10)
+        source.head("a:b c")
+    assert [line.split("?")[0] for line in server.lines] == [
+        f"GET {path}",
+        f"HEAD {path}/a%3Ab%20c",
+    ]
+
+
 def test_an_empty_bucket_is_one_last_page_without_objects(moto):
     page = moto.page("", 10)
     assert (page.entries, page.last_key, page.is_truncated) == (b"", "", False)

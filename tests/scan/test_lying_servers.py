@@ -163,7 +163,7 @@ def serving(server: Server) -> Iterator[S3Storage]:
 def scan(here: Site, storage: S3Storage) -> list[tuple[str, str]]:
     """Scan as often as it takes to complete a pass, or until the listing is refused."""
     try:
-        while not here.scan(storage).complete:  # type: ignore[arg-type]
+        while not here.scan(storage).complete:
             pass
     except StorageUnavailable:
         pass
@@ -200,7 +200,7 @@ def test_a_bucket_says_what_its_server_left_out():
     with serving(server) as storage:
         scan(here, storage)
         server.lies = True
-        [warning] = here.scan(storage).warnings  # type: ignore[arg-type]
+        [warning] = here.scan(storage).warnings
     assert (warning.kind, warning.count) == (WarningKind.CONTRADICTED_ABSENCE, 100 - 68)
     assert warning.examples[0] == "k068"
     assert len(server.heads) == 1 + 100 - 68

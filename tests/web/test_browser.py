@@ -86,7 +86,7 @@ def add_bucket_with_wrong_then_right_keys(page: Page, bucket: str, s3_server) ->
     page.check("#id_announce_deleted")
     page.click("button[name=_test]")
     outcome = page.locator("#connection-test")
-    expect(outcome).to_contain_text("Give the bucket's credential the keys")
+    expect(outcome).to_contain_text("Give the bucket's credential a valid key pair")
 
     page.fill("#id_secret_key", s3_server.secret_key)
     page.click("button[name=_test]")

@@ -37,20 +37,13 @@ logger = logging.getLogger(__name__)
 # A scan reads the profile as it begins; many scans of one endpoint begin in a second.
 _FRESH_S = 2.0
 
-# KEYS: endpoint.  ARGV: revision, settings (JSON).  Returns 1, or 0 if Redis holds a newer one.
-_SET = """
-if tonumber(redis.call('HGET', KEYS[1], 'revision') or 0) > tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'revision', ARGV[1], 'settings', ARGV[2])
-return 1
-"""
-
 
 class RedisEndpointProfiles:
     """Implements ``ports.EndpointProfileStore``."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._set = connection.script(_SET)
+        self._set = connection.load_script("put_endpoint_settings")
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, EndpointProfile]] = {}
 
@@ -93,7 +86,8 @@ class RedisEndpointProfiles:
     def set(self, endpoint: str, settings: EndpointSettings, *, revision: int) -> bool:
         """Write what an operator set; False if Redis holds a newer revision."""
         text = json.dumps(settings.as_members())
-        written = self._set([redis_keys.endpoint_profile(endpoint)], [revision, text])
+        keys = [redis_keys.endpoint_profile(endpoint)]
+        written = self._set(keys, {"revision": revision, "settings": text})
         self._known.pop(endpoint, None)
         return bool(written)
 
