@@ -151,6 +151,7 @@ class Verification:
             return
         is_whole = self._rest is None and found.up_to is None
         known = self._rows_until(entry, found.up_to)
+        found = found.with_odd_rows(known)
         merged = merge(known, found.columns, trust_etags=self._bucket.trust_etags)
         self._count(merged)
         if is_whole:

@@ -167,7 +167,8 @@ class HeadWitness:
                 context.keep_going()
                 context.counts.pages += 1
                 rows = context.storage.rows(page.entries)
-                listed = states_of(rows, range(len(rows)), 0.0)
+                listed = states_of(rows.columns, range(len(rows.columns)), 0.0)
+                contradicted += [row.key for row in rows.odd if row.key in known]
                 for key in known.keys() & listed.keys():
                     if known[key] == listed[key]:
                         contradicted.append(key)

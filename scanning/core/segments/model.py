@@ -118,7 +118,7 @@ def merge(known: Columns, listed: Columns, *, trust_etags: bool = False) -> Merg
     if not place:
         return Merged(listed, (), tuple(appeared), tuple(updated), tuple(before), same=False)
     missing_before = tuple(place.values())
-    columns, moved, missing = _interleave(listed, known, missing_before)
+    columns, moved, missing = interleave(listed, known, missing_before)
     return Merged(
         columns=columns,
         missing=missing,
@@ -163,7 +163,7 @@ def _versions(columns: Columns) -> Iterable[Version]:
     return zip(columns.etags, columns.last_modified, columns.sizes, strict=True)
 
 
-def _interleave(
+def interleave(
     listed: Columns, known: Columns, kept: Sequence[int]
 ) -> tuple[Columns, list[int], tuple[int, ...]]:
     """Put listed rows and the ``kept`` known ones in key order.

@@ -93,7 +93,7 @@ class SegmentWriter:
             return self._append(listed)
         if listed.up_to is not None:
             return self._write_part(entry, listed, listed.up_to)
-        if not entry.listed and not len(listed.columns):
+        if not entry.listed and not len(listed.columns) and not listed.odd:
             self._add([entry], listed.raw)
             return STILL_GONE
         return self._write_range(entry, listed)
@@ -114,7 +114,9 @@ class SegmentWriter:
 
     def _write_range(self, entry: Entry, listed: Listed) -> Rewriting:
         """Write all rows of a segment's range, or all that were still to be listed of it."""
-        known, raw = self._known_rows(entry), listed.raw
+        known = self._known_rows(entry)
+        listed = listed.with_odd_rows(known)
+        raw = listed.raw
         merged = merge(known, listed.columns, trust_etags=self._trust_etags)
         if merged.same:
             absent = _still_absent(entry, merged)
@@ -132,6 +134,7 @@ class SegmentWriter:
     def _write_part(self, entry: Entry, listed: Listed, up_to: str) -> Rewriting:
         """Write the rows of a segment's range up to a key, as segments of their own."""
         known, rest = split_at(self._known_rows(entry), up_to)
+        listed = listed.with_odd_rows(known)
         merged = merge(known, listed.columns, trust_etags=self._trust_etags)
         pieces = self._cut(replace(entry, id=self._new_id()), merged, listed.raw)
         rewriting = self._replace(pieces, known, merged, listed.raw)

@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('buckets', '0007_names_in_s3'),
+        ('buckets', '0008_endpoints'),
     ]
 
     operations = [
