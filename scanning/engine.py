@@ -172,7 +172,7 @@ def first_keys(
     bucket = bucket_document.parse(name, document, notifications=True)
     source = wiring.interactive_storage(bucket, pair)
     page = source.page("", limit)
-    keys = tuple(source.rows(page.entries).keys)
+    keys = tuple(source.rows(page.entries).columns.keys)
     with suppress(BucketwatchError):  # it lists, which is what was asked
         source.learn_profile()
     return keys

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scanning.core.deletions import HeadAnswer
     from scanning.core.endpoint_profile import EndpointProfile, Fact
     from scanning.core.listing.body import Columns
+    from scanning.core.listing.rows import ListedRows
     from scanning.core.pacing import EndpointHealth
     from scanning.core.scan_warnings import ScanWarning
     from scanning.core.segments.matcher import Page
@@ -47,8 +48,8 @@ class Storage(Protocol):
         The endpoint may be asked.
         """
 
-    def rows(self, entries: bytes) -> Columns:
-        """The rows in a page's ``entries``, or in a part of them, checked to be in order."""
+    def rows(self, entries: bytes) -> ListedRows:
+        """The rows in a page's ``entries``, or in a part of them, each once and in order."""
 
     def head(self, key: str) -> ObjectMetadata | None:
         """Content type and user metadata of one object; None if it is gone."""

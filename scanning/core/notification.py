@@ -60,7 +60,7 @@ class Notifications:
         for (kind, key, (etag, modified, size, _), previous), head in zip(
             changes, heads, strict=True
         ):
-            about = _ABOUT_NOTHING if head is None or not _is_of(head, etag) else _about(head)
+            about = _ABOUT_NOTHING if head is None or not is_of(head, etag) else _about(head)
             recent = "true" if is_recent(modified, now) else "false"
             stamp = repr(modified)
             before, state_before = ("", "null") if previous is None else _previous(previous)
@@ -85,7 +85,8 @@ def _about(head: ObjectMetadata) -> str:
     return f',"content_type":{quoted(head.content_type)},"metadata":{metadata}'
 
 
-def _is_of(head: ObjectMetadata, etag: str) -> bool:
+def is_of(head: ObjectMetadata, etag: str) -> bool:
+    """Tell whether HEAD told of the version that was listed."""
     return head.etag == etag or strong_etag(head.etag) == strong_etag(etag)
 
 

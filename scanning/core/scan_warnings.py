@@ -96,6 +96,12 @@ class ScanWarnings:
         number = len(examples) if count is None else count
         self._found[kind] = ScanWarning(kind, known.count + number, known.examples + shown)
 
+    def take(self) -> tuple[ScanWarning, ...]:
+        """Hand out what was collected, and begin anew."""
+        taken = tuple(self)
+        self._found.clear()
+        return taken
+
     def merge(self, others: Iterable[ScanWarning]) -> None:
         for warning in others:
             self.add(warning.kind, *warning.examples, count=warning.count)

@@ -55,7 +55,7 @@ def listed_of(storage: Storage, key: str) -> ObjectState | None:
 
     One request. Raises the errors of S3.
     """
-    columns = storage.rows(storage.page("", 1).entries)
+    columns = storage.rows(storage.page("", 1).entries).columns
     return states_of(columns, [0], 0.0).get(key) if len(columns) else None
 
 

@@ -25,10 +25,12 @@ from django_q import pusher  # noqa: E402
 from django_q.brokers.redis_broker import Redis as RedisBroker  # noqa: E402
 from django_q.cluster import Sentinel  # noqa: E402
 from django_q.conf import Conf  # noqa: E402
+from django_q.signals import post_spawn  # noqa: E402
 from django_q.tasks import async_task  # noqa: E402
 from django_q.worker import worker  # noqa: E402
 
 from scanning.core import redis_keys  # noqa: E402
+from scanning.runtime.pulse import Pulse  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _fork = multiprocessing.get_context("fork")
+_PULSE = "pulse"
 
 
 def wake(region: str) -> bool:
@@ -128,12 +131,24 @@ class RegionSentinel(Sentinel):  # type: ignore[misc]  # django-q2 has no types
         As processes they took 10 MiB a region: `make bench ONLY=fleet`.
         """
         if target is worker:
-            return super().spawn_process(target, *args)
+            return self._spawn_watched_worker(*args)
         if target is results.monitor:
             target, args = _until_closed, (target, *args)
         thread = _Thread(target=target, args=args, name=target.__name__, daemon=True)
         thread.start()
         return thread
+
+    def _spawn_watched_worker(self, *args: Any) -> Any:
+        """End a worker that is stuck, as its time-out of an hour would: within a minute.
+
+        `test_a_worker_that_holds_its_interpreter_is_killed`.
+        """
+        pulse = Pulse()
+        post_spawn.connect(pulse.begin, weak=False, dispatch_uid=_PULSE)
+        process = super().spawn_process(worker, *args)
+        post_spawn.disconnect(dispatch_uid=_PULSE)
+        threading.Thread(target=pulse.watch, args=(process,), name="watch", daemon=True).start()
+        return process
 
     def spawn_worker(self) -> None:
         """Share a timer that nobody can keep locked.

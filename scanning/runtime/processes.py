@@ -222,6 +222,7 @@ def web_command() -> list[str]:
         "--workers=1",
         "--threads=64",
         "--graceful-timeout=5",
+        "--timeout=30",  # a worker whose main thread gets no turn for so long is killed
         "--no-control-socket",  # nobody uses it, and there may be no home to put it into
         "--log-level=warning",
     ]

@@ -70,7 +70,7 @@ class BucketPass:
                 listed = listing.run(pause_at=self._pause_at)
                 progress = listing.progress
                 if listed is None:
-                    return self._end(commits, progress, complete=False)
+                    return self._end(commits, notifier, progress, complete=False)
                 entries = listed
             with DeletionPhase(bucket, context, known, commits, progress, entries) as deletions:
                 # 3. Hold a mass deletion until somebody has looked at it.
@@ -80,7 +80,7 @@ class BucketPass:
                 # 4. Commit the deletions that a second witness confirms.
                 else:
                     complete = deletions.commit_deletions(pause_at=self._pause_at)
-            return self._end(commits, deletions.progress, complete=complete, held=held)
+            return self._end(commits, notifier, deletions.progress, complete=complete, held=held)
             # 5. Whatever ends the scan, the pipeline awaits the last commit.
 
     def _suited_to_the_listing(self) -> ScanContext:
@@ -94,12 +94,15 @@ class BucketPass:
     def _end(
         self,
         commits: CommitPipeline,
+        notifier: Notifier,
         progress: Progress,
         *,
         complete: bool,
         held: Held | None = None,
     ) -> PassEnd:
-        return PassEnd(complete, progress, commits.number, held, tuple(self._context.warnings))
+        warnings = self._context.warnings
+        notifier.warn(warnings)
+        return PassEnd(complete, progress, commits.number, held, tuple(warnings))
 
     def _open(self) -> KnownState:
         known = self._context.states.open(self._bucket, self._claim)

@@ -11,7 +11,8 @@ from scanning.scan.prefetch import Lane
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from scanning.core.listing.body import Columns
+    from scanning.core.listing.rows import ListedRows
+    from scanning.core.scan_warnings import ScanWarnings
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry
     from scanning.core.segments.writer import Rewriting, SegmentWriter
@@ -33,7 +34,7 @@ class LaneComparer:
         lane: Lane,
         known: Sequence[Entry],
         *,
-        parse: Callable[[bytes], Columns],
+        parse: Callable[[bytes], ListedRows],
         writer: SegmentWriter,
     ) -> None:
         self.entries = writer.entries
@@ -46,6 +47,11 @@ class LaneComparer:
     @property
     def done(self) -> bool:
         return self._matcher.done
+
+    @property
+    def warnings(self) -> ScanWarnings:
+        """What is odd about the rows up to ``covered``, and has not been taken from here."""
+        return self._matcher.warnings
 
     def compare(self, page: Page) -> Iterator[Unchanged | Rewriting]:
         """Compare one more page; ``entries`` and ``covered`` are ahead of what is yielded."""

@@ -55,7 +55,7 @@ class ListingPhase:
         self._storage, self._states = context.storage, context.states
         self._clock, self._keep_going = context.clock, context.keep_going
         self._settings, self._counts = context.settings, context.counts
-        self._known, self._commits = known, commits
+        self._known, self._commits, self._warnings = known, commits, context.warnings
         self._new_ids = count()
         self._cutoff = announce_cutoff(
             bucket,
@@ -98,6 +98,7 @@ class ListingPhase:
                 new_id=self._new_id,
                 limit=self._settings.page_size,
                 strings_at=self._clock() if self._settings.strings else 0.0,
+                trust_etags=self._bucket.trust_etags,
             ),
         )
 
@@ -124,6 +125,7 @@ class ListingPhase:
         try:
             for found in comparer.compare(page):
                 self.progress = replace(self.progress, after=_covered_up_to(comparers))
+                self._take_warnings(comparers)
                 if isinstance(found, Unchanged):
                     self._counts.unchanged += 1
                     self._count_listed(found.entry.listed)
@@ -137,6 +139,14 @@ class ListingPhase:
                 f"{self._bucket.name}: {self._bucket.endpoint_host} sent a listing that makes no "
                 f"sense: {exc}"
             ) from exc
+        self._take_warnings(comparers)
+
+    def _take_warnings(self, comparers: Sequence[LaneComparer]) -> None:
+        """Take what lanes warn of as far as the pass is covered: the rest is listed once more."""
+        for comparer in comparers:
+            self._warnings.merge(comparer.warnings.take())
+            if not comparer.done:
+                return
 
     def _count_listed(self, objects: int, *, appeared: int = 0) -> None:
         self._counts.objects += objects

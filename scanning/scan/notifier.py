@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Self
 from scanning import logs
 from scanning.core import notification
 from scanning.core.changes import UPLOADS, silences
-from scanning.core.errors import BucketwatchError, ScanAborted
+from scanning.core.errors import BucketwatchError, PermanentError, ScanAborted
+from scanning.core.scan_warnings import ScanWarnings, WarningKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +42,8 @@ class Notifier:
         self._clock = clock
         self._heads_until = -math.inf
         self._pool: ThreadPoolExecutor | None = None
+        self._matched = False
+        self._refused, self._mismatched = ScanWarnings(), ScanWarnings()
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +85,15 @@ class Notifier:
             separators=(",", ":"),
         )
 
+    def warn(self, warnings: ScanWarnings) -> None:
+        """Add what HEAD refused; and that it never told of what was listed, if it never did.
+
+        Now and then it tells of a newer version, which is no cause for a warning.
+        """
+        warnings.merge(self._refused.take())
+        if not self._matched:
+            warnings.merge(self._mismatched.take())
+
     def _heads(self, changes: Sequence[Change]) -> Sequence[ObjectMetadata | None]:
         if not self._bucket.fetch_metadata or not any(map(_is_upload, changes)):
             return [None] * len(changes)
@@ -90,15 +102,28 @@ class Notifier:
                 HEADS_AT_ONCE, "head", initializer=logs.adopt, initargs=(logs.this_scan(),)
             )
         self._heads_until = self._clock() + HEADS_S
-        return list(self._pool.map(self._head, changes))
+        answers = list(self._pool.map(self._head, changes))
+        heads: list[ObjectMetadata | None] = []
+        for change, answer in zip(changes, answers, strict=True):
+            if isinstance(answer, PermanentError):
+                self._refused.add(WarningKind.HEAD_REFUSED, change.key)
+            elif answer is not None and notification.is_of(answer, change.current.etag):
+                self._matched = True
+            elif answer is not None:
+                self._mismatched.add(WarningKind.HEAD_MISMATCH, change.key)
+            heads.append(None if isinstance(answer, PermanentError) else answer)
+        return heads
 
-    def _head(self, change: Change) -> ObjectMetadata | None:
+    def _head(self, change: Change) -> ObjectMetadata | PermanentError | None:
+        """Ask for one object; returns the refusal of one that may not be asked for."""
         if not _is_upload(change) or self._clock() > self._heads_until:
             return None
         try:
             return self._storage.head(change.key)
         except ScanAborted:
             raise
+        except PermanentError as refused:
+            return refused
         except BucketwatchError:
             return None  # the event is worth more than its content type
 

@@ -35,6 +35,7 @@ MEMBERS = {
         "polling_interval",
     ),
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
+    "trust_etags",
     *("lanes", "webhook_url", "webhook_client_id", "webhook_token_url"),
     *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
 }
@@ -108,11 +109,12 @@ SETTINGS: dict[str, Any] = {
     "events": ["created", "deleted"],
     "first_scan": "baseline",
     "fetch_metadata": False,
+    "trust_etags": True,
     "lanes": 2,
     "webhook_url": "https://b.example.com/hook",
 }
 NOT_TEXT = ("region", "endpoint", "prefix", "suffix", "webhook_url", "credential", "access_key")
-SWITCHES = ("monitoring_enabled", "notifications_enabled", "fetch_metadata")
+SWITCHES = ("monitoring_enabled", "notifications_enabled", "fetch_metadata", "trust_etags")
 NOBODY = [
     refused(f"{method} of nobody{action}", method, f"{BUCKETS}nobody/{action}", body, 404, "nobody")
     for method, action, body in (

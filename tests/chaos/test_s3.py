@@ -57,7 +57,7 @@ def storage(server) -> Iterator[S3Storage]:
 
 def listed(storage: S3Storage, *, page_size: int = 100) -> dict[str, tuple[str, int, int]]:
     pages = list_pages(storage, Lane("", None), page_size=page_size)
-    rows = storage.rows(b"".join(page.entries for page in pages))
+    rows = storage.rows(b"".join(page.entries for page in pages)).columns
     values = zip(rows.etags, rows.last_modified, rows.sizes, strict=True)
     return dict(zip(rows.keys, values, strict=True))
 

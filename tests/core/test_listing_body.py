@@ -191,12 +191,6 @@ UNKNOWN = {
     "a last entry that begins with something else": rgw([Row("K")]).replace(
         b"<Contents>", b"<Contents><Owner><Key>z</Key></Owner>"
     ),
-    "an unknown entity in the last key": rgw([Row("K")]).replace(b"K</Key>", b"&eacute;</Key>"),
-    "a character beyond all in the last key": rgw([Row("K")]).replace(
-        b"K</Key>", b"&#x99999999;</Key>"
-    ),
-    "a surrogate in the last key": rgw([Row("K")]).replace(b"K</Key>", b"&#xD800;</Key>"),
-    "an open entity in the last key": rgw([Row("K")]).replace(b"K</Key>", b"&amp</Key>"),
 }
 
 
@@ -239,8 +233,26 @@ def test_a_key_that_is_not_utf8_is_an_error_not_another_key(raw):
     body = rgw([Row("a"), Row("K"), Row("z")]).replace(b"K</Key>", raw + b"</Key>")
     with pytest.raises(UnreadableListing, match="not valid UTF-8"):
         read(body).columns()
-    with pytest.raises(UnreadableListing, match="not valid UTF-8"):
-        read_listing(rgw([Row("K")]).replace(b"K</Key>", raw + b"</Key>"))
+
+
+UNREADABLE_KEYS = {
+    "not UTF-8": b"caf%E9.txt",
+    "an unknown entity": b"&eacute;",
+    "a character beyond all": b"&#x99999999;",
+    "a lone surrogate": b"&#xD800;",
+    "an open entity": b"&amp",
+    "a bare ampersand": b"a & b",
+    "too long": b"k" * 1025,
+}
+
+
+@pytest.mark.parametrize("raw", UNREADABLE_KEYS.values(), ids=UNREADABLE_KEYS)
+@pytest.mark.parametrize(("names", "last"), [("aKK", "a"), ("KK", ""), ("KKz", "z")])
+def test_the_last_key_is_the_last_one_that_can_be_read(raw, names, last):
+    body = rgw(map(Row, names)).replace(b"K</Key>", raw + b"</Key>")
+    listing = read(body)
+    assert (listing.last_key, listing.ends_oddly) == (last, names.endswith("K"))
+    assert listing.rows == len(names)
 
 
 @pytest.mark.parametrize(

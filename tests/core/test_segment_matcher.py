@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanning.core.listing.body import Columns, UnreadableListing, render_entries
+from scanning.core.scan_warnings import WarningKind
 from scanning.core.segments.matcher import (
     Listed,
     Matcher,
@@ -341,11 +342,13 @@ def test_rows_that_come_twice_are_one_wherever_pages_and_segments_end(keys, time
     assert not appeared(again)
 
 
-def test_two_different_rows_of_a_key_are_an_error_that_names_it():
+def test_of_two_different_rows_of_a_key_the_last_counts_and_the_key_is_named():
     raw = b"".join(render_entries(columns_of({"a\x1b": ("e", 0, size)})) for size in (1, 2))
     matcher = Matcher([], FakeStorage({}).rows, limit=4, tail=True, after="")
-    with pytest.raises(UnreadableListing, match=r"two different rows of the key a\\x1b"):
-        list(matcher.feed(FakePage(raw, "a", is_truncated=False)))
+    [found] = matcher.feed(FakePage(raw, "a\x1b", is_truncated=False))
+    assert (found.columns.keys, found.columns.sizes) == (["a\x1b"], [2])
+    [warning] = matcher.warnings
+    assert (warning.kind, warning.examples) == (WarningKind.CONFLICTING_ROWS, ("a\\x1b",))
 
 
 @pytest.mark.parametrize("page_size", [1, 3, 4, 12])
@@ -364,12 +367,12 @@ def test_a_row_that_comes_so_often_that_it_fills_segments_leaves_each_segment_on
     assert len({entry.id for entry in known.entries}) == len(known.entries)
 
 
-def test_a_row_that_comes_twice_in_other_words_is_an_error():
+def test_a_row_that_comes_twice_in_other_words_is_one():
     raw = render_entries(columns_of({"a": STATE}))
-    raw += raw.replace(b"<ETag>&quot;e&quot;</ETag>", b"<ETag>e</ETag>")
+    again = raw.replace(b"Z</LastModified>", b"000Z</LastModified>")
     matcher = Matcher([], FakeStorage({}).rows, limit=4, tail=True, after="")
-    with pytest.raises(UnreadableListing, match="repeats a row in other words"):
-        list(matcher.feed(FakePage(raw, "a", is_truncated=False)))
+    [found] = matcher.feed(FakePage(raw + again, "a", is_truncated=False))
+    assert (found.columns.keys, found.raw, list(matcher.warnings)) == (["a"], again, [])
 
 
 def test_a_page_that_begins_before_what_was_asked_for_is_an_error():
@@ -388,7 +391,7 @@ def test_rows_can_be_counted_off_without_parsing_them(keys, data):
     raw = render_entries(columns)
     rows = data.draw(st.integers(0, len(keys)))
     end = end_of_rows(raw, 0, rows)
-    assert FakeStorage({}).rows(raw[:end]).keys == columns.keys[:rows]
+    assert FakeStorage({}).rows(raw[:end]).columns.keys == columns.keys[:rows]
     last_key = quote(columns.keys[rows - 1], safe="") if rows else ""
     assert raw_last_key(raw[:end]) == last_key.encode()
 

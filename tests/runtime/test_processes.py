@@ -1,6 +1,7 @@
 """`manage.py runmonitor` as it is deployed: its whole process tree, through kills and stops."""
 
 import errno
+import multiprocessing
 import os
 import re
 import secrets
@@ -20,8 +21,8 @@ import redis
 from bucketwatch.local.servers import LOOPBACK, RedisServer, free_port
 from scanning import engine, wiring
 from scanning.core import redis_keys
-from scanning.runtime import django_q2, processes, region_workers
-from scanning.runtime.django_q2 import RegionSentinel
+from scanning.runtime import django_q2, processes, pulse, region_workers
+from scanning.runtime.django_q2 import RegionSentinel, worker
 from tests.support.engine_buckets import REGION
 from tests.support.notifications import queued
 from tests.support.processes import Program, all_gone, children_of, command, descendants, running
@@ -307,6 +308,45 @@ def test_a_supervisor_does_not_wait_for_a_worker_that_was_killed_between_two_tas
     assert timer.value == 6
     os.close(ours)
     os.close(theirs)
+
+
+def hold_the_interpreter() -> None:
+    """Search as no time limit in this process can end: exponentially, and in C."""
+    re.match(rb"(a+)+$", b"a" * 60 + b"b")
+
+
+@FORKS
+def test_a_worker_that_holds_its_interpreter_is_killed(monkeypatch, caplog):
+    monkeypatch.setattr(django_q2, "Pulse", partial(pulse.Pulse, beat_s=0.1, most_silent=30))
+    fork = multiprocessing.get_context("fork")
+    sentinel = RegionSentinel.__new__(RegionSentinel)  # what begins it sets signal handlers
+    sentinel.pool, tasks, results = [], fork.Queue(), fork.Queue()
+    process = sentinel.spawn_process(worker, tasks, results, django_q2._Timer(), 3600)
+    task = {"func": "builtins.len", "name": "quick", "args": ["abc"], "kwargs": {}}
+    tasks.put(task)
+    assert results.get(timeout=60)["result"] == 3
+    tasks.put(task | {"func": f"{__name__}.hold_the_interpreter", "args": []})
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert "answers nobody for 3 s: killed" in caplog.text
+
+
+@FORKS
+def test_a_worker_that_is_only_busy_is_not_killed():
+    beating = pulse.Pulse(beat_s=0.1, most_silent=40)
+
+    def work() -> None:
+        beating.begin()
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            sum(range(1000))
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    beating.watch(process)
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_every_test_that_a_patch_of_django_q2_names_exists():

@@ -270,7 +270,7 @@ def at(server: S3Like | CannedServer, cache: S3ClientCache, profiles: Any = None
 
 def listed(storage: S3Storage, *, page_size: int = 2, after: str = "") -> list[str]:
     pages = list_pages(storage, Lane(after, None), page_size=page_size)
-    return storage.rows(b"".join(page.entries for page in pages)).keys
+    return storage.rows(b"".join(page.entries for page in pages)).columns.keys
 
 
 @ALL_KINDS

@@ -15,7 +15,7 @@ from scanning.core.segments.matcher import digest, end_of_rows
 from scanning.core.types import BucketConfig, KeyPair, ObjectMetadata
 from scanning.scan.prefetch import Lane, list_pages
 from tests.support.canned_http import Answer, CannedServer
-from tests.support.listing_bodies import FLAVOURS, Row, minio, plain, rgw
+from tests.support.listing_bodies import FLAVOURS, Row, aws, minio, plain, rgw
 from tests.support.servers import LOCAL
 
 PAIR = KeyPair("AKID", "secret")
@@ -66,7 +66,7 @@ def put(s3_server, moto):
 def listed(storing: S3Storage, *, page_size: int = 1000, start_after: str = "") -> Columns:
     """The rows of all pages, read from the stream of entries that the pages make."""
     pages = list_pages(storing, Lane(start_after, None), page_size=page_size)
-    return storing.rows(b"".join(page.entries for page in pages))
+    return storing.rows(b"".join(page.entries for page in pages)).columns
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,74 @@ def test_a_row_that_comes_twice_is_one(cache, flavour):
         assert listed(storage(cache, server.url)).keys == ["a", "b", "c"]
 
 
+ODD_ENTRIES = {
+    "a key that is not UTF-8": (b"<Key>l-K<", b"<Key>l-caf%E9.txt<", "l-caf%E9.txt"),
+    "a lone surrogate": (b"<Key>l-K<", b"<Key>l-&#xD800;<", "l-&#xD800;"),
+    "a bare ampersand": (b"<Key>l-K<", b"<Key>l-a&b<", "l-a&b"),
+    "a long key": (b"<Key>l-K<", b"<Key>l-" + b"k" * 1_100 + b"<", "l-" + "k" * 998),
+    "a long ETag": (b"2427f", b"2427f" + b"e" * 300, "l-K"),
+    "no size": (b"<Size>7</Size>", b"", "l-K"),
+    "a size of -1": (b"<Size>7</Size>", b"<Size>-1</Size>", "l-K"),
+    "a size that no object has": (b"<Size>7</Size>", b"<Size>9223372036854775808</Size>", "l-K"),
+    "an empty time": (b"2024-07-07T12:34:56.789Z", b"", "l-K"),
+    "a time that is none": (b"2024-07-07", b"2024-13-07", "l-K"),
+    "the year 1": (b"2024-07-07T12:34:56.789Z", b"0001-01-01T00:00:00Z", "l-K"),
+    "no time": (b"<LastModified>2024-07-07T12:34:56.789Z</LastModified>", b"", "l-K"),
+    "no key": (b"<Key>l-K</Key>", b"", ""),
+    "an empty key": (b"<Key>l-K</Key>", b"<Key></Key>", ""),
+    "no children": (None, b"<Contents></Contents>", ""),
+}
+ODD = Row("l-K", etag="2427f", last_modified="2024-07-07T12:34:56.789Z", size=7)
+
+
+@pytest.mark.parametrize("flavour", [rgw, aws, plain], ids=["rgw", "aws", "plain"])
+@pytest.mark.parametrize(("old", "new", "shown"), ODD_ENTRIES.values(), ids=ODD_ENTRIES)
+@pytest.mark.parametrize("is_last", [False, True], ids=["between", "last"])
+def test_one_odd_row_costs_one_row(cache, flavour, old, new, shown, is_last):
+    if flavour is plain:
+        new, shown = new.replace(b"%E9", b"\xe9"), shown.replace("%E9", r"\xe9")
+    body = flavour([Row("0good"), *([] if is_last else [Row("zgood")])])
+    odd = flavour([ODD])
+    odd = odd[odd.index(b"<Contents>") : odd.rindex(b"</Contents>") + len(b"</Contents>")]
+    assert old is None or old in odd
+    odd = odd.replace(old, new) if old else new
+    first = body.index(b"</Contents>") + len(b"</Contents>")
+    body = (body[:first] + odd + body[first:]).replace(b"<KeyCount>2", b"<KeyCount>3")
+    with CannedServer(Answer(200, body)) as server:
+        asking = storage(cache, server.url)
+        page = asking.page("", 9)
+        rows = asking.rows(page.entries)
+    assert rows.columns.keys == ["0good", *([] if is_last else ["zgood"])]
+    assert [row.shown[:1000] for row in rows.odd] == [shown]
+    assert page.last_key in ({"0good", "l-K", "l-a&b", "l-&#xD800;"} if is_last else {"zgood"})
+
+
+def test_what_follows_a_row_that_cannot_be_read_is_listed_by_token(cache):
+    odd = rgw([Row("K")], is_truncated=True, token="t2").replace(b"K</Key>", b"%E9</Key>")
+    answers = [
+        rgw([Row("a"), Row("K")], is_truncated=True, token="t1").replace(b"K<", b"%E9<"),
+        odd,
+        rgw([Row("b")]),
+    ]
+    with CannedServer(*(Answer(200, body) for body in answers)) as server:
+        assert listed(storage(cache, server.url), page_size=2).keys == ["a", "b"]
+        assert [asked.get("continuation-token") for asked in server.asked] == [None, "t1", "t2"]
+
+
+def test_rows_that_cannot_be_read_do_not_come_for_ever(cache):
+    odd = rgw([Row("K")], is_truncated=True, token="t").replace(b"K</Key>", b"%E9</Key>")
+    with CannedServer(Answer(200, odd)) as server, pytest.raises(StorageUnavailable) as caught:
+        listed(storage(cache, server.url), page_size=1)
+    assert "it goes on and on with rows that cannot be read" in str(caught.value)
+
+
+def test_a_page_full_of_long_rows_is_not_what_s3_sends(cache):
+    body = rgw(Row(f"{n:03}" + "k" * 9_000) for n in range(20))
+    with CannedServer(Answer(200, body)) as server, pytest.raises(StorageUnavailable) as caught:
+        listed(storage(cache, server.url))
+    assert "its rows are longer than S3 sends" in str(caught.value)
+
+
 def test_the_digest_level_tells_all_without_parsing_a_row(cache):
     body = rgw([Row("a"), Row("b"), Row("c")], is_truncated=True)
     with CannedServer(Answer(200, body), Answer(200, rgw([Row("a"), Row("b")]))) as server:
@@ -254,8 +322,8 @@ def test_the_digest_level_tells_all_without_parsing_a_row(cache):
     first_two = three.entries[: end_of_rows(three.entries, 0, 2)]
     assert digest(first_two) == digest(two.entries)
     assert digest(three.entries) != digest(two.entries)
-    assert asking.rows(three.entries).keys == ["a", "b", "c"]
-    assert asking.rows(three.entries).last_modified == [1714566896789] * 3
+    assert asking.rows(three.entries).columns.keys == ["a", "b", "c"]
+    assert asking.rows(three.entries).columns.last_modified == [1714566896789] * 3
 
 
 STRANGE = {
@@ -379,7 +447,7 @@ def test_a_last_entry_that_is_not_what_it_seems_is_read_by_botocore(cache):
 def test_entries_that_even_botocore_counts_otherwise_are_an_error(cache):
     entries = rgw([Row("a")]).replace(b"<Size>", b"<!--</Contents>--><Size>")
     entries = entries[entries.index(b"<Contents>") : entries.rindex(b"</ListBucketResult>")]
-    with pytest.raises(StorageUnavailable, match="does not hold the keys that it says"):
+    with pytest.raises(StorageUnavailable, match="its entries are not what S3 sends"):
         storage(cache, "http://127.0.0.1:1").rows(entries)
 
 
@@ -390,7 +458,7 @@ def test_the_same_bytes_mean_other_keys_without_url_encoding(cache):
         asking = storage(cache, server.url)
         encoded, plain = asking.page("", 9), asking.page("", 9)
     assert (encoded.last_key, plain.last_key) == ("a%20b", "a%2520b")
-    assert asking.rows(plain.entries).keys == ["a%2520b"]
+    assert asking.rows(plain.entries).columns.keys == ["a%2520b"]
     assert digest(encoded.entries) != digest(plain.entries)
     assert cache.parser.unrecognised == 0
 

@@ -33,8 +33,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanning.adapters.redis.read_only_state import reading_only
-from scanning.core.errors import CommitOutOfStep, ScanAborted, StorageUnavailable
+from scanning.core.errors import (
+    AccessDenied,
+    CommitOutOfStep,
+    ScanAborted,
+    StorageUnavailable,
+    Throttled,
+)
 from scanning.core.listing.body import Columns, UnreadableListing, render_entries
+from scanning.core.listing.rows import ListedRows
 from scanning.core.types import (
     Change,
     Claim,
@@ -136,10 +143,10 @@ def test_a_listing_that_makes_no_sense_ends_the_scan_and_deletes_nothing(wrong):
             page = super().page(start_after, max_keys)
             if not start_after:
                 return page
-            rows = self.rows(page.entries)
+            rows = self.rows(page.entries).columns
             return replace(page, entries=render_entries(replace(rows, keys=wrong(rows.keys))))
 
-        def rows(self, entries: bytes) -> Columns:
+        def rows(self, entries: bytes) -> ListedRows:
             try:
                 return super().rows(entries)
             except UnreadableListing as exc:
@@ -509,6 +516,36 @@ def test_another_size_is_an_update_though_etag_and_time_are_the_same(etag, more)
     assert here.states.objects() == bucket
 
 
+@pytest.mark.parametrize(("trusts", "updated"), [(False, 300), (True, 0)])
+def test_times_that_move_alone_are_no_updates_where_etags_are_trusted(trusts, updated):
+    """Two nodes of a server say other times of the same objects."""
+    here = site(page_size=50).wanting(trust_etags=trusts)
+    bucket = numbered(300)
+    scanned(here, bucket)
+    announced(here)
+    moved: Bucket = dict.fromkeys(bucket, ("e", OLD + 400, 1))
+    scanned(here, moved)
+    assert len(announced(here)) == updated
+    scanned(here, moved | {"key-00007": ("e2", OLD + 400, 1), "key-00007x": ("e", OLD, 1)})
+    events = {event["key"]: event for event in here.states.queue}
+    assert announced(here) == [("updated", "key-00007"), ("detected", "key-00007x")]
+    # What was announced before is what is said to have been before.
+    assert events["key-00007"]["previous"]["last_modified"] == (OLD if trusts else OLD + 400) / 1000
+    storage = scanned(
+        here, moved | {"key-00007": ("e2", OLD + 400, 1), "key-00007x": ("e", OLD, 1)}
+    )
+    assert (announced(here), storage.parsed) == ([], 0)
+
+
+@pytest.mark.parametrize("changed", [("e", OLD + 400, 2), ("f", OLD + 400, 1), ("", OLD + 400, 1)])
+def test_where_etags_are_trusted_another_size_or_etag_and_none_are_updates(changed):
+    here = site().wanting(trust_etags=True)
+    scanned(here, {"a": (changed[0] and "e", OLD, 1)})
+    announced(here)
+    scanned(here, {"a": changed})
+    assert announced(here) == [("updated", "a")]
+
+
 def test_an_older_state_without_a_size_differs_from_no_size():
     here = site().wanting(taken_over=True)
     here.states.strings = {
@@ -631,6 +668,25 @@ def test_a_server_that_takes_long_over_heads_does_not_hold_a_commit_up():
             texts = notifier.notifications(changes, now=NEW / 1000, sequencer="")
             assert len(texts) == len(changes)
             assert commits <= len(storage.asked) <= 2 * HEADS_AT_ONCE * commits
+
+
+def test_heads_that_are_refused_or_never_of_what_was_listed_are_warned_of_once():
+    bucket = {f"k{number}": ("e", NEW, 1) for number in range(3)}
+    other = ObjectMetadata("other", "text/plain", {})
+    refused = AccessDenied("bucket: no")
+
+    def warned(heads: dict[str, ObjectMetadata | Exception]) -> list[tuple[str, int, Any]]:
+        here = site().wanting(fetch_metadata=True)
+        storage = FakeStorage(bucket, heads=heads)
+        end = here.scan(storage)
+        assert len(here.states.queue) == 3
+        return [(str(w.kind), w.count, w.examples) for w in end.warnings]
+
+    assert warned(dict.fromkeys(bucket, refused)) == [("head_refused", 3, ("k0", "k1", "k2"))]
+    assert warned(dict.fromkeys(bucket, other)) == [("head_mismatch", 3, ("k0", "k1", "k2"))]
+    right = ObjectMetadata('W/"e"', "text/plain", {})
+    assert warned(dict.fromkeys(bucket, other) | {"k1": right}) == []
+    assert warned({"k1": Throttled("bucket: slow down")}) == []
 
 
 def test_only_objects_that_are_new_or_changed_and_wanted_are_asked_about():

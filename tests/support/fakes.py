@@ -9,7 +9,8 @@ from typing import Any
 from scanning.core.changes import Version
 from scanning.core.deletions import HeadAnswer
 from scanning.core.errors import CommitOutOfStep, StateDamaged, TransientError
-from scanning.core.listing.body import Columns, check_columns, read_rows, render_entries
+from scanning.core.listing.body import Columns, UnreadableListing, render_entries
+from scanning.core.listing.rows import ListedRows, read_entries
 from scanning.core.scan_warnings import ScanWarning
 from scanning.core.segments.model import Entry
 from scanning.core.types import (
@@ -69,11 +70,9 @@ class FakeStorage:
     def begins_anywhere(self) -> bool:
         return True
 
-    def rows(self, entries: bytes) -> Columns:
+    def rows(self, entries: bytes) -> ListedRows:
         self.parsed += bool(entries)
-        columns = read_rows(entries, url_encoded=True)
-        assert columns is not None
-        return check_columns(columns)
+        return read_entries(entries, url_encoded=True, by_parser=no_parser)
 
     def head(self, key: str) -> ObjectMetadata | None:
         self.asked.append(key)
@@ -85,6 +84,10 @@ class FakeStorage:
     def look_up(self, key: str) -> Version | HeadAnswer:
         found = self.objects.get(key)
         return (found[0], found[1] // 1000, found[2]) if found else HeadAnswer.GONE
+
+
+def no_parser(entries: bytes) -> Columns:
+    raise UnreadableListing("it is of no usual shape")
 
 
 def columns_of(objects: Bucket) -> Columns:

@@ -116,6 +116,9 @@ class BucketSettings(Strict):
     events = EventTypes(required=False, help_text="The event types to announce.")
     first_scan = Choice(choices=Bucket.FirstScan.values, required=False)
     fetch_metadata = Switch(required=False)
+    trust_etags = Switch(
+        required=False, help_text="Objects of which only the time moved are no updates."
+    )
     lanes = WholeNumber(
         required=False, allow_null=True, help_text="Listings at once; null: the configured default."
     )

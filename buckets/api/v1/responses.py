@@ -79,6 +79,7 @@ class BucketAnswer(_Serializer):
     )
     first_scan = serializers.ChoiceField(choices=Bucket.FirstScan.values)
     fetch_metadata = serializers.BooleanField()
+    trust_etags = serializers.BooleanField()
     lanes = serializers.IntegerField(
         allow_null=True, help_text="Listings at once; null: the configured default."
     )

@@ -25,6 +25,7 @@ BUCKET: dict[str, Any] = {
     "events": ["created", "updated", "detected"],
     "first_scan": "baseline",
     "fetch_metadata": True,
+    "trust_etags": False,
     "lanes": None,
     "webhook_url": "https://api.example.com/hook",
     "webhook_client_id": "",

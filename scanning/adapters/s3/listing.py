@@ -8,6 +8,7 @@ small envelope to parse. A body that we do not recognise is left to botocore, wi
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -18,20 +19,27 @@ from botocore.compat import unquote_str
 
 from scanning.core.error_bodies import is_error, read_error, render_error
 from scanning.core.listing.body import (
+    MOST_KEY_BYTES,
     Columns,
     ListingBody,
     UnreadableListing,
-    check_columns,
     check_elements,
     check_for_parser,
     first_key,
     next_token,
     read_listing,
-    read_rows,
-    render_entries,
     says_last,
     without_echoes,
     without_up_to,
+)
+from scanning.core.listing.rows import (
+    ListedRows,
+    OddRow,
+    are_plausible,
+    read_each,
+    read_entries,
+    render_rows,
+    sift,
 )
 
 if TYPE_CHECKING:
@@ -104,16 +112,17 @@ class ListingParser:
         customized_response_dict[LAST] = says_last(body)
         response_dict["body"] = without_echoes(body)
 
-    def rows(self, entries: bytes, shape: Shape) -> Columns:
+    def rows(self, entries: bytes, shape: Shape) -> ListedRows:
         """The rows in some URL-encoded entries, in order and each once. Raises UnreadableListing.
 
         ``shape`` is what botocore knows of a listing: it reads entries that we cannot.
         """
-        columns = read_rows(entries, url_encoded=True)
-        if columns is None:
+
+        def by_botocore(unusual: bytes) -> Columns:
             self._count()
-            columns = _rows_by_botocore(entries, shape, url_encoded=True)
-        return check_columns(columns)
+            return _rows_by_botocore(unusual, shape, url_encoded=True)
+
+        return read_entries(entries, url_encoded=True, by_parser=by_botocore)
 
     def _count(self) -> None:
         with self._lock:
@@ -124,13 +133,15 @@ class ListingParser:
 class ListedPage:
     """One answer of a listing, as `core/segments/matcher.py` wants it.
 
-    ``next_token`` is where the server would go on.
+    ``next_token`` is where the server would go on. ``ends_oddly``: after ``last_key`` others follow
+    that cannot be read.
     """
 
     entries: bytes
     last_key: str
     is_truncated: bool
     next_token: str
+    ends_oddly: bool = False
 
     @property
     def first_key(self) -> str | None:
@@ -157,24 +168,43 @@ def read_page(
     if body.has_more_than(asked) if body else len(answer.get("Contents", [])) > asked:
         raise UnreadableListing(f"it has more keys than the {asked} that were asked for")
     if body is not None and body.url_encoded and not only_claims:
-        return ListedPage(body.entries, body.last_key, body.goes_on(asked), body.next_token)
+        return ListedPage(
+            body.entries, body.last_key, body.goes_on(asked), body.next_token, body.ends_oddly
+        )
     if body is not None:
-        columns = read_rows(body.entries, url_encoded=False)
-        columns = columns or _rows_by_botocore(body.entries, shape, url_encoded=False)
+        rows = read_each(
+            body.entries,
+            url_encoded=False,
+            by_parser=lambda unusual: _rows_by_botocore(unusual, shape, url_encoded=False),
+        )
         truncated, token = body.goes_on(asked), body.next_token
     elif only_claims:
         raise UnreadableListing("keys are not URL-encoded, as it says they are")
     elif "IsTruncated" in answer:
         # botocore has undone the URL encoding already
-        columns = columns_of(answer.get("Contents", []), url_encoded=False)
+        rows = _sifted(answer.get("Contents", []))
         truncated, token = answer["IsTruncated"], answer.get(TOKEN, "")
         if not truncated and not answer.get(LAST):
             raise UnreadableListing("it does not say whether more follows")
     else:
         raise UnreadableListing("it has no IsTruncated")
-    columns = check_columns(columns)
-    last_key = columns.keys[-1] if columns.keys else ""
-    return ListedPage(render_entries(columns), last_key, truncated, token)
+    last_key = rows.columns.keys[-1] if rows.columns.keys else ""
+    return ListedPage(render_rows(rows), last_key, truncated, token, rows.ends_oddly)
+
+
+def _sifted(contents: Sequence[Mapping[str, Any]]) -> ListedRows:
+    """Take botocore's rows one by one; it has undone the URL encoding already."""
+    rows: list[Columns | None] = []
+    odd = []
+    for row in contents:
+        read = None
+        with suppress(UnreadableListing):
+            read = columns_of([row], url_encoded=False)
+        is_odd = read is None or not are_plausible(read)
+        rows.append(None if is_odd else read)
+        if is_odd:
+            odd.append(OddRow(row.get("Key"), row.get("Key", "")[:MOST_KEY_BYTES]))
+    return sift(rows, odd)
 
 
 def _rows_by_botocore(entries: bytes, shape: Shape, *, url_encoded: bool) -> Columns:

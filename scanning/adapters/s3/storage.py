@@ -45,7 +45,6 @@ from scanning.core.errors import (
     Throttled,
 )
 from scanning.core.listing.body import (
-    Columns,
     KeysOutOfOrder,
     UnreadableListing,
     decode_keys,
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
 
     from scanning.core.changes import Version
     from scanning.core.listing.body import ListingBody
+    from scanning.core.listing.rows import ListedRows
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.pacing.limiter import EndpointLimiter, UnlimitedEndpoint
     from scanning.ports import EndpointProfileStore
@@ -75,6 +75,8 @@ MOST_KEYS: Final = 1000
 # unfinished uploads: many, but not for ever, and they go on with each.
 MOST_EMPTY_PAGES: Final = 5000
 MOST_AT_ONE_PLACE: Final = 8
+# Pages of nothing but rows that cannot be read, one after the other.
+MOST_ODD_PAGES: Final = 100
 # A request that failed for now is sent again after this and up to twice as much, then after twice
 # of it; but not one that took so long already: a lease and a slot are waiting.
 AGAIN_S: Final = 0.5
@@ -128,6 +130,8 @@ class S3Storage:
         self._encoding_is_asked = False
         # Where pages ended that are not the last -> how the server would go on from there.
         self._tokens: dict[str, str] = {}
+        # Where pages ended that had no readable key -> how many of them.
+        self._odd_pages: dict[str, int] = {}
 
     def page(self, start_after: str, max_keys: int) -> ListedPage:
         """Ask for the next keys after ``start_after``: one request, at most 1000 keys.
@@ -143,6 +147,8 @@ class S3Storage:
         after, reached, at_one_place, empty = start_after if begins else "", "", 0, 0
         while empty < MOST_EMPTY_PAGES and at_one_place < MOST_AT_ONE_PLACE:
             page = self._list(max_keys, after=after, token=token)
+            if page.ends_oddly and not page.last_key:
+                page = self._ending_at(start_after, page)
             rest = self._after(start_after, page, is_asked_for=bool(after) and not token)
             if rest.entries or not page.is_truncated:
                 if page.is_truncated and page.next_token:
@@ -162,11 +168,20 @@ class S3Storage:
             reached, token = page.last_key or reached, page.next_token
         raise unreadable(self._bucket, "it goes on and on with empty pages")
 
+    def _ending_at(self, start_after: str, page: ListedPage) -> ListedPage:
+        """A page of rows without a readable key: only its token says where to go on."""
+        if page.is_truncated and not page.next_token:
+            raise unreadable(self._bucket, "it does not go on after the key that was asked for")
+        self._odd_pages[start_after] = self._odd_pages.get(start_after, 0) + 1
+        if self._odd_pages[start_after] > MOST_ODD_PAGES:
+            raise unreadable(self._bucket, "it goes on and on with rows that cannot be read")
+        return replace(page, last_key=start_after)
+
     def begins_anywhere(self) -> bool:
         self._ask_for_facts_if_due()
         return self._profile.begins_anywhere
 
-    def rows(self, entries: bytes) -> Columns:
+    def rows(self, entries: bytes) -> ListedRows:
         """The rows in a page's ``entries``, or in some of them."""
         if has_raw_keys(entries):
             self._learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})

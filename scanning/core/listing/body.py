@@ -18,17 +18,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
-from operator import le, lt
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 from xml.sax.saxutils import escape
 
 from scanning.core.listing.uniform_rows import rows_like
-from scanning.core.texts import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 _OPEN: Final = b"<Contents>"
 _CLOSE: Final = b"</Contents>"
@@ -43,7 +40,7 @@ _PREFIXED_END = re.compile(rb"</(?:[\w.-]+:)?ListBucketResult\s*>\s*\Z")
 _COMMON_PREFIXES = re.compile(rb"<(?:[\w.-]+:)?CommonPrefixes")
 MOST_KEY_BYTES: Final = 1024  # S3's own limit
 # No server writes more for a byte than "&#x10FFFF;".
-_LONGEST_RAW_KEY: Final = 10 * MOST_KEY_BYTES
+LONGEST_RAW_KEY: Final = 10 * MOST_KEY_BYTES
 _MANY_ESCAPES: Final = 50_000
 _MOST_UTF8: Final = 4  # bytes for a character
 # Those of S3 have 38 characters, those of some servers twice as many.
@@ -88,6 +85,10 @@ class UnreadableListing(ValueError):
     """The entries cannot be what the server meant; no other parser would help."""
 
 
+class UnreadableKey(UnreadableListing):
+    """A key that is not UTF-8, or longer than any."""
+
+
 class KeysOutOfOrder(UnreadableListing):
     """The server sorts keys otherwise than by their bytes."""
 
@@ -107,12 +108,22 @@ class Columns:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def take(self, rows: Sequence[int]) -> Columns:
+        """Take some rows, in the order of their numbers."""
+        return Columns(
+            [self.keys[n] for n in rows],
+            [self.etags[n] for n in rows],
+            [self.last_modified[n] for n in rows],
+            [self.sizes[n] for n in rows],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ListingBody:
     """The digest level of one answer.
 
-    ``last_key`` is the key of the last entry ("" without any), ``key_count`` what the server says.
+    ``last_key`` is the key of the last entry whose key can be read ("" without any), and
+    ``ends_oddly`` says that others follow it; ``key_count`` is what the server says.
     ``is_truncated`` is None if the server does not say. ``next_token`` continues the listing; it
     matters only where there is no last key to go on from.
     """
@@ -126,6 +137,7 @@ class ListingBody:
     last_key: str
     next_token: str
     key_count: int | None
+    ends_oddly: bool = False
 
     @property
     def is_version_1(self) -> bool:
@@ -204,10 +216,7 @@ def check_elements(xml: bytes) -> None:
 
 
 def read_listing(body: bytes) -> ListingBody | None:
-    """Find the entries of an answer; None if the body is not of a known shape.
-
-    Raises UnreadableListing if the last key is not UTF-8, or longer than any.
-    """
+    """Find the entries of an answer; None if the body is not of a known shape."""
     root = _ROOT.match(body)
     if root is None or not is_whole(body):
         return None
@@ -221,9 +230,9 @@ def read_listing(body: bytes) -> ListingBody | None:
     said = _KEY_COUNT.search(envelope)
     gapless = _touching(body, start, end, is_counted=said is not None)
     url_encoded = _URL_ENCODED in envelope
-    last_key = _last_key(body, start, end, url_encoded=url_encoded) if start < end else ""
-    if gapless is None or last_key is None:
+    if gapless is None or (start < end and not _ends_with_entry(body, start, end)):
         return None
+    last_key, at = _last_key(body, start, end, url_encoded=url_encoded)
     return ListingBody(
         body=body,
         start=start,
@@ -234,6 +243,7 @@ def read_listing(body: bytes) -> ListingBody | None:
         last_key=last_key,
         next_token=next_token(envelope),
         key_count=int(said[1]) if said else None,
+        ends_oddly=at != end,
     )
 
 
@@ -267,34 +277,18 @@ def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
         return None
 
 
-def distinct(columns: Columns) -> Columns:
-    """Drop the repeats of rows that come twice, one after the other.
-
-    Raises UnreadableListing if the rows of a key differ.
-    """
-    keys, rows = columns.keys, list(_rows_of(columns))
-    twice = {n for n in range(1, len(keys)) if keys[n] == keys[n - 1]}
-    for n in twice:
-        if rows[n] != rows[n - 1]:
-            raise UnreadableListing(f"it has two different rows of the key {clean(keys[n])}")
-    kept = [row for n, row in enumerate(rows) if n not in twice]
-    return Columns(*map(list, zip(*kept, strict=True)))
-
-
-def _rows_of(columns: Columns) -> Iterator[tuple[str, str, int, int]]:
-    return zip(columns.keys, columns.etags, columns.last_modified, columns.sizes, strict=True)
-
-
-def without_repeats(entries: bytes) -> bytes:
-    """Drop each entry that has the bytes of the one before it."""
-    rows = _ENTRY.findall(entries)
-    return b"".join(row for before, row in pairwise([b"", *rows]) if row != before)
+def split_entries(entries: bytes) -> list[bytes]:
+    """Cut entries apart. Raises UnreadableListing if anything else stands between them."""
+    rows: list[bytes] = _ENTRY.findall(entries)
+    if sum(map(len, rows)) != len(entries):
+        raise UnreadableListing("its entries are not what S3 sends")
+    return rows
 
 
 def first_key(entries: bytes, *, at: int = 0) -> str | None:
     """Read the first key of some URL-encoded entries; None without any, or in another place."""
     found = _FIRST_KEY.match(entries, at)
-    return decode_keys([found[1]], url_encoded=True)[0] if found else None
+    return decode_key(found[1], url_encoded=True) if found else None
 
 
 def without_up_to(entries: bytes, key: str) -> bytes:
@@ -314,32 +308,6 @@ def telling_key(body: bytes) -> bytes | None:
 def has_raw_keys(entries: bytes) -> bool:
     """Tell whether a key holds bytes that no URL encoding leaves as they are."""
     return not entries.isascii() and _RAW_KEY.search(entries) is not None
-
-
-def check_columns(columns: Columns) -> Columns:
-    """The rows, each once. Raises UnreadableListing for what S3 does not send, or in another order.
-
-    Python compares strings by code point, which is the order of their UTF-8 bytes.
-    """
-    keys = columns.keys
-    if not keys:
-        return columns
-    if not all(map(lt, keys, keys[1:])):
-        if not all(map(le, keys, keys[1:])):
-            raise KeysOutOfOrder("its keys are not in order")
-        columns = distinct(columns)
-    if max(map(len, keys)) * _MOST_UTF8 > MOST_KEY_BYTES:
-        for key in keys:
-            check_key(key)
-    if max(map(len, columns.etags)) > MOST_ETAG:
-        raise UnreadableListing("an ETag is longer than those that S3 sends")
-    return columns
-
-
-def check_key(key: str) -> None:
-    """Raise UnreadableListing for a key that is longer than any."""
-    if len(key.encode()) > MOST_KEY_BYTES:
-        raise UnreadableListing(f"a key is longer than {MOST_KEY_BYTES} bytes, as none of S3 is")
 
 
 def render_entries(columns: Columns) -> bytes:
@@ -389,8 +357,8 @@ def decode_keys(raw: Sequence[bytes], *, url_encoded: bool) -> list[str]:
     Raises UnreadableListing if what comes out is not UTF-8, or what comes in too long for a key,
     ValueError for an unknown entity.
     """
-    if max(map(len, raw)) > _LONGEST_RAW_KEY:
-        raise UnreadableListing(f"a key is longer than {MOST_KEY_BYTES} bytes, as none of S3 is")
+    if max(map(len, raw)) > LONGEST_RAW_KEY:
+        raise UnreadableKey(f"a key is longer than {MOST_KEY_BYTES} bytes, as none of S3 is")
     text = b"\xff".join(raw)
     if b"\r" in text:  # as every XML parser must
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -404,10 +372,19 @@ def decode_keys(raw: Sequence[bytes], *, url_encoded: bool) -> list[str]:
     try:
         keys = [key.decode() for key in text.split(b"\xff")]
     except UnicodeDecodeError as exc:
-        raise UnreadableListing("a key is not valid UTF-8") from exc
+        raise UnreadableKey("a key is not valid UTF-8") from exc
     if len(keys) != len(raw):
-        raise UnreadableListing("a key is not valid UTF-8")
+        raise UnreadableKey("a key is not valid UTF-8")
     return keys
+
+
+def decode_key(raw: bytes, *, url_encoded: bool) -> str | None:
+    """Decode one key; None if it cannot be read, or is longer than any."""
+    try:
+        key = decode_keys([raw], url_encoded=url_encoded)[0]
+    except ValueError:
+        return None
+    return key if len(key.encode()) <= MOST_KEY_BYTES else None
 
 
 def milliseconds(stamps: Sequence[str]) -> list[int]:
@@ -441,19 +418,26 @@ def _touching(body: bytes, start: int, end: int, *, is_counted: bool) -> bool | 
     return gapless if position == end else None
 
 
-def _last_key(body: bytes, start: int, end: int, *, url_encoded: bool) -> str | None:
+def _ends_with_entry(body: bytes, start: int, end: int) -> bool:
+    """Tell whether the last entry is one by itself, with its key where it should be, or none."""
     last = body.rfind(_OPEN, start, end)
-    found = _FIRST_KEY.match(body, last, end)
-    if found is None or body.index(_CLOSE, last) + len(_CLOSE) != end:
-        return None
-    try:
-        key = decode_keys([found[1]], url_encoded=url_encoded)[0]
-    except UnreadableListing:
-        raise
-    except ValueError:
-        return None
-    check_key(key)
-    return key
+    is_one = body.index(_CLOSE, last) + len(_CLOSE) == end
+    begins_with_key = _FIRST_KEY.match(body, last, end) is not None
+    return is_one and (begins_with_key or body.find(b"<Key>", last, end) < 0)
+
+
+def _last_key(body: bytes, start: int, end: int, *, url_encoded: bool) -> tuple[str, int]:
+    """Read the last key that can be read, and find where its entry ends; "" and the start if none.
+
+    Behind it, a server can only go on by its token.
+    """
+    while start < end:
+        last = body.rfind(_OPEN, start, end)
+        found = _FIRST_KEY.match(body, last, end)
+        if found and (key := decode_key(found[1], url_encoded=url_encoded)):
+            return key, body.index(_CLOSE, last) + len(_CLOSE)
+        end = last
+    return "", start
 
 
 def _text(column: Sequence[bytes]) -> list[str]:

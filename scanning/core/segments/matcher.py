@@ -9,22 +9,24 @@ is always enough: no LIST call is spent on alignment, however fragmented the man
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import xxhash
 
-from scanning.core.listing.body import UnreadableListing, without_repeats
-from scanning.core.segments.model import part, parts_of
+from scanning.core.listing.body import UnreadableListing, render_entries
+from scanning.core.scan_warnings import ScanWarnings, WarningKind
+from scanning.core.segments.model import interleave, part, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from scanning.core.listing.body import Columns
+    from scanning.core.listing.rows import ListedRows
     from scanning.core.segments.model import Entry
 
 _KEY = b"<Key>%b</Key>"
+_CONTENTS = b"<Contents>"
 _CLOSE = b"</Contents>"
 # Written as it is, a key with one of these would be another key, or none.
 _ALWAYS_ENCODED = re.compile(r"[%+&<\r]")
@@ -56,26 +58,40 @@ class Listed:
     ``columns`` are all rows listed after what came before, up to the end of ``entry``'s range, or
     only up to ``up_to`` while more of that range is to come; never more rows than a segment may
     have. There are none only where a whole range is empty. Without an entry the rows come after
-    all known keys.
+    all known keys. ``odd`` are keys whose rows cannot be read: their objects are there.
     """
 
     entry: Entry | None
     columns: Columns
     raw: bytes
     up_to: str | None = None
+    odd: Collection[str] = ()
+
+    def with_odd_rows(self, known: Columns) -> Listed:
+        """Take what is known of the objects whose rows cannot be read for what is listed of them.
+
+        The bytes are none that a server sends then, so the range is compared in each pass.
+        """
+        listed = set(self.columns.keys)
+        kept = [n for n, key in enumerate(known.keys) if key in self.odd and key not in listed]
+        if not kept:
+            return self
+        columns, _, _ = interleave(self.columns, known, kept)
+        return replace(self, columns=columns, raw=render_entries(columns))
 
 
 class Matcher:
     """Follows one range of keys: takes its pages in order, finds its known segments in them.
 
     ``limit`` is the largest number of rows in a segment. Without ``tail`` the range ends with the
-    last entry, and what is listed after it belongs to somebody else.
+    last entry, and what is listed after it belongs to somebody else. ``warnings`` are of the rows
+    that were handed out, and of those left out between them.
     """
 
     def __init__(
         self,
         entries: Sequence[Entry],
-        parse: Callable[[bytes], Columns],
+        parse: Callable[[bytes], ListedRows],
         *,
         limit: int,
         tail: bool,
@@ -91,6 +107,9 @@ class Matcher:
         self._last_key = after
         self._covered = after
         self._ended = False
+        # Keys whose rows cannot be read, of ranges that are not all handed out.
+        self._odd: set[str] = set()
+        self.warnings = ScanWarnings()
 
     @property
     def done(self) -> bool:
@@ -128,7 +147,7 @@ class Matcher:
                 end = self._end_of(entry)
                 rows = self._buffer.count(_CLOSE, self._at, end)
                 if rows <= self._limit:
-                    yield self._take_range(entry, end, rows)
+                    yield self._take_range(entry, end)
                 else:
                     yield from self._take_part(entry, rows // parts_of(rows, self._limit))
             elif self._overflows():
@@ -157,44 +176,52 @@ class Matcher:
         self._next += 1
         return Unchanged(entry, raw)
 
-    def _take_range(self, entry: Entry, end: int, rows: int) -> Listed:
-        raw, columns = self._read(end, rows)
+    def _take_range(self, entry: Entry, end: int) -> Listed:
+        raw, columns = self._read(end)
+        listed = Listed(entry, columns, raw, odd=frozenset(self._odd))
         self._advance(end, entry.last_key)
         self._next += 1
-        return Listed(entry, columns, raw)
+        return listed
 
     def _take_part(self, entry: Entry | None, rows: int) -> Iterator[Listed]:
         """Take the next rows of a range that goes on, unless they only repeat the last key."""
         is_all = rows == self._rows()
         end = len(self._buffer) if is_all else end_of_rows(self._buffer, self._at, rows)
-        raw, columns = self._read(end, rows)
+        raw, columns = self._read(end)
         last_key = columns.keys[-1] if columns.keys else self._covered
+        odd = frozenset(self._odd)
         self._advance(end, last_key)
         if columns.keys:
-            yield Listed(entry, columns, raw, up_to=last_key if entry else None)
+            yield Listed(entry, columns, raw, up_to=last_key if entry else None, odd=odd)
 
     def _take_tail(self) -> Iterator[Listed]:
         """Take the rows beyond all known keys: a full segment as soon as there is one."""
         while (rows := self._rows()) >= self._limit or (rows and self._ended):
             yield from self._take_part(None, min(rows, self._limit))
 
-    def _read(self, end: int, rows: int) -> tuple[bytes, Columns]:
-        """Parse the bytes up to ``end``, which hold so many rows; drop rows that come twice."""
+    def _read(self, end: int) -> tuple[bytes, Columns]:
+        """Parse the bytes up to ``end``; drop rows that come twice, or cannot be read."""
         raw = self._buffer[self._at : end]
-        columns = self._parse(raw)
-        if len(columns) != rows:
-            raw = without_repeats(raw)
-            if raw.count(_CLOSE) != len(columns):
-                raise UnreadableListing("it repeats a row in other words")
+        rows = self._parse(raw)
+        self._odd.update(row.key for row in rows.odd if row.key)
+        self._warn(WarningKind.ODD_ROW, [row.shown for row in rows.odd])
+        self._warn(WarningKind.CONFLICTING_ROWS, rows.conflicting)
+        raw, columns = rows.kept(raw), rows.columns
         if columns.keys and columns.keys[0] == self._covered:
             columns, raw = part(columns, 1, len(columns)), raw[end_of_rows(raw, 0, 1) :]
         if columns.keys and columns.keys[0] <= self._covered:
             raise UnreadableListing("its keys are not in order")
         return raw, columns
 
+    def _warn(self, kind: WarningKind, keys: Sequence[str]) -> None:
+        if keys:
+            self.warnings.add(kind, *keys)
+
     def _advance(self, end: int, covered: str) -> None:
         self._at = end
         self._covered = covered
+        if self._odd:
+            self._odd = {key for key in self._odd if key > covered}
 
     def _rows(self) -> int:
         """Count the rows that wait in the buffer, which takes longer than recognising them."""
@@ -209,13 +236,14 @@ class Matcher:
             raw_key = _KEY % (entry.raw_key or entry.last_key.encode())
             found = self._buffer.find(raw_key, self._at)
             if found >= 0:
-                return self._buffer.index(_CLOSE, found) + len(_CLOSE)
+                end = self._buffer.index(_CLOSE, found) + len(_CLOSE)
+                while self._buffer.startswith(_CONTENTS + raw_key, end):  # again
+                    end = self._buffer.index(_CLOSE, end) + len(_CLOSE)
+                return end
         # The last key is gone, or is written otherwise than before.
-        keys = self._parse(self._buffer[self._at :]).keys
-        if len(keys) != self._rows():
-            self._buffer = without_repeats(self._buffer[self._at :])
-            self._at = 0
-        return end_of_rows(self._buffer, self._at, bisect_right(keys, entry.last_key))
+        rows = self._parse(self._buffer[self._at :])
+        self._odd.update(row.key for row in rows.odd if row.key)
+        return end_of_rows(self._buffer, self._at, rows.up_to(entry.last_key))
 
 
 def digest(raw: bytes | memoryview) -> bytes:

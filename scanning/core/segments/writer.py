@@ -69,12 +69,14 @@ class SegmentWriter:
         new_id: Callable[[], str],
         limit: int,
         strings_at: float = 0.0,
+        trust_etags: bool = False,
     ) -> None:
         self.entries: list[Entry] = []
         self.limit = limit
         self._load = load
         self._new_id = new_id
         self._strings_at = strings_at
+        self._trust_etags = trust_etags
         # The listed bytes of the open segment, if they are at hand.
         self._open_raw: bytes | None = None
         # The segment that is listed in parts, and its rows that are still to come.
@@ -91,7 +93,7 @@ class SegmentWriter:
             return self._append(listed)
         if listed.up_to is not None:
             return self._write_part(entry, listed, listed.up_to)
-        if not entry.listed and not len(listed.columns):
+        if not entry.listed and not len(listed.columns) and not listed.odd:
             self._add([entry], listed.raw)
             return STILL_GONE
         return self._write_range(entry, listed)
@@ -112,8 +114,10 @@ class SegmentWriter:
 
     def _write_range(self, entry: Entry, listed: Listed) -> Rewriting:
         """Write all rows of a segment's range, or all that were still to be listed of it."""
-        known, raw = self._known_rows(entry), listed.raw
-        merged = merge(known, listed.columns)
+        known = self._known_rows(entry)
+        listed = listed.with_odd_rows(known)
+        raw = listed.raw
+        merged = merge(known, listed.columns, trust_etags=self._trust_etags)
         if merged.same:
             absent = _still_absent(entry, merged)
             described = _described(entry, merged.columns, merged.missing, raw, absent)
@@ -130,7 +134,8 @@ class SegmentWriter:
     def _write_part(self, entry: Entry, listed: Listed, up_to: str) -> Rewriting:
         """Write the rows of a segment's range up to a key, as segments of their own."""
         known, rest = split_at(self._known_rows(entry), up_to)
-        merged = merge(known, listed.columns)
+        listed = listed.with_odd_rows(known)
+        merged = merge(known, listed.columns, trust_etags=self._trust_etags)
         pieces = self._cut(replace(entry, id=self._new_id()), merged, listed.raw)
         rewriting = self._replace(pieces, known, merged, listed.raw)
         if not len(known):
