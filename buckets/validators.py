@@ -106,8 +106,17 @@ def credential_name(name: str) -> None:
         )
 
 
-def endpoint(text: str) -> str:
-    """Return an endpoint as stored: ``host[:port]`` for https, an ``http://`` URL otherwise."""
+def endpoint(text: str, region_name: str = "") -> str:
+    """Return an endpoint as stored: ``host[:port]`` for https, an ``http://`` URL otherwise.
+
+    A provider's pattern, with ``{region}`` in it, takes the region in.
+    """
+    if endpoints.REGION in text:
+        if not region_name:
+            raise ValidationError(
+                "Enter the region too: it takes the place of {region} in the endpoint."
+            )
+        text = endpoints.endpoint_of(region_name, text)
     parts = _split(text.strip())
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValidationError("An endpoint URL begins with https:// or http://.")

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from django import forms
+from django.contrib.admin import widgets as admin_widgets
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q
+from django.utils.html import format_html, format_html_join
 
 from buckets import services
 from buckets.models import ApiClient, Bucket, Credential, Endpoint
 from scanning import wiring
+from scanning.core.providers import PROVIDERS
 from scanning.core.types import MOST_LANES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from django.utils.safestring import SafeString
 
 M = TypeVar("M", bound=Model)
 
@@ -32,6 +37,20 @@ def secret_field(label: str, help_text: str = "") -> forms.CharField:
     return forms.CharField(
         label=label, required=False, strip=False, widget=widget, help_text=help_text
     )
+
+
+class ProviderInput(admin_widgets.AdminTextInputWidget):
+    """A text input that offers the endpoints of providers; browsers do so without a script."""
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        list_id = f"{name}-providers"
+        offered = ((p.pattern, title) for title, p in PROVIDERS.items() if p.pattern)
+        return format_html(
+            '{}<datalist id="{}">{}</datalist>',
+            super().render(name, value, {**(attrs or {}), "list": list_id}, renderer),
+            list_id,
+            format_html_join("", '<option value="{}">{}</option>', offered),
+        )
 
 
 class ServiceForm(ModelForm[M]):
@@ -83,9 +102,10 @@ class BucketForm(ServiceForm[Bucket]):
             f"default, {defaults.defaults.polling_interval} s."
         )
         self.fields["endpoint"].help_text = (
-            "Host, host:port or http:// URL of the S3 server. Empty: it follows from the region, "
-            f"as {defaults.defaults.region_endpoint}."
+            "Host, host:port or http:// URL of the S3 server; in a provider's pattern {region} is "
+            f"the region above. Empty: it is {defaults.defaults.region_endpoint}."
         )
+        self.fields["endpoint"].widget = ProviderInput(attrs={"maxlength": 255})
         self.fields["lanes"].help_text = (
             f"Most listings at once in this bucket, 1 to {MOST_LANES}, if it is large. Empty: the "
             f"configured default, {defaults.scan.lanes}."

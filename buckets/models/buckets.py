@@ -309,7 +309,7 @@ class Bucket(models.Model):
         else:
             try:
                 self.endpoint = (
-                    validators.endpoint(self.endpoint)
+                    validators.endpoint(self.endpoint, self.region)
                     if self.endpoint
                     else validators.endpoint_of(self.region)
                 )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from scanning.core import pacing
+from scanning.core import pacing, providers
 from scanning.core.addresses import AddressRules, networks_in
 from scanning.core.deletions import Confirm
 from scanning.core.endpoints import LINODE
@@ -318,7 +318,7 @@ class EngineSettings(Section):
 
     @property
     def endpoint_limits(self) -> tuple[tuple[str, pacing.EndpointLimits], ...]:
-        return pacing.parse_limits(self.limits.endpoints)
+        return pacing.parse_limits(self.limits.endpoints) + providers.LIMITS
 
     @property
     def page_size(self) -> int:

@@ -154,3 +154,32 @@ class TestPage:
         assert "Learn again" not in page.content.decode()
         url = reverse("admin:buckets_endpoint_learn", args=[endpoint.pk])
         assert client.post(url).status_code == 403
+
+
+class TestProviders:
+    @pytest.mark.parametrize(
+        ("endpoint", "stored"),
+        [
+            ("s3.{region}.wasabisys.com", "s3.eu-central-1.wasabisys.com"),
+            ("http://{region}.ceph.example:7480", "http://eu-central-1.ceph.example:7480"),
+            ("", "eu-central-1.linodeobjects.com"),
+        ],
+    )
+    def test_a_pattern_takes_the_region_in_and_a_region_alone_is_the_configured_one(
+        self, store, endpoint, stored
+    ):
+        made = services.add_bucket(
+            name="b-1", endpoint=endpoint, region="eu-central-1", access_key="a", secret_key="s"
+        )
+        assert (made.endpoint, made.region) == (stored, "eu-central-1")
+
+    def test_a_pattern_without_a_region_is_refused(self, store):
+        with pytest.raises(ValidationError, match="Enter the region too"):
+            services.add_bucket(
+                name="b-1", endpoint="s3.{region}.scw.cloud", access_key="a", secret_key="s"
+            )
+
+    def test_the_form_offers_them_without_a_script(self, admin_client):
+        page = admin_client.get(reverse("admin:buckets_bucket_add")).content.decode()
+        assert 'list="endpoint-providers"' in page
+        assert '<option value="s3.{region}.wasabisys.com">Wasabi</option>' in page

@@ -135,8 +135,8 @@ class ReadOnlyEndpointProfiles:
     def learn(
         self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
     ) -> EndpointProfile:
-        asked_at = {"asked_at": time.time()} if asked else {}
-        return replace(self.read(endpoint).with_learnt(facts, now=time.time()), **asked_at)
+        profile = self.read(endpoint).with_learnt(facts, now=time.time())
+        return replace(profile, asked_at=time.time()) if asked else profile
 
 
 def _profile(fields: Mapping[str, str]) -> EndpointProfile:

@@ -23,6 +23,7 @@ from scanning.adapters.s3.listing import ListingParser
 from scanning.config import active
 from scanning.core.endpoint_profile import Addressing, EndpointProfile
 from scanning.core.endpoints import LINODE, endpoint_url, region_of
+from scanning.core.providers import signing_region_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -201,13 +202,12 @@ class S3ClientCache:
 def signing_region(url: str, region_endpoint: str = LINODE) -> str:
     """The region that the endpoint's host names, for signing; most servers take any.
 
-    ``region_endpoint`` is the site's own pattern; besides, ``us-east-1.linodeobjects.com`` and
-    ``s3.eu-west-1.amazonaws.com`` name theirs.
+    ``region_endpoint`` is the site's own pattern; besides, those of `core/providers.py` name
+    theirs, and ``s3.eu-west-1.example.com`` does.
     """
     host = urlsplit(url).hostname or ""
-    for endpoint, pattern in ((url, region_endpoint), (host, LINODE)):
-        if region := region_of(endpoint, pattern):
-            return region
+    if region := region_of(url, region_endpoint) or signing_region_of(host):
+        return region
     labels = host.split(".")
     if labels[0] == "s3" and len(labels) == 4:
         return labels[1]

@@ -338,7 +338,7 @@ class S3Storage:
         if not body.url_encoded:
             self._learn({Fact.URL_ENCODING: UrlEncoding.IGNORED})
             return False
-        raw = telling_key(body.entries)
+        raw = telling_key(body.body)
         if raw is None:
             return False
         if b" " in raw or not raw.isascii():
