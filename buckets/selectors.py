@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from enum import StrEnum
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ from django.utils import timezone
 
 from buckets.models import ApiClient, Bucket, Credential, Outbox, SecondFactor, VaultRemoval
 from scanning import engine
+from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import RedisUnavailable, StateDamaged
 from scanning.core.vault_names import prefix_of
 
@@ -95,6 +97,16 @@ def _in_state(wanted: State, late: Collection[str]) -> Q:
     for earlier in takewhile(lambda state: state is not wanted, State):
         condition &= ~fits[earlier]
     return condition
+
+
+def buckets_by_endpoint() -> dict[str, int]:
+    """Count the buckets at each endpoint, by `endpoint_name`."""
+    found: Counter[str] = Counter()
+    for endpoint, number in (
+        Bucket.objects.order_by().values_list("endpoint").annotate(number=Count("pk"))
+    ):
+        found[endpoint_name(endpoint)] += number
+    return dict(found)
 
 
 def late_buckets() -> frozenset[str]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from scanning.config.settings import EngineSettings
     from scanning.core.types import BucketConfig, KeyPair
-    from scanning.ports import Storage, Vault
+    from scanning.ports import EndpointProfileStore, Storage, Vault
 
 T = TypeVar("T")
 
@@ -224,12 +224,22 @@ def vault_age_s() -> float | None:
 
 
 def storage(
-    clients: S3ClientCache, bucket: BucketConfig, pair: KeyPair, endpoints: EndpointRegistry
+    clients: S3ClientCache,
+    bucket: BucketConfig,
+    pair: KeyPair,
+    endpoints: EndpointRegistry,
+    *,
+    profiles: EndpointProfileStore | None = None,
 ) -> Storage:
-    """Open a bucket whose requests wait for their permits."""
+    """Open a bucket whose requests wait for their permits.
+
+    Without ``profiles`` what its endpoint shows is shared with all processes.
+    """
     endpoints.register_pool(clients)
     limiter = endpoints.limiter_for(bucket.endpoint)
-    return S3Storage(clients, bucket, pair, limiter=limiter, profiles=endpoints.profiles)
+    return S3Storage(
+        clients, bucket, pair, limiter=limiter, profiles=profiles or endpoints.profiles
+    )
 
 
 def interactive_storage(bucket: BucketConfig, pair: KeyPair) -> S3Storage:

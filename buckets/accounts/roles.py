@@ -16,11 +16,14 @@ from django.db.models.signals import post_migrate
 if TYPE_CHECKING:
     from django.apps import AppConfig
 
-VIEWER = frozenset({"buckets.view_bucket", "buckets.view_credential"})
+VIEWER = frozenset({f"buckets.view_{model}" for model in ("bucket", "credential", "endpoint")})
 OPERATOR = VIEWER | {
-    f"buckets.{action}_{model}"
-    for model in ("bucket", "credential")
-    for action in ("add", "change", "delete")
+    "buckets.change_endpoint",
+    *(
+        f"buckets.{action}_{model}"
+        for model in ("bucket", "credential")
+        for action in ("add", "change", "delete")
+    ),
 }
 # Groups only to be looked at: who may change them could give himself anything.
 ADMIN = OPERATOR | {

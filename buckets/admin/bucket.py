@@ -46,6 +46,7 @@ class BucketAdmin(ListedBuckets):
                     "monitoring_enabled",
                     "notifications_enabled",
                     "fetch_metadata",
+                    "trust_etags",
                     "lanes",
                 )
             },

@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, Q
 
 from buckets import services
-from buckets.models import ApiClient, Bucket, Credential
+from buckets.models import ApiClient, Bucket, Credential, Endpoint
 from scanning import wiring
 from scanning.core.types import MOST_LANES
 
@@ -148,6 +148,16 @@ class CredentialForm(ServiceForm[Credential]):
         if not self.instance.pk:
             return services.add_credential(name=self.cleaned_data["name"], **given, by=by)
         return services.update_credential(credential=self.instance, **given, by=by)
+
+
+class EndpointForm(ServiceForm[Endpoint]):
+    class Meta:
+        model = Endpoint
+        fields = list(Endpoint.CHANGEABLE)
+
+    def write(self, *, by: services.Actor) -> Endpoint:
+        changes = self.changed(frozenset(Endpoint.CHANGEABLE))
+        return services.update_endpoint(endpoint=self.instance, by=by, **changes)
 
 
 class ApiClientForm(ServiceForm[ApiClient]):

@@ -88,6 +88,7 @@ class _BucketRow(BaseModel):
     monitoring_enabled: bool | None = None
     notifications_enabled: bool | None = None
     fetch_metadata: bool | None = None
+    trust_etags: bool | None = None
     prefix: _Text | None = None
     suffix: _Text | None = None
     first_scan: _Text | None = None
@@ -248,6 +249,7 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
         "monitoring_enabled": config.active,
         "notifications_enabled": config.notifications,
         "fetch_metadata": config.fetch_metadata,
+        "trust_etags": config.trust_etags,
         "prefix": config.prefix,
         "suffix": config.suffix,
         "lanes": config.lanes,

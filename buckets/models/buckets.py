@@ -54,6 +54,7 @@ class Bucket(models.Model):
         "monitoring_enabled",
         "notifications_enabled",
         "fetch_metadata",
+        "trust_etags",
         "prefix",
         "suffix",
         "announce_created",
@@ -141,6 +142,11 @@ class Bucket(models.Model):
     fetch_metadata = models.BooleanField(
         default=True,
         help_text="Ask for content type and metadata of each new object (one request an object).",
+    )
+    trust_etags = models.BooleanField(
+        "trust ETags",
+        default=False,
+        help_text="Objects of which only the time moved, not ETag or size, are no updates.",
     )
     prefix = models.CharField(
         max_length=1024,

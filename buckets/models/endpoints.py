@@ -15,7 +15,7 @@ def _fact(fact: Fact, help_text: str) -> models.CharField[str, str]:
     return models.CharField(
         max_length=16,
         blank=True,
-        choices=[(value, value) for value in CHOICES[fact]],
+        choices=[(str(value), str(value)) for value in CHOICES[fact]],
         help_text=f"{help_text} Empty: as it is learnt.",
     )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from django.template.response import TemplateResponse
 
 # The order in which operators need them; whatever else is registered comes after, by name.
-_ORDER = ("Bucket", "Credential", "ApiClient", "User", "Group")
+_ORDER = ("Bucket", "Credential", "Endpoint", "ApiClient", "User", "Group")
 
 
 class OperatorsSite(admin.AdminSite):

@@ -156,6 +156,7 @@ def document(bucket: Bucket) -> dict[str, Any]:
             "generation": bucket.generation,
             "polling_interval": bucket.polling_interval,
             "fetch_metadata": bucket.fetch_metadata,
+            "trust_etags": bucket.trust_etags,
             "prefix": bucket.prefix,
             "suffix": bucket.suffix,
             **bucket_document.names_and_events(bucket.bucket_name, bucket.wanted_events),

@@ -37,6 +37,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
         active=document.get("status", "active") == "active",
         notifications=notifications,
         fetch_metadata=bool(ours.get("fetch_metadata", True)),
+        trust_etags=bool(ours.get("trust_etags")),
         webhook_url=str(document.get("webhook_url") or ""),
         prefix=str(ours.get("prefix") or ""),
         suffix=str(ours.get("suffix") or ""),

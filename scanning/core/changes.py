@@ -41,6 +41,13 @@ def is_update(known: Version, listed: Version) -> bool:
     return known != listed
 
 
+def without_moved_time(previous: ObjectState, current: ObjectState) -> ObjectState:
+    """Take the known time where an ETag and the size are the same, as buckets that trust those."""
+    if current.etag and (current.etag, current.size) == (previous.etag, previous.size):
+        return current._replace(last_modified=previous.last_modified)
+    return current
+
+
 def classify_older(
     older: ObjectState | None, current: ObjectState, *, now: float
 ) -> EventType | None:

@@ -80,6 +80,14 @@ CHOICES: Final[Mapping[Fact, tuple[str, ...]]] = {
     Fact.KEY_ORDER: tuple(KeyOrder),
     Fact.TOTALS: tuple(Totals),
 }
+DEFAULTS: Final[Mapping[Fact, str]] = {
+    Fact.START_AFTER: StartAfter.EXCLUSIVE,
+    Fact.LIST_VERSION: ListVersion.V2,
+    Fact.URL_ENCODING: UrlEncoding.HONOURED,
+    Fact.ADDRESSING: Addressing.PATH,
+    Fact.KEY_ORDER: KeyOrder.BYTES,
+    Fact.TOTALS: Totals.NONE,
+}
 # A fact that has no choices may be any name that signatures hold.
 REGION: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 
@@ -151,23 +159,23 @@ class EndpointProfile:
 
     @property
     def start_after(self) -> StartAfter:
-        return StartAfter(self.value(Fact.START_AFTER) or StartAfter.EXCLUSIVE)
+        return StartAfter(self.effective(Fact.START_AFTER))
 
     @property
     def list_version(self) -> ListVersion:
-        return ListVersion(self.value(Fact.LIST_VERSION) or ListVersion.V2)
+        return ListVersion(self.effective(Fact.LIST_VERSION))
 
     @property
     def url_encoding(self) -> UrlEncoding:
-        return UrlEncoding(self.value(Fact.URL_ENCODING) or UrlEncoding.HONOURED)
+        return UrlEncoding(self.effective(Fact.URL_ENCODING))
 
     @property
     def addressing(self) -> Addressing:
-        return Addressing(self.value(Fact.ADDRESSING) or Addressing.PATH)
+        return Addressing(self.effective(Fact.ADDRESSING))
 
     @property
     def key_order(self) -> KeyOrder:
-        return KeyOrder(self.value(Fact.KEY_ORDER) or KeyOrder.BYTES)
+        return KeyOrder(self.effective(Fact.KEY_ORDER))
 
     @property
     def signing_region(self) -> str:
@@ -182,6 +190,10 @@ class EndpointProfile:
     def value(self, fact: Fact) -> str:
         """Say what is set of a fact, else what was learnt; "" where nobody knows."""
         return self.set_value(fact) or (self.learnt[fact].value if fact in self.learnt else "")
+
+    def effective(self, fact: Fact) -> str:
+        """Say what adapters go by; of a signing region "" is what the host's name says."""
+        return self.value(fact) or DEFAULTS.get(fact, "")
 
     def set_value(self, fact: Fact) -> str:
         text: str = getattr(self.settings, fact)

@@ -17,6 +17,7 @@ from scanning.core.changes import (
     classify_older,
     is_recent,
     silences,
+    without_moved_time,
 )
 from scanning.core.deletions import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
@@ -201,6 +202,8 @@ def _explain_absence(known: Known) -> tuple[EventType | None, list[str]]:
 def _compare(facts: KeyFacts, listed: ObjectState) -> tuple[EventType | None, list[str]]:
     known, bucket = facts.known, facts.bucket
     previous = known.state or known.older
+    if previous is not None and bucket.trust_etags:
+        listed = without_moved_time(previous, listed)
     compare = classify if known.state else classify_older
     event = compare(previous, listed, now=facts.now)
     if event is None:

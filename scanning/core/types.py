@@ -81,6 +81,7 @@ class BucketConfig:
     ``polling_interval_s`` None means the configured default.
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
+    ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
     ``lanes``: most listings at once in this bucket; None means the configured default.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
     ``filter_fingerprint`` stands for what decides which events are announced; commits compare it.
@@ -95,6 +96,7 @@ class BucketConfig:
     active: bool = True
     notifications: bool = True
     fetch_metadata: bool = True
+    trust_etags: bool = False
     webhook_url: str = ""
     prefix: str = ""
     suffix: str = ""

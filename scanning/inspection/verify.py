@@ -152,7 +152,7 @@ class Verification:
         is_whole = self._rest is None and found.up_to is None
         known = self._rows_until(entry, found.up_to)
         found = found.with_odd_rows(known)
-        merged = merge(known, found.columns)
+        merged = merge(known, found.columns, trust_etags=self._bucket.trust_etags)
         self._count(merged)
         if is_whole:
             self._check(entry, known, found, merged)
@@ -187,7 +187,7 @@ class Verification:
         keys = found.columns.keys
         documented = zip(keys, self._documented(keys), strict=True)
         known = columns_of({key: state for key, state in documented if state})
-        self._count(merge(known, found.columns))
+        self._count(merge(known, found.columns, trust_etags=self._bucket.trust_etags))
         rows = joined(self._rest or NOTHING, known)
         self._rest = rows if found.up_to is not None else None
         if self._rest is not None:

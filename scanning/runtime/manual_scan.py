@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from scanning import wiring
+from scanning.adapters.redis.endpoint_profiles import ReadOnlyEndpointProfiles
 from scanning.adapters.redis.read_only_state import reading_only
 from scanning.core.errors import BucketwatchError, Interrupted, LeaseLost
 from scanning.core.types import Claim, ScanCounts, ScanResult
@@ -283,9 +284,10 @@ def _context(scan: ManualScan, pair: KeyPair, states: StateStore) -> ScanContext
     """Use one lane: without commits, lanes would read their own rows again."""
     bucket, conf = scan.bucket, wiring.conf()
     endpoints = wiring.background().endpoints
+    profiles = ReadOnlyEndpointProfiles(wiring.background().endpoint_profiles)
     endpoints.limiter_for(bucket.endpoint).claim_probe_now(bucket.name)
     return ScanContext(
-        storage=wiring.storage(wiring.client_cache(), bucket, pair, endpoints),
+        storage=wiring.storage(wiring.client_cache(), bucket, pair, endpoints, profiles=profiles),
         states=states,
         clock=time.time,
         keep_going=scan.keep_going,

@@ -91,16 +91,18 @@ class DeletionPhase:
     def commit_deletions(self, *, pause_at: float) -> bool:
         """Commit the deletions, segment by segment; False if it paused before the end."""
         start = entries_after(self._entries, self.progress.after)
-        # What decided up to the last key began anew before it could say so.
-        is_begun = 0 < start < len(self._entries)
-        left = [e for e in self._entries[start if is_begun else 0 :] if e.missing]
+        # A pass that says it is through was crashed at its last commit, or is of version 0.1.0.
+        if start == len(self._entries):
+            self.progress, start = replace(self.progress, after=""), 0
+        entries = self._entries[start:]
+        left = [entry for entry in entries if entry.missing]
         witness = self._choose_witness() if left else None
         if witness is None:
             return True
+        # Also what an earlier scan of the pass left of them: it may have had another witness.
         if witness is self._heads and sum(len(entry.missing) for entry in left) > MANY:
-            if is_begun:
-                self._heads.trust_all()
-            elif not self._heads.agrees(self._entries, self._commits.load):
+            after = self.progress.after
+            if not self._heads.agrees(entries, self._commits.load, after=after):
                 return True
         for entry in left:
             self._decide(entry, witness)

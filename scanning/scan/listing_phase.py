@@ -98,6 +98,7 @@ class ListingPhase:
                 new_id=self._new_id,
                 limit=self._settings.page_size,
                 strings_at=self._clock() if self._settings.strings else 0.0,
+                trust_etags=self._bucket.trust_etags,
             ),
         )
 

@@ -118,18 +118,17 @@ class HeadWitness:
 
     # --- many missing keys at once
 
-    def trust_all(self) -> None:
-        """Confirm all missing rows: an earlier scan of this pass had asked."""
-        self._agreed = True
-
-    def agrees(self, entries: Sequence[Entry], load: Callable[[str], Columns]) -> bool:
+    def agrees(
+        self, entries: Sequence[Entry], load: Callable[[str], Columns], *, after: str
+    ) -> bool:
         """Ask for a sample of all missing keys, and list their ranges again; then confirm all.
 
-        If a single key is there, none of them counts as gone, and the warning counts them all.
+        ``entries`` begin after the key ``after``. If a single key is there, none of them counts as
+        gone, and the warning counts them all.
         """
         contradicted, unsure = self._ask_for_sample(entries, load)
         if not contradicted and not unsure:
-            contradicted, unsure = self._list_again(entries, load)
+            contradicted, unsure = self._list_again(entries, load, after)
         if contradicted:
             missing = sum(len(entry.missing) for entry in entries)
             kind = WarningKind.CONTRADICTED_ABSENCE
@@ -157,10 +156,10 @@ class HeadWitness:
         return contradicted, set(said.values()) != {Testimony.GONE}
 
     def _list_again(
-        self, entries: Sequence[Entry], load: Callable[[str], Columns]
+        self, entries: Sequence[Entry], load: Callable[[str], Columns], after: str
     ) -> tuple[list[str], bool]:
         context, contradicted, is_put_back = self._context, [], False
-        for lane, run in _runs_with_missing_rows(entries):
+        for lane, run in _runs_with_missing_rows(entries, after):
             known: dict[str, ObjectState] = {}
             for entry in run:
                 known |= states_of(load(entry.id), entry.missing, 0.0)
@@ -207,9 +206,11 @@ class HeadWitness:
             return None
 
 
-def _runs_with_missing_rows(entries: Sequence[Entry]) -> Iterator[tuple[Lane, Sequence[Entry]]]:
+def _runs_with_missing_rows(
+    entries: Sequence[Entry], after: str
+) -> Iterator[tuple[Lane, Sequence[Entry]]]:
     """Cut out neighbouring segments with missing rows, and the range that each run covers."""
-    begin = after = ""
+    begin = after
     run: list[Entry] = []
     for entry in entries:
         if entry.missing:

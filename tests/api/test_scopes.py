@@ -29,6 +29,7 @@ MANAGED = [
     ("POST", "/api/v1/credentials/", {"name": "k", "access_key": "A", "secret_key": "S"}),
     ("PATCH", "/api/v1/credentials/shared/", {"access_key": "A", "secret_key": "S"}),
     ("DELETE", "/api/v1/credentials/shared/", None),
+    ("PATCH", "/api/v1/endpoints/us-iad-1.linodeobjects.com/", {"list_per_s": 5}),
 ]
 READ = [
     "/api/bucket-notifications/status",
@@ -36,6 +37,8 @@ READ = [
     "/api/v1/buckets/media-in/",
     "/api/v1/credentials/",
     "/api/v1/credentials/shared/",
+    "/api/v1/endpoints/",
+    "/api/v1/endpoints/us-iad-1.linodeobjects.com/",
     "/api/v1/events/",
 ]
 PUBLIC = ["/health", "/ready", "/metrics", "/api/schema/", "/api/docs/"]

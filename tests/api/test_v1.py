@@ -14,6 +14,8 @@ from tests.support import api_client
 pytestmark = pytest.mark.django_db(transaction=True)
 
 BUCKETS, CREDENTIALS, EVENTS = "/api/v1/buckets/", "/api/v1/credentials/", "/api/v1/events/"
+ENDPOINTS = "/api/v1/endpoints/"
+ENDPOINT = f"{ENDPOINTS}us-iad-1.linodeobjects.com/"
 ONE, SHARED = f"{BUCKETS}media-in/", f"{CREDENTIALS}shared/"
 OAUTH = {
     "webhook_client_id": "hook-client",
@@ -33,6 +35,7 @@ MEMBERS = {
         "polling_interval",
     ),
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
+    "trust_etags",
     *("lanes", "webhook_url", "webhook_client_id", "webhook_token_url"),
     *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
 }
@@ -106,11 +109,12 @@ SETTINGS: dict[str, Any] = {
     "events": ["created", "deleted"],
     "first_scan": "baseline",
     "fetch_metadata": False,
+    "trust_etags": True,
     "lanes": 2,
     "webhook_url": "https://b.example.com/hook",
 }
 NOT_TEXT = ("region", "endpoint", "prefix", "suffix", "webhook_url", "credential", "access_key")
-SWITCHES = ("monitoring_enabled", "notifications_enabled", "fetch_metadata")
+SWITCHES = ("monitoring_enabled", "notifications_enabled", "fetch_metadata", "trust_etags")
 NOBODY = [
     refused(f"{method} of nobody{action}", method, f"{BUCKETS}nobody/{action}", body, 404, "nobody")
     for method, action, body in (
@@ -192,6 +196,55 @@ CASES = [
     not_patched("a bad endpoint", {"endpoint": "a/b"}, "endpoint"),
     not_patched("not JSON", b"interval=5", "JSON"),
     Case("delete", "DELETE", ONE, None, 204),
+    done("list endpoints", "GET", ENDPOINTS, count=1, next=None, previous=None),
+    done("list endpoints with a search", "GET", f"{ENDPOINTS}?search=garage", results=[]),
+    done(
+        "retrieve an endpoint",
+        "GET",
+        ENDPOINT,
+        name="us-iad-1.linodeobjects.com",
+        bucket_count=1,
+        limits={"list_per_s": 100.0, "connections": 750},
+        pace=None,
+        asked_at=None,
+    ),
+    *(
+        done(f"patch an endpoint's {name}", "PATCH", ENDPOINT, {name: value}, **{name: value})
+        for name, value in {
+            "start_after": "ignored",
+            "list_version": "1",
+            "url_encoding": "claimed",
+            "signing_region": "garage",
+            "addressing": "virtual",
+            "key_order": "other",
+            "totals": "none",
+            "authorities": "/etc/ssl/own.pem",
+            "connections": None,
+        }.items()
+    ),
+    done(
+        "patch an endpoint's limits",
+        "PATCH",
+        ENDPOINT,
+        {"list_per_s": 5, "connections": 0},
+        limits={"list_per_s": 5.0, "connections": 0},
+    ),
+    *(
+        refused(f"patch an endpoint's {name} with {value!r}", "PATCH", ENDPOINT, body, 400, name)
+        for name, value in [
+            ("start_after", "never"),
+            ("list_version", 1),
+            ("signing_region", "a b"),
+            ("authorities", "own.pem"),
+            ("list_per_s", -1),
+            ("list_per_s", 10**30),
+            ("connections", "7"),
+            ("colour", "red"),
+        ]
+        for body in [{name: value}]
+    ),
+    refused("retrieve no endpoint", "GET", f"{ENDPOINTS}nowhere/", None, 404, "nowhere"),
+    refused("patch no endpoint", "PATCH", f"{ENDPOINTS}nowhere/", {}, 404, "nowhere"),
     done("scan", "POST", f"{ONE}scan/", None, 202, bucket="media-in"),
     done("release", "POST", f"{ONE}release/", None, 202, bucket="media-in"),
     done("resume", "POST", f"{ONE}resume/", {"choice": "baseline"}, 202, bucket="media-in"),

@@ -48,10 +48,14 @@ def watch(store, settings) -> Callable[..., Bucket]:
     settings.SCANNING = settings.SCANNING.model_copy(update={"security": security})
 
     def add(name: str, server: TestS3Server, **options: Any) -> Bucket:
-        keys = {"access_key": server.access_key, "secret_key": server.secret_key}
-        return services.add_bucket(
-            **{"name": name, "endpoint": server.url, "announce_deleted": True} | keys | options
-        )
+        given: dict[str, Any] = {
+            "name": name,
+            "endpoint": server.url,
+            "access_key": server.access_key,
+            "secret_key": server.secret_key,
+            "announce_deleted": True,
+        }
+        return services.add_bucket(**given | options)
 
     return add
 
@@ -68,9 +72,8 @@ def caller() -> Caller:
 
 
 def add(name: str = "media-in", **values: Any) -> Bucket:
-    return services.add_bucket(
-        **{"name": name, "endpoint": ENDPOINT, "access_key": "A", "secret_key": "S"} | values
-    )
+    given: dict[str, Any] = {"endpoint": ENDPOINT, "access_key": "A", "secret_key": "S"}
+    return services.add_bucket(name=name, **given | values)
 
 
 def told(store, *members: str) -> list[tuple[Any, ...]]:
@@ -244,11 +247,11 @@ def test_the_documented_routes_take_the_name_in_s3(caller, store):
     )
     assert (answer.status_code, answer.json()["bucket"]) == (201, "inbox")
     assert "Watched by bucket media-in too" in answer.json()["note"]
-    assert selectors.bucket_named("inbox").s3_name == "media-in"
+    assert Bucket.objects.get(name="inbox").s3_name == "media-in"
 
     answer = caller.post("/api/buckets/update", {"name": "inbox", "bucket_name": "media-out"})
     assert answer.json() == {"status": "success", "message": "Bucket inbox updated"}
-    assert selectors.bucket_named("inbox").s3_name == "media-out"
+    assert Bucket.objects.get(name="inbox").s3_name == "media-out"
     answer = caller.post("/api/buckets/add", {"name": "inbox"} | body | keys)
     assert answer.status_code == 409
 
@@ -267,7 +270,7 @@ def test_overlapping_watches_are_saved_and_said_so(caller, operator):
     answer = operator.post(reverse("admin:buckets_bucket_add"), typed, follow=True)
     said = [str(message) for message in answer.context["messages"]]
     assert any("Watched by buckets inbox, media-in too" in text for text in said)
-    assert selectors.bucket_named("third").s3_name == "media-in"
+    assert Bucket.objects.get(name="third").s3_name == "media-in"
 
 
 def test_watches_are_imported_with_both_names(tmp_path, store):

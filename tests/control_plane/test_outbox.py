@@ -64,6 +64,7 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
             "generation": bucket.generation,
             "polling_interval": 30,
             "fetch_metadata": True,
+            "trust_etags": False,
             "prefix": "",
             "suffix": "",
             "events": ["created", "updated", "detected"],

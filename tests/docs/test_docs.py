@@ -176,7 +176,7 @@ def test_the_members_of_a_notification_are_documented_with_their_types():
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", section(NOTIFICATIONS, "Members"), re.MULTILINE)
     assert {name: TYPES[kind] for name, kind in rows} == {
         name: type(value)
-        for name, value in json.loads(as_replay(json.dumps(example()), "1")).items()
+        for name, value in json.loads(as_replay(json.dumps(example(watch="inbox")), "1")).items()
     }
 
 
@@ -190,7 +190,7 @@ def test_the_notification_that_is_shown_is_like_a_real_one():
 def test_the_schema_has_the_documented_members_and_event_types():
     rows = re.findall(r"^\| `(\w+)` \|", section(NOTIFICATIONS, "Members"), re.MULTILINE)
     assert list(SCHEMA["properties"]) == rows
-    assert set(SCHEMA["required"]) == set(rows) - {"previous", "replay"}
+    assert set(SCHEMA["required"]) == set(rows) - {"watch", "previous", "replay"}
     assert SCHEMA["properties"]["event_type"] == {"enum": [kind.value for kind in EventType]}
 
 

@@ -62,6 +62,11 @@ FOUND = {
         "updated",
         "a later time than known",
     ),
+    "later, where ETags are trusted": (
+        of_bucket(replace(KNOWN, listed=STATE._replace(last_modified=NOW)), trust_etags=True),
+        None,
+        "Nothing differs",
+    ),
     "restored": (replace(KNOWN, listed=OLD), "updated", "an earlier time than known, as when an"),
     "gone": (replace(KNOWN, listed=None), "deleted", "once a scan has listed the whole bucket"),
     "gone and missed": (

@@ -1,8 +1,9 @@
 """Claims: the region's slots and the bucket's lock, shared by any number of claimants."""
 
+import json
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from scanning.adapters.redis.bucket_status import BucketStatusStore
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.adapters.redis.leases import LEASE_S, RedisLeases
 from scanning.core import redis_keys
+from scanning.core.scan_warnings import ScanWarning, ScanWarnings, WarningKind
 from scanning.core.texts import MOST_MESSAGE
 from scanning.core.types import BucketStatus, Claim, Held
-from scanning.ports import Commit
+from scanning.ports import Commit, Progress
 from tests.support import engine_buckets
 from tests.support.engine_buckets import REGION
 from tests.support.meddling import MeddlingConnection
@@ -267,6 +269,34 @@ def test_scans_that_break_off_without_a_commit_are_counted_at_their_place(here, 
     assert [scan(**failed) for _ in range(3)] == [1, 2, 3]
     assert [scan(**failed, commits=True), scan(**failed)] == [1, 2]
     assert scan() == 0
+
+
+def test_warnings_of_a_pass_are_kept_while_it_pauses_and_shown_once_it_is_complete(here, store):
+    bucket = engine_buckets.put("bucket")
+    warnings = ScanWarnings()
+    warnings.add(WarningKind.CONTRADICTED_ABSENCE, "a", "b")
+
+    def finish(*, complete: bool) -> None:
+        make_due(store, "bucket")
+        [claim] = here.claim_due(REGION, limit=1, slots=1)
+        result = replace(
+            engine_buckets.result("bucket"),
+            commit=None,
+            complete=complete,
+            progress=json.dumps(asdict(Progress(1.0))),
+            warnings=tuple(warnings),
+        )
+        here.finish(claim, result, next_due=5000.0)
+
+    def shown() -> tuple[ScanWarning, ...]:
+        [status] = wiring.background().bucket_status.read(["bucket"])
+        return status.warnings
+
+    finish(complete=False)
+    states = wiring.background().states
+    assert (states.open(bucket).warnings, shown()) == (tuple(warnings), ())
+    finish(complete=True)
+    assert (states.open(bucket).warnings, shown()) == ((), tuple(warnings))
 
 
 def test_the_end_of_a_scan_of_what_the_bucket_was_before_is_not_recorded(here, store):

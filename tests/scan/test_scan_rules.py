@@ -516,6 +516,36 @@ def test_another_size_is_an_update_though_etag_and_time_are_the_same(etag, more)
     assert here.states.objects() == bucket
 
 
+@pytest.mark.parametrize(("trusts", "updated"), [(False, 300), (True, 0)])
+def test_times_that_move_alone_are_no_updates_where_etags_are_trusted(trusts, updated):
+    """Two nodes of a server say other times of the same objects."""
+    here = site(page_size=50).wanting(trust_etags=trusts)
+    bucket = numbered(300)
+    scanned(here, bucket)
+    announced(here)
+    moved: Bucket = dict.fromkeys(bucket, ("e", OLD + 400, 1))
+    scanned(here, moved)
+    assert len(announced(here)) == updated
+    scanned(here, moved | {"key-00007": ("e2", OLD + 400, 1), "key-00007x": ("e", OLD, 1)})
+    events = {event["key"]: event for event in here.states.queue}
+    assert announced(here) == [("updated", "key-00007"), ("detected", "key-00007x")]
+    # What was announced before is what is said to have been before.
+    assert events["key-00007"]["previous"]["last_modified"] == (OLD if trusts else OLD + 400) / 1000
+    storage = scanned(
+        here, moved | {"key-00007": ("e2", OLD + 400, 1), "key-00007x": ("e", OLD, 1)}
+    )
+    assert (announced(here), storage.parsed) == ([], 0)
+
+
+@pytest.mark.parametrize("changed", [("e", OLD + 400, 2), ("f", OLD + 400, 1), ("", OLD + 400, 1)])
+def test_where_etags_are_trusted_another_size_or_etag_and_none_are_updates(changed):
+    here = site().wanting(trust_etags=True)
+    scanned(here, {"a": (changed[0] and "e", OLD, 1)})
+    announced(here)
+    scanned(here, {"a": changed})
+    assert announced(here) == [("updated", "a")]
+
+
 def test_an_older_state_without_a_size_differs_from_no_size():
     here = site().wanting(taken_over=True)
     here.states.strings = {

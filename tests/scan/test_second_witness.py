@@ -342,13 +342,19 @@ def test_one_of_many_that_is_put_back_meanwhile_is_waited_for_and_not_warned_of(
     assert announced(many.here) == [("updated", key), *deleted(*many.gone)]
 
 
-def test_many_are_confirmed_once_and_deleted_in_slices(many):
+def test_many_are_deleted_in_slices_that_each_confirm_what_is_left(many):
     many.here.settings = replace(many.here.settings, slice_s=0.0)
-    storage = Lying(many.left)
-    while not many.here.scan(storage).complete:
-        pass
+    many.here.scan_to_the_end(Lying(many.left))
     assert announced(many.here) == deleted(*many.gone)
-    assert len([key for key in storage.looked_up if key in many.bucket]) <= SAMPLE + MANY
+
+
+def test_many_are_not_deleted_because_an_earlier_slice_had_another_witness(many):
+    many.here.settings = replace(many.here.settings, slice_s=0.0)
+    progress = many.here.states
+    while not (progress.progress and progress.progress.is_listed and progress.progress.after):
+        assert not many.here.scan(refusing(many.bucket, *many.gone)).complete
+    many.here.scan_to_the_end(Lying(many.bucket, many.gone))
+    assert announced(many.here) == []
 
 
 def test_many_wait_for_the_next_pass_if_head_fails(many):

@@ -9,7 +9,8 @@ from rest_framework.utils.urls import replace_query_param
 
 from buckets import selectors
 from buckets.api.v1.requests import ORDERS
-from buckets.models import Bucket, Credential, Outbox
+from buckets.models import Bucket, Credential, Endpoint, Outbox
+from buckets.pages import endpoint_standing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -68,6 +69,21 @@ def credential_named(name: str) -> Credential:
     return credential
 
 
+def endpoints(filters: dict[str, Any]) -> QuerySet[Endpoint]:
+    """Select what an `EndpointQuery` asks for, by name."""
+    found = Endpoint.objects.order_by("name")
+    return found.filter(name__icontains=filters["search"]) if "search" in filters else found
+
+
+def endpoint_named(name: str) -> Endpoint:
+    """Find an endpoint. Raises Endpoint.DoesNotExist, for people."""
+    endpoint = None if "\0" in name else Endpoint.objects.filter(name=name.lower()).first()
+    if endpoint is None:
+        problem = f"There is no endpoint {name[:255]!r} here; GET /api/v1/endpoints/ lists them."
+        raise Endpoint.DoesNotExist(problem)
+    return endpoint
+
+
 def row_context(buckets: Iterable[Bucket]) -> dict[str, Collection[str]]:
     """Read what `BucketAnswer` has to know beside the rows, as its context.
 
@@ -91,7 +107,15 @@ def page(
     def url(of: int) -> str | None:
         return replace_query_param(here, "page", str(of)) if 1 <= of <= last else None
 
-    body = {"count": count, "next": url(number + 1), "previous": url(number - 1), "results": shown}
+    results: list[Any] = [*shown]
+    if issubclass(rows.model, Endpoint):
+        results = endpoint_standing.standings(results)
+    body = {
+        "count": count,
+        "next": url(number + 1),
+        "previous": url(number - 1),
+        "results": results,
+    }
     buckets = [row for row in shown if isinstance(row, Bucket)]
     context = row_context(buckets) if buckets else {}
     return dict(answer(body, context=context).data)

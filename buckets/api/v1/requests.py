@@ -18,6 +18,7 @@ from buckets.api.fields import (
     longest,
 )
 from buckets.models import EVENT_TYPES, Bucket
+from scanning.core.endpoint_profile import CHOICES, Fact
 
 LARGEST_PAGE = 500
 MOST_EVENTS = 1000
@@ -115,6 +116,9 @@ class BucketSettings(Strict):
     events = EventTypes(required=False, help_text="The event types to announce.")
     first_scan = Choice(choices=Bucket.FirstScan.values, required=False)
     fetch_metadata = Switch(required=False)
+    trust_etags = Switch(
+        required=False, help_text="Objects of which only the time moved are no updates."
+    )
     lanes = WholeNumber(
         required=False, allow_null=True, help_text="Listings at once; null: the configured default."
     )
@@ -189,6 +193,39 @@ class BucketQuery(PageQuery):
 
 class CredentialQuery(PageQuery):
     search = Text(required=False, max_length=200, help_text="Part of the name.")
+
+
+class EndpointQuery(PageQuery):
+    search = Text(required=False, max_length=200, help_text="Part of the name.")
+
+
+class FactChoice(Choice):
+    """A fact; empty leaves it to what is learnt."""
+
+    def __init__(self, fact: Fact, **kwargs: Any) -> None:
+        choices = ["", *map(str, CHOICES[fact])]
+        super().__init__(choices=choices, **{"required": False, **kwargs})
+
+
+class EndpointPatch(Strict):
+    """What is left out stays; empty, or null of a limit, leaves it to what is known otherwise."""
+
+    start_after = FactChoice(Fact.START_AFTER)
+    list_version = FactChoice(Fact.LIST_VERSION)
+    url_encoding = FactChoice(Fact.URL_ENCODING)
+    signing_region = SomeText(max_length=63)
+    addressing = FactChoice(Fact.ADDRESSING)
+    key_order = FactChoice(Fact.KEY_ORDER)
+    totals = FactChoice(Fact.TOTALS)
+    authorities = SomeText(
+        max_length=255, help_text="`bundled`, `system`, or the path of a PEM file on every host."
+    )
+    list_per_s = WholeNumber(
+        required=False, allow_null=True, help_text="LIST requests a second in one bucket; 0: any."
+    )
+    connections = WholeNumber(
+        required=False, allow_null=True, help_text="Requests at once, of all processes; 0: any."
+    )
 
 
 class EventQuery(Strict):

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from buckets import selectors
 from buckets.api.v1.requests import STATES
 from buckets.models import EVENT_TYPES, Bucket
+from scanning.core.endpoint_profile import Fact
 from scanning.core.scan_warnings import EXPLAINED, ScanWarning, WarningKind
 
 _Serializer = serializers.Serializer[Any]
@@ -78,6 +79,7 @@ class BucketAnswer(_Serializer):
     )
     first_scan = serializers.ChoiceField(choices=Bucket.FirstScan.values)
     fetch_metadata = serializers.BooleanField()
+    trust_etags = serializers.BooleanField()
     lanes = serializers.IntegerField(
         allow_null=True, help_text="Listings at once; null: the configured default."
     )
@@ -119,6 +121,58 @@ class CredentialAnswer(_Serializer):
         allow_null=True, help_text="When a listing last said whether the keys work."
     )
     last_verified_error = Shown(help_text="Empty: they worked.")
+
+
+@extend_schema_serializer(component_name="EndpointFact")
+class FactAnswer(_Serializer):
+    name = serializers.ChoiceField(choices=[fact.value for fact in Fact])
+    value = Shown(help_text="What counts; empty of a signing region: what the host's name says.")
+    source = serializers.ChoiceField(  # type: ignore[assignment]  # the wire's name
+        choices=["set", "learnt", "default"]
+    )
+    learnt = Shown(help_text="What the endpoint showed; empty: nothing yet.")
+    learnt_at = serializers.DateTimeField(allow_null=True)
+
+
+@extend_schema_serializer(component_name="EndpointPace")
+class PaceAnswer(_Serializer):
+    state = serializers.ChoiceField(choices=["normal", "slowed", "dead"])
+    list_per_s = serializers.FloatField(help_text="What it takes while it is slowed; else 0.")
+    why = Shown(help_text="Why it is dead.")
+
+
+@extend_schema_serializer(component_name="EndpointLimits")
+class LimitsAnswer(_Serializer):
+    """What counts: what is set, or else what is configured; 0: no limit."""
+
+    list_per_s = serializers.FloatField()
+    connections = serializers.IntegerField()
+
+
+@extend_schema_serializer(component_name="Endpoint")
+class EndpointAnswer(_Serializer):
+    """The ten members after the name are what is set."""
+
+    name = Shown(source="endpoint.name")
+    start_after = Shown(source="endpoint.start_after")
+    list_version = Shown(source="endpoint.list_version")
+    url_encoding = Shown(source="endpoint.url_encoding")
+    signing_region = Shown(source="endpoint.signing_region")
+    addressing = Shown(source="endpoint.addressing")
+    key_order = Shown(source="endpoint.key_order")
+    totals = Shown(source="endpoint.totals")
+    authorities = Shown(source="endpoint.authorities")
+    list_per_s = serializers.FloatField(source="endpoint.list_per_s", allow_null=True)
+    connections = serializers.IntegerField(source="endpoint.connections", allow_null=True)
+    bucket_count = serializers.IntegerField(source="buckets")
+    limits = LimitsAnswer()
+    pace = PaceAnswer(
+        source="load", allow_null=True, help_text="Null: not asked lately, or Redis is away."
+    )
+    facts = FactAnswer(many=True)
+    asked_at = serializers.DateTimeField(
+        allow_null=True, help_text="When it was last asked for all of its facts."
+    )
 
 
 @extend_schema_serializer(component_name="ConnectionTest")
@@ -186,3 +240,8 @@ class BucketsAnswer(PageAnswer):
 @extend_schema_serializer(component_name="CredentialPage")
 class CredentialsAnswer(PageAnswer):
     results = CredentialAnswer(many=True)
+
+
+@extend_schema_serializer(component_name="EndpointPage")
+class EndpointsAnswer(PageAnswer):
+    results = EndpointAnswer(many=True)

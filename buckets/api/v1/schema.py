@@ -9,6 +9,7 @@ from buckets.api.v1 import requests, responses
 
 _BUCKETS, _CREDENTIALS, _EVENTS = "buckets", "credentials", "events"
 _BUCKET, _CREDENTIAL = path_name("bucket"), path_name("credential")
+_ENDPOINTS, _ENDPOINT = "endpoints", path_name("endpoint")
 
 BUCKET: dict[str, Any] = {
     "name": "media-in",
@@ -24,6 +25,7 @@ BUCKET: dict[str, Any] = {
     "events": ["created", "updated", "detected"],
     "first_scan": "baseline",
     "fetch_metadata": True,
+    "trust_etags": False,
     "lanes": None,
     "webhook_url": "https://api.example.com/hook",
     "webhook_client_id": "",
@@ -59,6 +61,32 @@ CREDENTIAL: dict[str, Any] = {
     "keys_entered_at": "2025-04-10T11:58:00Z",
     "last_verified_at": "2025-04-11T09:35:00Z",
     "last_verified_error": "",
+}
+ENDPOINT: dict[str, Any] = {
+    "name": "us-iad-1.linodeobjects.com",
+    "start_after": "",
+    "list_version": "",
+    "url_encoding": "",
+    "signing_region": "",
+    "addressing": "",
+    "key_order": "",
+    "totals": "",
+    "authorities": "",
+    "list_per_s": 50.0,
+    "connections": None,
+    "bucket_count": 37,
+    "limits": {"list_per_s": 50.0, "connections": 750},
+    "pace": {"state": "normal", "list_per_s": 0.0, "why": ""},
+    "facts": [
+        {
+            "name": "start_after",
+            "value": "exclusive",
+            "source": "learnt",
+            "learnt": "exclusive",
+            "learnt_at": "2025-04-11T09:35:00Z",
+        }
+    ],
+    "asked_at": "2025-04-11T09:35:00Z",
 }
 _KEYS = {"access_key": "THE-ACCESS-KEY", "secret_key": "THE-SECRET-KEY"}
 _NEW_BUCKET = {"name": "media-in", "region": "us-iad-1", "credential": "shared-key"}
@@ -250,4 +278,34 @@ LIST_EVENTS = route(
             }
         ],
     },
+)
+LIST_ENDPOINTS = route(
+    "v1_list_endpoints",
+    "The endpoints that buckets are at, by page",
+    tag=_ENDPOINTS,
+    parameters=[requests.EndpointQuery],
+    answers={200: responses.EndpointsAnswer},
+    errors=(400,),
+    answered=_page_of(ENDPOINT),
+)
+RETRIEVE_ENDPOINT = route(
+    "v1_retrieve_endpoint",
+    "One endpoint: what is set, what is known, and how it stands",
+    tag=_ENDPOINTS,
+    parameters=[_ENDPOINT],
+    answers={200: responses.EndpointAnswer},
+    errors=(404,),
+    answered=ENDPOINT,
+)
+PATCH_ENDPOINT = route(
+    "v1_patch_endpoint",
+    "Set what wins over what is learnt, and limits",
+    description="What is left out stays.",
+    tag=_ENDPOINTS,
+    parameters=[_ENDPOINT],
+    takes=requests.EndpointPatch,
+    answers={200: responses.EndpointAnswer},
+    errors=(400, 403, 404),
+    example={"signing_region": "garage", "list_per_s": 50},
+    answered=ENDPOINT,
 )

@@ -123,6 +123,22 @@ class RedisEndpointProfiles:
         return profile
 
 
+class ReadOnlyEndpointProfiles:
+    """Implements ``ports.EndpointProfileStore`` for who promises to write nothing."""
+
+    def __init__(self, profiles: RedisEndpointProfiles) -> None:
+        self._profiles = profiles
+
+    def read(self, endpoint: str) -> EndpointProfile:
+        return self._profiles.read(endpoint)
+
+    def learn(
+        self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
+    ) -> EndpointProfile:
+        asked_at = {"asked_at": time.time()} if asked else {}
+        return replace(self.read(endpoint).with_learnt(facts, now=time.time()), **asked_at)
+
+
 def _profile(fields: Mapping[str, str]) -> EndpointProfile:
     learnt = {}
     for fact in Fact:

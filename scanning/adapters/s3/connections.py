@@ -89,7 +89,7 @@ class Connections:
         """
         hosts: dict[str, _Host] = {}
 
-        def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        def send(request: AWSPreparedRequest, **_: object) -> Any:
             # A before-send handler: botocore takes its answers and errors as its own.
             parts = urlsplit(request.url)
             host = hosts.get(parts.netloc)

@@ -366,12 +366,17 @@ class S3Storage:
 
         def ask() -> tuple[ListingBody | None, ListedPage]:
             client, profile = self._client(), self._profile
+            position: dict[str, Any] = {}
+            answer: Any
             if profile.list_version == ListVersion.V1:
-                position = {"Marker": after} if after else {}
+                if after:
+                    position["Marker"] = after
                 answer = client.list_objects(**asked, **position)
             else:
-                position = {"StartAfter": after} if after else {}
-                position = {"ContinuationToken": token} if token else position
+                if token:
+                    position["ContinuationToken"] = token
+                elif after:
+                    position["StartAfter"] = after
                 answer = client.list_objects_v2(**asked, **position)
             page = read_page(
                 answer,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from scanning.core.changes import is_update
@@ -94,8 +94,13 @@ class Piece:
     columns: Columns | None = field(repr=False)
 
 
-def merge(known: Columns, listed: Columns) -> Merged:
-    """Compare what is known of a range of keys with what the listing shows there."""
+def merge(known: Columns, listed: Columns, *, trust_etags: bool = False) -> Merged:
+    """Compare what is known of a range of keys with what the listing shows there.
+
+    ``trust_etags``: a row keeps its known time if an ETag and the size are the same.
+    """
+    if trust_etags:
+        listed = _with_known_times(known, listed)
     if known.keys == listed.keys:
         updated_rows = _updated_rows(known, listed)
         return Merged(listed, (), (), updated_rows, updated_rows, same=not updated_rows)
@@ -123,6 +128,19 @@ def merge(known: Columns, listed: Columns) -> Merged:
         same=not appeared and not updated,
         missing_before=missing_before,
     )
+
+
+def _with_known_times(known: Columns, listed: Columns) -> Columns:
+    """Replace the times of listed rows whose size and ETag, which is not empty, are known."""
+    rows = zip(known.etags, known.sizes, known.last_modified, strict=True)
+    before = dict(zip(known.keys, rows, strict=True))
+    times = []
+    for key, *version, time in zip(
+        listed.keys, listed.etags, listed.sizes, listed.last_modified, strict=True
+    ):
+        *known_version, known_time = before.get(key, ("", 0, 0))
+        times.append(known_time if version[0] and version == known_version else time)
+    return replace(listed, last_modified=times)
 
 
 def _updated_rows(known: Columns, listed: Columns) -> tuple[int, ...]:

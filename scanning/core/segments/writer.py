@@ -69,12 +69,14 @@ class SegmentWriter:
         new_id: Callable[[], str],
         limit: int,
         strings_at: float = 0.0,
+        trust_etags: bool = False,
     ) -> None:
         self.entries: list[Entry] = []
         self.limit = limit
         self._load = load
         self._new_id = new_id
         self._strings_at = strings_at
+        self._trust_etags = trust_etags
         # The listed bytes of the open segment, if they are at hand.
         self._open_raw: bytes | None = None
         # The segment that is listed in parts, and its rows that are still to come.
@@ -115,7 +117,7 @@ class SegmentWriter:
         known = self._known_rows(entry)
         listed = listed.with_odd_rows(known)
         raw = listed.raw
-        merged = merge(known, listed.columns)
+        merged = merge(known, listed.columns, trust_etags=self._trust_etags)
         if merged.same:
             absent = _still_absent(entry, merged)
             described = _described(entry, merged.columns, merged.missing, raw, absent)
@@ -133,7 +135,7 @@ class SegmentWriter:
         """Write the rows of a segment's range up to a key, as segments of their own."""
         known, rest = split_at(self._known_rows(entry), up_to)
         listed = listed.with_odd_rows(known)
-        merged = merge(known, listed.columns)
+        merged = merge(known, listed.columns, trust_etags=self._trust_etags)
         pieces = self._cut(replace(entry, id=self._new_id()), merged, listed.raw)
         rewriting = self._replace(pieces, known, merged, listed.raw)
         if not len(known):
