@@ -259,6 +259,13 @@ class QueueSection(Section):
     high_water: int = Field(
         1_000_000, ge=1, description="notifications waiting in the queue from which scanning pauses"
     )
+    bucket_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of high_water from which a bucket that announced as many today pauses "
+        "before the others do; 1: with them",
+    )
 
 
 class ReadySection(Section):

@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 # something runs it claims other buckets too, but only for LONGEST_S, so that all may end.
 TIME_BUDGET_S = 20.0
 LONGEST_S = 300.0
-# A scan that still runs so long after the last claim may never end: other buckets do not wait.
-PATIENCE_S = 60.0
+# A scan that still runs so long after the last claim may take minutes: other buckets do not wait.
+PATIENCE_S = 5.0
 # A slot that another host gives back, and a bucket that somebody made due (*scan now*, or a new
 # one), are noticed no later than this.
 _POLL_S = 0.5

@@ -313,6 +313,32 @@ def test_a_queue_above_its_mark_takes_no_notification_and_no_state(low_mark, sta
     assert store.llen(QUEUE) == 4
 
 
+@pytest.fixture
+def mark_of_six(settings) -> None:
+    queue_conf = settings.SCANNING.queue.model_copy(update={"high_water": 6})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"queue": queue_conf})
+
+
+def test_a_bucket_that_filled_its_share_of_the_queue_waits_while_others_go_on(
+    mark_of_six, states, claim, store
+):
+    numbered = [f'{{"n":{number}}}' for number in range(3)]
+    states.commit(claim, Commit(1, notifications=numbered))
+    with pytest.raises(QueueFull, match="bucket: this bucket's share of the notification queue"):
+        states.commit(claim, Commit(2, notifications=numbered))
+    assert store.llen(QUEUE) == 3
+    states.commit(claim, Commit(2))  # what is not announced needs no room
+    store.lpop(QUEUE)
+    states.commit(claim, Commit(3, notifications=numbered))
+    assert store.llen(QUEUE) == 5
+
+
+def test_a_share_is_of_what_the_bucket_announced_itself(low_mark, states, claim, store):
+    store.rpush(QUEUE, *"12")
+    states.commit(claim, everything())
+    assert store.llen(QUEUE) == 4
+
+
 def test_a_queue_above_its_mark_does_not_stop_what_nobody_is_told(low_mark, states, claim, store):
     store.rpush(QUEUE, *"123")
     states.commit(claim, replace(everything(), notifications=[]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from scanning.adapters.redis import segment_codec
 from scanning.adapters.redis.schedule import epoch_s
@@ -164,6 +164,7 @@ class RedisStateStore:
             "warnings": scan_warnings.as_json(commit.warnings),
             "wants": commit.filter_fingerprint,
             "high_water": self._conf.queue.high_water,
+            "bucket_share": self._conf.queue.high_water * self._conf.queue.bucket_share,
             "recent": commit.recent,
             "recent_kept": RECENT_COMMITS,
             "counters": counters.of_commit(commit.counted, commit.announced, commit.lags_s),
@@ -206,6 +207,14 @@ def _lost(bucket: str) -> StateLost:
     )
 
 
+_FULL: Final = {
+    "full": "the notification queue is above its high-water mark; scanning goes on when consumers "
+    "have read from it",
+    "share": "this bucket's share of the notification queue is full; the other buckets go on, and "
+    "this one when consumers have read from the queue",
+}
+
+
 def _not_committed(bucket: str, answer: str) -> Exception:
     if answer == "lost":
         return LeaseLost(f"{bucket}: the lease expired or went to another worker")
@@ -213,11 +222,8 @@ def _not_committed(bucket: str, answer: str) -> Exception:
         return ConfigurationChanged(f"{bucket}: removed or changed while it was being scanned")
     if answer == "out of step":
         return CommitOutOfStep(f"{bucket}: Redis lost an earlier commit; scanning again")
-    if answer == "full":
-        return QueueFull(
-            f"{bucket}: the notification queue is above its high-water mark; scanning goes on "
-            "when consumers have read from it"
-        )
+    if answer in _FULL:
+        return QueueFull(f"{bucket}: {_FULL[answer]}")
     if answer.startswith("may not "):
         command = answer.removeprefix("may not ")
         return RedisUnavailable(

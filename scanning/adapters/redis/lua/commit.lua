@@ -10,6 +10,7 @@
 --          warnings       JSON of what the pass warned of so far, or ''
 --          wants          what the bucket wants to have announced; '' where it does not matter
 --          high_water     length of the queue from which on nothing is announced
+--          bucket_share   the same for a bucket that has announced as many today
 --          recent         JSON text for the stream of recent events, or '';  recent_kept: its length
 --          counters       field -> number
 --          entries        segment id -> packed entry of the manifest;  removed: ids
@@ -17,8 +18,8 @@
 --          strings_kept_s
 -- lists    strings (values, in the order of their keys), notifications (JSON texts for the queue)
 -- returns  'ok' (also for a commit that is here already), 'lost' (the lease), 'changed' (the
---          bucket's configuration), 'out of step', 'full' (the queue), 'wrong type KEY',
---          'may not COMMAND'
+--          bucket's configuration), 'out of step', 'full' (the queue), 'share' (the
+--          bucket's, of the queue), 'wrong type KEY', 'may not COMMAND'
 -- include clock.lua
 -- include counting.lua
 
@@ -55,7 +56,12 @@ for field in pairs(args.counters) do
   end
 end
 local announced = #notifications
-if announced > 0 and redis.call('LLEN', queue) >= args.high_water then return 'full' end
+local waiting = announced > 0 and redis.call('LLEN', queue) or 0
+if announced > 0 and waiting >= args.high_water then return 'full' end
+if announced > 0 and waiting >= args.bucket_share then
+  local today = redis.pcall('HGET', day, args.bucket)
+  if type(today) == 'string' and (tonumber(today) or 0) >= args.bucket_share then return 'share' end
+end
 -- Rights are checked with each command, so too late; Redis 6 cannot tell before.
 for command, words in pairs({RPUSH = {queue, ''}, PERSIST = {queue}, XADD = {stream, '*', 'f', ''},
                              HINCRBY = {stats, 'f', 1}, HSET = {hash, 'f', ''},
