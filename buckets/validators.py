@@ -15,6 +15,7 @@ from django.core.exceptions import ValidationError
 
 from scanning.core import endpoints, redis_keys
 from scanning.core.addresses import how_to_allow
+from scanning.core.bucket_names import is_bucket_name
 from scanning.core.endpoint_profile import BUNDLED, SYSTEM
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 # AWS's rules for general purpose buckets: the documentation's "Bucket naming rules".
 _AWS_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-# Ceph's with rgw_relaxed_s3_bucket_names; before it a tenant, whose name may be empty.
-_RELAXED_NAME = re.compile(r"([A-Za-z0-9_]*:)?[A-Za-z0-9._-]{3,255}")
 # A watch's is a part of keys in Redis, of routes, and of names in the vault.
 WATCH_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*:)?[A-Za-z0-9._-]*[A-Za-z0-9]$"
 _IPV4 = re.compile(r"^\d+\.\d+\.\d+\.\d+$")
@@ -69,7 +68,7 @@ def bucket_name(name: str, endpoint: str) -> None:
 def _other_bucket_name(name: str) -> None:
     if name.startswith("arn:"):
         raise ValidationError("This is an ARN: enter the bucket's own name, its last part.")
-    if not _RELAXED_NAME.fullmatch(name):
+    if not is_bucket_name(name):
         raise ValidationError(
             "A bucket name has 3 to 255 letters, digits, dots, hyphens and underscores, and before "
             "them, if the server has tenants, tenant and colon: enter the name as S3 knows it, "

@@ -113,8 +113,8 @@ class EndpointAdmin(ServiceAdmin):
 
     @admin.display(description="known")
     def known(self, endpoint: Endpoint) -> str:
-        facts = self._standing(endpoint).facts
-        return ", ".join(f.value for f in facts if f.source != "default") or "nothing yet"
+        facts = [f for f in self._standing(endpoint).facts if f.source != "default"]
+        return ", ".join(f"{f.name.replace('_', ' ')} {f.value}" for f in facts) or "nothing yet"
 
     @admin.display(description="profile")
     def profile(self, endpoint: Endpoint) -> str:

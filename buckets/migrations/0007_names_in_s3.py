@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='bucket',
             name='name',
-            field=models.CharField(error_messages={'unique': 'This bucket is watched already: change the existing one.'}, help_text="The bucket's, or one of the watch's own: then the name in S3 is the bucket's. Redis, routes and commands go by it.", max_length=63, unique=True),
+            field=models.CharField(error_messages={'unique': 'This bucket is watched already: change the existing one.'}, help_text="The bucket's, as S3 knows it; or one of the watch's own, with the bucket's below. Redis keys, routes and commands go by this one.", max_length=63, unique=True),
         ),
         migrations.AddConstraint(
             model_name='bucket',

@@ -17,7 +17,6 @@ from botocore.exceptions import (
     EndpointConnectionError,
     EndpointProviderError,
     HTTPClientError,
-    ParamValidationError,
     ReadTimeoutError,
     SSLError,
 )
@@ -162,9 +161,12 @@ def s3_error(exc: Exception, bucket: BucketConfig) -> BucketwatchError:
         return _not_connected(exc, bucket)
     if isinstance(exc, EndpointProviderError | AuthoritiesUnreadable):
         return wrong_endpoint(bucket, exc)
-    if isinstance(exc, ParamValidationError):
-        return PermanentError(f"{_at(bucket)}: this is not a bucket name that S3 knows; correct it")
     return StorageUnavailable(f"{_at(bucket)}: {_transport(exc)}")
+
+
+def wrong_name(bucket: BucketConfig) -> PermanentError:
+    """For a name that no server has a bucket of: it would be taken for a part of the path."""
+    return PermanentError(f"{_at(bucket)}: this is not a bucket name that S3 knows; correct it")
 
 
 def wrong_endpoint(bucket: BucketConfig, exc: Exception | None = None) -> WrongEndpoint:

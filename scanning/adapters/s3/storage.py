@@ -24,9 +24,11 @@ from scanning.adapters.s3.errors import (
     timed_out,
     unreadable,
     wrong_endpoint,
+    wrong_name,
 )
 from scanning.adapters.s3.listing import BODY, ListedPage, read_page
 from scanning.core import pacing
+from scanning.core.bucket_names import is_bucket_name
 from scanning.core.deletions import HeadAnswer
 from scanning.core.endpoint_profile import (
     EndpointProfile,
@@ -447,6 +449,8 @@ class S3Storage:
             self._limiter.record_throttling()
 
     def _client(self) -> S3Client:
+        if not is_bucket_name(self._bucket.s3_name):
+            raise wrong_name(self._bucket)
         endpoint, pair = self._bucket.endpoint, self._pair
         try:
             return self._cache.get_client(endpoint, pair.access_key, pair.secret_key, self._profile)
