@@ -89,8 +89,8 @@ class Bucket(models.Model):
     name = models.CharField(
         max_length=63,
         unique=True,
-        help_text="The bucket's, as S3 knows it; or one of the watch's own, with the bucket's below. "
-        "Redis keys, routes and commands go by this one.",
+        help_text="The bucket's, as S3 knows it; or one of the watch's own, with the bucket's "
+        "below. Redis keys, routes and commands go by this one.",
         error_messages={"unique": "This bucket is watched already: change the existing one."},
     )
     bucket_name = models.CharField(

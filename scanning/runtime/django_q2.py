@@ -27,7 +27,7 @@ from django_q.cluster import Sentinel  # noqa: E402
 from django_q.conf import Conf  # noqa: E402
 from django_q.signals import post_spawn  # noqa: E402
 from django_q.tasks import async_task  # noqa: E402
-from django_q.worker import worker  # noqa: E402
+from django_q.worker import worker as worker  # noqa: E402, PLC0414
 
 from scanning.core import redis_keys  # noqa: E402
 from scanning.runtime.pulse import Pulse  # noqa: E402

@@ -346,6 +346,7 @@ def test_of_two_different_rows_of_a_key_the_last_counts_and_the_key_is_named():
     raw = b"".join(render_entries(columns_of({"a\x1b": ("e", 0, size)})) for size in (1, 2))
     matcher = Matcher([], FakeStorage({}).rows, limit=4, tail=True, after="")
     [found] = matcher.feed(FakePage(raw, "a\x1b", is_truncated=False))
+    assert isinstance(found, Listed)
     assert (found.columns.keys, found.columns.sizes) == (["a\x1b"], [2])
     [warning] = matcher.warnings
     assert (warning.kind, warning.examples) == (WarningKind.CONFLICTING_ROWS, ("a\\x1b",))
@@ -372,6 +373,7 @@ def test_a_row_that_comes_twice_in_other_words_is_one():
     again = raw.replace(b"Z</LastModified>", b"000Z</LastModified>")
     matcher = Matcher([], FakeStorage({}).rows, limit=4, tail=True, after="")
     [found] = matcher.feed(FakePage(raw + again, "a", is_truncated=False))
+    assert isinstance(found, Listed)
     assert (found.columns.keys, found.raw, list(matcher.warnings)) == (["a"], again, [])
 
 

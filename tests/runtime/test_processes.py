@@ -22,7 +22,7 @@ from bucketwatch.local.servers import LOOPBACK, RedisServer, free_port
 from scanning import engine, wiring
 from scanning.core import redis_keys
 from scanning.runtime import django_q2, processes, pulse, region_workers
-from scanning.runtime.django_q2 import RegionSentinel, worker
+from scanning.runtime.django_q2 import RegionSentinel
 from tests.support.engine_buckets import REGION
 from tests.support.notifications import queued
 from tests.support.processes import Program, all_gone, children_of, command, descendants, running
@@ -321,7 +321,7 @@ def test_a_worker_that_holds_its_interpreter_is_killed(monkeypatch, caplog):
     fork = multiprocessing.get_context("fork")
     sentinel = RegionSentinel.__new__(RegionSentinel)  # what begins it sets signal handlers
     sentinel.pool, tasks, results = [], fork.Queue(), fork.Queue()
-    process = sentinel.spawn_process(worker, tasks, results, django_q2._Timer(), 3600)
+    process = sentinel.spawn_process(django_q2.worker, tasks, results, django_q2._Timer(), 3600)
     task = {"func": "builtins.len", "name": "quick", "args": ["abc"], "kwargs": {}}
     tasks.put(task)
     assert results.get(timeout=60)["result"] == 3

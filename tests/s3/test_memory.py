@@ -39,7 +39,7 @@ def scan(url: str) -> None:
     storage = S3Storage(cache, BucketConfig("photos", url, "r", "C"), KeyPair("a", "b"))
     site = Site()
     with suppress(BucketwatchError):
-        site.scan_under(site.claim(), storage)  # type: ignore[arg-type]
+        site.scan_under(site.claim(), storage)
 
 
 def peak_bytes() -> int:

@@ -675,7 +675,7 @@ def test_heads_that_are_refused_or_never_of_what_was_listed_are_warned_of_once()
     other = ObjectMetadata("other", "text/plain", {})
     refused = AccessDenied("bucket: no")
 
-    def warned(heads: dict[str, ObjectMetadata | Exception]) -> list[tuple[str, int, Any]]:
+    def warned(heads: Any) -> list[tuple[str, int, Any]]:
         here = site().wanting(fetch_metadata=True)
         storage = FakeStorage(bucket, heads=heads)
         end = here.scan(storage)
