@@ -86,7 +86,7 @@ def deleted_alike(rows: Sequence[Model], *, by: Actor) -> None:
 
 
 def fields_changed(row: Model, before: Model) -> list[str]:
-    """Verbose names of the editable fields in which two versions of a row differ."""
+    """List the verbose names of the editable fields in which two versions of a row differ."""
     return [
         str(field.verbose_name)
         for field in row._meta.concrete_fields  # noqa: SLF001 - Django's documented way

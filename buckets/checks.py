@@ -25,7 +25,7 @@ def configuration_is_known(**_: Any) -> list[checks.CheckMessage]:
 
 @checks.register(CONFIGURATION)
 def data_dir_is_writable(**_: Any) -> list[checks.CheckMessage]:
-    """The embedded vault is kept there, and the SQLite database unless DATABASE_URL is set."""
+    """Require the place of the embedded vault, and of the SQLite database without DATABASE_URL."""
     path = Path(settings.DATA_DIR)
     if path.is_dir() and os.access(path, os.W_OK | os.X_OK):
         return []

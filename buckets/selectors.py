@@ -65,7 +65,7 @@ WORST_FIRST: Final = (
 
 
 def state(bucket: Bucket, *, late: bool = False) -> State:
-    """``late``: whether Redis says that it should have been scanned by now (`late_buckets`)."""
+    """Derive the state; ``late`` if Redis has the bucket's scan as overdue (`late_buckets`)."""
     fits = {
         State.PAUSED: not bucket.monitoring_enabled,
         State.LOST: bucket.lost_since,

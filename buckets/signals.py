@@ -28,7 +28,7 @@ def have_a_row_for_the_endpoint(instance: Bucket, **_: Any) -> None:
 
 @receiver(pre_save, sender=Credential)
 def mirror_the_buckets_of_a_changed_prefix(instance: Credential, **_: Any) -> None:
-    """Buckets name their credential by its vault prefix in Redis."""
+    """Enqueue the credential's buckets: each names its credential by vault prefix in Redis."""
     stored = Credential.objects.filter(pk=instance.pk).values_list("vault_prefix", flat=True)
     if stored.first() not in {None, instance.vault_prefix}:
         outbox.enqueue(instance.buckets.values_list("name", flat=True))

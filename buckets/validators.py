@@ -161,13 +161,13 @@ def _host_and_port(parts: SplitResult) -> str:
 
 
 def _host_of(parts: SplitResult) -> str:
-    """Its host, "" for one in brackets that is no address: Python's takes ``[v1.x]`` for a name."""
+    """Return the host, "" for no address in brackets: ``hostname`` takes ``[v1.x]`` for a name."""
     host = parts.hostname or ""
     return host if ":" in host or "[" not in parts.netloc else ""
 
 
 def _is_host(text: str) -> bool:
-    """Whether this is a name or an address, and the same one to whoever reads the URL.
+    """Tell if this is a name or an address, and the same one to every reader of the URL.
 
     A ``%2e`` in it, for one, is a dot to some programs.
     """
@@ -185,7 +185,7 @@ def region(text: str) -> None:
 
 
 def authorities(text: str) -> None:
-    """Whose signature on a certificate counts: a word, or a file that hosts have."""
+    """Require a word, or a path of certificates that hosts have: whose signatures are trusted."""
     is_path = text.startswith("/") and text.isprintable()
     if text and text not in {BUNDLED, SYSTEM} and not is_path:
         raise ValidationError("Enter bundled, system, or the path of a file, beginning with /.")

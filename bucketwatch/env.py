@@ -121,12 +121,12 @@ class Site(BaseModel):
 
 
 def entries(text: str) -> list[str]:
-    """What stands between the commas of a variable."""
+    """Split a variable at its commas, without empty entries."""
     return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
 def environment(root: Path) -> dict[str, str]:
-    """The process environment over the variables of ``ENV_FILE`` (default: ``.env``)."""
+    """Read the process environment over the variables of ``ENV_FILE`` (default: ``.env``)."""
     named = os.environ.get("ENV_FILE")
     path = Path(named) if named else root / ".env"
     if named and not path.exists():
@@ -136,7 +136,7 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def secret_variables() -> frozenset[str]:
-    """The variables that hold secrets: a file may hold each of them, which ``NAME_FILE`` names."""
+    """Name the variables that hold secrets: each may be in a file, which ``NAME_FILE`` names."""
     models = {"": Site} | {f"{s}_": f.annotation for s, f in EngineSettings.model_fields.items()}
     return frozenset(
         f"{prefix}{name}".upper()
@@ -193,7 +193,7 @@ def load_site(environ: Mapping[str, str]) -> Site:
 
 
 def _refuse_half_an_infisical(site: Site) -> None:
-    """The embedded vault must not take the place of one that was meant."""
+    """Refuse in time: the embedded vault must not take the place of an Infisical that was meant."""
     missing = []
     if site.infisical_client_id and not site.infisical_client_secret:
         missing.append("INFISICAL_CLIENT_SECRET")
@@ -213,7 +213,7 @@ def _refuse_half_an_infisical(site: Site) -> None:
 
 
 def _refuse_what_opens_no_vault(key: SecretStr) -> None:
-    """The vault is opened late, by the first scan or the first operator who enters keys."""
+    """Refuse early: the vault is opened late, by the first scan or the first keys entered."""
     try:
         is_key = len(base64.urlsafe_b64decode(key.get_secret_value())) == FERNET_KEY_BYTES
     except ValueError:
@@ -233,7 +233,7 @@ def _refuse_half_an_api_client(site: Site) -> None:
 
 
 def load_scanning(environ: Mapping[str, str]) -> tuple[EngineSettings, list[str]]:
-    """The engine's settings, and a warning if nothing reads some members of the file."""
+    """Return the engine's settings, and a warning if nothing reads some members of the file."""
     path = environ.get("CONFIG_PATH")
     document = _read_yaml(Path(path)) if path else {}
     unread: list[object] = []
@@ -268,7 +268,7 @@ def load_scanning(environ: Mapping[str, str]) -> tuple[EngineSettings, list[str]
 
 
 def _warnings(path: str | None, unread: Collection[object]) -> list[str]:
-    """One line, however many there are: the older monitor's file has a lot that is not for us."""
+    """Name all unread members in one line: the older monitor's file has many."""
     names = ", ".join(str(name)[:60] for name in unread)
     names = "".join(char if char.isprintable() else "?" for char in names)
     return [f"{path}: nothing reads {names}"] if unread else []

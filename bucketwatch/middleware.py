@@ -61,7 +61,7 @@ class ClientAddress:
 
 
 def _forwarded(request: HttpRequest, proxies: int) -> str | None:
-    """The address that the outermost proxy was asked by; None if the header does not say."""
+    """Read the address that asked the outermost proxy; None if the header does not say."""
     hops = request.headers.get("X-Forwarded-For", "").split(",")
     if len(hops) < proxies:  # it came around some of them
         return None

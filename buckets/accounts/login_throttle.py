@@ -38,7 +38,7 @@ class LoginThrottle:
 
     @classmethod
     def of_known_browser(cls, *, name: str, browser: str) -> LoginThrottle:
-        """From a browser in which this name has logged in: no stranger uses up its failures."""
+        """Count a known browser's failures apart, so that no stranger uses them up."""
         attempt = cls(name=name, address="")
         attempt._from = "a known browser"
         attempt._limits = {_key(name, f"browser {browser}"): FAILURES_PER_NAME}

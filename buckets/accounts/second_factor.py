@@ -121,7 +121,7 @@ class SecondFactorPage(View):
         return TemplateResponse(request, "admin/second_factor.html", context)
 
     def _salt(self) -> str:
-        """Of a key for an app: the same until it is set up, or the session ends."""
+        """Keep an app's key the same until the app is set up, or the session ends."""
         salt: str = self.request.session.setdefault(_SALT, new_salt())
         return salt
 

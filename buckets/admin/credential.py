@@ -136,7 +136,7 @@ class CredentialAdmin(ServiceAdmin):
     def response_post_save_change(
         self, request: HttpRequest, obj: Credential
     ) -> HttpResponseRedirect:
-        """After a rotation, offer to see whether the new keys work everywhere."""
+        """Offer, after a rotation, to test the new keys with every bucket."""
         if getattr(request, "is_rotation", False) and obj.buckets.exists():
             return HttpResponseRedirect(reverse("admin:buckets_credential_verify", args=[obj.pk]))
         return super().response_post_save_change(request, obj)

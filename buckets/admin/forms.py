@@ -32,7 +32,7 @@ else:
 
 
 def secret_field(label: str, help_text: str = "") -> forms.CharField:
-    """An input that is never sent back to the browser, not even after an error."""
+    """Make an input whose value is never sent back to the browser, not even after an error."""
     widget = forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password"})
     return forms.CharField(
         label=label, required=False, strip=False, widget=widget, help_text=help_text

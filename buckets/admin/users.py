@@ -174,12 +174,12 @@ def _is_superuser(request: HttpRequest) -> bool:
 
 
 def _may_touch(request: HttpRequest, person: User | None) -> bool:
-    """Only a superuser may change one: else whoever sets passwords could become one."""
+    """Keep superusers to superusers: else whoever sets passwords could become one."""
     return _is_superuser(request) or person is None or not person.is_superuser
 
 
 def _in_words(permission: Any) -> str:
-    """Such as "Add API client"."""
+    """Write a permission as the pages do, such as "Add API client"."""
     action: str = permission.codename.partition("_")[0]
     return f"{action.capitalize()} {permission.content_type.name}"
 

@@ -104,7 +104,7 @@ class ApiClientAuthentication(JWTAuthentication):
 
 
 def client_of(request: Request) -> ApiClient:
-    """Whose token the request carries; only for views that require one."""
+    """Return the client whose token the request carries; only for views that require a token."""
     return cast("ApiClient", request.user)
 
 

@@ -166,7 +166,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def method_not_allowed(request: HttpRequest) -> HttpResponse:
-    """405 of what can only be read."""
+    """Answer 405 for a route that can only be read."""
     error = f"{request.method} is not allowed here: use GET."
     return JsonResponse(
         error_body(error), status=status.HTTP_405_METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"}
@@ -175,5 +175,5 @@ def method_not_allowed(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 def no_such_route(request: HttpRequest) -> HttpResponse:
-    """404 for whatever else is asked for under /api, with or without a token."""
+    """Answer 404 for every other path under /api, with or without a token."""
     return JsonResponse(error_body(NO_ROUTE), status=status.HTTP_404_NOT_FOUND)

@@ -26,7 +26,7 @@ LONGEST_SECRET = validators.LONGEST_SECRET
 
 
 def longest(field: str) -> int:
-    """How long a member may be that is stored as this field of a bucket."""
+    """Return the most characters of a member that is stored as this field of a bucket."""
     column: Any = Bucket._meta.get_field(field)  # noqa: SLF001 - documented
     return int(column.max_length)
 

@@ -60,7 +60,7 @@ def _accepted(request: HttpRequest) -> Form:
 
 
 def _refusal(request: HttpRequest) -> HttpResponse | None:
-    """Why this client may not read the metrics; None if it may, as everybody does by default."""
+    """Refuse a client that may not read the metrics; None if it may (the default)."""
     site = settings.SITE
     if site.metrics_networks and not _is_in(request.META["REMOTE_ADDR"], site.metrics_networks):
         error = "This address may not read the metrics: METRICS_NETWORKS does not name it."

@@ -331,7 +331,7 @@ def _held_alerts() -> Iterator[Alert]:
 
 
 def _warning_alerts() -> Iterator[Alert]:
-    """One alert for each kind of warning, however many buckets have it."""
+    """Give one alert for each kind of warning, however many buckets have it."""
     buckets: dict[WarningKind, list[str]] = {}
     for bucket in selectors.with_scan_warnings():
         for warning in bucket.warnings:

@@ -28,7 +28,7 @@ class Alias:
 
 
 def wanted() -> list[Alias]:
-    """One for each bucket whose keys are under another name than its own, by bucket."""
+    """List an alias for each bucket whose keys are under another name than its own, by bucket."""
     owners = dict(Credential.objects.values_list("vault_prefix", "name"))
     taken: dict[str, str] = {}
     found = []

@@ -113,7 +113,7 @@ class _BucketRow(BaseModel):
 
 
 def from_file(path: Path, *, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
-    """Buckets and shared credentials of a YAML file. Raises ConfigurationError."""
+    """Read buckets and shared credentials from a YAML file. Raises ConfigurationError."""
     document = _yaml(path)
     unknown = document.keys() - {"buckets", "credentials"}
     if unknown or not all(isinstance(rows, list) for rows in document.values()):
@@ -178,7 +178,7 @@ def _announce_columns(events: Iterable[str]) -> dict[str, bool]:
 
 
 def from_redis(*, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
-    """Every configuration in Redis, and the credentials that several of them use.
+    """Read every configuration in Redis, and the credentials that several of them use.
 
     Raises RedisUnavailable.
     """
@@ -205,7 +205,7 @@ def from_redis(*, first_scan: str) -> tuple[list[Candidate], list[Keys]]:
 def _from_document(
     name: str, found: Stored, first_scan: str, owners: Mapping[str, str]
 ) -> Candidate:
-    """``owners`` are the names that credentials have or had, by vault prefix."""
+    """Read one document; ``owners`` are the names that credentials have or had, by vault prefix."""
     keys = Keys(credential=name)
     try:
         document = json.loads(found.text)
@@ -290,7 +290,7 @@ def watch_for_s(*, now: float) -> float:
 
 
 def buckets_scanned_elsewhere(*, wait_s: float, sleep: Callable[[float], None]) -> list[str]:
-    """Buckets that somebody else has scanned while we waited; ours are not looked at."""
+    """Name the unmanaged buckets that somebody else scans within ``wait_s`` seconds."""
     names = _unmanaged()
     before = wiring.background().schedule.last_scans(names)
     sleep(wait_s)

@@ -28,7 +28,7 @@ _REGION = 40
 
 
 def lines(seen: Overview, now: datetime, *, bad: Colour, good: Colour) -> Iterator[str]:
-    """``bad`` and ``good`` colour what words say already; they may leave it as it is."""
+    """Write the report line by line; ``bad`` and ``good`` may colour, but words say it already."""
     telemetry = seen.telemetry
     by = f", scheduled by {telemetry.leader}" if telemetry and telemetry.leader else ""
     yield f"bucketwatch, {now:%Y-%m-%d %H:%M:%S} UTC{by}"[:WIDTH]

@@ -85,5 +85,5 @@ class SecondFactor(TimestampMixin, ThrottlingMixin, Device):  # type: ignore[mis
         return bool(is_right)
 
     def get_throttle_factor(self) -> int:
-        """Seconds to wait after a wrong code, doubled with each further one."""
+        """Return the seconds to wait after a wrong code, doubled with each further one."""
         return 1

@@ -71,7 +71,7 @@ def bars(values: Sequence[float], top: float, *, on: Sequence[float] | None = No
 def stacked(
     named: Iterable[tuple[str, Sequence[float]]], top: float
 ) -> list[tuple[str, str, Sequence[float]]]:
-    """Name, path and values of each series, every one standing on those before it."""
+    """Draw each series on those before it; returns name, path and values of each."""
     made = []
     below: list[float] = []
     for name, values in named:

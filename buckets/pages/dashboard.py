@@ -166,7 +166,7 @@ def _where(one: Alert, pks: Mapping[str, int]) -> str:
 
 
 def region_rows(loads: Sequence[RegionLoad], paces: Sequence[EndpointLoad]) -> list[RegionRow]:
-    """One row a region, those with trouble first."""
+    """Make one row a region, regions with trouble first."""
     failing = dict(
         selectors.in_state(Bucket.objects.order_by(), State.FAILING)
         .values_list("region")

@@ -104,7 +104,7 @@ def notification_charts(telemetry: Telemetry) -> list[charts.Chart]:
 def _notifications(
     span: str, moments: Sequence[TimeBucket], ticks: tuple[str, str, str]
 ) -> charts.Chart:
-    """Notifications a minute by type, one column a moment."""
+    """Draw notifications a minute by type, one column a moment."""
     minutes = [moment.span_s / 60 for moment in moments]
     rates = {
         kind.value: [

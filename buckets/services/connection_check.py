@@ -48,7 +48,7 @@ class ConnectionCheck:
 
     @classmethod
     def impossible(cls, problems: Iterable[str]) -> ConnectionCheck:
-        """There was nothing to ask S3: ``problems`` say what is wrong with the bucket itself."""
+        """Make the result without asking S3: ``problems`` are faults of the bucket itself."""
         return cls(ok=False, latency_ms=0.0, error=" ".join(problems))
 
 

@@ -86,7 +86,7 @@ def _expected() -> Iterator[CommitExpectation]:
 
 
 def _unknown() -> Iterator[CommitExpectation]:
-    """Buckets that only Redis knows: removed since that backup, or the database is the older one.
+    """Find buckets that only Redis knows: removed since its backup, or newer than the database.
 
     Nobody can tell which, so they are not scanned; `importbuckets` brings them back.
     """

@@ -44,7 +44,7 @@ class Difference:
 
 
 def compare() -> list[Difference]:
-    """Every difference, in the order Redis, vault. Raises RedisUnavailable and the vault's errors.
+    """Find every difference, in the order Redis, vault. Raises RedisUnavailable and vault errors.
 
     A bucket is read before and after: what is being changed just now waits in the outbox.
     """

@@ -37,7 +37,7 @@ register.filter("size", formatting.format_size)
 
 @register.filter
 def marked(text: str) -> SafeString:
-    """A sentence with `commands` in it, as HTML."""
+    """Render a sentence with `commands` in it as HTML."""
     return mark_safe(_COMMAND.sub(r"<code>\1</code>", escape(text)))  # noqa: S308 - escaped first
 
 
@@ -48,7 +48,7 @@ def row_of(
     cells: Iterable[str],
     headers: Iterable[Mapping[str, Any]],
 ) -> SafeString:
-    """A row of Django's lists; each cell has its column's name, for narrow screens."""
+    """Render a row of a Django list; each cell has its column's name, for narrow screens."""
     labelled = (
         cell.replace(" class=", f' data-label="{escape(_label(header))}" class=', 1)
         for cell, header in zip(cells, headers, strict=False)

@@ -33,7 +33,7 @@ class Follower:
         self.index, self.digest = self._load()
 
     def news(self) -> list[str]:
-        """The entries pushed since the last call; each is returned once, ever.
+        """Return the entries pushed since the last call; each is returned once, ever.
 
         The place is saved before the entries are returned: what is lost to a kill in between
         is a printed line, and never a line printed twice.
@@ -80,7 +80,7 @@ class Follower:
 
 
 def line(entry: str) -> str:
-    """One notification for a person."""
+    """Write one notification for a person."""
     event = json.loads(entry)
     at = datetime.fromtimestamp(event["detection_time"]).astimezone()
     key, size = printable(event["key"]), f"{event['size']:,} B"

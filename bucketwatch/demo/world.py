@@ -27,7 +27,7 @@ class DemoBucket:
     keys: tuple[str, ...]
 
     def is_its_own(self, key: str) -> bool:
-        """Whether the demo put the key there, rather than somebody who tries things out."""
+        """Tell the demo's keys from those of a person who tries things out."""
         pattern = r"\d+".join(re.escape(part) for part in PLACEHOLDER.split(self.pattern))
         return key in self.keys or re.fullmatch(pattern, key) is not None
 
@@ -98,7 +98,7 @@ def seed(memory: Memory, *, now: float) -> None:
 
 
 def body() -> bytes:
-    """Some content, never the same twice."""
+    """Make some content, never the same twice."""
     return secrets.token_bytes(200 + secrets.randbelow(3000))
 
 

@@ -14,7 +14,7 @@ OTHERS = frozenset({"CONFIG_PATH", "ENV_FILE", "DJANGO_SETTINGS_MODULE"})
 
 
 def product_variables() -> frozenset[str]:
-    """Every variable that the product reads."""
+    """Name every variable that the product reads."""
     site = {name.upper() for name in Site.model_fields}
     engine = {
         f"{section}_{key}".upper()
@@ -26,7 +26,7 @@ def product_variables() -> frozenset[str]:
 
 
 def without_product_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` without what would point the product at somebody's real Redis or database."""
+    """Leave out what would point the product at somebody's real Redis or database."""
     ours = product_variables()
     return {
         name: value

@@ -47,7 +47,7 @@ class Keeper:
                 )
 
     def wrap(self, app: WSGIApplication) -> WSGIApplication:
-        """WSGI middleware: what a request changed is kept before its answer is sent."""
+        """Keep what a request changed before its answer is sent, as WSGI middleware."""
 
         def keeping(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             if environ["REQUEST_METHOD"] in {"GET", "HEAD"}:

@@ -53,7 +53,7 @@ class Memory:
         self.database.close()
 
     def buckets(self) -> dict[str, str]:
-        """Name to region."""
+        """Map each bucket to its region."""
         with self.lock:
             return dict(self.database.execute("SELECT name, region FROM bucket"))
 

@@ -40,7 +40,7 @@ class KeyCheck:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def refusal(self, environ: WSGIEnvironment) -> str | None:
-        """S3's error code for this request; None if its signature is right."""
+        """Return S3's error code for this request; None if its signature is right."""
         scheme, _, rest = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         given = dict(part.strip().split("=", 1) for part in rest.split(",") if "=" in part)
         if scheme != ALGORITHM or not given.keys() >= {"Credential", "SignedHeaders", "Signature"}:
@@ -55,7 +55,7 @@ class KeyCheck:
 
 
 def signature(environ: WSGIEnvironment, secret_key: str, scope: str, signed_headers: str) -> str:
-    """The signature that this request must carry. ``scope`` is date/region/service/aws4_request."""
+    """Compute the signature to expect; ``scope`` is date/region/service/aws4_request."""
     path, _, query = environ["REQUEST_URI"].partition("?")
     pairs = sorted(
         (quote(name, safe="-_.~"), quote(value, safe="-_.~"))

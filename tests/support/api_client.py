@@ -65,14 +65,14 @@ def add_bucket(name: str = "media-in", **changes: Any) -> Bucket:
 
 
 def add_with_status(name: str, **columns: Any) -> None:
-    """A bucket that is mirrored to Redis, and of which scans have recorded this."""
+    """Add a bucket as if mirrored to Redis, with ``columns`` as scans would have recorded them."""
     add_bucket(name)
     Bucket.objects.filter(name=name).update(**columns)
     Outbox.objects.all().delete()
 
 
 def new_bucket_body(**changes: Any) -> dict[str, Any]:
-    """A right body for /api/buckets/add; a member set to ... is left out."""
+    """Make a right body for /api/buckets/add; a member set to ... is left out."""
     body = {
         "name": "media-in",
         "access_key": ACCESS_KEY,
@@ -84,7 +84,7 @@ def new_bucket_body(**changes: Any) -> dict[str, Any]:
 
 
 def error_of(response: Any) -> str:
-    """The one-line ``error`` that every refusal has."""
+    """Return the one-line ``error`` that every refusal has."""
     assert response["Content-Type"] == "application/json"
     error = json.loads(response.content)["error"]
     assert isinstance(error, str)

@@ -24,7 +24,7 @@ ARGUMENTS = [
 
 
 def chromium() -> str | None:
-    """A Chromium of this machine that runs; None without one (Ubuntu's is a snap's stub)."""
+    """Find a Chromium of this machine that runs; None without one (Ubuntu's is a snap's stub)."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         found = shutil.which(name)
         if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:  # noqa: PLW1510
@@ -40,7 +40,7 @@ def new_page(
     height: int = 800,
     theme: Literal["light", "dark"] = "light",
 ) -> Iterator[Page]:
-    """A page of a new browser with an empty profile."""
+    """Open a page of a new browser with an empty profile."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)

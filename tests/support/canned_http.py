@@ -107,13 +107,13 @@ class CannedServer:
 
 @contextmanager
 def never_listening() -> Iterator[str]:
-    """The URL of a port that refuses connections."""
+    """Give the URL of a port that refuses connections."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 def error(code: str, *, status: int, more: str = "", **headers: str) -> Answer:
-    """S3's error answer; RGW leaves Message empty."""
+    """Write S3's error answer; RGW leaves Message empty."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message></Message>{more}</Error>"
     return Answer(status, body.encode(), {k.replace("_", "-"): v for k, v in headers.items()})

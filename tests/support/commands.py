@@ -12,7 +12,7 @@ class Ran(NamedTuple):
 
 
 def manage(capsys: Any, *arguments: str) -> Ran:
-    """What a command printed, and its exit status."""
+    """Run a command, and return its exit status with all that it printed."""
     capsys.readouterr()
     status = 0
     try:

@@ -30,7 +30,7 @@ _UNSET = {"SECRET_KEY": "", "REDIS_URL": "", "DJANGO_SETTINGS_MODULE": "bucketwa
 
 
 def compose(*overrides: str) -> dict[str, Any]:
-    """`compose.yaml`, and the services of other files over it, one level deep."""
+    """Read `compose.yaml`, and the services of other files over it, one level deep."""
     document: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     for name in overrides:
         for service, changes in yaml.safe_load((DEPLOY / name).read_text())["services"].items():
@@ -50,13 +50,13 @@ class Step:
     text: str
 
     def words(self) -> list[str]:
-        """Of an instruction in JSON form, with or without options before it."""
+        """Read an instruction in JSON form, with or without options before it."""
         words: list[str] = json.loads(self.text[self.text.index("[") :])
         return words
 
 
 def dockerfile() -> list[list[Step]]:
-    """Its stages; what stands before the first FROM is left out."""
+    """Read the stages of the Dockerfile; lines before the first FROM are left out."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
     stages: list[list[Step]] = []
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
@@ -69,7 +69,7 @@ def dockerfile() -> list[list[Step]]:
 
 
 def ignored(path: Path) -> bool:
-    """Whether `.dockerignore` keeps a file of a directory that it lets in out of the image."""
+    """Tell if `.dockerignore` keeps a file out of the image although it lets the top folder in."""
     kept_out = {ROOT / "bucketwatch/demo", ROOT / "bucketwatch/local"}
     return "__pycache__" in path.parts or not kept_out.isdisjoint(path.parents)
 
@@ -155,7 +155,7 @@ class Stack:
         url.write_text(url.read_text().replace("@postgres/", f"@{LOOPBACK}:{database_port}/"))
 
     def _make_valkey(self) -> None:
-        """The programs that are in the image, by their names there."""
+        """Write the programs of Valkey's image, by their names there."""
         programs = self.directory / "bin"
         programs.mkdir()
         # Not links: a server of another name does not know a link's as a sentinel's.
@@ -165,7 +165,7 @@ class Stack:
             program.chmod(0o755)
 
     def _translated(self, text: str, service: str) -> str:
-        """``text`` of a file or setting of a service, as it is right on this machine."""
+        """Put this machine's addresses and paths into the ``text`` of a service's file or setting."""
         names = "|".join(self.addresses)
         text = re.sub(rf"(?<![\w/-])({names})\b", lambda m: self.addresses[m[1]], text)
         text = text.replace("/run/secrets", str(self.directory / "secrets"))
@@ -217,7 +217,7 @@ class Stack:
         )
 
     def master(self) -> str:
-        """The service that the sentinels take for the master."""
+        """Ask a sentinel which service is the master."""
         with self.client("sentinel-2") as sentinel:
             host, _ = sentinel.sentinel_get_master_addr_by_name("mymaster")
         named: list[str] = [name for name, address in self.addresses.items() if address == host]

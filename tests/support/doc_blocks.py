@@ -71,7 +71,7 @@ ALL = [block for path in PAGES for block in blocks_of(path)]
 
 
 def manage_commands(text: str) -> Iterator[list[str]]:
-    """What follows each ``manage.py`` in some shell text, up to the end of that command."""
+    """Find the words after each ``manage.py`` in some shell text, up to the end of that command."""
     for line in text.replace("\\\n", " ").splitlines():
         if "manage.py" not in line:
             continue

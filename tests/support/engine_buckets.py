@@ -28,7 +28,7 @@ def document(
     interval: int | None = None,
     **members: Any,
 ) -> dict[str, Any]:
-    """The JSON object of one bucket; ``members`` are added, or replace those of these names."""
+    """Make the JSON object of one bucket; ``members`` are added, or replace those above."""
     return {
         "name": name,
         "endpoint": endpoint,
@@ -91,7 +91,7 @@ def result(bucket: str, *, error: str = "", started_at: float = 1000.0) -> ScanR
 
 
 def dump(client: redis.Redis) -> dict[str, Any]:
-    """All that Redis holds, by key; each byte is one character.
+    """Read all that Redis holds, by key; each byte is one character.
 
     Without how fast endpoints are asked: whoever asks one has to say so.
     """

@@ -165,7 +165,7 @@ class FakeStates:
         return [self.strings.get(key) for key in keys]
 
     def begin(self, claim: Claim, commit: Commit) -> Callable[[], None]:
-        """As late as may be: nothing has happened until it is waited for."""
+        """Commit as late as may be: nothing has happened until the commit is waited for."""
         return partial(self.commit, claim, commit)
 
     def commit(self, claim: Claim, commit: Commit) -> None:
@@ -191,7 +191,7 @@ class FakeStates:
         self.after_commit()
 
     def objects(self) -> Bucket:
-        """Everything that is remembered, missing keys too."""
+        """Return all that is remembered, missing keys too."""
         return {
             key: (columns.etags[row], columns.last_modified[row], columns.sizes[row])
             for columns in self.segments.values()
@@ -214,12 +214,12 @@ class Site:
     counts: ScanCounts = field(default_factory=ScanCounts)
 
     def claim(self) -> Claim:
-        """The right to scan, as of now."""
+        """Take the right to scan, with a larger fence than ever before."""
         self.fence += 1
         return Claim("bucket", "region", self.fence, 0, 0.0, None, 0.0, self.states.number)
 
     def means(self, storage: Storage, **others: Any) -> ScanContext:
-        """What a scan of ``storage`` is given, but for ``others``."""
+        """Make the context of a scan of ``storage``; ``others`` replace its members."""
         ours: dict[str, Any] = {
             "states": self.states,
             "clock": lambda: self.now,
@@ -230,7 +230,7 @@ class Site:
         return ScanContext(storage=storage, **ours | others)
 
     def scan(self, storage: Storage) -> PassEnd:
-        """One scan, and what its worker records when it ends."""
+        """Scan under a new claim, and return what its worker records at the end."""
         return self.scan_under(self.claim(), storage)
 
     def scan_under(self, claim: Claim, storage: Storage) -> PassEnd:

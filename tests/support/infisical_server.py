@@ -264,7 +264,7 @@ class InfisicalServer:
         self._ask({"drop": names})
 
     def fail(self, *faults: str) -> None:
-        """From now on have these faults, and no other; none heals it."""
+        """Have these faults from now on, and no other; no faults given heals the server."""
         self._ask({"faults": faults})
 
     @property
@@ -306,7 +306,7 @@ def site_of(server: InfisicalServer) -> InfisicalSite:
 
 
 def configured(server: InfisicalServer, **more: str) -> Site:
-    """The settings of a site that uses it."""
+    """Load the settings of a site that uses this server."""
     return load_site(
         {
             "SECRET_KEY": "x" * 50,

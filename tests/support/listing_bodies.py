@@ -19,7 +19,7 @@ class Row:
 def rgw(
     rows: Iterable[Row], *, is_truncated: bool = False, echo: str = "", token: str = ""
 ) -> bytes:
-    """Ceph RGW: IsTruncated before the entries, ``&quot;``, echoes and tokens raw."""
+    """Write as Ceph RGW: IsTruncated before the entries, ``&quot;``, echoes and tokens raw."""
     rows = list(rows)
     entries = "".join(
         f"<Contents><Key>{rgw_key(row.key)}</Key><LastModified>{row.last_modified}</LastModified>"
@@ -42,7 +42,7 @@ def rgw_key(key: str) -> str:
 
 
 def aws(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
-    """AWS: a line break after the declaration, checksums and restore status in the entries."""
+    """Write as AWS: a line break after the declaration, checksums and restore status in entries."""
     rows = list(rows)
     entries = "".join(
         f"<Contents><Key>{escape(quote_plus(row.key, safe='/*'))}</Key>"
@@ -61,7 +61,7 @@ def aws(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
 
 
 def minio(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
-    """MinIO: ``&#34;``, IsTruncated after the entries, metadata elements."""
+    """Write as MinIO: ``&#34;``, IsTruncated after the entries, metadata elements."""
     rows = list(rows)
     entries = "".join(
         f"<Contents><Key>{escape(quote_plus(row.key, safe='/'))}</Key>"
@@ -79,7 +79,7 @@ def minio(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
 
 
 def plain(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
-    """A server that ignores encoding-type and knows no namespace, KeyCount or ETag quotes."""
+    """Write without regard to encoding-type, and without namespace, KeyCount or ETag quotes."""
     entries = "".join(
         f"<Contents><Key>{escape(row.key)}</Key><LastModified>{row.last_modified}</LastModified>"
         f"<ETag>{row.etag}</ETag><Size>{row.size}</Size></Contents>"
@@ -92,7 +92,7 @@ def plain(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
 
 
 def pretty(rows: Iterable[Row], *, is_truncated: bool = False) -> bytes:
-    """One element a line, indented, with a line break at the very end."""
+    """Write one element a line, indented, with a line break at the very end."""
     compact = rgw(rows, is_truncated=is_truncated)
     return (
         compact.replace(b"<Contents>", b"\n  <Contents>\n    ")
@@ -141,7 +141,7 @@ _HALF_A_ROW = (
 
 
 def adversarial(unit: bytes, times: int) -> list[bytes]:
-    """Bodies in which ``unit`` comes so often, at each place where a parser may look at it."""
+    """Put ``unit`` so often into bodies, one for each place where a parser may look at it."""
     repeated = unit * times
     whole = rgw([Row("a"), Row("b")])
     key = whole.index(b"b</Key>")

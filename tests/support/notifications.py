@@ -20,14 +20,14 @@ _validator = validator_for(SCHEMA)
 
 
 def message(text: str | bytes) -> dict[str, Any]:
-    """What one element of the queue says. Raises ValidationError unless it is a notification."""
+    """Read one element of the queue. Raises ValidationError unless it is a notification."""
     found: dict[str, Any] = json.loads(text)
     _validator.validate(found)
     return found
 
 
 def queued(client: redis.Redis) -> list[dict[str, Any]]:
-    """What waits in the queue, oldest first."""
+    """Read the notifications that wait in the queue, oldest first."""
     return [message(text) for text in client.lrange(QUEUE, 0, -1)]
 
 
@@ -41,7 +41,7 @@ def check(client: redis.Redis) -> None:
 
 
 def example(**changes: Any) -> dict[str, Any]:
-    """A notification of an update, as the product writes it, but for ``changes``."""
+    """Make a notification of an update, as the product writes it, but for ``changes``."""
     bucket = BucketConfig("media-in", "localhost:9000", "local", "MEDIA_IN")
     state = ObjectState("5eb6", 1740830982.5, 11)
     change = Change(EventType.UPDATED, "a.txt", state, ObjectState("d41d", 1740744582.0, 0))

@@ -43,7 +43,7 @@ class OlderMonitor:
         self.vault.put(**{f"{prefix}_ACCESS_KEY": keys[0], f"{prefix}_SECRET_KEY": keys[1]})
 
     def scan(self) -> list[tuple[str, str, str]]:
-        """What was announced: bucket, event type and key of each message."""
+        """Scan every active bucket; return bucket, event type and key of each message."""
         announced = []
         for found in sorted(self.client.scan_iter(f"{CONFIG}*")):
             document = json.loads(str(self.client.get(found)))

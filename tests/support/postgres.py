@@ -18,7 +18,7 @@ _SOMEBODY = "nobody"
 
 
 def missing() -> str:
-    """Why there cannot be one here; "" if there can."""
+    """Say why no server can be started here; "" if one can."""
     programs = ["postgres", "initdb", *(["setpriv"] if _is_root() else [])]
     absent = [program for program in programs if _program(program) is None]
     return f"not installed: {', '.join(absent)}" if absent else ""
@@ -65,7 +65,7 @@ class PostgresServer:
         self._child.wait_until(self._answers, what="PostgreSQL")
 
     def stop(self) -> None:
-        """At once, without waiting for those who are connected."""
+        """End the server at once, without waiting for connected clients."""
         if self._child is not None and self._child.is_running:
             self._child.process.send_signal(signal.SIGINT)
             self._child.process.wait(30)
@@ -87,14 +87,14 @@ def _is_root() -> bool:
 
 
 def _program(name: str) -> Path | None:
-    """In the path, or where Debian hides the programs of a server."""
+    """Look in the path, and where Debian hides the programs of a server."""
     if found := shutil.which(name):
         return Path(found)
     return max(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), default=None)
 
 
 def _as_somebody(name: str) -> list[str | Path]:
-    """The beginning of a command that runs one of its programs as an ordinary user."""
+    """Begin a command that runs a program of PostgreSQL as an ordinary user."""
     program = _program(name)
     assert program is not None, f"{name} is not installed"
     if not _is_root():

@@ -39,7 +39,7 @@ class Program(ChildProcess):
         return self.log.read_text(encoding="utf-8")
 
     def tree(self) -> set[tuple[int, int]]:
-        """All that it started, directly or not, and itself."""
+        """Find the process and all that it started, directly or not."""
         return descendants(self.process.pid)
 
     def signal(self, number: signal.Signals) -> int:
@@ -48,7 +48,7 @@ class Program(ChildProcess):
         return self.process.wait(60)
 
     def clear_away(self) -> None:
-        """For a test that failed half-way; a tree that was stopped needs nothing."""
+        """Kill what a test that failed half-way left; a tree that was stopped needs nothing."""
         for pid, started in self.tree() if self.is_running else ():
             if running(pid, started):
                 os.kill(pid, signal.SIGKILL)
@@ -56,7 +56,7 @@ class Program(ChildProcess):
 
 
 def descendants(pid: int) -> set[tuple[int, int]]:
-    """A process and all its descendants, as (pid, start time): pids are used again."""
+    """Find a process and its descendants, as (pid, start time): pids are used again."""
     table = dict(_processes())
     found = {pid}
     while True:
@@ -72,7 +72,7 @@ def running(pid: int, started: int) -> bool:
 
 
 def command(pid: int) -> str:
-    """What the process is; "" if there is none. django-q2 gives its processes titles."""
+    """Read a process's command line; "" without one. django-q2 gives its processes titles."""
     try:
         text = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
     except OSError:
@@ -81,7 +81,7 @@ def command(pid: int) -> str:
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of all threads of a process; none if it has ended."""
+    """Read the children of all threads of a process; none if it has ended."""
     children: list[int] = []
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
@@ -106,7 +106,7 @@ def _processes() -> list[tuple[int, tuple[int, int]]]:
 
 
 def _stat(pid: int) -> tuple[int, int] | None:
-    """Parent and start time; None if it does not run (a zombie does not)."""
+    """Read parent and start time; None if the process does not run (a zombie does not)."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

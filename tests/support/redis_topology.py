@@ -42,7 +42,7 @@ class Login:
     password: str = ""
 
     def options(self) -> list[str]:
-        """The lines of a configuration file that ask for it."""
+        """Write the lines of a configuration file that ask for this login."""
         user = f"user {self.username} on >{self.password} ~* &* +@all"
         return [f"requirepass {self.password}"] * bool(self.password) + [user] * bool(self.username)
 
@@ -92,7 +92,7 @@ class Node(Server):
         os.kill(self.pid, number)
 
     def client(self) -> redis.Redis:
-        """A new client that decodes answers and tries once; close it, or use it with ``with``."""
+        """Make a client that decodes answers and tries once; close it, or use it with ``with``."""
         return redis.Redis(
             host=LOOPBACK,
             port=self.port,
@@ -105,7 +105,7 @@ class Node(Server):
         )
 
     def role(self) -> str:
-        """Or "" if it does not answer."""
+        """Ask the node for its role; "" if it does not answer."""
         try:
             with self.client() as client:
                 return str(client.role()[0])
@@ -212,7 +212,7 @@ class RedisTopology:
     # --- what it is
 
     def master(self) -> Node:
-        """The node that the sentinels name and that says so itself; waits for one."""
+        """Wait for the node that the sentinels name and that says so itself."""
         return self.wait_for_master()
 
     def wait_for_master(
@@ -231,12 +231,11 @@ class RedisTopology:
         return eventually(chosen, timeout=timeout)
 
     def has_master(self, *, other_than: Node) -> bool:
-        """Whether there is another master by now."""
         named = self._named()
         return named is not None and named is not other_than and named.role() == "master"
 
     def is_whole(self) -> bool:
-        """Whether every node runs and the next failover may come."""
+        """Tell if every node runs and the next failover may come."""
         named = self._named()
         return (
             named is not None
@@ -272,7 +271,7 @@ class RedisTopology:
     # --- how to reach it
 
     def client(self) -> redis.Redis:
-        """A new client of the present master."""
+        """Make a client of the present master."""
         return self.master().client()
 
     @property
@@ -280,7 +279,7 @@ class RedisTopology:
         return ",".join(f"{LOOPBACK}:{node.port}" for node in self.sentinels)
 
     def settings(self) -> dict[str, Any]:
-        """The members of ``conf.Redis`` that say where all this is."""
+        """Give the members of `RedisSection` that lead to this topology."""
         direct = self.nodes[0]
         settings = {
             "sentinel_host": self.sentinel_hosts,
@@ -295,7 +294,7 @@ class RedisTopology:
         return {name: value for name, value in settings.items() if value}
 
     def environ(self) -> dict[str, str]:
-        """The same as environment variables of the product."""
+        """Give the same settings as environment variables of the product."""
         settings = {f"REDIS_{name}".upper(): str(value) for name, value in self.settings().items()}
         return {"REDIS_URL": "", **settings}
 
@@ -329,7 +328,7 @@ def _sentinel_options(master: Node, login: Login, *, quorum: int, down_s: float)
 
 
 def _good_replicas(node: Node) -> int:
-    """How many replicas follow closely enough for the master to take writes."""
+    """Count the replicas that follow closely enough for the master to take writes."""
     with suppress(RedisError), node.client() as client:
         return int(client.info("replication").get("min_slaves_good_slaves", 0))
     return 0

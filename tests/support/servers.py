@@ -27,7 +27,7 @@ class TestS3Server(S3Server):
     _client: "S3Client | None" = None
 
     def client(self) -> "S3Client":
-        """A boto3 client with the right keys; the same one each time."""
+        """Return a boto3 client with the right keys; the same one each time."""
         if self._client is None:
             self._client = boto3.client(
                 "s3",

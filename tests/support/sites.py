@@ -27,7 +27,7 @@ def scanned(here: Site, bucket: Bucket, **storage: Any) -> FakeStorage:
 
 
 def announced(here: Site) -> list[tuple[str, str]]:
-    """What was queued since the last call."""
+    """Take the events queued since the last call, as event type and key."""
     events = [(event["event_type"], event["key"]) for event in here.states.queue]
     here.states.queue.clear()
     return events

@@ -152,7 +152,7 @@ def test_servers_end_with_the_program_that_started_them(tmp_path):
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
+    """Look for a running process; a zombie is none."""
     try:
         os.kill(pid, 0)
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()

@@ -56,7 +56,7 @@ class Authority:
         self.ca.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
 
     def issue(self, name: str, address: str = LOOPBACK) -> tuple[Path, Path]:
-        """Files of a new certificate for ``address``, and of its key."""
+        """Write the files of a new certificate for ``address``, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _certificate(_name(name), self._name, key.public_key()).add_extension(
             x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False

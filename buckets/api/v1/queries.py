@@ -97,7 +97,7 @@ def row_context(buckets: Iterable[Bucket]) -> dict[str, Collection[str]]:
 def page(
     request: Request, rows: QuerySet[M], filters: dict[str, Any], answer: type[PageAnswer]
 ) -> dict[str, Any]:
-    """One page of the rows; one past the end is empty, because rows may go meanwhile."""
+    """Answer with one page of the rows; a page past the end is empty, as rows may go meanwhile."""
     number, size = filters["page"], filters["page_size"]
     count = rows.count()
     shown = list(rows[(number - 1) * size : number * size])

@@ -106,7 +106,7 @@ class Command(EngineCommand):
             )
 
     def _run(self, bucket: Bucket, replay: Replay, counted: Counted, again: list[str]) -> int:
-        """How many were announced."""
+        """Replay with progress shown, and return the number of objects announced."""
         step: Step | None = None
         waits_for = ""
         try:
@@ -145,7 +145,7 @@ def _confirm(bucket: Bucket, counted: Counted) -> None:
 
 
 def _again(options: dict[str, Any], replay: str) -> list[str]:
-    """The command that goes on with this replay."""
+    """Write the command that goes on with this replay."""
     command = ["manage.py", "replay", "--bucket", options["bucket"], "--id", replay]
     if options["prefix"]:
         command += ["--prefix", options["prefix"]]
