@@ -68,6 +68,20 @@ def test_every_test_that_a_page_names_exists(path):
     assert [name for name in named if f"def {name}(" not in code] == []
 
 
+def test_every_test_that_the_code_names_exists():
+    files = [file for folder in FOLDERS for file in ROOT.glob(f"{folder}/**/*.py")]
+    code = {str(file): file.read_text(encoding="utf-8") for file in files}
+    tests = set(re.findall(r"^def (test_\w+)\(", "".join(code.values()), re.MULTILINE))
+    missing = [
+        f"{file}: {name}"
+        for file, text in code.items()
+        for names in re.findall(r"`([\w/]*\btest_\w+)(?:\.py)?(?:::(\w+))?`", text)
+        for name in filter(None, names)
+        if name not in tests and not any(path.endswith(f"/{name}.py") for path in code)
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_verb_that_a_page_names_is_in_the_makefile(path):
     verbs = set(re.findall(r"^([a-z]+):", page("Makefile"), flags=re.MULTILINE))

@@ -4,18 +4,18 @@
 
 | rule | what | proved by |
 |---|---|---|
-| 1 | coverage is contiguous, in UTF-8 order; empty pages are followed | laws: events_are_those_of_comparing…; `test_s3_storage`: an_empty_page…; here: a_key_between_two_segments… |
+| 1 | coverage is contiguous, in UTF-8 order; empty pages are followed | laws: events_are_those_of_comparing…; `test_storage`: an_empty_page…; here: a_key_between_two_segments… |
 | 2 | `IsTruncated` counts on a digest hit too | here: a_tail_that_was_deleted…, keys_after_the_last_segment… |
 | 3 | a short page covers less | laws (short pages); here: a_short_page_marks_nothing… |
 | 4 | few LIST calls whatever the manifest looks like | here: random_inserts…, appends…; laws: a_fragmented_manifest… |
 | 5 | lanes end where the next begins; one committer | here: a_lanes_last_page…, commits_are_numbered…; laws: lanes_find… |
 | 6 | numbered commits; sent twice is once; a lost one aborts | `test_commit`; `test_state_contract`; here: a_commit_that_redis_lost…, a_scan_that_begins_again… |
 | 7 | all or nothing | `test_commit`: a_commit_that_cannot_be_whole… |
-| 8 | fence and generation | `test_commit` (same test); `test_clearing`; `test_leases`; `test_scanner`: a_bucket_changed… |
+| 8 | fence and generation | `test_commit` (same test); `test_cleanup`; `test_leases`; `test_bucket_scanner`: a_bucket_changed… |
 | 9 | marks, mass deletions, second look | `test_deletion_rules` |
-| 10 | suffix and event types concern notifications; prefix the listing | here: "what is announced"; `test_s3_storage`: a_prefix…; `test_scanner`: a_changed_prefix… |
+| 10 | suffix and event types concern notifications; prefix the listing | here: "what is announced"; `test_storage`: a_prefix…; `test_bucket_scanner`: a_changed_prefix… |
 | 11 | `event_id` and `sequencer` | laws: a_crash_at_any_commit…, the_events_of_one_key…; here: the_same_change_found_again… |
-| 12 | documented strings | `test_scanner`: an_unchanged_objects_state…, states_are_removed…; here: "documented strings" |
+| 12 | documented strings | `test_bucket_scanner`: an_unchanged_objects_state…, states_are_removed…; here: "documented strings" |
 | 13 | notifications off | here: with_notifications_off… |
 | 14 | pages written otherwise cost parsing only | here: a_gateway_that_writes… |
 | 15 | Redis emptied or restored | `test_losses` |
