@@ -165,7 +165,7 @@ class Stack:
             program.chmod(0o755)
 
     def _translated(self, text: str, service: str) -> str:
-        """Put this machine's addresses and paths into the ``text`` of a service's file or setting."""
+        """Put this machine's addresses and paths into ``text``, a service's file or setting."""
         names = "|".join(self.addresses)
         text = re.sub(rf"(?<![\w/-])({names})\b", lambda m: self.addresses[m[1]], text)
         text = text.replace("/run/secrets", str(self.directory / "secrets"))
