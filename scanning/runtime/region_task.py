@@ -164,7 +164,7 @@ class RegionSession:
             self._admission.ended(claim)
 
     def _settings(self) -> ScanSettings:
-        """How to scan: with a time slice that ends soon after the last claim."""
+        """Give each scan a time slice that ends soon after the last claim."""
         settings = wiring.scan_settings(self._conf)
         left_s = max(1.0, self._claim_until.left_s)
         return replace(settings, slice_s=min(settings.slice_s, left_s))

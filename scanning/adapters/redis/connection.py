@@ -151,7 +151,7 @@ class RedisConnection:
 
     @classmethod
     def over(cls, client: redis.Redis, settings: engine_settings.RedisSection) -> RedisConnection:
-        """A connection to where somebody's own client goes; their client is left as it is."""
+        """Connect to where somebody's own client goes; their client is left as it is."""
         pool = client.connection_pool
         options = pool.connection_kwargs | _TEXT
         own = redis.ConnectionPool(connection_class=pool.connection_class, **options)
@@ -163,14 +163,14 @@ class RedisConnection:
 
     # The client is Any to operations: redis-py's types cannot tell that answers are decoded here.
     def run(self, operation: Callable[[Any], T]) -> T:
-        """The operation's result. Raises RedisUnavailable when patience ends.
+        """Return the operation's result. Raises RedisUnavailable when patience ends.
 
         ``operation`` may run more than once.
         """
         return self._run(operation, self.client)
 
     def run_bytes(self, operation: Callable[[Any], T]) -> T:
-        """The same with a client whose answers are bytes, for values that are not text."""
+        """Run with a client whose answers are bytes, for values that are not text."""
         if self._bytes_client is None:
             pool = self.client.connection_pool
             options = pool.connection_kwargs | {"decode_responses": False}
@@ -179,7 +179,7 @@ class RedisConnection:
         return self._run(operation, self._bytes_client)
 
     def keys_beginning(self, prefix: str, *, kind: str | None = None) -> Iterator[list[str]]:
-        """The names of all keys (of one type) that begin so, batch by batch; some may come twice.
+        """Name all keys (of one type) that begin so, batch by batch; some may come twice.
 
         Looks through the whole keyspace.
         """
@@ -257,7 +257,7 @@ class RedisConnection:
         return self._warnings if sentinel != "error" else (_DIRECT, *self._warnings)
 
     def sentinel_view(self) -> dict[str, Any]:
-        """For ``/metrics``: the master and the replicas as a sentinel sees them; never raises."""
+        """Show ``/metrics`` the master and the replicas as a sentinel sees them; never raises."""
         return self._sentinels.view()
 
 
@@ -317,7 +317,7 @@ _DIRECT = RedisWarning(
 
 
 def short(problem: RedisError) -> str:
-    """The first line of an error, cut: redis-py puts long reprs into its messages."""
+    """Cut an error to its first line: redis-py puts long reprs into its messages."""
     lines = str(problem).splitlines() or [type(problem).__name__]
     return lines[0][:200]
 
@@ -343,7 +343,7 @@ _MEANINGS: tuple[tuple[type[RedisError] | tuple[type[RedisError], ...], str], ..
 
 
 def _said(exc: RedisError) -> str:
-    """What an error means, and where there is one, the setting to look at."""
+    """Explain an error, and where there is one, name the setting to look at."""
     for kinds, meaning in _MEANINGS:
         if isinstance(exc, kinds):
             return meaning

@@ -38,7 +38,7 @@ _CLUSTER = RedisWarning(NO_CLUSTER, "name a server that is none in REDIS_URL or 
 
 
 def warnings_of(client: redis.Redis, *, has_sentinel: bool) -> tuple[RedisWarning, ...]:
-    """What is at risk; never raises."""
+    """Find the risks in Redis's settings and state; never raises."""
     try:
         said: Mapping[str, Any] = client.info()
     except ResponseError:
@@ -52,7 +52,7 @@ def warnings_of(client: redis.Redis, *, has_sentinel: bool) -> tuple[RedisWarnin
 
 
 def _refused_writes(said: Mapping[str, Any], *, has_sentinel: bool) -> Iterator[RedisWarning]:
-    """Why nothing is scanned although it answers; with Sentinel, a replica is soon left."""
+    """Explain why nothing is scanned although Redis answers; Sentinel soon leaves a replica."""
     if said.get("role") == "slave" and not has_sentinel:
         yield RedisWarning(
             "Redis is a replica and takes no writes, so nothing is scanned",
@@ -97,7 +97,7 @@ def _persistence(client: redis.Redis, said: Mapping[str, Any]) -> Iterator[Redis
 
 
 def _save_points(client: redis.Redis) -> str | None:
-    """When snapshots are made; None if we may not know."""
+    """Read when snapshots are made; None if we may not know."""
     try:
         answer = client.config_get("save")
     except RedisError:

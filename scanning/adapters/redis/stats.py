@@ -42,7 +42,7 @@ class ClientCacheReport:
         self._process = this_process()
 
     def send(self, cache: Mapping[str, int], *, vault_age_s: float | None = None) -> None:
-        """``vault_age_s``: how long ago this process read the vault; None if it never did."""
+        """Add to the sums; ``vault_age_s``: since the last read of the vault, None before the first."""
         new = {name: cache[name] - said for name, said in self._said.items()}
         now = time.time()
         vault = "" if vault_age_s is None else f"{now - vault_age_s:.0f}"
@@ -67,7 +67,7 @@ class ClientCacheReport:
 
 
 def read(connection: RedisConnection, conf: EngineSettings) -> dict[str, Any]:
-    """The five documented sections. Raises RedisUnavailable."""
+    """Read the five documented sections. Raises RedisUnavailable."""
     queue_name, high_water = conf.redis.queue_name, conf.queue.high_water
 
     def ask(r: Any) -> tuple[Any, ...]:
@@ -99,7 +99,7 @@ def read(connection: RedisConnection, conf: EngineSettings) -> dict[str, Any]:
 
 
 def counted(connection: RedisConnection) -> dict[str, int]:
-    """Every counter (`core/metrics/counters.py`) since ever. Raises RedisUnavailable."""
+    """Read every counter (`core/metrics/counters.py`) since ever. Raises RedisUnavailable."""
     stored = connection.run(lambda r: r.hgetall(redis_keys.STATS))
     return {field: int(number) for field, number in stored.items() if field != "last_scan_time"}
 
@@ -114,7 +114,7 @@ def _scan_stats(stored: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _of_processes(said: Any, *, now: float) -> dict[str, Any]:
-    """What living processes hold in memory: S3 clients, and keys of the vault as old as that."""
+    """Count living processes' S3 clients, and find the age of their oldest vault snapshot."""
     living = [text.split(":") for text in said if _lives(text, now=now)]
     vault_read_at = [float(parts[2]) for parts in living if len(parts) > 2 and parts[2]]
     return {

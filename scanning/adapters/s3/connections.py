@@ -340,7 +340,7 @@ class _Head:
         return line
 
     def metadata(self) -> list[tuple[str, str]]:
-        """The headers of user metadata, as text."""
+        """Decode the headers of user metadata."""
         named = (line.partition(b":") for line in self._metadata)
         return [(name.decode("latin-1").strip(), header_text(text)) for name, _, text in named]
 
@@ -365,7 +365,7 @@ def _begin(response: http.client.HTTPResponse) -> list[tuple[str, str]]:
 
 
 def _read(response: http.client.HTTPResponse) -> tuple[bytes, bool]:
-    """The body, and whether that is all: what to make of half of it is decided where it is read."""
+    """Read the body, and whether it is whole; who reads it decides what half of it is worth."""
     try:
         body = response.read(MOST_BYTES)
     except http.client.IncompleteRead as exc:
@@ -391,7 +391,7 @@ def _unpacked(body: bytes, coding: str) -> bytes:
 
 
 def _written(request: AWSPreparedRequest) -> bytes:
-    """A request without a body, as listings and HEAD are; http.client takes longer to write it."""
+    """Write a request without a body, as listings and HEAD are; http.client takes longer."""
     parts = urlsplit(request.url)
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     lines = [f"{request.method} {target} HTTP/1.1", f"Host: {_host(parts)}"]
@@ -405,13 +405,13 @@ def _written(request: AWSPreparedRequest) -> bytes:
 
 
 def _host(parts: SplitResult) -> str:
-    """The host as botocore signed it: with its port only where that is not the usual one."""
+    """Write the host as botocore signed it: with its port only where that is not the usual one."""
     usual = {"http": ":80", "https": ":443"}[parts.scheme]
     return parts.netloc.removesuffix(usual)
 
 
 def _is_dropped(connection: http.client.HTTPConnection) -> bool:
-    """Whether the server closed an idle connection: nothing else can be there to be read."""
+    """Tell whether the server closed an idle connection: nothing else can be there to be read."""
     if connection.sock is None:
         return True
     poll = select.poll()

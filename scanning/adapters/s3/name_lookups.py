@@ -25,7 +25,7 @@ class NameLookups:
         self._under_way: dict[str, Future[list[str]]] = {}
 
     def addresses(self, host: str, *, timeout_s: float) -> list[str]:
-        """The host's addresses. Raises gaierror: EAI_AGAIN if none is known in time."""
+        """Resolve a host. Raises gaierror: EAI_AGAIN if no address is known in time."""
         until = time.monotonic() + timeout_s
         with self._changed:
             if not self._changed.wait_for(lambda: self._may_ask(host), timeout_s):

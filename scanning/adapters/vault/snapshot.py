@@ -66,7 +66,7 @@ class CredentialSnapshot:
         self._reload_gap_s = _RELOAD_S
 
     def get(self, prefix: str) -> KeyPair:
-        """The key pair under a vault prefix.
+        """Return the key pair under a vault prefix, read now if it is not fresh.
 
         Raises CredentialMissing, or VaultUnavailable, VaultRefused or ConfigurationError when the
         vault does not answer and never did within `STALE_S`.
@@ -90,7 +90,7 @@ class CredentialSnapshot:
         return self
 
     def age_s(self) -> float | None:
-        """Seconds since the vault last answered; None if it never did."""
+        """Return the seconds since the vault last answered; None if it never did."""
         with self._changed:
             return self._clock() - self._read_at if self._is_read else None
 
@@ -107,7 +107,7 @@ class CredentialSnapshot:
         return age_s > FRESH_S or (not self._serves(prefix) and age_s > _LOOK_AGAIN_S)
 
     def _take_turn(self, *, goes_on: bool) -> bool:
-        """Whether the caller is the one to read; waits for another's read unless it ``goes_on``."""
+        """Become the one who reads; wait for another's read unless the caller ``goes_on``."""
         if self._reading:
             if not goes_on:
                 self._changed.wait_for(lambda: not self._reading)
