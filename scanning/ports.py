@@ -57,7 +57,9 @@ class Storage(Protocol):
     def look_up(self, key: str) -> Version | HeadAnswer:
         """Send HEAD for a key: return the version it tells of, or how it is refused.
 
-        The version's time is in whole seconds, 0 where HEAD tells none. Raises StorageUnavailable or Throttled where there is no answer to go by.
+        The version's time is in whole seconds, 0 where HEAD tells none.
+
+        Raises StorageUnavailable or Throttled where there is no answer to go by.
         """
 
 

@@ -42,7 +42,7 @@ class ClientCacheReport:
         self._process = this_process()
 
     def send(self, cache: Mapping[str, int], *, vault_age_s: float | None = None) -> None:
-        """Add to the sums; ``vault_age_s``: since the last read of the vault, None before the first."""
+        """Add to the sums; ``vault_age_s``: since the last read of the vault, if any."""
         new = {name: cache[name] - said for name, said in self._said.items()}
         now = time.time()
         vault = "" if vault_age_s is None else f"{now - vault_age_s:.0f}"
