@@ -174,7 +174,7 @@ def probing_clients() -> S3ClientCache:
             "read_timeout": min(storage.read_timeout, PROBE_S),
         }
     )
-    return S3ClientCache(conf().model_copy(update={"storage": short}), most=10, attempts=1)
+    return S3ClientCache(conf().model_copy(update={"storage": short}), limit=10, attempts=1)
 
 
 @_once

@@ -127,8 +127,8 @@ class RedisSection(Section):
         """Let ``master`` say what the section itself, or the environment, leaves out."""
         if not isinstance(given, dict) or given.get("master") is None:
             return given
-        said = _of_master(given["master"])
-        return given | {name: value for name, value in said.items() if given.get(name) is None}
+        members = _of_master(given["master"])
+        return given | {name: value for name, value in members.items() if given.get(name) is None}
 
     @field_validator("url")
     @classmethod

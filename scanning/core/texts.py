@@ -27,10 +27,10 @@ def watch_and_bucket(watch: str, bucket: str) -> str:
     return watch if watch == bucket else f"{watch} ({bucket})"
 
 
-def clean(text: str, most: int = MOST_TEXT) -> str:
+def clean(text: str, limit: int = MOST_TEXT) -> str:
     """Make a server's text printable and at most so many characters long, where it is taken in."""
-    shown = printable(text[: most + 1])
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+    shown = printable(text[: limit + 1])
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 def header_text(raw: bytes) -> str:

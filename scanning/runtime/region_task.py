@@ -128,9 +128,9 @@ class RegionSession:
         _report_clients()
         give_back_memory()
 
-    def _claim(self, most: int) -> list[tuple[Claim, BucketConfig | None]]:
+    def _claim(self, limit: int) -> list[tuple[Claim, BucketConfig | None]]:
         admitted: list[tuple[Claim, BucketConfig | None]] = []
-        while (room := most - len(admitted)) > 0:
+        while (room := limit - len(admitted)) > 0:
             claims = self._leases.claim_due(self._region, limit=room, slots=self._slots)
             if not claims:
                 break

@@ -208,13 +208,13 @@ class RedisConnection:
                 return _in_one_wait(operation, client)
             except RedisError as exc:
                 if not _goes_away(exc):
-                    raise RedisUnavailable(_said(exc)) from exc
+                    raise RedisUnavailable(_explain(exc)) from exc
                 problem = exc
             if isinstance(problem, ReadOnlyError | MasterDownError):
                 # The master has become a replica: the next connection asks who is master now.
                 client.connection_pool.disconnect(inuse_connections=False)
             if time.monotonic() + pause_s > give_up_at:
-                raise RedisUnavailable(_said(problem)) from problem
+                raise RedisUnavailable(_explain(problem)) from problem
             time.sleep(pacing.equal_jitter(pause_s, pacing.draw_jitter()))
             pause_s = min(pause_s * 2, 1.0)
 
@@ -230,7 +230,7 @@ class RedisConnection:
             _in_one_wait(lambda r: r.ping(), self.client)
             problem = ""
         except RedisError as exc:
-            problem = _said(exc)
+            problem = _explain(exc)
         sentinel, sentinel_problem = self._sentinel_health()
         warnings = () if problem else self._known_warnings(sentinel)
         answer: Literal["ok", "error"] = "error" if problem else "ok"
@@ -245,7 +245,7 @@ class RedisConnection:
         except NoSentinelAnswers:
             return "error", "No sentinel answers: start them, or correct REDIS_SENTINEL_HOST"
         except SentinelRefuses as exc:
-            return "error", _said(exc)
+            return "error", _explain(exc)
         name = self._settings.master_name
         return "error", f"No sentinel knows a master named {name}: correct REDIS_MASTER_NAME"
 
@@ -342,7 +342,7 @@ _MEANINGS: tuple[tuple[type[RedisError] | tuple[type[RedisError], ...], str], ..
 )
 
 
-def _said(exc: RedisError) -> str:
+def _explain(exc: RedisError) -> str:
     """Explain an error, and where there is one, name the setting to look at."""
     for kinds, meaning in _MEANINGS:
         if isinstance(exc, kinds):

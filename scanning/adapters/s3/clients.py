@@ -68,7 +68,7 @@ class S3ClientCache:
     """
 
     def __init__(
-        self, conf: EngineSettings | None = None, *, most: int = 500, attempts: int = 3
+        self, conf: EngineSettings | None = None, *, limit: int = 500, attempts: int = 3
     ) -> None:
         self._is_bound = conf is not None
         self._conf = conf = conf or active.conf()
@@ -77,7 +77,7 @@ class S3ClientCache:
         self._configs = {addressing: _config(conf, addressing) for addressing in Addressing}
         self._region_endpoint = conf.defaults.region_endpoint
         self._connections = Connections(conf)
-        self._most = most
+        self._limit = limit
         self._clients: OrderedDict[str, S3Client] = OrderedDict()
         self._lock = threading.Lock()
         self.parser = ListingParser()
@@ -89,8 +89,8 @@ class S3ClientCache:
             return self
         with self._lock:
             if conf not in self._others:
-                most, attempts = self._most, self.attempts
-                self._others[conf] = S3ClientCache(conf, most=most, attempts=attempts)
+                limit, attempts = self._limit, self.attempts
+                self._others[conf] = S3ClientCache(conf, limit=limit, attempts=attempts)
             return self._others[conf]
 
     def get_client_key(
@@ -142,9 +142,9 @@ class S3ClientCache:
         """End the requests whose answers take too long."""
         self._connections.end_overdue()
 
-    def trim(self, endpoint: str, most: int) -> None:
+    def trim(self, endpoint: str, limit: int) -> None:
         """Close idle connections to an endpoint (`endpoint_name`) until there are so many."""
-        self._connections.trim(endpoint, most)
+        self._connections.trim(endpoint, limit)
 
     def get_stats(self) -> dict[str, int]:
         with self._lock:
@@ -172,7 +172,7 @@ class S3ClientCache:
         with self._lock:
             self._misses += 1
             self._clients[key] = client
-            while len(self._clients) > self._most:
+            while len(self._clients) > self._limit:
                 self._clients.popitem(last=False)
                 self._evictions += 1
 

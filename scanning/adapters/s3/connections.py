@@ -130,11 +130,11 @@ class Connections:
         for endpoint in endpoints:
             endpoint.break_off(now)
 
-    def trim(self, endpoint: str, most: int) -> None:
+    def trim(self, endpoint: str, limit: int) -> None:
         with self._lock:
             endpoints = [e for e in self._hosts.values() if e.endpoint == endpoint]
         for idle in endpoints:
-            idle.trim(most)
+            idle.trim(limit)
 
 
 class _Host:
@@ -153,8 +153,8 @@ class _Host:
         self._names = names
         self._conf = conf.storage
         self._rules = conf.address_rules
-        most = max(LEAST_IDLE, conf.parallel.max_workers)
-        self._idle: deque[http.client.HTTPConnection] = deque(maxlen=most)
+        limit = max(LEAST_IDLE, conf.parallel.max_workers)
+        self._idle: deque[http.client.HTTPConnection] = deque(maxlen=limit)
         # Requests under way, and until when (monotonic).
         self._busy: dict[http.client.HTTPConnection, float] = {}
         self._overdue: set[http.client.HTTPConnection] = set()
@@ -199,8 +199,8 @@ class _Host:
             with contextlib.suppress(OSError, AttributeError):  # it has just ended by itself
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def trim(self, most: int) -> None:
-        _close_all(self._idle, but=most)
+    def trim(self, limit: int) -> None:
+        _close_all(self._idle, but=limit)
 
     def _take(self) -> http.client.HTTPConnection | None:
         while True:

@@ -19,8 +19,8 @@ MOST: Final = 64
 class NameLookups:
     """Safe for threads, not across a fork."""
 
-    def __init__(self, *, most: int = MOST) -> None:
-        self._most = most
+    def __init__(self, *, limit: int = MOST) -> None:
+        self._limit = limit
         self._changed = threading.Condition()
         self._under_way: dict[str, Future[list[str]]] = {}
 
@@ -37,7 +37,7 @@ class NameLookups:
             raise _no_answer(timeout_s) from None
 
     def _may_ask(self, host: str) -> bool:
-        return host in self._under_way or len(self._under_way) < self._most
+        return host in self._under_way or len(self._under_way) < self._limit
 
     def _begin(self, host: str) -> Future[list[str]]:
         answer: Future[list[str]] = Future()

@@ -285,10 +285,10 @@ class S3Storage:
         if not self._profile.contradicts(facts):
             return False
         self._profile = self._profile.with_learnt(facts, now=time.time())
-        said = ", ".join(f"{fact} {text}" for fact, text in facts.items())
+        learnt = ", ".join(f"{fact} {text}" for fact, text in facts.items())
         is_loud = facts.get(Fact.KEY_ORDER) == KeyOrder.OTHER
         logger.log(
-            logging.WARNING if is_loud else logging.INFO, "%s: learnt %s", self._endpoint, said
+            logging.WARNING if is_loud else logging.INFO, "%s: learnt %s", self._endpoint, learnt
         )
         return True
 

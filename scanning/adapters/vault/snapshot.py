@@ -107,7 +107,7 @@ class CredentialSnapshot:
         return age_s > FRESH_S or (not self._serves(prefix) and age_s > _LOOK_AGAIN_S)
 
     def _begin_read(self, *, has_pair: bool) -> bool:
-        """Become the reader; if another thread reads, wait for its end unless this one ``has_pair``."""
+        """Become the reader; without a pair to serve, wait for the thread that reads already."""
         if self._reading:
             if not has_pair:
                 self._changed.wait_for(lambda: not self._reading)

@@ -226,8 +226,8 @@ def read_listing(body: bytes) -> ListingBody | None:
         return None
     if not truncated and b"IsTruncated" in envelope:
         return None
-    said = _KEY_COUNT.search(envelope)
-    gapless = _touching(body, start, end, is_counted=said is not None)
+    key_count = _KEY_COUNT.search(envelope)
+    gapless = _touching(body, start, end, is_counted=key_count is not None)
     url_encoded = _URL_ENCODED in envelope
     if gapless is None or (start < end and not _ends_with_entry(body, start, end)):
         return None
@@ -241,7 +241,7 @@ def read_listing(body: bytes) -> ListingBody | None:
         url_encoded=url_encoded,
         last_key=last_key,
         next_token=next_token(envelope),
-        key_count=int(said[1]) if said else None,
+        key_count=int(key_count[1]) if key_count else None,
         ends_oddly=at != end,
     )
 

@@ -96,15 +96,15 @@ class Command(EngineCommand):
             for commit in self._following(newest):
                 self._print(wanted.lines(commit))
 
-    def _last(self, wanted: Filter, most: int, *, up_to: str) -> list[Line]:
+    def _last(self, wanted: Filter, limit: int, *, up_to: str) -> list[Line]:
         """Find the last lines up to a commit, oldest first."""
         last: list[Line] = []
-        if most > 0 and up_to != BEFORE_ALL:
+        if limit > 0 and up_to != BEFORE_ALL:
             for commit in self._events.newest_first(up_to=up_to):
                 last = wanted.lines(commit) + last
-                if len(last) >= most:
+                if len(last) >= limit:
                     break
-        return last[-most:]
+        return last[-limit:]
 
     def _following(self, last: str) -> Iterator[RecentCommit]:
         """Follow the commits after one, through outages of Redis, for ever."""
