@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 def one_wait() -> AbstractContextManager[None]:
-    """Within it, this thread waits once for a Redis that hangs, however often it asks."""
+    """Let this thread wait once for a Redis that hangs, however often it asks in the block."""
     return connection.one_wait()
 
 
@@ -106,22 +106,22 @@ def late_buckets() -> frozenset[str]:
 
 
 def pass_under_way(bucket: str) -> PassUnderWay | None:
-    """How far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
+    """Report how far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
     return wiring.interactive().bucket_status.pass_under_way(bucket)
 
 
 def being_cleared() -> list[str]:
-    """Removed buckets that Redis still holds something of. Raises RedisUnavailable."""
+    """List removed buckets that Redis still holds something of. Raises RedisUnavailable."""
     return wiring.interactive().bucket_status.being_cleared()
 
 
 def endpoint_loads() -> list[EndpointLoad]:
-    """How the endpoints that were asked lately may be asked now. Raises RedisUnavailable."""
+    """Report how the endpoints asked lately may be asked now. Raises RedisUnavailable."""
     return wiring.interactive().endpoint_health.list_loads()
 
 
 def endpoint_profiles(endpoints: Iterable[str]) -> dict[str, EndpointProfile]:
-    """What is known of endpoints, by `endpoint_name`. Raises RedisUnavailable."""
+    """Read what is known of endpoints, by `endpoint_name`. Raises RedisUnavailable."""
     return wiring.interactive().endpoint_profiles.read_all(endpoints)
 
 

@@ -54,7 +54,7 @@ class ScanFilter(logging.Filter):
 
 
 def json_formatter() -> logging.Formatter:
-    """One object a line: time, level, logger, message, bucket and scan, and where it was."""
+    """Write one object a line: time, level, logger, message, bucket and scan, and where it was."""
     return JsonFormatter(
         ["levelname", "name", "message", "process", "threadName"],
         rename_fields={"levelname": "level", "name": "logger", "threadName": "thread"},

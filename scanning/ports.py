@@ -35,29 +35,29 @@ class Storage(Protocol):
     """One bucket at its S3 endpoint."""
 
     def page(self, start_after: str, max_keys: int) -> Page:
-        """The next keys after ``start_after``, in UTF-8 byte order, at most 1000: one answer.
+        """List the next keys after ``start_after``, in UTF-8 byte order, at most 1000: one answer.
 
         Only a page that says ``is_truncated`` false is the last. An answer that cannot be read
         raises instead of looking shorter than it was.
         """
 
     def begins_anywhere(self) -> bool:
-        """Whether a page can begin after any key at the price of one request.
+        """Tell whether a page can begin after any key at the price of one request.
 
         Else whatever comes before that key is listed, too: a pass is one lane, without a pause.
         The endpoint may be asked.
         """
 
     def rows(self, entries: bytes) -> ListedRows:
-        """The rows in a page's ``entries``, or in a part of them, each once and in order."""
+        """Parse a page's ``entries``, or a part of them: each row once and in order."""
 
     def head(self, key: str) -> ObjectMetadata | None:
-        """Content type and user metadata of one object; None if it is gone."""
+        """Read content type and user metadata of one object; None if it is gone."""
 
     def look_up(self, key: str) -> Version | HeadAnswer:
-        """The version that HEAD of a key tells of, or how HEAD refuses it.
+        """Send HEAD for a key: return the version it tells of, or how it is refused.
 
-        Its time is in whole seconds, 0 where HEAD tells none.
+        The version's time is in whole seconds, 0 where HEAD tells none.
 
         Raises StorageUnavailable or Throttled where there is no answer to go by.
         """
@@ -79,9 +79,9 @@ class Progress:
     is_listed: bool = False
 
     def begun_anew(self) -> Progress:
-        """The same pass, with everything still to list.
+        """Return the same pass with everything still to list.
 
-        When it began stays: it decides what a baseline is silent about.
+        ``began`` stays: it decides what a baseline is silent about.
         """
         return replace(self, after="", listed=0, is_listed=False)
 
@@ -156,21 +156,21 @@ class StateStore(Protocol):
     """
 
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
-        """Everything but the rows; one round trip. Raises StateLost and StateDamaged."""
+        """Read everything but the rows; one round trip. Raises StateLost and StateDamaged."""
 
     def load(
         self, bucket: BucketConfig, segments: Sequence[str], at: Position | None = None
     ) -> list[Columns]:
-        """The rows of some segments, in the order asked; one round trip."""
+        """Read the rows of some segments, in the order asked; one round trip."""
 
     def read_segment(self, bucket: BucketConfig, entry: Entry) -> Columns | None:
-        """The rows that ``entry`` describes, without a lease; None once a scan has changed it.
+        """Read the rows that ``entry`` describes, without a lease; None once a scan has changed it.
 
         Whoever gets None opens the bucket again. Raises StateDamaged.
         """
 
     def older_states(self, bucket: BucketConfig, keys: Sequence[str]) -> list[ObjectState | None]:
-        """The documented states that an older monitor left, in the order of ``keys``; one MGET."""
+        """Read documented states that an older monitor left, in the order of ``keys``; one MGET."""
 
     def commit(self, claim: Claim, commit: Commit) -> None:
         """Write it all, or nothing; repeating the same number changes nothing.
@@ -222,10 +222,10 @@ class Leases(Protocol):
         """Release a claim unused: the bucket stays due, and nothing is recorded."""
 
     def running(self, region: str) -> list[str]:
-        """The buckets of a region that are being scanned, on all hosts."""
+        """Name the buckets of a region that are being scanned, on all hosts."""
 
     def next_due_in_s(self, region: str) -> float | None:
-        """In how many seconds the next bucket of a region that nobody is scanning is due.
+        """Tell in how many seconds a region's next bucket that nobody is scanning is due.
 
         Less than 0 if it is late, None without any.
         """
@@ -293,7 +293,7 @@ class EndpointProfileStore(Protocol):
     """What endpoints are known to do, shared by all processes; endpoints by `endpoint_name`."""
 
     def read(self, endpoint: str) -> EndpointProfile:
-        """What is known of it by now; nothing where Redis is away."""
+        """Read what is known of an endpoint by now; nothing where Redis is away."""
 
     def learn(
         self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
@@ -305,7 +305,7 @@ class Vault(Protocol):
     """Where S3 key pairs live, by vault prefix. Nothing secret is stored anywhere else."""
 
     def read_all(self) -> Mapping[str, KeyPair]:
-        """Every complete key pair. Raises VaultUnavailable."""
+        """Read every complete key pair. Raises VaultUnavailable."""
 
     def write(self, prefix: str, pair: KeyPair) -> None:
         """Create or replace one key pair and verify that it can be read back."""
@@ -314,10 +314,10 @@ class Vault(Protocol):
         """Forget these entries; those that are not there are as good."""
 
     def names(self) -> frozenset[str]:
-        """The names of all entries, halves of key pairs included."""
+        """Name all entries, halves of key pairs included."""
 
     def read_secrets(self, names: Collection[str]) -> Mapping[str, str]:
-        """The values of some entries; those that are not there are left out."""
+        """Read the values of some entries; those that are not there are left out."""
 
     def write_many(self, entries: Mapping[str, str]) -> None:
         """Create or replace entries by name, and verify them. A failure may leave some written."""

@@ -114,13 +114,13 @@ class Container:
 
 @_once
 def background() -> Container:
-    """For workers and commands, which wait for a Redis that fails over."""
+    """Return the adapters of workers and commands, which wait for a Redis that fails over."""
     return Container(RedisConnection(conf().redis), conf())
 
 
 @_once
 def interactive() -> Container:
-    """For somebody who waits in front of a page, for probes and for a tick: gives up at once."""
+    """Return the adapters of pages, probes and ticks, which give up at once."""
     return Container(RedisConnection(conf().redis, patience_s=0.0, answer_s=1.5), conf())
 
 
@@ -166,7 +166,7 @@ def preload() -> None:
 
 @_once
 def probing_clients() -> S3ClientCache:
-    """For somebody who waits in front of a page: one try, and short time-outs."""
+    """Build clients for somebody who waits in front of a page: one try, and short time-outs."""
     storage = conf().storage
     short = storage.model_copy(
         update={
@@ -174,7 +174,7 @@ def probing_clients() -> S3ClientCache:
             "read_timeout": min(storage.read_timeout, PROBE_S),
         }
     )
-    return S3ClientCache(conf().model_copy(update={"storage": short}), most=10, attempts=1)
+    return S3ClientCache(conf().model_copy(update={"storage": short}), limit=10, attempts=1)
 
 
 @_once

@@ -47,7 +47,7 @@ class Measured:
 
 
 def write(measured: Measured | None, form: Format, *, version: str) -> tuple[bytes, str]:
-    """The text and its content type; ``measured`` is None while Redis is away."""
+    """Write the text and its content type; ``measured`` is None while Redis is away."""
     families = _Families(measured, version)
     if form == "openmetrics":
         text: bytes = openmetrics.generate_latest(families)  # type: ignore[no-untyped-call]
@@ -218,7 +218,7 @@ def _counter(name: str, about: str, value: float | _Values, *, label: str = "") 
 
 
 def _gauge(name: str, about: str, value: float | _Values | None, *, label: str = "") -> Metric:
-    """Without a sample where ``value`` is None: it is not known."""
+    """Leave the sample out where ``value`` is None: it is not known."""
     family = GaugeMetricFamily(f"bucketwatch_{name}", about, labels=[label] if label else [])
     return family if value is None else _filled(family, value)
 

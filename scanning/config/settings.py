@@ -20,7 +20,7 @@ from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES
 
 
 def checked_networks(networks: str) -> str:
-    """Networks with commas between, as they are. Raises ValueError if one is none."""
+    """Check networks with commas between. Raises ValueError if one is none."""
     try:
         networks_in(networks)
     except ValueError:
@@ -127,8 +127,8 @@ class RedisSection(Section):
         """Let ``master`` say what the section itself, or the environment, leaves out."""
         if not isinstance(given, dict) or given.get("master") is None:
             return given
-        said = _of_master(given["master"])
-        return given | {name: value for name, value in said.items() if given.get(name) is None}
+        members = _of_master(given["master"])
+        return given | {name: value for name, value in members.items() if given.get(name) is None}
 
     @field_validator("url")
     @classmethod
@@ -173,7 +173,7 @@ class RedisSection(Section):
 
 
 def _of_master(master: Any) -> dict[str, Any]:
-    """Members of ``Redis``, of a mapping of them, ``host[:port]`` or a URL."""
+    """Read a ``Redis``, a mapping of its members, ``host[:port]`` or a URL into members."""
     if isinstance(master, dict):
         names = ("url", "host", "port", "db", "username", "password", "tls")
         return {name: master[name] for name in names if master.get(name) is not None}
@@ -186,7 +186,7 @@ def _of_master(master: Any) -> dict[str, Any]:
 
 
 def _address(text: str, port: int) -> tuple[str, int] | None:
-    """Host and port of ``host``, ``host:port``, ``[IPv6]`` or ``[IPv6]:port``."""
+    """Split ``host``, ``host:port``, ``[IPv6]`` or ``[IPv6]:port`` into host and port."""
     try:
         parts = urlsplit(f"//{text.strip()}")
         given = parts.port

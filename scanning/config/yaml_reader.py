@@ -33,7 +33,7 @@ class _Strict(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """What the file holds.
+    """Read a file strictly: no mapping may have a key twice.
 
     Raises ConfigurationError, which names the line and shows nothing of it: it may be a secret.
     """

@@ -79,11 +79,11 @@ class AddressRules:
 
     @classmethod
     def of(cls, *, allow_private: bool, networks: str) -> Self:
-        """``networks`` as the configuration has them."""
+        """Parse ``networks`` as the configuration has them."""
         return cls(allow_private, networks_in(networks))
 
     def problem_with_host(self, host: str) -> str:
-        """Why a host may not be called, "" if it may as far as its text tells."""
+        """Explain why a host may not be called, "" if it may as far as its text tells."""
         address = parse(host)
         if address is not None:
             return self.problem_with(address)
@@ -95,7 +95,7 @@ class AddressRules:
         return ""
 
     def problem_with(self, address: Address) -> str:
-        """What kind of refused address this is, "" if it is allowed."""
+        """Name the kind of refused address that this is, "" if it is allowed."""
         if isinstance(address, IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
         kinds = (self._kind(one) for one in (address, *_inside(address)))
@@ -122,7 +122,7 @@ _NEVER: dict[str, Callable[[Address], bool]] = {
 
 
 def how_to_allow(problem: str) -> str:
-    """What to do about a refused address, for the end of a message."""
+    """Tell what to do about a refused address, for the end of a message."""
     allow = "or allow it with security.allowed_networks (SECURITY_ALLOWED_NETWORKS)"
     if problem in {LOOPBACK, PRIVATE}:
         allow += " or security.allow_private_endpoints (SECURITY_ALLOW_PRIVATE_ENDPOINTS)"
@@ -130,12 +130,12 @@ def how_to_allow(problem: str) -> str:
 
 
 def networks_in(text: str) -> tuple[Network, ...]:
-    """Networks with commas between. Raises ValueError if one is none."""
+    """Parse networks with commas between. Raises ValueError if one is none."""
     return tuple(map(ip_network, filter(None, map(str.strip, text.split(",")))))
 
 
 def parse(host: str) -> Address | None:
-    """The address that a host is, in any form that systems accept; None for a name."""
+    """Read the address that a host is, in any form that systems accept; None for a name."""
     text = host.strip("[]").rstrip(".").lower()
     try:
         return ip_address(text.partition("%")[0])
@@ -144,7 +144,7 @@ def parse(host: str) -> Address | None:
 
 
 def _parse_like_inet_aton(text: str) -> IPv4Address | None:
-    """C's old rules: 1 to 4 parts, decimal, octal or hexadecimal; the last fills what is left."""
+    """Follow C's old rules: 1 to 4 parts, decimal, octal or hex; the last fills what is left."""
     parts = text.split(".")
     if len(parts) > _MOST_PARTS or not all(_PART.fullmatch(part) for part in parts):
         return None
@@ -163,7 +163,7 @@ def _number(part: str) -> int:
 
 
 def _inside(address: Address) -> tuple[Address, ...]:
-    """The IPv4 addresses that an IPv6 address leads to through a translation or a tunnel."""
+    """Find the IPv4 addresses that an IPv6 one leads to through a translation or a tunnel."""
     if isinstance(address, IPv4Address):
         return ()
     found = [address.sixtofour, *(address.teredo or ())]

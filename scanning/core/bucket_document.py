@@ -20,7 +20,7 @@ _OF_OTHER_NAMES = frozenset({"bucket_name", "announces"})
 
 
 def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> BucketConfig:
-    """The engine's view of a bucket. Raises one of ``UNREADABLE``."""
+    """Read the engine's view of a bucket. Raises one of ``UNREADABLE``."""
     ours: Mapping[str, Any] = document.get("bucketwatch") or {}
     endpoint = str(document["endpoint"])
     interval = int(ours.get("polling_interval") or 0)
@@ -50,7 +50,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
 
 
 def names_and_events(bucket_name: str, events: Sequence[str]) -> dict[str, Any]:
-    """The members of ``bucketwatch`` that say which bucket a watch lists, and what it announces.
+    """Write the members of ``bucketwatch`` that name the bucket to list and the announced events.
 
     A host of an earlier version lists the bucket that is called as the watch. One that has another
     name is not for it: a document whose ``events`` are null is one that it cannot read.
@@ -61,16 +61,16 @@ def names_and_events(bucket_name: str, events: Sequence[str]) -> dict[str, Any]:
 
 
 def announced_events(ours: Mapping[str, Any]) -> Sequence[str] | None:
-    """The event types that a document asks for, None if it leaves them to the default."""
+    """Read the event types that a document asks for, None if it leaves them to the default."""
     events: Sequence[str] | None = ours.get("events")
     return ours.get("announces") if events is None else events
 
 
 def merge(stored: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """What to store instead of ``stored``: the document, with the members that only that has.
+    """Build what to store instead of ``stored``: the document, with members that only that has.
 
-    Those are an older program's or an operator's; they survive in ``bucketwatch`` too. A member
-    given as None is removed.
+    The kept members are an older program's or an operator's; they survive in ``bucketwatch`` too.
+    A member given as None is removed.
     """
     try:
         old = _object(json.loads(stored)) if stored else {}
@@ -90,7 +90,7 @@ def merge(stored: str, document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def names_no_client(auth: Any) -> bool:
-    """Whether a ``webhook_auth`` says that its webhook wants no OAuth2 client."""
+    """Tell whether a ``webhook_auth`` says that its webhook wants no OAuth2 client."""
     if not isinstance(auth, dict):
         return not auth
     members = ("client_id", "client_secret", "token_url")
@@ -99,7 +99,7 @@ def names_no_client(auth: Any) -> bool:
 
 
 def _over(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, the given ones over the old ones; what is given as None goes."""
+    """Lay the given members over the old ones; a member given as None goes."""
     both = {**old, **given}
     return {k: v for k, v in both.items() if v is not None or k not in given}
 

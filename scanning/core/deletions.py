@@ -30,16 +30,16 @@ class HeadAnswer(Enum):
     REFUSED = auto()
 
 
-class Testimony(Enum):
+class HeadVerdict(Enum):
     """What HEAD says of a key that a listing lacks."""
 
     GONE = auto()
-    THERE = auto()
+    EXISTS = auto()
     PUT_BACK = auto()  # another version, so the listing may have been right
-    SILENT = auto()
+    UNANSWERED = auto()
 
 
-def is_witness(of_no_key: Version | HeadAnswer) -> bool:
+def tells_missing_keys(of_no_key: Version | HeadAnswer) -> bool:
     """Tell whether HEAD tells keys that are gone from others, by its answer for no key at all.
 
     Those who may list are told 404 for a missing key and 403 for one that they may not read; those
@@ -48,13 +48,13 @@ def is_witness(of_no_key: Version | HeadAnswer) -> bool:
     return of_no_key is HeadAnswer.GONE
 
 
-def testimony(answer: Version | HeadAnswer, known: Version) -> Testimony:
+def judge_head(answer: Version | HeadAnswer, known: Version) -> HeadVerdict:
     """Weigh the answer of a HEAD that is a witness; its times are whole seconds, or 0."""
     if answer is HeadAnswer.GONE:
-        return Testimony.GONE
+        return HeadVerdict.GONE
     if answer is HeadAnswer.REFUSED or _is_same(answer, known):
-        return Testimony.THERE
-    return Testimony.PUT_BACK
+        return HeadVerdict.EXISTS
+    return HeadVerdict.PUT_BACK
 
 
 def _is_same(answer: Version, known: Version) -> bool:

@@ -8,17 +8,16 @@ from urllib.parse import urlsplit
 
 
 def endpoint_url(endpoint: str) -> str:
-    """The endpoint as a URL without a path."""
+    """Write the endpoint as a URL without a path."""
     return (endpoint if "://" in endpoint else f"https://{endpoint}").rstrip("/")
 
 
 def endpoint_host(endpoint: str) -> str:
-    """Its host, and port where it names one, as they were written."""
+    """Cut an endpoint to its host, and port where it names one, as they were written."""
     return endpoint.split("://", 1)[-1].rstrip("/")
 
 
 def is_aws(endpoint: str) -> bool:
-    """Whether it is Amazon's own S3."""
     host = (urlsplit(endpoint_url(endpoint)).hostname or "").rstrip(".")
     return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
@@ -28,12 +27,12 @@ LINODE = f"{REGION}.linodeobjects.com"
 
 
 def endpoint_of(region: str, pattern: str) -> str:
-    """Where a region's buckets are at a provider."""
+    """Fill a region into a provider's ``pattern``."""
     return pattern.replace(REGION, region)
 
 
 def region_of(endpoint: str, pattern: str) -> str | None:
-    """The region whose endpoint this is at a provider; None for an endpoint that is none."""
+    """Find the region whose endpoint this is at a provider; None for an endpoint that is none."""
     before, after = map(re.escape, endpoint_name(pattern).split(REGION))
     found = re.fullmatch(rf"{before}([a-z0-9_-]+){after}", endpoint_name(endpoint))
     return found[1] if found else None
@@ -41,5 +40,5 @@ def region_of(endpoint: str, pattern: str) -> str | None:
 
 @functools.lru_cache(maxsize=10_000)
 def endpoint_name(endpoint: str) -> str:
-    """What counts as one endpoint: the host and port, however the endpoint is written."""
+    """Name what counts as one endpoint: the host and port, however the endpoint is written."""
     return urlsplit(endpoint_url(endpoint)).netloc.lower()

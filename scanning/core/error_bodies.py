@@ -20,7 +20,7 @@ _ELEMENT = re.compile(rb"<(?:[\w.-]+:)?(Code|Region|Endpoint)>([^<]*+)</")
 
 
 def read_error(body: bytes) -> dict[str, str]:
-    """Code, Region and Endpoint as far as an error body has them; empty for any other body."""
+    """Read Code, Region and Endpoint as far as an error body has them; empty for any other body."""
     if not _ROOT.match(body):
         return {}
     found: dict[str, str] = {}

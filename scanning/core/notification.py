@@ -51,7 +51,7 @@ class Notifications:
     def texts(
         self, changes: Iterable[Change], heads: Iterable[ObjectMetadata | None]
     ) -> Iterator[str]:
-        """One notification as JSON for each change, in their order.
+        """Write one notification as JSON for each change, in their order.
 
         Each one's head counts only if it describes the listed object: it may have changed since.
         """
@@ -94,7 +94,7 @@ _ABOUT_NOTHING: Final = _about(NO_METADATA)
 
 
 def _previous(state: ObjectState) -> tuple[str, str]:
-    """What the notification says of it, and what the id does."""
+    """Describe the state before, once for the notification and once for its id."""
     etag, modified, size, _ = state
     stamp = repr(modified)
     return (
@@ -104,5 +104,5 @@ def _previous(state: ObjectState) -> tuple[str, str]:
 
 
 def sequencer(fence: int, commit: int) -> str:
-    """Orders the events of one key: later commits sort after earlier ones, as text."""
+    """Number the events of one key so that later commits sort after earlier ones, as text."""
     return f"{fence:016x}{commit:012x}"

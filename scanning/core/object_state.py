@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def parse(text: str | None) -> ObjectState | None:
-    """A stored state; one that cannot be read counts as not there, so the object is announced.
+    """Read a stored state; one that cannot be read counts as not there, so the object is announced.
 
     A state that lacks size or the time of its processing is one all the same: older programs may
     have written no more than ETag and time.
@@ -36,9 +36,9 @@ def parse(text: str | None) -> ObjectState | None:
 
 
 def formatted(states: Iterable[ObjectState]) -> Iterator[str]:
-    """Documented states as json.dumps would write them, which takes many times as long.
+    """Write documented states as json.dumps would, which takes many times as long.
 
-    Those of one commit were all processed at the same time.
+    The states of one commit were all processed at the same time.
     """
     written, end = None, ""
     for etag, modified, size, processed in states:

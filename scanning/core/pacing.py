@@ -66,12 +66,12 @@ LATE_S = 0.1
 
 
 def spacing_s(per_s: float) -> float:
-    """How far slots are apart at this rate."""
+    """Return the seconds between two slots at this rate."""
     return (1 + LATE_S) / per_s
 
 
 def batch_size(per_s: float) -> int:
-    """How many slots to reserve at once: as many as can be used before they are too late."""
+    """Count the slots to reserve at once: as many as can be used before they are too late."""
     return max(1, math.floor(LATE_S / spacing_s(per_s)))
 
 
@@ -82,7 +82,7 @@ class Slots:
         self._next, self._spacing, self._left = first, spacing, count
 
     def take(self, now: float) -> float | None:
-        """When the next request may go; None once another batch is needed."""
+        """Return when the next request may go; None once another batch is needed."""
         while self._left:
             at = self._next
             self._next += self._spacing
@@ -145,7 +145,7 @@ HEALTHY = EndpointHealth()
 
 
 def allowed_per_s(health: EndpointHealth, *, now: float) -> float:
-    """Requests a second that the endpoint may be sent by all processes together."""
+    """Return how many requests a second all processes together may send the endpoint."""
     if not health.rate or health.since > now + RECOVERY_S:  # the clock went back
         return math.inf
     rate = health.rate + health.full * max(0.0, now - health.since) / RECOVERY_S
@@ -159,7 +159,7 @@ def state_of(health: EndpointHealth, *, now: float) -> Literal["normal", "slowed
 
 
 def is_just_throttled(health: EndpointHealth, *, now: float) -> bool:
-    """Whether the rate was halved within `HOLD_S`: many answers tell of the same jam."""
+    """Tell whether the rate was halved within `HOLD_S`: many answers tell of the same jam."""
     return health.rate > 0 and 0 <= now - health.since < HOLD_S
 
 
@@ -245,7 +245,7 @@ def drop_recovered_rate(health: EndpointHealth, *, now: float) -> EndpointHealth
 
 
 def max_scans(slots: int, *, idle_endpoints: int, endpoints: int) -> int:
-    """How many of a region's slots one of its ``endpoints`` may take: a stalled one not all.
+    """Limit the region's slots that one of its ``endpoints`` may take: a stalled one not all.
 
     A quarter stays for the others, and a slot for each of those that run nothing now.
     """
@@ -269,12 +269,12 @@ def equal_jitter(pause_s: float, jitter: float) -> float:
 
 
 def back_off_s(failures: int, *, longest_s: float, jitter: float) -> float:
-    """Seconds to wait after so many failed scans in a row, for what goes away by itself."""
+    """Return the wait after so many failed scans in a row, for what goes away by itself."""
     return equal_jitter(min(_doubled(FIRST_BACK_OFF_S, failures), longest_s), jitter)
 
 
 def slow_poll_s(failures: int, *, interval_s: float, longest_s: float, jitter: float) -> float:
-    """The same for what stays until somebody changes something.
+    """Return the wait after a failure that stays until somebody changes something.
 
     Not the longest time at once: keys that were half rotated are whole a moment later.
     """

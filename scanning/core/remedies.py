@@ -110,5 +110,5 @@ _BY_NAME: Final = {error.__name__: remedy for error, remedy in REMEDIES.items()}
 
 
 def remedy_for(error_class: str) -> Remedy:
-    """By the class's name, as scans store it."""
+    """Look up a remedy by the error class's name, as scans store it."""
     return _BY_NAME.get(error_class, UNEXPECTED)

@@ -24,7 +24,7 @@ class Selection:
     since: float = float("-inf")
 
     def rows(self, columns: Columns, *, missing: Collection[int], after: str) -> list[int]:
-        """The chosen rows of a segment that come after a key; none that a listing has missed."""
+        """Choose rows of a segment that come after a key; none that a listing has missed."""
         since_ms = self.since * 1000
         return [
             row
@@ -36,12 +36,12 @@ class Selection:
         ]
 
     def is_past(self, key: str) -> bool:
-        """Whether no chosen key comes at ``key`` or later."""
+        """Tell whether no chosen key comes at ``key`` or later."""
         return key > self.prefix and not key.startswith(self.prefix)
 
 
 def as_replay(notification: str, replay: str) -> str:
-    """The notification, marked as one of a replay.
+    """Mark the notification as one of a replay.
 
     Its ``event_id`` is another than the first time, or consumers would drop it as a repeated one;
     in the same replay it is always the same.
@@ -54,7 +54,7 @@ def as_replay(notification: str, replay: str) -> str:
 
 
 def read_moment(text: str, *, now: datetime) -> datetime:
-    """A time as people write it: ISO 8601 (UTC without a zone), or an age like 90m, 24h, 7d, 2w.
+    """Read a time: ISO 8601 (UTC without a zone), or an age like 90m, 24h, 7d, 2w.
 
     Raises ValueError.
     """

@@ -24,7 +24,7 @@ def stagger_offsets(intervals: Mapping[str, float], *, method: str) -> dict[str,
 
 
 def hash_offset(bucket: str, interval_s: float) -> float:
-    """A bucket's stable place in its polling interval."""
+    """Derive a bucket's stable place in its polling interval from its name."""
     return zlib.crc32(bucket.encode()) / 2**32 * interval_s
 
 
@@ -40,7 +40,7 @@ def _equal_offsets(intervals: Mapping[str, float]) -> dict[str, float]:
 
 
 def first_due(offset_s: float, interval_s: float, *, now: float, last_scan: float | None) -> float:
-    """The first scheduled start of a bucket.
+    """Choose the first scheduled start of a bucket.
 
     At once if it was never scanned; if scans were missed it is due now, once, not as often as it
     missed; otherwise the next place on its grid.
@@ -51,7 +51,7 @@ def first_due(offset_s: float, interval_s: float, *, now: float, last_scan: floa
 
 
 def next_due(scheduled_at: float, interval_s: float, *, now: float) -> float:
-    """The next scheduled start strictly after ``now``, on the grid through ``scheduled_at``.
+    """Find the next scheduled start strictly after ``now``, on the grid through ``scheduled_at``.
 
     Counted from the scheduled start, not from the scan's end, so that it does not drift.
     """
@@ -65,7 +65,7 @@ def is_due(due_at: float, *, now: float) -> bool:
 
 
 def overdue(due_at: Mapping[str, float], *, now: float) -> Iterable[str]:
-    """The buckets that are due, the latest first."""
+    """List the buckets that are due, the longest overdue first."""
     return sorted(
         (name for name, at in due_at.items() if is_due(at, now=now)), key=due_at.__getitem__
     )

@@ -27,14 +27,14 @@ def watch_and_bucket(watch: str, bucket: str) -> str:
     return watch if watch == bucket else f"{watch} ({bucket})"
 
 
-def clean(text: str, most: int = MOST_TEXT) -> str:
+def clean(text: str, limit: int = MOST_TEXT) -> str:
     """Make a server's text printable and at most so many characters long, where it is taken in."""
-    shown = printable(text[: most + 1])
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+    shown = printable(text[: limit + 1])
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 def header_text(raw: bytes) -> str:
-    """What a header says: UTF-8 as servers send it, Latin-1 where it is not, RFC 2047 decoded."""
+    """Decode a header: UTF-8 as servers send it, Latin-1 where it is not, then RFC 2047."""
     raw = b" ".join(line.strip() for line in raw.splitlines())  # long ones may be folded
     try:
         text = raw.decode()
@@ -49,5 +49,5 @@ def header_text(raw: bytes) -> str:
 
 
 def strong_etag(etag: str) -> str:
-    """An ETag without quotes and weakness: HEAD may say ``W/"x"`` of what is listed as ``"x"``."""
+    """Drop an ETag's quotes and weakness: HEAD may say ``W/"x"`` of what is listed as ``"x"``."""
     return etag.removeprefix("W/").strip('"')

@@ -14,7 +14,7 @@ _SECRET_KEY = "_SECRET_KEY"  # noqa: S105 - the ending of a name
 
 
 def prefix_of(name: str) -> str:
-    """The vault prefix of a credential or a bucket: ``media-in`` gives ``MEDIA_IN``.
+    """Derive a credential's or a bucket's vault prefix: ``media-in`` gives ``MEDIA_IN``.
 
     ``Media_In`` and ``media:in`` give the same.
     """
@@ -22,17 +22,16 @@ def prefix_of(name: str) -> str:
 
 
 def halves_of(prefix: str) -> tuple[str, str]:
-    """The names of a key pair's two entries: access key, secret key."""
+    """Name a key pair's two entries: access key, secret key."""
     return prefix + _ACCESS_KEY, prefix + _SECRET_KEY
 
 
 def entries_of(prefix: str, pair: KeyPair) -> dict[str, str]:
-    """A key pair as entries by name."""
     return dict(zip(halves_of(prefix), (pair.access_key, pair.secret_key), strict=True))
 
 
 def pairs_in(entries: Mapping[str, str]) -> dict[str, KeyPair]:
-    """Every complete key pair among some entries, by vault prefix."""
+    """Find every complete key pair among some entries, by vault prefix."""
     prefixes = [n.removesuffix(_ACCESS_KEY) for n in entries if n.endswith(_ACCESS_KEY)]
     return {
         prefix: KeyPair(*(entries[name] for name in halves_of(prefix)))

@@ -48,14 +48,14 @@ class Findings:
 
 
 def are_sound(columns: Columns, entry: Entry, *, after: str) -> bool:
-    """Whether these can be the rows of a segment that stands after the key ``after``."""
+    """Tell whether these can be the rows of a segment that stands after the key ``after``."""
     keys = columns.keys
     in_place = bool(keys) and after < keys[0] and keys[-1] <= entry.last_key
     return in_place and all(map(lt, keys, keys[1:]))
 
 
 def corrected_entry(entry: Entry, columns: Columns) -> Entry:
-    """The entry, corrected if it does not describe these rows; it has no digest then."""
+    """Correct the entry if it does not describe these rows; it has no digest then."""
     count, missing = len(columns), entry.missing
     in_range = all(0 <= n < count for n in missing) and all(map(lt, missing, missing[1:]))
     in_range = in_range and set(entry.absent) <= set(missing)
@@ -68,12 +68,12 @@ def corrected_entry(entry: Entry, columns: Columns) -> Entry:
 
 
 def without_digest(entry: Entry) -> Entry:
-    """The entry of a segment that the next scan compares row by row."""
+    """Make the next scan compare the segment row by row."""
     return replace(entry, digest=b"", length=0, raw_key=b"")
 
 
 def fault_of_digest(entry: Entry, found: Listed, merged: Merged) -> Fault | None:
-    """What is wrong with a segment's digest, now that all of its range was listed."""
+    """Check a segment's digest, now that all of its range was listed."""
     if not entry.digest:
         return None
     fits = digest(found.raw) == entry.digest and len(found.raw) == entry.length
@@ -84,7 +84,7 @@ def fault_of_digest(entry: Entry, found: Listed, merged: Merged) -> Fault | None
 
 
 def differing(merged: Merged) -> list[str]:
-    """The keys whose rows are not what was listed."""
+    """Find the keys whose rows are not what was listed."""
     rows = sorted({*merged.missing, *merged.appeared, *merged.updated})
     return [merged.columns.keys[n] for n in rows]
 
@@ -92,7 +92,7 @@ def differing(merged: Merged) -> list[str]:
 def wrong_states(
     columns: Columns, rows: Sequence[int], stored: Sequence[ObjectState | None]
 ) -> list[str]:
-    """The keys of those rows whose documented states, in the same order, are not theirs."""
+    """Find the keys of rows whose documented states, in the same order, are not theirs."""
     return [
         columns.keys[row]
         for row, state in zip(rows, stored, strict=True)

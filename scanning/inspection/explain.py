@@ -27,7 +27,7 @@ def collect_facts(
     schedule: ScheduleStatus,
     now: float,
 ) -> KeyFacts:
-    """Everything that counts for one key; what cannot be had is said in it.
+    """Collect all that counts for one key; a fact that cannot be had carries the reason.
 
     ``listed`` asks S3; it is not called for keys that no listing can show. Raises RedisUnavailable.
     """
@@ -44,14 +44,14 @@ def collect_facts(
 
 
 def known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known:
-    """What is stored of a key. Raises StateDamaged, RedisUnavailable."""
+    """Read what is stored of a key. Raises StateDamaged, RedisUnavailable."""
     while (known := _known_of(states, bucket, key)) is None:
         pass  # a scan has written the segment anew after the manifest was read
     return known
 
 
 def listed_of(storage: Storage, key: str) -> ObjectState | None:
-    """What a listing that has ``key`` as its prefix shows of it: it comes first, or not at all.
+    """List with ``key`` as the prefix: the key comes first, or not at all.
 
     One request. Raises the errors of S3.
     """
@@ -60,7 +60,7 @@ def listed_of(storage: Storage, key: str) -> ObjectState | None:
 
 
 def _known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known | None:
-    """The same; None if it changed while it was read."""
+    """Read what is stored of a key; None if it changed meanwhile."""
     known = states.open(bucket)
     row = _row(states, bucket, known, key)
     if row is None:
@@ -85,7 +85,7 @@ def _known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known | Non
 def _row(
     states: StateStore, bucket: BucketConfig, known: KnownState, key: str
 ) -> tuple[ObjectState | None, bool] | None:
-    """The key's stored state, and whether it was missing from the listing; None if it moved."""
+    """Read the key's stored state, and whether its listing lacked it; None if the row moved."""
     place = bisect_left(known.entries, key, key=lambda entry: entry.last_key)
     if place == len(known.entries):
         return None, False

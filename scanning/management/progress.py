@@ -56,6 +56,6 @@ class ProgressBar:
 
     @contextlib.contextmanager
     def above(self) -> Iterator[None]:
-        """What the block prints stands above the bar."""
+        """Let what the block prints stand above the bar."""
         with self._bar.external_write_mode(sys.stdout):
             yield

@@ -38,7 +38,7 @@ class Admission:
         slots: int,
         threads: int,
     ) -> None:
-        """``endpoints`` are all of the region if it has several; ``configured`` knows buckets."""
+        """Take all ``endpoints`` of a region that has several; ``configured`` knows buckets."""
         self._region, self._registry, self._leases = region, registry, leases
         self._configured = configured
         self._endpoints = frozenset(endpoints)

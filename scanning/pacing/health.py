@@ -78,5 +78,5 @@ class HealthView:
 
 
 def is_overtaken(now: float, last: float) -> bool:
-    """Whether Redis gave the answer of ``now`` before the one of ``last``."""
+    """Tell whether Redis gave the answer of ``now`` before the one of ``last``."""
     return -_OVERTAKES_S < now - last < 0

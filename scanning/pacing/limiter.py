@@ -143,7 +143,7 @@ class EndpointLimiter:
         return self._health.current
 
     def blocks(self, bucket: str) -> bool:
-        """Whether the endpoint is dead, and ``bucket`` is not the one that tries it."""
+        """Tell whether the endpoint is dead, and ``bucket`` is not the one that tries it."""
         health = self._health.current
         return health.is_dead and health.probe != bucket
 

@@ -33,7 +33,7 @@ _CLOSE_S = 1.0
 class ConnectionPool(Protocol):
     """Connections to endpoints that are kept open between requests."""
 
-    def trim(self, endpoint: str, most: int) -> None:
+    def trim(self, endpoint: str, limit: int) -> None:
         """Close idle connections to an endpoint until there are at most so many."""
 
     def end_overdue(self) -> None:
@@ -87,9 +87,9 @@ class EndpointRegistry:
         if thread is not None:
             thread.join(_CLOSE_S)
 
-    def _trim(self, endpoint: str, most: int) -> None:
+    def _trim(self, endpoint: str, limit: int) -> None:
         for pool in list(self._pools):
-            pool.trim(endpoint, most)
+            pool.trim(endpoint, limit)
 
     def _ensure_reporting(self) -> None:
         """Start the thread that reports, unless it runs; it ends when no endpoint is active."""

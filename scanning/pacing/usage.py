@@ -60,7 +60,7 @@ class UsageMeter:
         return self._sent_per_s
 
     def peak_per_s(self) -> float:
-        """The higher one of the rates in the last interval and since."""
+        """Return the higher one of the rates in the last interval and since."""
         with self._lock:
             return max(self._sent_per_s, self._current_per_s(time.monotonic()))
 

@@ -112,11 +112,11 @@ class EmbeddedMonitor:
 
     def init_thread_pools(self) -> None:
         """Make one pool for each region, as large as the region's limit."""
-        most = min(self.conf.parallel.rate_limit_per_region, self.conf.parallel.max_workers)
+        limit = min(self.conf.parallel.rate_limit_per_region, self.conf.parallel.max_workers)
         for region in self.get_all_regions():
             if region not in self.region_pools:
                 self.region_pools[region] = ThreadPoolExecutor(
-                    most, thread_name_prefix=f"scan-{region}"
+                    limit, thread_name_prefix=f"scan-{region}"
                 )
 
     def scan_bucket_with_region_pool(

@@ -67,7 +67,7 @@ class VerificationResult:
         return self.result.was_interrupted
 
     def as_json(self) -> dict[str, Any]:
-        """For ``runscan --full --json``."""
+        """Return what ``runscan --full --json`` prints."""
         findings = self.findings
         return self.result.as_json() | {
             "ok": self.ok,
@@ -96,7 +96,7 @@ class ManualScan:
         self.claim: Claim | None = None
 
     def keep_going(self) -> None:
-        """Raises Interrupted once the scan shall stop."""
+        """Raise Interrupted once the scan shall stop."""
         if self.stopped.is_set():
             raise Interrupted(f"{self.bucket.name}: interrupted")
 
@@ -183,7 +183,7 @@ class ManualScanRunner:
             return exc
 
     def _put(self, event: RunEvent | Exception) -> None:
-        """Raises Interrupted if nobody takes events any more."""
+        """Raise Interrupted if nobody takes events any more."""
         while True:
             try:
                 self._events.put(event, timeout=_RETRY_S)

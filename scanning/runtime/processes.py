@@ -140,7 +140,7 @@ class ChildProcess:
         return True
 
     def kill(self) -> None:
-        """End it and its process group; returns when the process is gone."""
+        """Kill the process group; returns when the process is gone."""
         self.send_kill()
         self.process.wait()
 
@@ -211,7 +211,7 @@ def workers_command(regions: Collection[str] = ()) -> list[str]:
 
 
 def web_command() -> list[str]:
-    """Gunicorn with threads: one process serves hundreds of open pages in some 100 MiB."""
+    """Run gunicorn with threads: one process serves hundreds of open pages in some 100 MiB."""
     command = [
         sys.executable,
         "-m",

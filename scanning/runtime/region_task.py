@@ -128,9 +128,9 @@ class RegionSession:
         _report_clients()
         give_back_memory()
 
-    def _claim(self, most: int) -> list[tuple[Claim, BucketConfig | None]]:
+    def _claim(self, limit: int) -> list[tuple[Claim, BucketConfig | None]]:
         admitted: list[tuple[Claim, BucketConfig | None]] = []
-        while (room := most - len(admitted)) > 0:
+        while (room := limit - len(admitted)) > 0:
             claims = self._leases.claim_due(self._region, limit=room, slots=self._slots)
             if not claims:
                 break
@@ -164,7 +164,7 @@ class RegionSession:
             self._admission.ended(claim)
 
     def _settings(self) -> ScanSettings:
-        """How to scan: with a time slice that ends soon after the last claim."""
+        """Give each scan a time slice that ends soon after the last claim."""
         settings = wiring.scan_settings(self._conf)
         left_s = max(1.0, self._claim_until.left_s)
         return replace(settings, slice_s=min(settings.slice_s, left_s))

@@ -13,7 +13,12 @@ from scanning.core.deletions import Confirm, had_second_look, is_mass
 from scanning.core.segments.model import Piece, states_of
 from scanning.core.segments.writer import drop_missing_rows, entries_after
 from scanning.core.types import Change, EventType, Held
-from scanning.scan.second_witness import MANY, HeadWitness, ListingWitness, NoWitness
+from scanning.scan.second_witness import (
+    BULK_THRESHOLD,
+    HeadConfirmer,
+    ListingConfirmer,
+    NoConfirmer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
     from scanning.ports import KnownState, Progress
     from scanning.scan.commit_pipeline import CommitPipeline
     from scanning.scan.context import ScanContext
-    from scanning.scan.second_witness import Witness
+    from scanning.scan.second_witness import DeletionConfirmer
 
 
 class DeletionPhase:
@@ -44,7 +49,7 @@ class DeletionPhase:
         self.progress = progress
         self._context, self._clock, self._settings = context, context.clock, context.settings
         self._known, self._commits, self._entries = known, commits, entries
-        self._heads = HeadWitness(bucket, context)
+        self._heads = HeadConfirmer(bucket, context)
 
     def __enter__(self) -> Self:
         return self
@@ -79,8 +84,8 @@ class DeletionPhase:
         Once somebody confirms the hold, this pass was the first listing that lacked the rows.
         """
         unmarked = [entry for entry in self._entries if entry.missing and not entry.absent]
-        witness = self._choose_witness() if unmarked else None
-        if witness is None or not witness.marks:
+        confirmer = self._choose_confirmer() if unmarked else None
+        if confirmer is None or not confirmer.marks:
             return True
         for entry in unmarked:
             self._commit(self._marked(entry))
@@ -96,41 +101,41 @@ class DeletionPhase:
             self.progress, start = replace(self.progress, after=""), 0
         entries = self._entries[start:]
         left = [entry for entry in entries if entry.missing]
-        witness = self._choose_witness() if left else None
-        if witness is None:
+        confirmer = self._choose_confirmer() if left else None
+        if confirmer is None:
             return True
         # Also what an earlier scan of the pass left of them: it may have had another witness.
-        if witness is self._heads and sum(len(entry.missing) for entry in left) > MANY:
+        if confirmer is self._heads and sum(len(entry.missing) for entry in left) > BULK_THRESHOLD:
             after = self.progress.after
-            if not self._heads.agrees(entries, self._commits.load, after=after):
+            if not self._heads.confirm_all(entries, self._commits.load, after=after):
                 return True
         for entry in left:
-            self._decide(entry, witness)
+            self._decide(entry, confirmer)
             if self._clock() >= pause_at and entry is not left[-1]:
                 return False
         return True
 
-    def _choose_witness(self) -> Witness | None:
+    def _choose_confirmer(self) -> DeletionConfirmer | None:
         """Choose by the setting, and by what HEAD can tell; None if HEAD does not answer now."""
         confirm, began = self._settings.confirm, self.progress.began
         if confirm is Confirm.NONE:
-            return NoWitness()
+            return NoConfirmer()
         if confirm is Confirm.LISTING:
-            return ListingWitness(self._context, began=began, refused=False)
+            return ListingConfirmer(self._context, began=began, replaces_head=False)
         is_trustworthy = self._heads.is_trustworthy()
         if is_trustworthy is None:
             return None
         if is_trustworthy:
             return self._heads
-        return ListingWitness(self._context, began=began, refused=True)
+        return ListingConfirmer(self._context, began=began, replaces_head=True)
 
-    def _decide(self, entry: Entry, witness: Witness) -> None:
+    def _decide(self, entry: Entry, confirmer: DeletionConfirmer) -> None:
         """Commit the rows that are gone, and mark the others, if anything counts on that."""
         columns = self._commits.load(entry.id)
-        gone = sorted(witness.gone(entry, columns))
+        gone = sorted(confirmer.confirm(entry, columns))
         self.progress = replace(self.progress, after=entry.last_key)
         left = drop_missing_rows(entry, columns, gone) if gone else Piece(entry, None)
-        if left and witness.marks:
+        if left and confirmer.marks:
             left = replace(left, entry=self._marked(left.entry))
         if not gone:
             if left and left.entry != entry:

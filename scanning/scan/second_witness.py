@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 from scanning import logs
 from scanning.core.deletions import (
     HeadAnswer,
-    Testimony,
+    HeadVerdict,
     is_second_listing,
-    is_witness,
-    testimony,
+    judge_head,
+    tells_missing_keys,
 )
 from scanning.core.errors import BucketwatchError, ScanAborted
 from scanning.core.scan_warnings import WarningKind
@@ -33,56 +33,55 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEADS_AT_ONCE: Final = 8
-# After so many that were not answered, a scan asks no more: the rest waits for the next one.
-MOST_SILENT: Final = 16
-# Beyond so many missing keys not each of them is asked for: their ranges are listed again, and a
-# sample is asked for.
-MANY: Final = 1000
-SAMPLE: Final = 100
+# After so many unanswered HEADs a scan sends no more: the rest waits for the next one.
+UNANSWERED_LIMIT: Final = 16
+# Beyond so many missing keys, HEAD is sent for a sample of them, and their ranges are listed again.
+BULK_THRESHOLD: Final = 1000
+SAMPLE_SIZE: Final = 100
 _RANDOM: Final = random.SystemRandom()
 _RUN: Final = 20  # segments whose missing rows are compared with a second listing at once
 
 
-class Witness(Protocol):
+class DeletionConfirmer(Protocol):
     """Confirms that missing rows are gone. ``marks``: it counts on what earlier passes marked."""
 
     marks: bool
 
-    def gone(self, entry: Entry, columns: Columns) -> Collection[int]:
-        """Number the missing rows of a segment that are confirmed to be gone."""
+    def confirm(self, entry: Entry, columns: Columns) -> Collection[int]:
+        """Return the missing rows of a segment that are confirmed to be gone."""
 
 
-class NoWitness:
+class NoConfirmer:
     """Takes every listing's word."""
 
     marks = False
 
-    def gone(self, entry: Entry, columns: Columns) -> Collection[int]:
+    def confirm(self, entry: Entry, columns: Columns) -> Collection[int]:
         return entry.missing
 
 
-class ListingWitness:
+class ListingConfirmer:
     """Confirms what an earlier complete pass lacked too, an interval before this one ``began``.
 
-    ``refused``: it stands in for HEAD, which an operator may want to allow.
+    ``replaces_head``: HEAD is refused, which an operator may want to change.
     """
 
     marks = True
 
-    def __init__(self, context: ScanContext, *, began: float, refused: bool) -> None:
-        self._context, self._began, self._refused = context, began, refused
+    def __init__(self, context: ScanContext, *, began: float, replaces_head: bool) -> None:
+        self._context, self._began, self._replaces_head = context, began, replaces_head
 
-    def gone(self, entry: Entry, columns: Columns) -> Collection[int]:
+    def confirm(self, entry: Entry, columns: Columns) -> Collection[int]:
         interval_s = self._context.settings.interval_s
         ripe = is_second_listing(entry.absent_since, self._began, interval_s=interval_s)
         gone = entry.absent if ripe else ()
-        if self._refused and (waiting := set(entry.missing) - set(gone)):
+        if self._replaces_head and (waiting := set(entry.missing) - set(gone)):
             keys = [columns.keys[row] for row in sorted(waiting)]
             self._context.warnings.add(WarningKind.UNCONFIRMED_ABSENCE, *keys)
         return gone
 
 
-class HeadWitness:
+class HeadConfirmer:
     """Confirms what HEAD says is gone (404); close it when the scan ends.
 
     What is there by HEAD is warned of. What HEAD does not answer for waits for the next pass.
@@ -92,8 +91,8 @@ class HeadWitness:
 
     def __init__(self, bucket: BucketConfig, context: ScanContext) -> None:
         self._bucket, self._context = bucket, context
-        self._silent = 0
-        self._agreed = False
+        self._unanswered = 0
+        self._all_confirmed = False
         self._pool: ThreadPoolExecutor | None = None
 
     def close(self) -> None:
@@ -103,25 +102,25 @@ class HeadWitness:
     def is_trustworthy(self) -> bool | None:
         """Learn whether HEAD tells what is gone from what is not; None without an answer."""
         answer = self._head(f"{self._bucket.prefix}{uuid.uuid4()}")
-        return None if answer is None else is_witness(answer)
+        return None if answer is None else tells_missing_keys(answer)
 
-    def gone(self, entry: Entry, columns: Columns) -> Collection[int]:
-        if self._agreed:
+    def confirm(self, entry: Entry, columns: Columns) -> Collection[int]:
+        if self._all_confirmed:
             return entry.missing
         states = states_of(columns, entry.missing, 0.0)
-        said = self._ask(states)
-        contradicted = [key for key in said if said[key] is Testimony.THERE]
+        verdicts = self._ask(states)
+        contradicted = [key for key in verdicts if verdicts[key] is HeadVerdict.EXISTS]
         if contradicted:
             self._context.warnings.add(WarningKind.CONTRADICTED_ABSENCE, *contradicted)
-        rows = zip(entry.missing, said.values(), strict=True)
-        return [row for row, testimony in rows if testimony is Testimony.GONE]
+        rows = zip(entry.missing, verdicts.values(), strict=True)
+        return [row for row, verdict in rows if verdict is HeadVerdict.GONE]
 
     # --- many missing keys at once
 
-    def agrees(
+    def confirm_all(
         self, entries: Sequence[Entry], load: Callable[[str], Columns], *, after: str
     ) -> bool:
-        """Ask for a sample of all missing keys, and list their ranges again; then confirm all.
+        """Send HEAD for a sample of the missing keys, list their ranges again, then confirm all.
 
         ``entries`` begin after the key ``after``. If a single key is there, none of them counts as
         gone, and the warning counts them all.
@@ -133,14 +132,14 @@ class HeadWitness:
             missing = sum(len(entry.missing) for entry in entries)
             kind = WarningKind.CONTRADICTED_ABSENCE
             self._context.warnings.add(kind, *contradicted, count=missing)
-        self._agreed = not contradicted and not unsure
-        return self._agreed
+        self._all_confirmed = not contradicted and not unsure
+        return self._all_confirmed
 
     def _ask_for_sample(
         self, entries: Sequence[Entry], load: Callable[[str], Columns]
     ) -> tuple[list[str], bool]:
         missing = sum(len(entry.missing) for entry in entries)
-        chosen = iter(sorted(_RANDOM.sample(range(missing), min(SAMPLE, missing))))
+        chosen = iter(sorted(_RANDOM.sample(range(missing), min(SAMPLE_SIZE, missing))))
         states: dict[str, ObjectState] = {}
         start, number = 0, next(chosen, None)
         for entry in entries:
@@ -151,9 +150,9 @@ class HeadWitness:
             if rows:
                 states |= states_of(load(entry.id), rows, 0.0)
             start = end
-        said = self._ask(states)
-        contradicted = [key for key in said if said[key] is Testimony.THERE]
-        return contradicted, set(said.values()) != {Testimony.GONE}
+        verdicts = self._ask(states)
+        contradicted = [key for key in verdicts if verdicts[key] is HeadVerdict.EXISTS]
+        return contradicted, set(verdicts.values()) != {HeadVerdict.GONE}
 
     def _list_again(
         self, entries: Sequence[Entry], load: Callable[[str], Columns], after: str
@@ -178,22 +177,22 @@ class HeadWitness:
 
     # --- asking
 
-    def _ask(self, states: Mapping[str, ObjectState]) -> dict[str, Testimony]:
+    def _ask(self, states: Mapping[str, ObjectState]) -> dict[str, HeadVerdict]:
         """Ask for keys, some at once; in the order of ``states``."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(
                 HEADS_AT_ONCE, "witness", initializer=logs.adopt, initargs=(logs.this_scan(),)
             )
-        said = self._pool.map(self._testimony, states.keys(), states.values())
-        return dict(zip(states, said, strict=True))
+        verdicts = self._pool.map(self._verdict, states.keys(), states.values())
+        return dict(zip(states, verdicts, strict=True))
 
-    def _testimony(self, key: str, known: ObjectState) -> Testimony:
+    def _verdict(self, key: str, known: ObjectState) -> HeadVerdict:
         answer = self._head(key)
-        return Testimony.SILENT if answer is None else testimony(answer, known[:3])
+        return HeadVerdict.UNANSWERED if answer is None else judge_head(answer, known[:3])
 
     def _head(self, key: str) -> Version | HeadAnswer | None:
         self._context.keep_going()
-        if self._silent >= MOST_SILENT:
+        if self._unanswered >= UNANSWERED_LIMIT:
             return None
         self._context.counts.witness_heads += 1
         try:
@@ -201,7 +200,7 @@ class HeadWitness:
         except ScanAborted:
             raise
         except BucketwatchError as exc:
-            self._silent += 1
+            self._unanswered += 1
             logger.info("%s: HEAD says nothing of a missing object: %s", self._bucket.name, exc)
             return None
 

@@ -243,8 +243,8 @@ def test_a_process_that_is_idle_gives_its_connections_back(store, monkeypatch):
     trimmed: list[tuple[str, int]] = []
 
     class Pool:
-        def trim(self, endpoint: str, most: int) -> None:
-            trimmed.append((endpoint, most))
+        def trim(self, endpoint: str, limit: int) -> None:
+            trimmed.append((endpoint, limit))
 
         def end_overdue(self) -> None:
             looked.append(time.monotonic())

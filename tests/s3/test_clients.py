@@ -67,7 +67,7 @@ def test_a_client_key_tells_neither_half_of_the_pair(cache):
 
 
 def test_the_least_recently_used_client_goes_first():
-    cache = S3ClientCache(LOCAL, most=2)
+    cache = S3ClientCache(LOCAL, limit=2)
     first, second = (cache.get_client("s3.example", name, "s") for name in "ab")
     assert cache.get_client("s3.example", "a", "s") is first
     cache.get_client("s3.example", "c", "s")
@@ -78,7 +78,7 @@ def test_the_least_recently_used_client_goes_first():
 
 
 def test_a_client_that_was_evicted_still_works_for_whoever_holds_it():
-    cache = S3ClientCache(LOCAL, most=1)
+    cache = S3ClientCache(LOCAL, limit=1)
     with CannedServer(Answer(200, BODY)) as server:
         held = cache.get_client(server.url, "a", "s")
         held.list_objects_v2(Bucket="photos")

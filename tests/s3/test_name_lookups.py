@@ -70,7 +70,7 @@ def test_a_name_that_is_never_answered_is_given_up(resolver):
 
 
 def test_a_name_is_asked_for_once_however_many_wait_for_it(resolver):
-    names = NameLookups(most=MOST)
+    names = NameLookups(limit=MOST)
     assert all(in_threads(lambda: is_unanswered(names, "s3.example"), 8))
     assert resolver.asked == ["s3.example"]
     assert look_ups() == 1
@@ -78,7 +78,7 @@ def test_a_name_is_asked_for_once_however_many_wait_for_it(resolver):
 
 
 def test_look_ups_that_never_end_do_not_pile_up(resolver):
-    names = NameLookups(most=MOST)
+    names = NameLookups(limit=MOST)
     assert all(is_unanswered(names, f"{n}.example") for n in range(MOST + 2))
     assert len(resolver.asked) == look_ups() == MOST
     resolver.answers.set()

@@ -11,7 +11,12 @@ from scanning.core.changes import Version
 from scanning.core.deletions import Confirm, HeadAnswer
 from scanning.core.errors import StorageUnavailable
 from scanning.core.scan_warnings import ScanWarning, WarningKind
-from scanning.scan.second_witness import HEADS_AT_ONCE, MANY, MOST_SILENT, SAMPLE
+from scanning.scan.second_witness import (
+    BULK_THRESHOLD,
+    HEADS_AT_ONCE,
+    SAMPLE_SIZE,
+    UNANSWERED_LIMIT,
+)
 from tests.support.fakes import Bucket, Crash, FakeStorage, Site, crash_if
 from tests.support.sites import NEW, OLD, announced, numbered, scanned, site, without
 
@@ -144,7 +149,7 @@ def test_a_server_that_answers_no_head_is_not_asked_for_every_key():
     first = iter([HeadAnswer.GONE])
     storage = Lying(numbered(10), head=lambda key: next(first, None) or fails(key))
     assert here.scan_to_the_end(storage).complete
-    assert len(storage.looked_up) <= 1 + MOST_SILENT + HEADS_AT_ONCE
+    assert len(storage.looked_up) <= 1 + UNANSWERED_LIMIT + HEADS_AT_ONCE
     assert announced(here) == []
 
 
@@ -289,14 +294,14 @@ class Many:
 @pytest.fixture
 def many() -> Many:
     bucket = numbered(4000)
-    return Many(knowing(bucket), bucket, list(bucket)[1000 : 1000 + MANY + 500])
+    return Many(knowing(bucket), bucket, list(bucket)[1000 : 1000 + BULK_THRESHOLD + 500])
 
 
 def test_many_missing_keys_are_listed_again_and_a_sample_is_asked_for(many):
     storage = Lying(many.left)
     assert many.here.scan_to_the_end(storage).warnings == ()
     assert announced(many.here) == deleted(*many.gone)
-    assert len(storage.looked_up) == 1 + SAMPLE
+    assert len(storage.looked_up) == 1 + SAMPLE_SIZE
     pages = -(-len(many.left) // 100)
     assert storage.requests <= pages + 2  # the range that they were in is empty
 

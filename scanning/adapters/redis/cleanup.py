@@ -52,7 +52,7 @@ class Cleanup:
         return sum(map(self._unlink, batches)) + self._unlink([manifest])
 
     def _clear_strings(self, buckets: Sequence[str]) -> int:
-        """In one pass over the keyspace, however many buckets were removed together."""
+        """Pass over the keyspace once, however many buckets were removed together."""
         common = self._settings.state_prefix
         gone = {redis_keys.state(common, bucket, "") for bucket in buckets}
         beginning = common if len(buckets) > 1 else redis_keys.state(common, buckets[0], "")
@@ -66,6 +66,6 @@ class Cleanup:
 
 
 def _beginnings(name: str, common: str) -> set[str]:
-    """What a state's key may begin with: a bucket's name may have one colon in it."""
+    """List what a state's key may begin with: a bucket's name may have one colon in it."""
     first = name.find(":", len(common)) + 1
     return {name[:first], name[: name.find(":", first) + 1]}

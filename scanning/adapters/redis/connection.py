@@ -151,7 +151,7 @@ class RedisConnection:
 
     @classmethod
     def over(cls, client: redis.Redis, settings: engine_settings.RedisSection) -> RedisConnection:
-        """A connection to where somebody's own client goes; their client is left as it is."""
+        """Connect to where somebody's own client goes; their client is left as it is."""
         pool = client.connection_pool
         options = pool.connection_kwargs | _TEXT
         own = redis.ConnectionPool(connection_class=pool.connection_class, **options)
@@ -163,14 +163,14 @@ class RedisConnection:
 
     # The client is Any to operations: redis-py's types cannot tell that answers are decoded here.
     def run(self, operation: Callable[[Any], T]) -> T:
-        """The operation's result. Raises RedisUnavailable when patience ends.
+        """Return the operation's result. Raises RedisUnavailable when patience ends.
 
         ``operation`` may run more than once.
         """
         return self._run(operation, self.client)
 
     def run_bytes(self, operation: Callable[[Any], T]) -> T:
-        """The same with a client whose answers are bytes, for values that are not text."""
+        """Run with a client whose answers are bytes, for values that are not text."""
         if self._bytes_client is None:
             pool = self.client.connection_pool
             options = pool.connection_kwargs | {"decode_responses": False}
@@ -179,7 +179,7 @@ class RedisConnection:
         return self._run(operation, self._bytes_client)
 
     def keys_beginning(self, prefix: str, *, kind: str | None = None) -> Iterator[list[str]]:
-        """The names of all keys (of one type) that begin so, batch by batch; some may come twice.
+        """Name all keys (of one type) that begin so, batch by batch; some may come twice.
 
         Looks through the whole keyspace.
         """
@@ -208,13 +208,13 @@ class RedisConnection:
                 return _in_one_wait(operation, client)
             except RedisError as exc:
                 if not _goes_away(exc):
-                    raise RedisUnavailable(_said(exc)) from exc
+                    raise RedisUnavailable(_explain(exc)) from exc
                 problem = exc
             if isinstance(problem, ReadOnlyError | MasterDownError):
                 # The master has become a replica: the next connection asks who is master now.
                 client.connection_pool.disconnect(inuse_connections=False)
             if time.monotonic() + pause_s > give_up_at:
-                raise RedisUnavailable(_said(problem)) from problem
+                raise RedisUnavailable(_explain(problem)) from problem
             time.sleep(pacing.equal_jitter(pause_s, pacing.draw_jitter()))
             pause_s = min(pause_s * 2, 1.0)
 
@@ -230,7 +230,7 @@ class RedisConnection:
             _in_one_wait(lambda r: r.ping(), self.client)
             problem = ""
         except RedisError as exc:
-            problem = _said(exc)
+            problem = _explain(exc)
         sentinel, sentinel_problem = self._sentinel_health()
         warnings = () if problem else self._known_warnings(sentinel)
         answer: Literal["ok", "error"] = "error" if problem else "ok"
@@ -245,7 +245,7 @@ class RedisConnection:
         except NoSentinelAnswers:
             return "error", "No sentinel answers: start them, or correct REDIS_SENTINEL_HOST"
         except SentinelRefuses as exc:
-            return "error", _said(exc)
+            return "error", _explain(exc)
         name = self._settings.master_name
         return "error", f"No sentinel knows a master named {name}: correct REDIS_MASTER_NAME"
 
@@ -257,7 +257,7 @@ class RedisConnection:
         return self._warnings if sentinel != "error" else (_DIRECT, *self._warnings)
 
     def sentinel_view(self) -> dict[str, Any]:
-        """For ``/metrics``: the master and the replicas as a sentinel sees them; never raises."""
+        """Show ``/metrics`` the master and the replicas as a sentinel sees them; never raises."""
         return self._sentinels.view()
 
 
@@ -317,7 +317,7 @@ _DIRECT = RedisWarning(
 
 
 def short(problem: RedisError) -> str:
-    """The first line of an error, cut: redis-py puts long reprs into its messages."""
+    """Cut an error to its first line: redis-py puts long reprs into its messages."""
     lines = str(problem).splitlines() or [type(problem).__name__]
     return lines[0][:200]
 
@@ -342,8 +342,8 @@ _MEANINGS: tuple[tuple[type[RedisError] | tuple[type[RedisError], ...], str], ..
 )
 
 
-def _said(exc: RedisError) -> str:
-    """What an error means, and where there is one, the setting to look at."""
+def _explain(exc: RedisError) -> str:
+    """Explain an error, and where there is one, name the setting to look at."""
     for kinds, meaning in _MEANINGS:
         if isinstance(exc, kinds):
             return meaning

@@ -157,7 +157,7 @@ def _claim(region: str, row: list[str]) -> Claim:
 
 
 def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
-    """Fields of the bucket hash; a failed scan leaves what the last complete one said."""
+    """Build fields of the bucket hash; a failed scan leaves those of the last complete one."""
     if not result.ok:
         return {
             "error": clean(result.error, MOST_MESSAGE),

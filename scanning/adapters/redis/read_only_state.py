@@ -25,7 +25,7 @@ _IN_MEMORY_BYTES = 1 << 24
 def reading_only(
     states: StateStore, announce: Callable[[Sequence[str]], None]
 ) -> Iterator[ReadOnlyStateStore]:
-    """What is known, for one scan that changes none of it."""
+    """Open the known state for one scan that changes none of it."""
     with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
         yield ReadOnlyStateStore(states, file, announce)
 

@@ -93,7 +93,7 @@ class RecentEvents:
         return Window(found[:limit], self._since(), not_listed)
 
     def newest_first(self, *, up_to: str = "+") -> Iterator[RecentCommit]:
-        """All commits that the stream still holds, back from the one with the id ``up_to``."""
+        """Walk all commits that the stream still holds, back from the one with the id ``up_to``."""
         last = up_to
 
         def read(r: Any) -> list[tuple[str, dict[str, str]]]:
@@ -108,7 +108,7 @@ class RecentEvents:
             last = f"({entries[-1][0]}"
 
     def after(self, id_: str, *, wait_s: float) -> tuple[list[RecentCommit], str]:
-        """The next commits after one, and the id to go on after.
+        """Read the next commits after one, and the id to go on after.
 
         Waits up to ``wait_s`` for the first of them.
         """
@@ -122,12 +122,12 @@ class RecentEvents:
         return list(_commits(entries)), str(entries[-1][0])
 
     def newest_id(self) -> str:
-        """The id of the last commit; smaller than any if there is none."""
+        """Read the id of the last commit; smaller than any if there is none."""
         entries = self._connection.run(lambda r: r.xrevrange(redis_keys.EVENTS, count=1))
         return str(entries[0][0]) if entries else BEFORE_ALL
 
     def oldest_id(self) -> str:
-        """The id of the first commit that the stream still holds; BEFORE_ALL without any."""
+        """Read the id of the first commit that the stream still holds; BEFORE_ALL without any."""
         entries = self._connection.run(lambda r: r.xrange(redis_keys.EVENTS, count=1))
         return str(entries[0][0]) if entries else BEFORE_ALL
 
@@ -141,7 +141,7 @@ def _commits(entries: Iterable[tuple[str, dict[str, str]]]) -> Iterator[RecentCo
 
 
 def _commit(id_: str, fields: dict[str, str]) -> RecentCommit | None:
-    """An entry's commit; None for what is none of ours."""
+    """Read an entry's commit; None for what is none of ours."""
     try:
         stored: dict[str, Any] = json.loads(fields["commit"])
         bucket, at = str(stored["bucket"]), _time(stored["at"])
@@ -161,5 +161,5 @@ def _time(epoch_s: float) -> datetime:
 
 
 def _showable(key: str) -> str:
-    """A key as UTF-8 can carry it: JSON in Redis may hold half a character, an answer may not."""
+    """Make a key UTF-8: JSON in Redis may hold half a character, an answer may not."""
     return key.encode(errors="replace").decode()

@@ -38,38 +38,38 @@ _CLUSTER = RedisWarning(NO_CLUSTER, "name a server that is none in REDIS_URL or 
 
 
 def warnings_of(client: redis.Redis, *, has_sentinel: bool) -> tuple[RedisWarning, ...]:
-    """What is at risk; never raises."""
+    """Find the risks in Redis's settings and state; never raises."""
     try:
-        said: Mapping[str, Any] = client.info()
+        info: Mapping[str, Any] = client.info()
     except ResponseError:
         return (_UNKNOWN,)
     except RedisError:
         return ()
-    found = [_CLUSTER] if said.get("cluster_enabled") else []
-    found += [*_refused_writes(said, has_sentinel=has_sentinel)]
-    found += [*_evictions(said), *_persistence(client, said)]
-    return (*found, *(_replicas(said) if has_sentinel else ()))
+    found = [_CLUSTER] if info.get("cluster_enabled") else []
+    found += [*_refused_writes(info, has_sentinel=has_sentinel)]
+    found += [*_evictions(info), *_persistence(client, info)]
+    return (*found, *(_replicas(info) if has_sentinel else ()))
 
 
-def _refused_writes(said: Mapping[str, Any], *, has_sentinel: bool) -> Iterator[RedisWarning]:
-    """Why nothing is scanned although it answers; with Sentinel, a replica is soon left."""
-    if said.get("role") == "slave" and not has_sentinel:
+def _refused_writes(info: Mapping[str, Any], *, has_sentinel: bool) -> Iterator[RedisWarning]:
+    """Explain why nothing is scanned although Redis answers; Sentinel soon leaves a replica."""
+    if info.get("role") == "slave" and not has_sentinel:
         yield RedisWarning(
             "Redis is a replica and takes no writes, so nothing is scanned",
             "name the master in REDIS_URL or REDIS_HOST, or use Sentinel",
         )
-    policy, most = said.get("maxmemory_policy", "noeviction"), said.get("maxmemory", 0)
-    if policy == "noeviction" and most and said.get("used_memory", 0) >= most:
+    policy, limit = info.get("maxmemory_policy", "noeviction"), info.get("maxmemory", 0)
+    if policy == "noeviction" and limit and info.get("used_memory", 0) >= limit:
         yield RedisWarning(
-            f"Redis is full (maxmemory, {said.get('maxmemory_human', most)}) and refuses writes, "
+            f"Redis is full (maxmemory, {info.get('maxmemory_human', limit)}) and refuses writes, "
             "so nothing is scanned",
             "give it more, or see whether consumers read the queue",
         )
 
 
-def _evictions(said: Mapping[str, Any]) -> Iterator[RedisWarning]:
-    policy, most = said.get("maxmemory_policy", "noeviction"), said.get("maxmemory", 0)
-    if policy == "noeviction" or not most:
+def _evictions(info: Mapping[str, Any]) -> Iterator[RedisWarning]:
+    policy, limit = info.get("maxmemory_policy", "noeviction"), info.get("maxmemory", 0)
+    if policy == "noeviction" or not limit:
         return
     if policy.startswith("volatile-"):
         lost = "the documented object states of unchanged objects"
@@ -80,9 +80,9 @@ def _evictions(said: Mapping[str, Any]) -> Iterator[RedisWarning]:
     )
 
 
-def _persistence(client: redis.Redis, said: Mapping[str, Any]) -> Iterator[RedisWarning]:
-    save = "" if said.get("aof_enabled", 0) else _save_points(client)
-    if said.get("aof_enabled", 0) or save:
+def _persistence(client: redis.Redis, info: Mapping[str, Any]) -> Iterator[RedisWarning]:
+    save = "" if info.get("aof_enabled", 0) else _save_points(client)
+    if info.get("aof_enabled", 0) or save:
         return
     what = (
         "appendonly is off, and whether save is set cannot be checked: without either"
@@ -97,7 +97,7 @@ def _persistence(client: redis.Redis, said: Mapping[str, Any]) -> Iterator[Redis
 
 
 def _save_points(client: redis.Redis) -> str | None:
-    """When snapshots are made; None if we may not know."""
+    """Read when snapshots are made; None if we may not know."""
     try:
         answer = client.config_get("save")
     except RedisError:
@@ -105,12 +105,12 @@ def _save_points(client: redis.Redis) -> str | None:
     return answer.get("save")
 
 
-def _replicas(said: Mapping[str, Any]) -> Iterator[RedisWarning]:
-    if said.get("role") != "master":
+def _replicas(info: Mapping[str, Any]) -> Iterator[RedisWarning]:
+    if info.get("role") != "master":
         return
     online = sum(
         isinstance(value, dict) and value.get("state") == "online"
-        for name, value in said.items()
+        for name, value in info.items()
         if name.startswith("slave") and name.removeprefix("slave").isdecimal()
     )
     if online < _ENOUGH_REPLICAS:
@@ -120,7 +120,7 @@ def _replicas(said: Mapping[str, Any]) -> Iterator[RedisWarning]:
             f"run at least {_ENOUGH_REPLICAS}",
         )
     # Redis tells this only while both settings are in force.
-    if "min_slaves_good_slaves" not in said:
+    if "min_slaves_good_slaves" not in info:
         yield RedisWarning(
             "min-replicas-to-write is 0: a master that was cut off goes on taking writes, which "
             "are lost after the failover",

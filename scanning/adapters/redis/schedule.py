@@ -36,11 +36,11 @@ class ScheduleStore:
         self._step_down([redis_keys.LEADER], {"who": who})
 
     def now(self) -> float:
-        """The time that the schedule goes by: Redis's. This host's may be another one."""
+        """Read the time that the schedule goes by: Redis's. This host's may be another one."""
         return self._connection.run(server_time)
 
     def last_scans(self, buckets: Iterable[str]) -> dict[str, float]:
-        """When each bucket's last complete scan began; buckets never scanned are left out."""
+        """Read when each bucket's last complete scan began; none for buckets never scanned."""
         names = list(buckets)
         if not names:
             return {}
@@ -51,11 +51,11 @@ class ScheduleStore:
         return {name: at for name, at in times.items() if at is not None}
 
     def regions(self) -> set[str]:
-        """The regions that have active buckets, or had them when the schedule was last written."""
+        """List the regions that have active buckets, or had them at the schedule's last write."""
         return set(self._connection.run(read_regions))
 
     def due_times(self, regions: Iterable[str]) -> dict[str, dict[str, float]]:
-        """When each bucket is due, by region and bucket."""
+        """Read when each bucket is due, by region and bucket."""
         asked = sorted(regions)
 
         def read(r: Any) -> dict[str, dict[str, float]]:
@@ -70,9 +70,9 @@ class ScheduleStore:
         return self._connection.run(read)
 
     def due_counts(self, regions: Iterable[str], *, within_s: float = 0.0) -> dict[str, int]:
-        """How many buckets of each region are due and not being scanned, by the server's clock.
+        """Count each region's buckets that are due and not being scanned, by the server's clock.
 
-        Those that will be due ``within_s`` count too.
+        Buckets that will be due ``within_s`` count too.
         """
         asked = sorted(regions)
 
@@ -104,7 +104,7 @@ class ScheduleStore:
         return self._connection.run(read) if names else set()
 
     def next_scans(self, buckets: Mapping[str, str]) -> dict[str, NextScan]:
-        """When each bucket is due, and whether it is being scanned; ``buckets``: name -> region."""
+        """Read when each bucket of ``buckets`` (name -> region) is due, and whether a scan runs."""
         rows = list(buckets.items())
 
         def read(r: Any) -> dict[str, NextScan]:
@@ -122,7 +122,7 @@ class ScheduleStore:
         return self._connection.run(read)
 
     def late(self) -> frozenset[str]:
-        """The buckets of all regions that are due for ``LATE_S`` and not being scanned."""
+        """Find the buckets of all regions that are due for ``LATE_S`` and not being scanned."""
 
         def read(r: Any) -> frozenset[str]:
             now, regions = server_time(r), read_regions(r)
@@ -181,7 +181,7 @@ class ScheduleStore:
             self._connection.run(write)
 
     def endpoints(self, region: str) -> set[str]:
-        """The region's endpoints, if it has several."""
+        """Name the region's endpoints, if it has several."""
         found = self._connection.run(lambda r: r.smembers(redis_keys.endpoints(region)))
         return {str(endpoint) for endpoint in found}
 
@@ -226,13 +226,13 @@ def read_regions(r: Any) -> list[str]:
 
 
 def server_time(r: Any) -> float:
-    """Redis's own clock, which leases and claims go by."""
+    """Read Redis's own clock, which leases and claims go by."""
     seconds, micros = r.time()
     return float(seconds) + float(micros) / 1e6
 
 
 def epoch_s(text: str | bytes | None) -> float | None:
-    """A documented key that other programs write too: what is no time counts as not there."""
+    """Read a documented key that other programs write too: what is no time counts as not there."""
     try:
         at = float(text or "")
     except ValueError:

@@ -32,7 +32,6 @@ _local = threading.local()
 
 
 def pack_rows(columns: Columns) -> bytes:
-    """The value of one segment."""
     etags: Any = columns.etags
     together = "".join(etags)
     if all(len(etag) == _MD5_DIGITS for etag in etags) and _ALL_MD5.fullmatch(together):
@@ -44,7 +43,7 @@ def pack_rows(columns: Columns) -> bytes:
 
 
 def unpack_rows(value: bytes) -> Columns:
-    """The rows of one segment. Raises ValueError if the bytes are not a segment's."""
+    """Read the rows of one segment. Raises ValueError if the bytes are not a segment's."""
     try:
         keys, etags, modified, sizes = msgpack.unpackb(_zstd()[1].decompress(value))
         if isinstance(etags, bytes):
@@ -60,7 +59,7 @@ def unpack_rows(value: bytes) -> Columns:
 
 
 def pack_entry(entry: Entry) -> bytes:
-    """A manifest entry without its id, which is the field's name.
+    """Pack a manifest entry without its id, which is the field's name.
 
     What is noted of absent rows goes with the digest: hosts of version 0.1 read seven members, and
     take a digest of another length for one that no listing has. They compare the rows then, and
@@ -85,7 +84,7 @@ def pack_entry(entry: Entry) -> bytes:
 
 
 def unpack_entry(id_: bytes, value: bytes) -> Entry:
-    """One field of a manifest. Raises ValueError if the bytes are not an entry's."""
+    """Read one field of a manifest. Raises ValueError if the bytes are not an entry's."""
     try:
         last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(value)
         rows = tuple(missing)

@@ -69,7 +69,7 @@ class Sentinels:
         return bool(self._addresses)
 
     def find(self) -> Address | None:
-        """The master's address; None if sentinels answer but know no master now.
+        """Find the master's address; None if sentinels answer but know no master now.
 
         Raises NoSentinelAnswers, and SentinelRefuses if those that answer refuse us.
         """
@@ -100,7 +100,7 @@ class Sentinels:
         self._first = (self._first + 1) % len(self._addresses)
 
     def say_elsewhere(self, address: Address) -> bool:
-        """Whether the master is said to be somewhere else than at ``address``.
+        """Tell whether sentinels name another address than ``address`` as the master's.
 
         Asks one sentinel, in one of the process's threads, if none was asked for ``RECHECK_S``; so
         this costs next to nothing before every command, and half a second if that sentinel hangs.
@@ -114,7 +114,7 @@ class Sentinels:
         return self.named is not None and self.named != address
 
     def view(self) -> dict[str, Any]:
-        """For ``/metrics``: the master and the replicas as a sentinel sees them; never raises."""
+        """Show ``/metrics`` the master and the replicas as a sentinel sees them; never raises."""
         if not self:
             return {"status": "disabled", "master": None, "slaves": [], "slave_count": 0}
         for number in self._in_turn():
@@ -153,7 +153,7 @@ class Sentinels:
         return (str(address[0]), int(address[1])) if address else None
 
     def _client(self, number: int) -> Any:
-        """A client of one sentinel, to be closed after use."""
+        """Connect to one sentinel; the caller closes the client after use."""
         settings = self._settings
         host, port = self._addresses[number]
         uses_tls = settings.tls if settings.sentinel_tls is None else settings.sentinel_tls
@@ -172,7 +172,7 @@ class Sentinels:
 
 
 def secret(value: Any) -> str | None:
-    """A secret setting as redis-py wants it; None if it is empty."""
+    """Convert a secret setting to what redis-py wants; None if it is empty."""
     return (value.get_secret_value() or None) if value else None
 
 
@@ -224,7 +224,7 @@ class MasterConnection(redis.Connection):
         self._is_settled = True
 
     def check_health(self) -> None:
-        """Called by redis-py before each command, in any thread, never in the middle of one."""
+        """Follow the master; redis-py calls this before each command, never within one."""
         if self._is_settled and self._sentinels.say_elsewhere((self.host, self.port)):
             self.disconnect()  # type: ignore[no-untyped-call]
             self.connect_check_health(check_health=False)

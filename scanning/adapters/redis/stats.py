@@ -29,7 +29,7 @@ _COUNTERS = (
     "wakeups",
 )
 _OF_CLIENTS = ("cache_hits", "cache_misses", "evictions", "unrecognised_bodies")
-# A process that has said nothing for so long is gone, and its S3 clients with it.
+# A process that has reported nothing for so long is gone, and its S3 clients with it.
 _PROCESS_GONE_S = 120.0
 
 
@@ -38,19 +38,21 @@ class ClientCacheReport:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._said = dict.fromkeys(_OF_CLIENTS, 0)
+        self._reported = dict.fromkeys(_OF_CLIENTS, 0)
         self._process = this_process()
 
     def send(self, cache: Mapping[str, int], *, vault_age_s: float | None = None) -> None:
-        """``vault_age_s``: how long ago this process read the vault; None if it never did."""
-        new = {name: cache[name] - said for name, said in self._said.items()}
+        """Add to the sums; ``vault_age_s``: since the last read of the vault, if any."""
+        new = {name: cache[name] - before for name, before in self._reported.items()}
         now = time.time()
         vault = "" if vault_age_s is None else f"{now - vault_age_s:.0f}"
 
         def write(r: Any) -> None:
             # Worker processes are replaced now and then, for years.
             gone = [
-                p for p, said in r.hgetall(redis_keys.CLIENTS).items() if not _lives(said, now=now)
+                p
+                for p, report in r.hgetall(redis_keys.CLIENTS).items()
+                if not _lives(report, now=now)
             ]
             pipe = r.pipeline()
             for name, number in new.items():
@@ -63,11 +65,11 @@ class ClientCacheReport:
             pipe.execute()
 
         self._connection.run(write)
-        self._said = {name: cache[name] for name in self._said}
+        self._reported = {name: cache[name] for name in self._reported}
 
 
 def read(connection: RedisConnection, conf: EngineSettings) -> dict[str, Any]:
-    """The five documented sections. Raises RedisUnavailable."""
+    """Read the five documented sections. Raises RedisUnavailable."""
     queue_name, high_water = conf.redis.queue_name, conf.queue.high_water
 
     def ask(r: Any) -> tuple[Any, ...]:
@@ -99,7 +101,7 @@ def read(connection: RedisConnection, conf: EngineSettings) -> dict[str, Any]:
 
 
 def counted(connection: RedisConnection) -> dict[str, int]:
-    """Every counter (`core/metrics/counters.py`) since ever. Raises RedisUnavailable."""
+    """Read every counter (`core/metrics/counters.py`) since ever. Raises RedisUnavailable."""
     stored = connection.run(lambda r: r.hgetall(redis_keys.STATS))
     return {field: int(number) for field, number in stored.items() if field != "last_scan_time"}
 
@@ -113,9 +115,9 @@ def _scan_stats(stored: Mapping[str, str]) -> dict[str, Any]:
     return numbers
 
 
-def _of_processes(said: Any, *, now: float) -> dict[str, Any]:
-    """What living processes hold in memory: S3 clients, and keys of the vault as old as that."""
-    living = [text.split(":") for text in said if _lives(text, now=now)]
+def _of_processes(reports: Any, *, now: float) -> dict[str, Any]:
+    """Count living processes' S3 clients, and find the age of their oldest vault snapshot."""
+    living = [text.split(":") for text in reports if _lives(text, now=now)]
     vault_read_at = [float(parts[2]) for parts in living if len(parts) > 2 and parts[2]]
     return {
         "total_clients": sum(int(parts[0]) for parts in living),
@@ -123,5 +125,5 @@ def _of_processes(said: Any, *, now: float) -> dict[str, Any]:
     }
 
 
-def _lives(said: str, *, now: float) -> bool:
-    return now - float(said.split(":")[1]) < _PROCESS_GONE_S
+def _lives(report: str, *, now: float) -> bool:
+    return now - float(report.split(":")[1]) < _PROCESS_GONE_S

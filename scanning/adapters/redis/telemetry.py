@@ -42,7 +42,7 @@ _LAG = counters.places(counters.LAG, histograms.LAG_S)
 
 
 def history_entry(result: ScanResult) -> str:
-    """One element of a bucket's history; "" for a pass that goes on."""
+    """Write one element of a bucket's history; "" for a pass that goes on."""
     if result.ok and not result.complete:
         return ""
     counts, objects = result.counts, result.listed or result.counts.objects
@@ -68,7 +68,7 @@ class TelemetryStore:
         self._sample_queue(keys, {"gauge": counters.QUEUE_LENGTH})
 
     def read(self) -> Telemetry:
-        """The state of the whole installation. Raises RedisUnavailable."""
+        """Read the state of the whole installation. Raises RedisUnavailable."""
         [(_, _, counts)] = self._sums(60, 1, [*_LATENESS, *_LAG])
         length, oldest, leader = self._connection.run(self._now)
         return Telemetry(
@@ -90,7 +90,7 @@ class TelemetryStore:
     def _sums(
         self, minutes: int, number: int, fields: Sequence[str]
     ) -> Iterator[tuple[float, int | None, list[int]]]:
-        """For each of the newest moments: when it began, the queue's length, the sums."""
+        """Read each of the newest moments: when it began, the queue's length, the sums."""
         newest = int(self._connection.run(server_time) // 60)
         # Moments begin at whole multiples of their length.
         first = (newest // minutes - number + 1) * minutes
@@ -101,7 +101,7 @@ class TelemetryStore:
             yield at, int(length) if length else None, [int(value) for value in sums]
 
     def _now(self, r: Any) -> tuple[int, float | None, str]:
-        """The queue's length, the age of its oldest notification, and who leads."""
+        """Read the queue's length, the age of its oldest notification, and who leads."""
         pipe = r.pipeline(transaction=False)
         pipe.llen(self._queue)
         pipe.lindex(self._queue, 0)
@@ -119,7 +119,7 @@ class TelemetryStore:
         ]
 
     def bucket_states(self) -> dict[str, int]:
-        """How many buckets are in each state of ``buckets.selectors.State``, by its name.
+        """Count the buckets in each state of ``buckets.selectors.State``, by its name.
 
         That class says the rule; a test there holds this form of it against the others.
         """
@@ -149,12 +149,12 @@ class TelemetryStore:
         return counts
 
     def history(self, bucket: str) -> list[ScanRecord]:
-        """A bucket's last scans, the oldest first."""
+        """Read a bucket's last scans, the oldest first."""
         texts = self._connection.run(lambda r: r.lrange(redis_keys.history(bucket), 0, -1))
         return [ScanRecord(*json.loads(text)) for text in texts]
 
     def events_today(self, buckets: Iterable[str]) -> dict[str, int]:
-        """How many events of each bucket were announced since midnight UTC."""
+        """Count the events of each bucket that were announced since midnight UTC."""
         names = list(buckets)
         if not names:
             return {}
@@ -176,7 +176,7 @@ def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _age_s(notification: str | None, *, now: float) -> float | None:
-    """How long ago a notification was put into the queue; None without one that says so."""
+    """Compute how long ago a notification was queued; None without one that says so."""
     try:
         return max(0.0, now - float(json.loads(notification or "")["detection_time"]))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):

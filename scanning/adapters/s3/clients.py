@@ -68,7 +68,7 @@ class S3ClientCache:
     """
 
     def __init__(
-        self, conf: EngineSettings | None = None, *, most: int = 500, attempts: int = 3
+        self, conf: EngineSettings | None = None, *, limit: int = 500, attempts: int = 3
     ) -> None:
         self._is_bound = conf is not None
         self._conf = conf = conf or active.conf()
@@ -77,7 +77,7 @@ class S3ClientCache:
         self._configs = {addressing: _config(conf, addressing) for addressing in Addressing}
         self._region_endpoint = conf.defaults.region_endpoint
         self._connections = Connections(conf)
-        self._most = most
+        self._limit = limit
         self._clients: OrderedDict[str, S3Client] = OrderedDict()
         self._lock = threading.Lock()
         self.parser = ListingParser()
@@ -89,8 +89,8 @@ class S3ClientCache:
             return self
         with self._lock:
             if conf not in self._others:
-                most, attempts = self._most, self.attempts
-                self._others[conf] = S3ClientCache(conf, most=most, attempts=attempts)
+                limit, attempts = self._limit, self.attempts
+                self._others[conf] = S3ClientCache(conf, limit=limit, attempts=attempts)
             return self._others[conf]
 
     def get_client_key(
@@ -100,7 +100,7 @@ class S3ClientCache:
         secret_key: str,
         profile: EndpointProfile = _UNKNOWN,
     ) -> str:
-        """A key that is the same for the same client, and tells nobody the secret."""
+        """Derive a key that is the same for the same client, and tells nobody the secret."""
         how = [profile.signing_region, profile.addressing, profile.settings.authorities]
         parts = json.dumps([endpoint_url(endpoint), access_key, secret_key, *how]).encode()
         return hashlib.blake2b(parts, digest_size=16).hexdigest()
@@ -112,7 +112,7 @@ class S3ClientCache:
         secret_key: str,
         profile: EndpointProfile = _UNKNOWN,
     ) -> S3Client:
-        """The client, made if there is none. Raises ValueError if the endpoint is no address."""
+        """Return the client, made if new. Raises ValueError if the endpoint is no address."""
         key = self.get_client_key(endpoint, access_key, secret_key, profile)
         client = self._known(key)
         if client is not None:
@@ -142,9 +142,9 @@ class S3ClientCache:
         """End the requests whose answers take too long."""
         self._connections.end_overdue()
 
-    def trim(self, endpoint: str, most: int) -> None:
+    def trim(self, endpoint: str, limit: int) -> None:
         """Close idle connections to an endpoint (`endpoint_name`) until there are so many."""
-        self._connections.trim(endpoint, most)
+        self._connections.trim(endpoint, limit)
 
     def get_stats(self) -> dict[str, int]:
         with self._lock:
@@ -172,7 +172,7 @@ class S3ClientCache:
         with self._lock:
             self._misses += 1
             self._clients[key] = client
-            while len(self._clients) > self._most:
+            while len(self._clients) > self._limit:
                 self._clients.popitem(last=False)
                 self._evictions += 1
 
@@ -200,7 +200,7 @@ class S3ClientCache:
 
 
 def signing_region(url: str, region_endpoint: str = LINODE) -> str:
-    """The region that the endpoint's host names, for signing; most servers take any.
+    """Take the region from the endpoint's host, for signing; most servers take any.
 
     ``region_endpoint`` is the site's own pattern; besides, those of `core/providers.py` name
     theirs, and ``s3.eu-west-1.example.com`` does.
@@ -242,7 +242,7 @@ def _stay_here(context: dict[str, Any], **_: Any) -> None:
 
 @functools.cache
 def _session() -> boto3.session.Session:
-    """A session that knows nothing of AWS_* variables, ~/.aws and instance metadata.
+    """Create a session that knows nothing of AWS_* variables, ~/.aws and instance metadata.
 
     With S3's description it is read once per process: before a fork, if a client is made before it.
     """
@@ -268,7 +268,7 @@ def _session() -> boto3.session.Session:
 
 
 def _drop_unused_operations(class_attributes: dict[str, Any], **_: Any) -> None:
-    """Each client has a class of its own; the methods we never call are half of its memory."""
+    """Halve a client's memory: each has a class of its own, with methods that we never call."""
     for name in set(class_attributes) - USED:
         del class_attributes[name]
 

@@ -130,11 +130,11 @@ class Connections:
         for endpoint in endpoints:
             endpoint.break_off(now)
 
-    def trim(self, endpoint: str, most: int) -> None:
+    def trim(self, endpoint: str, limit: int) -> None:
         with self._lock:
             endpoints = [e for e in self._hosts.values() if e.endpoint == endpoint]
         for idle in endpoints:
-            idle.trim(most)
+            idle.trim(limit)
 
 
 class _Host:
@@ -153,8 +153,8 @@ class _Host:
         self._names = names
         self._conf = conf.storage
         self._rules = conf.address_rules
-        most = max(LEAST_IDLE, conf.parallel.max_workers)
-        self._idle: deque[http.client.HTTPConnection] = deque(maxlen=most)
+        limit = max(LEAST_IDLE, conf.parallel.max_workers)
+        self._idle: deque[http.client.HTTPConnection] = deque(maxlen=limit)
         # Requests under way, and until when (monotonic).
         self._busy: dict[http.client.HTTPConnection, float] = {}
         self._overdue: set[http.client.HTTPConnection] = set()
@@ -199,8 +199,8 @@ class _Host:
             with contextlib.suppress(OSError, AttributeError):  # it has just ended by itself
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def trim(self, most: int) -> None:
-        _close_all(self._idle, but=most)
+    def trim(self, limit: int) -> None:
+        _close_all(self._idle, but=limit)
 
     def _take(self) -> http.client.HTTPConnection | None:
         while True:
@@ -340,7 +340,7 @@ class _Head:
         return line
 
     def metadata(self) -> list[tuple[str, str]]:
-        """The headers of user metadata, as text."""
+        """Decode the headers of user metadata."""
         named = (line.partition(b":") for line in self._metadata)
         return [(name.decode("latin-1").strip(), header_text(text)) for name, _, text in named]
 
@@ -365,7 +365,7 @@ def _begin(response: http.client.HTTPResponse) -> list[tuple[str, str]]:
 
 
 def _read(response: http.client.HTTPResponse) -> tuple[bytes, bool]:
-    """The body, and whether that is all: what to make of half of it is decided where it is read."""
+    """Read the body, and whether it is whole; who reads it decides what half of it is worth."""
     try:
         body = response.read(MOST_BYTES)
     except http.client.IncompleteRead as exc:
@@ -391,7 +391,7 @@ def _unpacked(body: bytes, coding: str) -> bytes:
 
 
 def _written(request: AWSPreparedRequest) -> bytes:
-    """A request without a body, as listings and HEAD are; http.client takes longer to write it."""
+    """Write a request without a body, as listings and HEAD are; http.client takes longer."""
     parts = urlsplit(request.url)
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     lines = [f"{request.method} {target} HTTP/1.1", f"Host: {_host(parts)}"]
@@ -405,13 +405,13 @@ def _written(request: AWSPreparedRequest) -> bytes:
 
 
 def _host(parts: SplitResult) -> str:
-    """The host as botocore signed it: with its port only where that is not the usual one."""
+    """Write the host as botocore signed it: with its port only where that is not the usual one."""
     usual = {"http": ":80", "https": ":443"}[parts.scheme]
     return parts.netloc.removesuffix(usual)
 
 
 def _is_dropped(connection: http.client.HTTPConnection) -> bool:
-    """Whether the server closed an idle connection: nothing else can be there to be read."""
+    """Tell whether the server closed an idle connection: nothing else can be there to be read."""
     if connection.sock is None:
         return True
     poll = select.poll()

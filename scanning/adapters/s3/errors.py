@@ -165,12 +165,12 @@ def s3_error(exc: Exception, bucket: BucketConfig) -> BucketwatchError:
 
 
 def wrong_name(bucket: BucketConfig) -> PermanentError:
-    """For a name that no server has a bucket of: it would be taken for a part of the path."""
+    """Refuse a name that no server has a bucket of: it would be taken for a part of the path."""
     return PermanentError(f"{_at(bucket)}: this is not a bucket name that S3 knows; correct it")
 
 
 def wrong_endpoint(bucket: BucketConfig, exc: Exception | None = None) -> WrongEndpoint:
-    """For an endpoint that cannot be asked: it is no address, or its file holds no authorities."""
+    """Refuse an endpoint that cannot be asked: no address, or a file without authorities."""
     reason = "the endpoint is not a host name or an http(s) address"
     if isinstance(exc, AuthoritiesUnreadable):
         reason = f"the endpoint's file of certificate authorities cannot be used{_os_reason(exc)}"
@@ -196,7 +196,7 @@ def lessons_of(exc: BaseException | None) -> dict[Fact, str]:
 
 
 def throttles(exc: Exception) -> bool:
-    """Whether the endpoint asks for fewer requests; some say no more than "unavailable"."""
+    """Tell whether the endpoint asks for fewer requests; some say no more than "unavailable"."""
     if not isinstance(exc, ClientError):
         return False
     code, status = _code(exc), _status(exc)
@@ -208,19 +208,19 @@ def timed_out(exc: Exception) -> bool:
 
 
 def silence(exc: Exception) -> str:
-    """Why the endpoint gave no answer, for people; "" for every other error."""
+    """Explain to people why the endpoint gave no answer; "" for every other error."""
     if isinstance(exc, EndpointConnectionError):
         return f"cannot connect{_os_reason(exc)}"
     return _transport(exc) if isinstance(exc, HTTPClientError | OSError) else ""
 
 
 def is_missing(exc: ClientError) -> bool:
-    """A HEAD's "there is no such object" (HEAD errors have no body, so no code either)."""
+    """Recognise a HEAD's 404 (HEAD errors have no body, so no code either)."""
     return _status(exc) == 404 and _code(exc) != "NoSuchBucket"
 
 
 def refuses(exc: ClientError) -> bool:
-    """A HEAD that the endpoint does not allow, or does not know."""
+    """Recognise a HEAD that the endpoint does not allow, or does not know."""
     return _status(exc) in {401, 403, 405, 501} and not throttles(exc)
 
 
@@ -236,7 +236,7 @@ def _answered(exc: ClientError, bucket: BucketConfig) -> BucketwatchError:
 
 
 def _way_out(error: type[BucketwatchError]) -> str:
-    """What somebody has to do; what goes away by itself needs nobody."""
+    """Name what somebody has to do; what goes away by itself needs nobody."""
     return f"; {REMEDIES[error].clause}" if issubclass(error, PermanentError) else ""
 
 
@@ -286,13 +286,13 @@ def _transport(exc: Exception) -> str:
 
 
 def _os_reason(exc: BaseException) -> str:
-    """What the operating system or TLS said, if it is among the causes."""
+    """Find the reason of the operating system or TLS, if it is among the causes."""
     found = next((e for e in _causes(exc) if isinstance(e, OSError) and e.strerror), None)
     return f" ({clean(str(found.strerror))})" if found else ""
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """The exception, what botocore wrapped (it keeps that in ``kwargs``), and their causes."""
+    """Walk the exception, what botocore wrapped (it keeps that in ``kwargs``), and their causes."""
     pending: list[object] = [exc]
     seen: set[int] = set()
     while pending:

@@ -113,7 +113,7 @@ class ListingParser:
         response_dict["body"] = without_echoes(body)
 
     def rows(self, entries: bytes, shape: Shape) -> ListedRows:
-        """The rows in some URL-encoded entries, in order and each once. Raises UnreadableListing.
+        """Parse some URL-encoded entries, in order and each once. Raises UnreadableListing.
 
         ``shape`` is what botocore knows of a listing: it reads entries that we cannot.
         """
@@ -148,7 +148,7 @@ class ListedPage:
         return first_key(self.entries)
 
     def after(self, key: str) -> ListedPage:
-        """The page without rows up to this key's: to some servers "after" a key means "from" it."""
+        """Drop the rows up to this key's: to some servers "after" a key means "from" it."""
         entries = without_up_to(self.entries, key)
         if entries is self.entries:
             return self
@@ -158,7 +158,7 @@ class ListedPage:
 def read_page(
     answer: Mapping[str, Any], shape: Shape, *, asked: int, only_claims: bool = False
 ) -> ListedPage:
-    """What one listing request for ``asked`` keys answered. Raises UnreadableListing.
+    """Parse the answer to one listing request for ``asked`` keys. Raises UnreadableListing.
 
     ``only_claims``: keys are not URL-encoded where the answer says so.
     Entries that are not URL-encoded, and rows that only botocore could read, are written anew as

@@ -19,13 +19,13 @@ MOST: Final = 64
 class NameLookups:
     """Safe for threads, not across a fork."""
 
-    def __init__(self, *, most: int = MOST) -> None:
-        self._most = most
+    def __init__(self, *, limit: int = MOST) -> None:
+        self._limit = limit
         self._changed = threading.Condition()
         self._under_way: dict[str, Future[list[str]]] = {}
 
     def addresses(self, host: str, *, timeout_s: float) -> list[str]:
-        """The host's addresses. Raises gaierror: EAI_AGAIN if none is known in time."""
+        """Resolve a host. Raises gaierror: EAI_AGAIN if no address is known in time."""
         until = time.monotonic() + timeout_s
         with self._changed:
             if not self._changed.wait_for(lambda: self._may_ask(host), timeout_s):
@@ -37,7 +37,7 @@ class NameLookups:
             raise _no_answer(timeout_s) from None
 
     def _may_ask(self, host: str) -> bool:
-        return host in self._under_way or len(self._under_way) < self._most
+        return host in self._under_way or len(self._under_way) < self._limit
 
     def _begin(self, host: str) -> Future[list[str]]:
         answer: Future[list[str]] = Future()

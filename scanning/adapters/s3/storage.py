@@ -171,7 +171,7 @@ class S3Storage:
         raise unreadable(self._bucket, "it goes on and on with empty pages")
 
     def _ending_at(self, start_after: str, page: ListedPage) -> ListedPage:
-        """A page of rows without a readable key: only its token says where to go on."""
+        """Build a page of rows without a readable key: only its token says where to go on."""
         if page.is_truncated and not page.next_token:
             raise unreadable(self._bucket, "it does not go on after the key that was asked for")
         self._odd_pages[start_after] = self._odd_pages.get(start_after, 0) + 1
@@ -184,7 +184,6 @@ class S3Storage:
         return self._profile.begins_anywhere
 
     def rows(self, entries: bytes) -> ListedRows:
-        """The rows in a page's ``entries``, or in some of them."""
         if has_raw_keys(entries):
             self._learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})
             raise unreadable(
@@ -200,8 +199,6 @@ class S3Storage:
             raise unreadable(self._bucket, str(exc)) from exc
 
     def head(self, key: str) -> ObjectMetadata | None:
-        """Content type and user metadata of one object; None if it is gone."""
-
         def ask() -> Any:
             try:
                 return self._client().head_object(Bucket=self._bucket.s3_name, Key=key)
@@ -220,8 +217,6 @@ class S3Storage:
         )
 
     def look_up(self, key: str) -> Version | HeadAnswer:
-        """The version that HEAD of a key tells of, or how HEAD refuses it."""
-
         def ask() -> Version | HeadAnswer:
             try:
                 answer = self._client().head_object(Bucket=self._bucket.s3_name, Key=key)
@@ -290,10 +285,10 @@ class S3Storage:
         if not self._profile.contradicts(facts):
             return False
         self._profile = self._profile.with_learnt(facts, now=time.time())
-        said = ", ".join(f"{fact} {text}" for fact, text in facts.items())
+        learnt = ", ".join(f"{fact} {text}" for fact, text in facts.items())
         is_loud = facts.get(Fact.KEY_ORDER) == KeyOrder.OTHER
         logger.log(
-            logging.WARNING if is_loud else logging.INFO, "%s: learnt %s", self._endpoint, said
+            logging.WARNING if is_loud else logging.INFO, "%s: learnt %s", self._endpoint, learnt
         )
         return True
 
@@ -316,7 +311,7 @@ class S3Storage:
         return page
 
     def _after(self, key: str, page: ListedPage, *, is_asked_for: bool) -> ListedPage:
-        """The rows of a page that are after a key; all of them, where the server knows it."""
+        """Keep the rows of a page that are after a key; all of them, where the server knows it."""
         if not (key and page.entries):
             return page
         try:
@@ -391,7 +386,7 @@ class S3Storage:
         return self._request(ask, lists=True)
 
     def _request(self, ask: Callable[[], T], *, lists: bool) -> T:
-        """The answer to one request; asked as the endpoint wants it, if it refuses saying how."""
+        """Send one request, as the endpoint wants to be asked if it refuses saying how."""
         lessons: dict[Fact, str] = {}
         for _ in range(_MOST_LESSONS):
             try:
@@ -408,7 +403,7 @@ class S3Storage:
         return self._patiently(ask, lists=lists)
 
     def _patiently(self, ask: Callable[[], T], *, lists: bool) -> T:
-        """The answer to one request, sent again if it failed for now."""
+        """Send one request, and send it again if it failed for now."""
         began = time.monotonic()
         for attempt in count(1):
             with self._limiter.acquire(self._bucket.name, lists=lists):

@@ -89,7 +89,7 @@ class SiteSettings(Protocol):
 
 
 def open_infisical_vault(settings: SiteSettings) -> InfisicalVault:
-    """The vault that the settings name; asks nothing yet."""
+    """Build the vault that the settings name; asks nothing yet."""
     secret, token = settings.infisical_client_secret, settings.infisical_token
     # The SDK puts "/api/…" behind the address, and a server answers "//api" with 404.
     url = settings.infisical_api_url.rstrip("/").removesuffix("/api").rstrip("/")
@@ -128,7 +128,7 @@ class InfisicalVault:
         return f"InfisicalVault({self._site.url!r}, {self._site.project_id!r})"
 
     def read_all(self) -> Mapping[str, KeyPair]:
-        """Every complete key pair by vault prefix.
+        """Read every complete key pair, by vault prefix.
 
         Infisical answers for a missing environment as for an empty one: with nothing.
         """
@@ -151,11 +151,11 @@ class InfisicalVault:
             self._ask("delete", names=waiting[at : at + _AT_ONCE])
 
     def names(self) -> frozenset[str]:
-        """The names of all entries, halves of key pairs and hidden ones included."""
+        """Name all entries, halves of key pairs and hidden ones included."""
         return frozenset(self._ask("names")["names"])
 
     def read_secrets(self, names: Collection[str]) -> Mapping[str, str]:
-        """The values of some entries; those that are not there, or hidden, are left out."""
+        """Read some entries; those that are not there, or hidden, are left out."""
         entries: dict[str, str] = self._ask("read some", names=sorted(names))["entries"]
         return entries
 

@@ -82,7 +82,7 @@ class _Place:
         }
 
     def everything(self) -> tuple[dict[str, str], list[str]]:
-        """Usable values by name, and the names of those that we may not see."""
+        """Read the usable values by name, and the names of those that we may not see."""
         found = self._client.listSecrets(
             self._sdk.ListSecretsOptions(
                 **self._where,

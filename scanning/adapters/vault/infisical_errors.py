@@ -21,7 +21,7 @@ class Problem:
 
 
 def of(text: str, **about: str) -> Problem:
-    """The error for a text of the SDK; ``about`` fills the messages' places."""
+    """Choose the error for a text of the SDK; ``about`` fills the messages' places."""
     rule = next(rule for rule in _RULES if re.search(rule.pattern, text))
     return Problem(rule.error(rule.says.format(**about)), rule.is_bad_login)
 

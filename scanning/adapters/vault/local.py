@@ -52,7 +52,7 @@ class LocalVault:
     """Implements `ports.Vault`; any number of threads and processes may use the same file."""
 
     def __init__(self, path: Path, key: str, *, key_source: str = "VAULT_KEY") -> None:
-        """``key`` is a Fernet key; ``key_source`` says in messages where it came from."""
+        """Take a Fernet key; ``key_source`` says in messages where it came from."""
         try:
             self._fernet = Fernet(key)
         except ValueError:
@@ -70,7 +70,7 @@ class LocalVault:
         return f"LocalVault({str(self._path)!r})"
 
     def read_all(self) -> Mapping[str, KeyPair]:
-        """Every complete key pair by vault prefix.
+        """Read every complete key pair, by vault prefix.
 
         Raises VaultUnavailable for a file that cannot be read, ConfigurationError for a wrong key.
         """
@@ -85,11 +85,9 @@ class LocalVault:
         self._drop(set(names))
 
     def names(self) -> frozenset[str]:
-        """The names of all entries, halves of key pairs included."""
         return frozenset(self._entries())
 
     def read_secrets(self, names: Collection[str]) -> Mapping[str, str]:
-        """The values of some entries; those that are not there are left out."""
         entries = self._entries()
         return {name: entries[name] for name in names if name in entries}
 
@@ -111,7 +109,7 @@ class LocalVault:
                 self._replace({n: v for n, v in entries.items() if n not in names})
 
     def _entries(self) -> Mapping[str, str]:
-        """What the file holds now; read again only when it is another one than last time."""
+        """Return what the file holds, read again only when it is another one than last time."""
         with self._thread_lock:
             try:
                 if self._last.identity is None or self._last.identity != _identity(self._path):
@@ -167,7 +165,7 @@ class LocalVault:
 
 
 def open_local_vault(data_dir: Path, vault_key: str | None) -> LocalVault:
-    """The vault in ``data_dir``, under ``vault_key`` or a key of its own, made at the first call.
+    """Open the vault in ``data_dir``, under ``vault_key`` or a key made at the first call.
 
     Raises ConfigurationError when there is a vault and no key, or a key that is none.
     """
@@ -252,7 +250,7 @@ def _id_in(key_path: Path) -> str | None:
 
 
 def _id_that_opens(path: Path) -> str | None:
-    """As the head of the vault says."""
+    """Read the id from the head of the vault's file."""
     try:
         head = path.read_text(encoding="ascii").partition("\n")[0]
     except (OSError, UnicodeDecodeError):

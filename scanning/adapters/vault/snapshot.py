@@ -57,7 +57,7 @@ class CredentialSnapshot:
         self._changed = threading.Condition()
         self._known: Mapping[str, _Known] = {}
         self._read_at = float("-inf")
-        self._said_lost: frozenset[str] = frozenset()
+        self._logged_as_lost: frozenset[str] = frozenset()
         # Who reads now, and when the next one may.
         self._reading = self._reloading = False
         self._problem: BucketwatchError | None = None
@@ -66,14 +66,14 @@ class CredentialSnapshot:
         self._reload_gap_s = _RELOAD_S
 
     def get(self, prefix: str) -> KeyPair:
-        """The key pair under a vault prefix.
+        """Return the key pair under a vault prefix, read now if it is not fresh.
 
         Raises CredentialMissing, or VaultUnavailable, VaultRefused or ConfigurationError when the
         vault does not answer and never did within `STALE_S`.
         """
         with self._changed:
-            is_my_turn = self._is_due(prefix) and self._take_turn(goes_on=self._serves(prefix))
-        if is_my_turn:
+            may_read = self._is_due(prefix) and self._begin_read(has_pair=self._serves(prefix))
+        if may_read:
             self._read()
         with self._changed:
             return self._pair(prefix)
@@ -84,13 +84,13 @@ class CredentialSnapshot:
         All who ask at the same time share one read. While the vault is away nothing changes.
         """
         with self._changed:
-            is_my_turn = self._take_turn_to_reload()
-        if is_my_turn:
+            may_read = self._begin_reload()
+        if may_read:
             self._read()
         return self
 
     def age_s(self) -> float | None:
-        """Seconds since the vault last answered; None if it never did."""
+        """Return the seconds since the vault last answered; None if it never did."""
         with self._changed:
             return self._clock() - self._read_at if self._is_read else None
 
@@ -106,10 +106,10 @@ class CredentialSnapshot:
         age_s = self._clock() - self._read_at
         return age_s > FRESH_S or (not self._serves(prefix) and age_s > _LOOK_AGAIN_S)
 
-    def _take_turn(self, *, goes_on: bool) -> bool:
-        """Whether the caller is the one to read; waits for another's read unless it ``goes_on``."""
+    def _begin_read(self, *, has_pair: bool) -> bool:
+        """Become the reader; without a pair to serve, wait for the thread that reads already."""
         if self._reading:
-            if not goes_on:
+            if not has_pair:
                 self._changed.wait_for(lambda: not self._reading)
             return False
         if self._clock() < self._next_read_at:
@@ -117,7 +117,7 @@ class CredentialSnapshot:
         self._reading = True
         return True
 
-    def _take_turn_to_reload(self) -> bool:
+    def _begin_reload(self) -> bool:
         while self._reading:
             # One that began before S3 refused our keys may have read the old ones.
             is_ours = self._reloading
@@ -130,7 +130,7 @@ class CredentialSnapshot:
         return True
 
     def _read(self) -> None:
-        """Ask the vault, without the lock; only for whoever took the turn."""
+        """Ask the vault, without the lock; only for whoever began the read."""
         pairs: Mapping[str, KeyPair] | None = None
         problem: BucketwatchError = VaultUnavailable("the vault cannot be read, see the log")
         try:
@@ -140,13 +140,13 @@ class CredentialSnapshot:
         finally:
             with self._changed:
                 if pairs is None:
-                    self._failed(problem)
+                    self._note_failure(problem)
                 else:
-                    self._take(pairs)
+                    self._store_pairs(pairs)
                 self._reading = self._reloading = False
                 self._changed.notify_all()
 
-    def _take(self, pairs: Mapping[str, KeyPair]) -> None:
+    def _store_pairs(self, pairs: Mapping[str, KeyPair]) -> None:
         now = self._clock()
         if self._failures:
             logger.info("The vault answers again")
@@ -157,7 +157,7 @@ class CredentialSnapshot:
             if prefix not in pairs and now - known.read_at <= STALE_S
         }
         self._known = lost | {prefix: _Known(pair, now) for prefix, pair in pairs.items()}
-        self._said_lost &= lost.keys()
+        self._logged_as_lost &= lost.keys()
         self._read_at, self._problem, self._failures = now, None, 0
         if self._reloading:
             news = any(before.get(prefix) != pair for prefix, pair in pairs.items())
@@ -165,7 +165,7 @@ class CredentialSnapshot:
             self._next_reload_at = now + gap_s
             self._reload_gap_s = min(gap_s * 2, FRESH_S)
 
-    def _failed(self, problem: BucketwatchError) -> None:
+    def _note_failure(self, problem: BucketwatchError) -> None:
         now = self._clock()
         if self._is_read and type(problem) is not type(self._problem):
             logger.error(
@@ -182,13 +182,13 @@ class CredentialSnapshot:
 
     def _pair(self, prefix: str) -> KeyPair:
         if not self._serves(prefix):
-            raise self._missing(prefix)
+            raise self._missing_error(prefix)
         known = self._known[prefix]
-        if self._is_lost(known) and prefix not in self._said_lost:
-            self._say_lost()
+        if self._is_lost(known) and prefix not in self._logged_as_lost:
+            self._log_lost_pairs()
         return known.pair
 
-    def _missing(self, prefix: str) -> BucketwatchError:
+    def _missing_error(self, prefix: str) -> BucketwatchError:
         if self._problem is not None:
             # A new one for each thread: they collect tracebacks.
             return type(self._problem)(str(self._problem))
@@ -197,9 +197,9 @@ class CredentialSnapshot:
             text += " (nor any other: is it the right vault?)"
         return CredentialMissing(f"{text}: enter the bucket's keys again")
 
-    def _say_lost(self) -> None:
+    def _log_lost_pairs(self) -> None:
         lost = sorted(prefix for prefix, known in self._known.items() if self._is_lost(known))
-        self._said_lost = frozenset(lost)
+        self._logged_as_lost = frozenset(lost)
         some = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
         logger.error(
             "The vault lists %d key pairs and no longer %d that were there (%s). Going on with "

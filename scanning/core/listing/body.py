@@ -160,13 +160,12 @@ class ListingBody:
         return b"".join(_ENTRY.findall(self.body, self.start, self.end))
 
     def has_more_than(self, asked: int) -> bool:
-        """Whether these are more entries than were asked for."""
         if self.key_count is not None and self.end - self.start <= asked * _USUAL_ROW:
             return self.key_count > asked
         return self.rows > asked
 
     def goes_on(self, asked: int) -> bool:
-        """Whether more follows these entries, of which ``asked`` were asked for.
+        """Tell whether more follows these entries; ``asked`` were asked for.
 
         Raises UnreadableListing if that cannot be told.
         """
@@ -182,7 +181,7 @@ class ListingBody:
         )
 
     def columns(self) -> Columns | None:
-        """The rows; None if an entry is not of the usual shape.
+        """Parse the rows; None if an entry is not of the usual shape.
 
         Raises UnreadableListing if a key is not UTF-8.
         """
@@ -190,7 +189,7 @@ class ListingBody:
 
 
 def is_whole(body: bytes) -> bool:
-    """The body is a listing and not cut short: right root, and its end tag at the very end."""
+    """Check that a listing is not cut short: right root, and its end tag at the very end."""
     return _ROOT.match(body) is not None and body[-256:].rstrip().endswith(_END)
 
 
@@ -227,8 +226,8 @@ def read_listing(body: bytes) -> ListingBody | None:
         return None
     if not truncated and b"IsTruncated" in envelope:
         return None
-    said = _KEY_COUNT.search(envelope)
-    gapless = _touching(body, start, end, is_counted=said is not None)
+    key_count = _KEY_COUNT.search(envelope)
+    gapless = _touching(body, start, end, is_counted=key_count is not None)
     url_encoded = _URL_ENCODED in envelope
     if gapless is None or (start < end and not _ends_with_entry(body, start, end)):
         return None
@@ -242,13 +241,13 @@ def read_listing(body: bytes) -> ListingBody | None:
         url_encoded=url_encoded,
         last_key=last_key,
         next_token=next_token(envelope),
-        key_count=int(said[1]) if said else None,
+        key_count=int(key_count[1]) if key_count else None,
         ends_oddly=at != end,
     )
 
 
 def read_rows(entries: bytes, *, url_encoded: bool) -> Columns | None:
-    """The rows of all entries; None if one is of another shape, or holds what cannot be read.
+    """Parse all entries; None if one is of another shape, or holds what cannot be read.
 
     Raises UnreadableListing if a key is not UTF-8, or something else stands between them.
     """
@@ -312,7 +311,7 @@ def has_raw_keys(entries: bytes) -> bool:
 
 
 def render_entries(columns: Columns) -> bytes:
-    """Entries as a URL-encoding server would write them, for rows that came in another way."""
+    """Write entries as a URL-encoding server would, for rows that came in another way."""
     return b"".join(
         b"<Contents><Key>%b</Key><LastModified>%bZ</LastModified>"
         b"<ETag>&quot;%b&quot;</ETag><Size>%d</Size></Contents>"
@@ -329,7 +328,7 @@ def render_entries(columns: Columns) -> bytes:
 
 
 def next_token(envelope: bytes) -> str:
-    """Where the server would go on; "" if it does not say, or not legibly."""
+    """Find where the server would go on; "" if it does not say, or not legibly."""
     found = _NEXT_TOKEN.search(envelope)
     try:
         return unescape(found[1]).decode() if found else ""
@@ -338,7 +337,7 @@ def next_token(envelope: bytes) -> str:
 
 
 def says_last(body: bytes) -> bool:
-    """Whether an answer that is not of a known shape says that nothing follows it.
+    """Tell whether an answer that is not of a known shape says that nothing follows it.
 
     To botocore whatever does not say ``true`` does: an empty element, or ``True``.
     """
@@ -389,19 +388,19 @@ def decode_key(raw: bytes, *, url_encoded: bool) -> str | None:
 
 
 def milliseconds(stamps: Sequence[str]) -> list[int]:
-    """A listing's times (ISO 8601, UTC, their Z cut off) in milliseconds since the epoch."""
+    """Convert a listing's times (ISO 8601, UTC, the Z cut off) to milliseconds since the epoch."""
     return [(time - _EPOCH) // _MILLISECOND for time in map(datetime.fromisoformat, stamps)]
 
 
 def _span(body: bytes, offset: int) -> tuple[int, int]:
-    """Where the entries begin and end; an empty range at ``offset`` if there are none."""
+    """Find where the entries begin and end; an empty range at ``offset`` if there are none."""
     start = body.find(_OPEN, offset)
     end = body.rfind(_CLOSE, offset)
     return (start, end + len(_CLOSE)) if 0 <= start < end else (offset, offset)
 
 
 def _touching(body: bytes, start: int, end: int, *, is_counted: bool) -> bool | None:
-    """Whether there is nothing between the entries, not even white space; None for anything else.
+    """Tell whether nothing is between the entries, not even white space; None for anything else.
 
     A server that says how many keys it sends sends nothing else, so its first two entries tell.
     """

@@ -26,7 +26,7 @@ _DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
 
 
 def rows_like(first: re.Match[bytes], entries: bytes, count: int) -> Sequence[Row] | None:
-    """The rows of all ``count`` entries if they look like ``first``, one of them; else None.
+    """Parse all ``count`` entries if they look like ``first``, one of them; else None.
 
     The groups of ``first`` are key, time, ETag and size, as those of each row.
     """
@@ -43,7 +43,7 @@ def rows_like(first: re.Match[bytes], entries: bytes, count: int) -> Sequence[Ro
 
 
 def _usual(rows: Sequence[Row]) -> bool:
-    """All times have milliseconds, as the pattern of times is loose for speed."""
+    """Tell whether all times have milliseconds, as the pattern of times is loose for speed."""
     stamps = b"".join([row[1] for row in rows])
     return stamps.translate(_DIGITS) == _USUAL_STAMP * len(rows)
 

@@ -33,26 +33,26 @@ QUEUE_LENGTH: Final = "queue_length"
 
 
 def places(histogram: str, bounds: Sequence[float]) -> list[str]:
-    """The fields of a histogram's counts, in order."""
+    """Name the fields of a histogram's counts, in order."""
     return [f"{histogram}:{n}" for n in range(len(bounds) + 1)]
 
 
 def total_ms(histogram: str) -> str:
-    """The field that adds up all values of a histogram, in milliseconds."""
+    """Name the field that adds up all values of a histogram, in milliseconds."""
     return f"{histogram}_ms"
 
 
 def of_commit(
     changes: Mapping[EventType, int], announced: Mapping[EventType, int], lags_s: Sequence[float]
 ) -> dict[str, int]:
-    """``changes`` were found, ``announced`` of them put into the queue, with these lags."""
+    """Count ``changes`` that were found, ``announced`` of them queued, with these lags."""
     counted = {CHANGES[kind]: number for kind, number in changes.items()}
     counted |= {ANNOUNCED[kind]: number for kind, number in announced.items()}
     return counted | _histogram(LAG, histograms.LAG_S, lags_s)
 
 
 def of_scan(result: ScanResult, *, late_s: float) -> dict[str, int]:
-    """How one scan ended that began ``late_s`` after its scheduled start."""
+    """Count one scan, by how it ended; it began ``late_s`` after its scheduled start."""
     counts = result.counts
     counted = {
         "total_scans": int(result.complete or not result.ok),

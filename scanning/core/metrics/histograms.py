@@ -24,7 +24,7 @@ def place(value: float, bounds: Sequence[float]) -> int:
 
 
 def percentile(counts: Sequence[int], bounds: Sequence[float], share: float) -> float | None:
-    """The value that ``share`` of all are not above, as if they lay evenly between the bounds.
+    """Find the value that ``share`` of all are not above, as if spread evenly between the bounds.
 
     What is above all bounds counts as the last of them; None where nothing was counted.
     """

@@ -92,9 +92,9 @@ class Command(EngineCommand):
     ) -> int:
         """Scan all, as many at once as a region's limit; returns how many failed."""
         parallel = wiring.conf().parallel
-        most = min(parallel.rate_limit_per_region, parallel.max_workers)
+        at_once = min(parallel.rate_limit_per_region, parallel.max_workers)
         done = failed = 0
-        with ManualScanRunner(buckets, run, at_once=most) as runner:
+        with ManualScanRunner(buckets, run, at_once=at_once) as runner:
             try:
                 for event in runner.events(every_s=_DRAW_S):
                     if event is not None:

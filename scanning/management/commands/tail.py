@@ -43,7 +43,7 @@ class Filter:
     prefix: str
 
     def lines(self, commit: RecentCommit) -> list[Line]:
-        """What there is to print of a commit, in the order of its events."""
+        """Pick what there is to print of a commit, in the order of its events."""
         if self.bucket not in {"", commit.bucket}:
             return []
         lines = [
@@ -96,18 +96,18 @@ class Command(EngineCommand):
             for commit in self._following(newest):
                 self._print(wanted.lines(commit))
 
-    def _last(self, wanted: Filter, most: int, *, up_to: str) -> list[Line]:
-        """The last lines up to a commit, oldest first."""
+    def _last(self, wanted: Filter, limit: int, *, up_to: str) -> list[Line]:
+        """Find the last lines up to a commit, oldest first."""
         last: list[Line] = []
-        if most > 0 and up_to != BEFORE_ALL:
+        if limit > 0 and up_to != BEFORE_ALL:
             for commit in self._events.newest_first(up_to=up_to):
                 last = wanted.lines(commit) + last
-                if len(last) >= most:
+                if len(last) >= limit:
                     break
-        return last[-most:]
+        return last[-limit:]
 
     def _following(self, last: str) -> Iterator[RecentCommit]:
-        """Every commit after one, through outages of Redis, for ever."""
+        """Follow the commits after one, through outages of Redis, for ever."""
         pause = threading.Event()
         is_away = False
         while True:
