@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ONLY_A_TEST = "This was only a test: nothing is saved. Enter secrets again before you save."
 MOST_HELD_SHOWN = 100
+CSV = "text/csv; charset=utf-8"
 
 
 @admin.register(Bucket)
@@ -165,7 +166,7 @@ class BucketAdmin(ListedBuckets):
             begin = next(lines)
         except BucketwatchError:  # the page says why
             return HttpResponseRedirect(reverse("admin:buckets_bucket_held", args=[pk]))
-        answer = StreamingHttpResponse(chain([begin], lines), content_type="text/csv")
+        answer = StreamingHttpResponse(chain([begin], lines), content_type=CSV)
         name = f"{bucket.name}-held.csv"
         answer["Content-Disposition"] = content_disposition_header(
             as_attachment=True, filename=name

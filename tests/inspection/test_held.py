@@ -1,4 +1,4 @@
-"""Which objects a held mass deletion concerns: as read beside scans, and as the command prints it."""
+"""Which objects a held mass deletion concerns: read beside scans, and printed by the command."""
 
 import csv
 import io
