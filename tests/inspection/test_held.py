@@ -11,6 +11,7 @@ import pytest
 from scanning import engine
 from scanning.core import redis_keys
 from scanning.core.errors import CommitOutOfStep, StateDamaged
+from scanning.core.segments.model import Entry, joined
 from scanning.core.texts import spreadsheet_text
 from scanning.core.types import ObjectState
 from scanning.inspection.held import csv_lines, find_held_objects
@@ -82,6 +83,22 @@ def test_a_scan_that_rewrites_segments_meanwhile_makes_no_key_come_twice_or_not_
     assert here.scan_to_the_end(FakeStorage(there | new)).held is not None
     keys = first + [key for key, _ in held.objects]
     assert keys == [f"key-{n:05}" for n in range(5, 1000) if n != 700]
+
+
+def test_a_segment_that_was_joined_with_one_that_is_read_already_brings_no_key_twice():
+    here = held_site()
+    held = find_held_objects(here.states, here.bucket)
+    first = [key for key, _ in islice(held.objects, 300)]
+    entries = here.states.open(here.bucket).entries
+    place = next(n for n, entry in enumerate(entries) if entry.last_key >= first[-1])
+    early, late = entries[place : place + 2]
+    columns = joined(here.states.segments[early.id], here.states.segments[late.id])
+    for entry in (early, late):
+        del here.states.manifest[entry.id]
+    both = Entry("both", late.last_key, len(columns), missing=tuple(range(len(columns))))
+    here.states.manifest["both"], here.states.segments["both"] = both, columns
+    keys = first + [key for key, _ in held.objects]
+    assert keys == [f"key-{n:05}" for n in range(5, 1000)]
 
 
 def test_a_hold_that_ends_meanwhile_is_an_error_and_no_short_list():
