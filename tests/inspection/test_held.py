@@ -174,7 +174,7 @@ def emptied(store, s3_server, settings, capsys) -> Callable[..., str]:
         for key in keys:
             s3_server.client().delete_object(Bucket=name, Key=key)
         assert "held until somebody" in manage(capsys, "runscan", name).out
-        return name
+        return str(name)
 
     return make
 

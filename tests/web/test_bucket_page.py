@@ -273,7 +273,8 @@ def emptied(real, s3_server, settings, capsys) -> Bucket:
         s3_server.client().delete_object(Bucket=real.name, Key=row["Key"])
     assert "105 missing, held" in manage(capsys, "runscan", real.name).out
     Bucket.objects.update(held_since=timezone.now(), held_missing=105, last_scan_at=timezone.now())
-    return real
+    emptied: Bucket = real
+    return emptied
 
 
 def test_before_anything_is_confirmed_the_bucket_shows_which_objects_are_held(
