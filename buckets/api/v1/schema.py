@@ -178,8 +178,8 @@ TEST_BUCKET = route(
 HELD_OBJECTS = route(
     "v1_held_objects",
     "Which objects a held mass deletion concerns",
-    description="To look at before it is confirmed. `manage.py held --csv` and the bucket's page "
-    "have all of them.",
+    description="To look at before it is confirmed. `manage.py held BUCKET --csv` and the bucket's "
+    "page have all of them.",
     tag=_BUCKETS,
     parameters=[_BUCKET, requests.HeldQuery],
     answers={200: responses.HeldObjectsAnswer},
