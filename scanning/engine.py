@@ -75,7 +75,7 @@ def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
             documented=metrics(),
             telemetry=store.read(),
             states=store.bucket_states(),
-            endpoints=endpoint_paces(),
+            endpoints=endpoint_loads(),
         )
     except RedisUnavailable:
         return prometheus.write(None, form, version=settings.VERSION)
@@ -117,7 +117,7 @@ def being_cleared() -> list[str]:
     return wiring.interactive().bucket_status.being_cleared()
 
 
-def endpoint_paces() -> list[EndpointLoad]:
+def endpoint_loads() -> list[EndpointLoad]:
     """How the endpoints that were asked lately may be asked now. Raises RedisUnavailable."""
     return wiring.interactive().endpoint_health.list_loads()
 
@@ -193,7 +193,7 @@ def explain(name: str, key: str) -> Explanation:
         key,
         states=wiring.interactive().states,
         listed=lambda: wiring.with_keys(bucket, lambda pair: _listed(bucket, key, pair)),
-        standing=wiring.interactive().bucket_status.schedule_status(
+        schedule=wiring.interactive().bucket_status.schedule_status(
             bucket, queue_name=conf.redis.queue_name, now=now
         ),
         now=now,

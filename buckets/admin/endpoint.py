@@ -15,14 +15,15 @@ from buckets import services
 from buckets.admin import forms
 from buckets.admin.base import ServiceAdmin, actor
 from buckets.models import Endpoint
-from buckets.pages import badges, endpoint_standing
+from buckets.pages import badges
+from buckets.pages import endpoint as endpoint_page
 from scanning.core.errors import RedisUnavailable
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
 
-    from buckets.pages.endpoint_standing import EndpointStanding
+    from buckets.pages.endpoint import EndpointOverview
 
 _STATES = {
     "normal": ("watched", "answers"),
@@ -88,7 +89,7 @@ class EndpointAdmin(ServiceAdmin):
 
     @admin.display(description="used by")
     def used_by(self, endpoint: Endpoint) -> str:
-        number = self._standing(endpoint).buckets
+        number = self._overview_of(endpoint).buckets
         if not number:
             return "no bucket"
         every = f"{reverse('admin:buckets_bucket_changelist')}?{urlencode({'q': endpoint.name})}"
@@ -97,7 +98,7 @@ class EndpointAdmin(ServiceAdmin):
 
     @admin.display(description="stands")
     def state(self, endpoint: Endpoint) -> str:
-        load = self._standing(endpoint).load
+        load = self._overview_of(endpoint).load
         if load is None:
             return "not asked lately"
         kind, word = _STATES[load.state]
@@ -106,14 +107,14 @@ class EndpointAdmin(ServiceAdmin):
 
     @admin.display(description="limits in force")
     def limits(self, endpoint: Endpoint) -> str:
-        limits = self._standing(endpoint).limits
+        limits = self._overview_of(endpoint).limits
         per_s = f"{limits.list_per_s:g} LIST a second in a bucket" if limits.list_per_s else ""
         at_once = f"{limits.connections} requests at once" if limits.connections else ""
         return ", ".join(filter(None, [per_s, at_once])) or "none"
 
     @admin.display(description="known")
     def known(self, endpoint: Endpoint) -> str:
-        facts = [f for f in self._standing(endpoint).facts if f.source != "default"]
+        facts = [f for f in self._overview_of(endpoint).facts if f.source != "default"]
         return ", ".join(f"{f.name.replace('_', ' ')} {f.value}" for f in facts) or "nothing yet"
 
     @admin.display(description="profile")
@@ -125,7 +126,7 @@ class EndpointAdmin(ServiceAdmin):
                 fact.source,
                 badges.moment(fact.learnt_at) if fact.learnt_at else "",
             )
-            for fact in self._standing(endpoint).facts
+            for fact in self._overview_of(endpoint).facts
         )
         return format_html(
             '<table class="plain"><tbody>{}</tbody></table>',
@@ -134,10 +135,10 @@ class EndpointAdmin(ServiceAdmin):
             ),
         )
 
-    def _standing(self, endpoint: Endpoint) -> EndpointStanding:
+    def _overview_of(self, endpoint: Endpoint) -> EndpointOverview:
         # One look for all columns of a row.
-        known: EndpointStanding | None = getattr(endpoint, "standing", None)
+        known: EndpointOverview | None = getattr(endpoint, "overview", None)
         if known is None:
-            [known] = endpoint_standing.standings([endpoint])
-            endpoint.standing = known  # type: ignore[attr-defined]
+            [known] = endpoint_page.endpoint_overviews([endpoint])
+            endpoint.overview = known  # type: ignore[attr-defined]
         return known

@@ -45,6 +45,6 @@ urlpatterns = [
     re_path(rf"^v1/endpoints/{NAME}/?$", endpoints.OneEndpoint.as_view(), name="v1-endpoint"),
     re_path(r"^v1/events/?$", events.Events.as_view(), name="v1-events"),
     re_path(r"^schema/?$", openapi_views.Schema.as_view(), name="schema"),
-    re_path(r"^docs/?$", openapi_views.Page.as_view(), name="docs"),
+    re_path(r"^docs/?$", openapi_views.ApiDocsPage.as_view(), name="docs"),
     re_path(r"", no_such_route),
 ]

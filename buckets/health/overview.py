@@ -41,7 +41,7 @@ def overview() -> Overview:
     """Ask Redis once and the database a few times. Raises what the database raises."""
     try:
         telemetry, late = engine.telemetry(), engine.late_buckets()
-        endpoints = engine.endpoint_paces()
+        endpoints = engine.endpoint_loads()
     except RedisUnavailable as exc:
         without = alerts_without_redis(exc)
         return Overview(selectors.state_counts(late=()), None, without)

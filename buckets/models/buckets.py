@@ -33,10 +33,10 @@ class Bucket(models.Model):
     """One bucket that is watched. Change it through ``services``.
 
     Saving or deleting an instance, however it is done, mirrors it to Redis (``signals``,
-    ``mirror``). ``QuerySet.update`` and ``bulk_create`` send no signals: nothing that they do
+    ``sync.outbox``). ``QuerySet.update`` and ``bulk_create`` send no signals: nothing that they do
     reaches the scanner, so they are for the status columns only.
 
-    The status columns belong to ``status.flush``: ``save`` of an existing bucket does not write
+    The status columns belong to ``sync.scan_status``: ``save`` of an existing bucket does not write
     them, so that a form that was open for an hour cannot put back what it showed.
     """
 
@@ -283,7 +283,7 @@ class Bucket(models.Model):
             ),
         ]
 
-    # The bucket's name before the last save, when that renamed it: the mirror removes it.
+    # The bucket's name before the last save, when that renamed it: the outbox has it removed.
     renamed_from: str = ""
 
     def __str__(self) -> str:

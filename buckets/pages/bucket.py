@@ -42,7 +42,7 @@ RECENT = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class PageFact:
     name: str
     value: SafeString | str
 
@@ -62,7 +62,7 @@ class BucketPage:
 
     state: State
     callout: Callout | None
-    facts: Sequence[Fact]
+    facts: Sequence[PageFact]
     charts: Sequence[charts.Chart] = ()
     failed_scans: str = ""
     events: Sequence[RecentEvent] = ()
@@ -173,34 +173,36 @@ def _warnings(bucket: Bucket) -> list[Callout]:
 # --- facts
 
 
-def _facts(bucket: Bucket, next_scan: NextScan | None, events_today: int | None) -> Iterator[Fact]:
-    yield Fact("Objects", format_number(bucket.object_count))
-    yield Fact("Events today", format_number(events_today))
-    yield Fact("Last scan", badges.moment(bucket.last_scan_at))
-    yield Fact("Duration", format_duration(bucket.last_scan_duration_s))
-    yield Fact("Next scan", next_scan_in_words(bucket, next_scan))
-    yield Fact("Polling interval", _interval(bucket))
+def _facts(
+    bucket: Bucket, next_scan: NextScan | None, events_today: int | None
+) -> Iterator[PageFact]:
+    yield PageFact("Objects", format_number(bucket.object_count))
+    yield PageFact("Events today", format_number(events_today))
+    yield PageFact("Last scan", badges.moment(bucket.last_scan_at))
+    yield PageFact("Duration", format_duration(bucket.last_scan_duration_s))
+    yield PageFact("Next scan", next_scan_in_words(bucket, next_scan))
+    yield PageFact("Polling interval", _interval(bucket))
     if bucket.bucket_name:
-        yield Fact("Name in S3", bucket.bucket_name)
-    yield Fact("Region", bucket.region)
-    yield Fact("Endpoint", bucket.endpoint)
-    yield Fact("Credential", _credential(bucket))
-    yield Fact("Notifications", _notifications(bucket))
+        yield PageFact("Name in S3", bucket.bucket_name)
+    yield PageFact("Region", bucket.region)
+    yield PageFact("Endpoint", bucket.endpoint)
+    yield PageFact("Credential", _credential(bucket))
+    yield PageFact("Notifications", _notifications(bucket))
     if bucket.prefix or bucket.suffix:
-        yield Fact("Keys", _keys(bucket))
-    yield Fact("Webhook", bucket.webhook_url or "none")
+        yield PageFact("Keys", _keys(bucket))
+    yield PageFact("Webhook", bucket.webhook_url or "none")
     if selectors.is_waiting_for_redis(bucket.name):
-        yield Fact("Last change", "has not reached the scanner yet")
+        yield PageFact("Last change", "has not reached the scanner yet")
 
 
-def _progress(bucket: Bucket, under_way: PassUnderWay | None) -> Iterator[Fact]:
+def _progress(bucket: Bucket, under_way: PassUnderWay | None) -> Iterator[PageFact]:
     if under_way is None:
         return
     listed = pluralize(under_way.listed, "object")
     total = bucket.object_count or 0
     share = f" of about {total:,}" if total >= under_way.listed else ""
     began = format_ago(datetime.fromtimestamp(under_way.began, UTC))
-    yield Fact("Scan under way", f"{listed} listed{share}; it began {began}")
+    yield PageFact("Scan under way", f"{listed} listed{share}; it began {began}")
 
 
 def _interval(bucket: Bucket) -> str:

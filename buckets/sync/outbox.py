@@ -121,7 +121,7 @@ def catch_up() -> bool:
     try:
         known = wiring.interactive().bucket_configs.revisions()
     except BucketwatchError as exc:
-        logger.debug("The mirror waits for Redis: %s", exc)
+        logger.debug("Changes wait for Redis: %s", exc)
         return False
     lost = sorted(names - known.keys() - waiting)
     if lost:

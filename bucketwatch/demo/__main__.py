@@ -112,7 +112,9 @@ def run(home: Home, signals: Signals) -> None:
             raise DemoError(f"a demo is running already in {home.var}; stop that one first")
         made = home.secrets()
         serving = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
-        site = Site(serving.setdefault("HOST", LOOPBACK), _port(serving.setdefault("PORT", "8080")))
+        site = DemoSite(
+            serving.setdefault("HOST", LOOPBACK), _port(serving.setdefault("PORT", "8080"))
+        )
         _check_free(site.port, "choose another one: PORT=8081 make demo")
         _check_free(made.s3_port, f"the demo's S3 server needs it; {START_OVER}")
         home.json_file.unlink(missing_ok=True)
@@ -145,7 +147,7 @@ def run(home: Home, signals: Signals) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class DemoSite:
     """Where the product's page is."""
 
     host: str
@@ -231,7 +233,7 @@ def _start_monitor(home: Home) -> ServerProcess:
     )
 
 
-def _wait_until_ready(site: Site, monitor: ServerProcess, signals: Signals) -> None:
+def _wait_until_ready(site: DemoSite, monitor: ServerProcess, signals: Signals) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while not signals.stopping.wait(0.1):
         _check_running(monitor)
@@ -251,7 +253,9 @@ def _end_of(child: ServerProcess) -> str:
     return f"{child.log} ends with: {child.last_words()}"
 
 
-def _way_in(made: Secrets, site: Site, redis_server: RedisServer, s3: S3Server) -> dict[str, Any]:
+def _way_in(
+    made: Secrets, site: DemoSite, redis_server: RedisServer, s3: S3Server
+) -> dict[str, Any]:
     return {
         "url": site.url,
         "operator": {"username": made.username, "password": made.password},
@@ -266,7 +270,7 @@ def _way_in(made: Secrets, site: Site, redis_server: RedisServer, s3: S3Server) 
     }
 
 
-def _say_welcome(home: Home, made: Secrets, site: Site) -> None:
+def _say_welcome(home: Home, made: Secrets, site: DemoSite) -> None:
     say(
         f"""
   bucketwatch is ready and watches {len(BUCKETS)} buckets that keep changing.

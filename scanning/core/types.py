@@ -72,7 +72,7 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class BucketConfig:
-    """One bucket as the engine sees it; read from Redis, written there by the mirror.
+    """One bucket as the engine sees it; read from Redis, where `buckets/sync/outbox.py` writes it.
 
     ``name`` is the watch's, by which everything goes; ``bucket_name`` is S3's, "" if it is that.
     ``endpoint`` is a host (https is implied) or an http(s) URL. ``region`` groups buckets for

@@ -24,23 +24,23 @@ def collect_facts(
     *,
     states: StateStore,
     listed: Callable[[], ObjectState | None],
-    standing: ScheduleStatus,
+    schedule: ScheduleStatus,
     now: float,
 ) -> KeyFacts:
     """Everything that counts for one key; what cannot be had is said in it.
 
     ``listed`` asks S3; it is not called for keys that no listing can show. Raises RedisUnavailable.
     """
-    it = KeyFacts(bucket, key, now, Known(), standing, listed=None)
+    facts = KeyFacts(bucket, key, now, Known(), schedule, listed=None)
     if not why_outside(bucket, key):
         try:
-            it = replace(it, listed=listed())
+            facts = replace(facts, listed=listed())
         except BucketwatchError as exc:
-            it = replace(it, problem=str(exc))
+            facts = replace(facts, problem=str(exc))
     try:
-        return replace(it, known=known_of(states, bucket, key))
+        return replace(facts, known=known_of(states, bucket, key))
     except PermanentError as exc:
-        return replace(it, damage=str(exc))
+        return replace(facts, damage=str(exc))
 
 
 def known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known:

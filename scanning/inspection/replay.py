@@ -83,32 +83,32 @@ class Replay:
     """
 
     def __init__(
-        self, means: ReplayContext, chosen: Selection, *, id_: str, after: str = ""
+        self, context: ReplayContext, chosen: Selection, *, id_: str, after: str = ""
     ) -> None:
         self.id = id_
-        self._means, self._chosen = means, chosen
+        self._context, self._chosen = context, chosen
         self._after = after
         self._announced = self._number = 0
         self._done = False
 
     def count(self) -> Counted:
         """How many objects there are to announce now. Reads all that is known of them."""
-        bucket = self._means.bucket()
+        bucket = self._context.bucket()
         wanted = chosen = 0
-        with Notifier(bucket, self._means.storage) as announcer:
+        with Notifier(bucket, self._context.storage) as notifier:
             for _, changes in self._changes(self._segments_beside_scans(bucket)):
                 chosen += len(changes)
-                wanted += len(announcer.select(changes))
+                wanted += len(notifier.select(changes))
         return Counted(wanted, chosen - wanted)
 
     def notifications(self) -> Iterator[str]:
         """What would be queued, but without what HEAD says, and with the sequencer of no commit."""
-        bucket = replace(self._means.bucket(), fetch_metadata=False)
+        bucket = replace(self._context.bucket(), fetch_metadata=False)
         order = notification.sequencer(0, 0)
-        with Notifier(bucket, self._means.storage) as announcer:
+        with Notifier(bucket, self._context.storage) as notifier:
             for _, changes in self._changes(self._segments_beside_scans(bucket)):
-                wanted = announcer.select(changes)
-                for text in announcer.notifications(wanted, now=time.time(), sequencer=order):
+                wanted = notifier.select(changes)
+                for text in notifier.notifications(wanted, now=time.time(), sequencer=order):
                     yield as_replay(text, self.id)
 
     def run(self) -> Generator[Step, None, None]:
@@ -117,15 +117,15 @@ class Replay:
         Whoever takes a step that waits for something takes the next one a moment later. Raises
         ConfigurationChanged when the bucket was changed so that it cannot go on.
         """
-        means = self._means
+        context = self._context
         while not self._done:
-            bucket = means.bucket()
-            claim = means.leases.claim(bucket, slots=means.slots)
+            bucket = context.bucket()
+            claim = context.leases.claim(bucket, slots=context.slots)
             if claim is None:
                 yield self._step("the bucket is being scanned, or its region has no free slot")
                 continue
             try:
-                with means.heartbeat.keeping(claim):
+                with context.heartbeat.keeping(claim):
                     yield from self._slice(bucket, claim)
             except QueueFull:
                 waits_for = "the queue is half full: consumers have to read first"
@@ -135,7 +135,7 @@ class Replay:
                 waits_for = ""
             finally:
                 with contextlib.suppress(BucketwatchError):  # it expires by itself
-                    means.leases.release(claim)
+                    context.leases.release(claim)
             if waits_for:
                 yield self._step(waits_for)
 
@@ -146,12 +146,12 @@ class Replay:
         if claim.generation != bucket.generation:
             raise ConfigurationChanged(f"{bucket.name}: removed or changed during the replay")
         until = time.monotonic() + _SLICE_S
-        known = open_whole(self._means.states, bucket, claim)
+        known = open_whole(self._context.states, bucket, claim)
         self._number = known.commit
-        with Notifier(bucket, self._means.storage) as announcer:
+        with Notifier(bucket, self._context.storage) as notifier:
             for last_key, changes in self._changes(self._segments(known, claim, bucket)):
-                if wanted := announcer.select(changes):
-                    self._commit(announcer, claim, known, wanted)
+                if wanted := notifier.select(changes):
+                    self._commit(notifier, claim, known, wanted)
                 self._after = last_key
                 yield self._step()
                 if time.monotonic() >= until:
@@ -175,12 +175,12 @@ class Replay:
         """The segments that may hold chosen rows, while a lease keeps scans away."""
         for entry in self._entries(known, self._after):
             at = Position(claim.fence, self._number)
-            [columns] = self._means.states.load(bucket, [entry.id], at)
+            [columns] = self._context.states.load(bucket, [entry.id], at)
             yield entry, columns
 
     def _segments_beside_scans(self, bucket: BucketConfig) -> Iterator[tuple[Entry, Columns]]:
         """The same without a lease."""
-        states = self._means.states
+        states = self._context.states
         known = open_whole(states, bucket)
         return read_beside_scans(states, bucket, known, self._entries, after=self._after)
 
@@ -204,20 +204,20 @@ class Replay:
 
     def _commit(
         self,
-        announcer: Notifier,
+        notifier: Notifier,
         claim: Claim,
         known: KnownState,
         changes: list[Change],
     ) -> None:
         number, now = self._number + 1, time.time()
         order = notification.sequencer(claim.fence, number)
-        texts = announcer.notifications(changes, now=now, sequencer=order)
-        self._means.states.commit(
+        texts = notifier.notifications(changes, now=now, sequencer=order)
+        self._context.states.commit(
             claim,
             Commit(
                 number,
                 notifications=[as_replay(text, self.id) for text in texts],
-                recent=announcer.recent_entry(changes, now=now, replay=self.id),
+                recent=notifier.recent_entry(changes, now=now, replay=self.id),
                 # A pass that is under way goes on where it was.
                 progress=known.progress,
                 warnings=known.warnings,

@@ -83,7 +83,7 @@ class BucketScanner(threading.Thread):
         self._claim = claim
         self._keep_going = keep_going
         self._settings = (
-            _with_own_settings(self.bucket, settings)
+            _with_own_settings(self.bucket, settings, self.conf)
             if settings
             else unsliced_settings(self.bucket, self.conf)
         )
@@ -195,14 +195,16 @@ class BucketScanner(threading.Thread):
 
 def unsliced_settings(bucket: BucketConfig, conf: EngineSettings) -> ScanSettings:
     """Have a scan that somebody waits for not pause for other buckets."""
-    return _with_own_settings(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf))
+    return _with_own_settings(bucket, replace(wiring.scan_settings(conf), slice_s=math.inf), conf)
 
 
-def _with_own_settings(bucket: BucketConfig, settings: ScanSettings) -> ScanSettings:
+def _with_own_settings(
+    bucket: BucketConfig, settings: ScanSettings, conf: EngineSettings
+) -> ScanSettings:
     return replace(
         settings,
         lanes=bucket.lanes or settings.lanes,
-        interval_s=bucket.polling_interval_s or settings.interval_s,
+        interval_s=conf.defaults.interval_s(bucket.polling_interval_s),
     )
 
 

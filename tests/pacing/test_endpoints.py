@@ -86,15 +86,15 @@ def names(prefix: str, number: int) -> list[str]:
 
 
 def bad_state() -> str:
-    return {pace.endpoint: pace.state for pace in engine.endpoint_paces()}[bad_endpoint()]
+    return {pace.endpoint: pace.state for pace in engine.endpoint_loads()}[bad_endpoint()]
 
 
 def is_dead() -> bool:
-    return any(pace.state == "dead" for pace in engine.endpoint_paces())
+    return any(pace.state == "dead" for pace in engine.endpoint_loads())
 
 
 def bad_endpoint() -> str:
-    [name] = [p.endpoint for p in engine.endpoint_paces() if p.state != "normal"] or [""]
+    [name] = [p.endpoint for p in engine.endpoint_loads() if p.state != "normal"] or [""]
     return name
 
 
@@ -113,14 +113,14 @@ def test_a_dead_endpoint_is_probed_while_its_region_keeps_its_pace(s3, store, mo
 
     # Two requests at most of each scan that began before the endpoint was found dead, and probes.
     assert asked(s3, prefix).total() <= 2 * 15 + 5
-    assert [p.state for p in engine.endpoint_paces()].count("dead") == 1
+    assert [p.state for p in engine.endpoint_loads()].count("dead") == 1
     assert store.zcard(redis_keys.running(REGION)) == 0
 
     s3.faults({BAD: {}})
     before = asked(s3, prefix)
     run_until(monkeypatch, lambda: (asked(s3, prefix) - before).keys() == set(names(prefix, 60)))
     assert set((asked(s3, prefix) - before).values()) == {1}
-    assert [p.state for p in engine.endpoint_paces()].count("dead") == 0
+    assert [p.state for p in engine.endpoint_loads()].count("dead") == 0
 
 
 def test_a_bucket_scanned_by_hand_tries_a_dead_endpoint_at_once(s3, store, monkeypatch):
@@ -147,7 +147,7 @@ def test_a_scan_that_is_asked_for_tries_a_dead_endpoint_at_once(s3, store, monke
     assert asked(s3, "asked") == before
     engine.scan_now("asked-7", REGION, s3.urls[BAD])
     run_until(monkeypatch, lambda: (asked(s3, "asked") - before)["asked-7"] == 1)
-    assert all(pace.state == "normal" for pace in engine.endpoint_paces())
+    assert all(pace.state == "normal" for pace in engine.endpoint_loads())
 
 
 def long_dead(store: redis.Redis, endpoint: str) -> None:
@@ -187,7 +187,7 @@ def test_a_slowed_endpoint_recovers(s3, store, monkeypatch):
     endpoint = bad_endpoint()
     s3.faults({BAD: {}})
     later(store, endpoint, seconds=30)
-    [halfway] = [p for p in engine.endpoint_paces() if p.endpoint == endpoint]
+    [halfway] = [p for p in engine.endpoint_loads() if p.endpoint == endpoint]
     later(store, endpoint, seconds=120)
     add(s3, BAD, *names("recovering", 3))
     before = asked(s3, "recovering")
@@ -195,7 +195,7 @@ def test_a_slowed_endpoint_recovers(s3, store, monkeypatch):
     assert halfway.state == "slowed"
     assert halfway.list_per_s > 4
     assert (asked(s3, "recovering") - before).total() == 3
-    assert all(pace.state == "normal" for pace in engine.endpoint_paces())
+    assert all(pace.state == "normal" for pace in engine.endpoint_loads())
 
 
 def later(store: redis.Redis, endpoint: str, *, seconds: float) -> None:

@@ -283,7 +283,7 @@ def test_what_one_process_is_told_slows_the_others_down(pair, store, monkeypatch
     ask(here)
     ask(there)
     here.record_throttling()
-    [shown] = engine.endpoint_paces()
+    [shown] = engine.endpoint_loads()
     assert shown.state == "slowed"
     assert 1 <= shown.list_per_s < 10
     eventually(lambda: there.health() is not HEALTHY)
@@ -297,7 +297,7 @@ def test_a_slowed_endpoint_gets_no_more_than_it_is_allowed(pair, monkeypatch):
     for _ in range(3):  # down to one a second
         monkeypatch.setattr(pacing, "HOLD_S", 0.0)
         here.record_throttling()
-    [shown] = engine.endpoint_paces()
+    [shown] = engine.endpoint_loads()
     assert shown.list_per_s < 2
     there.health()
 
@@ -356,7 +356,7 @@ def test_its_answer_opens_the_endpoint_to_all(pair, caplog):
     assert there.health() is HEALTHY
     assert here.claim_probe("b")
     ask(here, "b")
-    assert engine.endpoint_paces()[0].state == "normal"
+    assert engine.endpoint_loads()[0].state == "normal"
     assert "s3.example.com answers again" in caplog.text
 
 
@@ -383,7 +383,7 @@ def test_time_outs_slow_an_endpoint_down_too(pair):
     here, _ = pair
     ask(here)
     fail(here, "a", timed_out=True)
-    assert engine.endpoint_paces()[0].state == "slowed"
+    assert engine.endpoint_loads()[0].state == "slowed"
 
 
 @pytest.mark.usefixtures("_each_failure_counts")

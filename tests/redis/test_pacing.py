@@ -314,14 +314,14 @@ def test_a_lost_lease_postpones_nothing(here, store):
 
 
 def test_the_endpoints_that_were_asked_lately_are_shown(here, store):
-    assert engine.endpoint_paces() == []
+    assert engine.endpoint_loads() == []
     for endpoint in ("c.example", "a.example", "b.example"):
         here.share_usage(EndpointUsage(endpoint, sent_per_s=1.0))
     slowed = here.update("b.example", slows).health
     died = here.update("c.example", dies).health
     store.zadd(redis_keys.PACES, {"long-ago.example": LONG_PAST})
 
-    shown = engine.endpoint_paces()
+    shown = engine.endpoint_loads()
 
     assert shown == [
         EndpointLoad("a.example", "normal", 0.0),

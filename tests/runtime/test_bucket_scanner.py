@@ -343,8 +343,8 @@ def test_the_older_monitors_two_redis_clients_are_taken(
 
 _PROGRAM = """
 import json, queue, sys, redis
-from scanning.adapters.s3.storage import S3ClientCache
-from scanning.runtime.bucket_scanner import BucketScanner
+from scanning.adapters.s3 import S3ClientCache
+from scanning.scanner import BucketScanner
 results, clients = queue.Queue(), S3ClientCache()
 bucket = {"name": "media-in", "endpoint": "127.0.0.1:1", "access_key": "A", "secret_key": "S"}
 client, configuration = redis.Redis.from_url(sys.argv[1]), json.loads(sys.argv[2])

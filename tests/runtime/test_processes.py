@@ -30,6 +30,9 @@ from tests.support.product import Product
 from tests.support.servers import TestS3Server
 from tests.support.waiting import eventually
 
+# On a busy machine: what takes less than a second once, needs no more by itself.
+BUSY_TRIES = 5
+
 MARK = "BUCKETWATCH_TEST_TREE"
 # Python 3.12 warns of what these tests are about: other tests may have left threads running.
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -169,25 +172,25 @@ def test_scan_now_does_not_wait_for_the_bucket_that_is_due_next(product, s3_serv
     for name in (asked, later):
         product.add(name, s3_server, polling_interval=3600)
     eventually(lambda: scans(store) == 2)
-    store.zadd(redis_keys.due(REGION), {later: wiring.background().schedule.now() + 15})
-    scan_now(asked, s3_server)
-    eventually(lambda: scans(store) >= 3)  # from now on the worker waits for the other one
-
-    asked_at = time.monotonic()
-    scan_now(asked, s3_server)
-    eventually(lambda: scans(store) >= 4)
-    took_s = time.monotonic() - asked_at
-    print(f"scanned after {took_s:.2f} s")  # noqa: T201 - the figure: pytest -rP
-    assert took_s < 5
+    times_s: list[float] = []
+    while len(times_s) < BUSY_TRIES and min(times_s, default=1.0) >= 1.0:
+        store.zadd(redis_keys.due(REGION), {later: wiring.background().schedule.now() + 15})
+        scan_now_and_wait(asked, s3_server, store)  # the worker waits for the other one then
+        asked_at = time.monotonic()
+        scan_now_and_wait(asked, s3_server, store)
+        times_s.append(time.monotonic() - asked_at)
+    assert min(times_s) < 1.0, times_s
 
 
-def scan_now(name: str, s3: TestS3Server) -> None:
+def scan_now_and_wait(name: str, s3: TestS3Server, store: redis.Redis) -> None:
+    before = scans(store)
     engine.scan_now(name, REGION, s3.url)
+    eventually(lambda: scans(store) > before)
 
 
 @pytest.mark.processes
 def test_the_documented_example_runs_and_can_be_stopped_while_redis_is_away(tmp_path):
-    example = "from scanning.runtime.monitor import MultiRegionMonitor; MultiRegionMonitor().run()"
+    example = "from scanning.monitor import MultiRegionMonitor; MultiRegionMonitor().run()"
     environ = {"DATA_DIR": str(tmp_path), "PORT": str(free_port()), "HOST": LOOPBACK}
     program = Program(["-c", example], log=tmp_path / "log", environ=environ)
     try:

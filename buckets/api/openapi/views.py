@@ -99,7 +99,7 @@ class Schema(APIView):
 @method_decorator(csrf_exempt, name="dispatch")
 # Swagger UI's style sheet holds its icons itself.
 @method_decorator(csp_update({"img-src": [SELF, "data:"]}), name="dispatch")
-class Page(TemplateView):
+class ApiDocsPage(TemplateView):
     """Swagger UI from our own static files: no CDN, no inline script."""
 
     template_name = "buckets/api_docs.html"

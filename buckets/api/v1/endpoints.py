@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 from buckets import services
 from buckets.api import auth
 from buckets.api.v1 import parsing, queries, requests, responses, schema
-from buckets.pages import endpoint_standing
+from buckets.pages import endpoint as endpoint_page
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
@@ -39,5 +39,5 @@ class OneEndpoint(APIView):
 
 
 def _shown(name: str) -> dict[str, Any]:
-    [standing] = endpoint_standing.standings([queries.endpoint_named(name)])
-    return dict(responses.EndpointAnswer(standing).data)
+    [overview] = endpoint_page.endpoint_overviews([queries.endpoint_named(name)])
+    return dict(responses.EndpointAnswer(overview).data)

@@ -10,7 +10,7 @@ from rest_framework.utils.urls import replace_query_param
 from buckets import selectors
 from buckets.api.v1.requests import ORDERS
 from buckets.models import Bucket, Credential, Endpoint, Outbox
-from buckets.pages import endpoint_standing
+from buckets.pages import endpoint as endpoint_page
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -109,7 +109,7 @@ def page(
 
     results: list[Any] = [*shown]
     if issubclass(rows.model, Endpoint):
-        results = endpoint_standing.standings(results)
+        results = endpoint_page.endpoint_overviews(results)
     body = {
         "count": count,
         "next": url(number + 1),

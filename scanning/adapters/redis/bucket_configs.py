@@ -65,8 +65,8 @@ class BucketConfigStore:
     ) -> bool:
         """Write one bucket's configuration; False if Redis already holds a newer revision.
 
-        Members that only the stored JSON has survive (`documents.merge`). A bucket of which Redis
-        knows less than ``must_know`` is not scanned (`losses.py`).
+        Members that only the stored JSON has survive (`bucket_document.merge`). A bucket of which
+        Redis knows less than ``must_know`` is not scanned (`losses.py`).
         """
         ours = document["bucketwatch"]
         generation = ours["generation"]
@@ -192,7 +192,7 @@ class BucketConfigStore:
     def as_switched(self, bucket: BucketConfig) -> BucketConfig:
         """Have a bucket that was described elsewhere announce what Redis says that it may.
 
-        Commits notice from now on when that changes (``wants``).
+        Commits notice from now on when that changes (``filter_fingerprint``).
         """
         [row] = self._connection.run(partial(_rows, names=[bucket.name]))
         return replace(bucket, notifications=row.is_on, filter_fingerprint=row.wants)

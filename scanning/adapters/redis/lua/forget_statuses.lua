@@ -2,6 +2,7 @@
 --
 -- KEYS     status_changes
 -- args     stored (bucket -> time of the change that is stored)
+-- returns  1
 
 local args = cmsgpack.unpack(ARGV[1])
 for bucket, changed_at in pairs(args.stored) do

@@ -7,6 +7,7 @@
 --          region, kept_s (of those that wait)
 --          triers, others_come_s: so many try the endpoint one after the other, the rest come by
 --          themselves after so many seconds
+-- returns  1
 -- include clock.lua
 
 local args = cmsgpack.unpack(ARGV[1])

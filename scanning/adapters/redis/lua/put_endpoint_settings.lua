@@ -2,7 +2,7 @@
 --
 -- KEYS     endpoint
 -- args     revision, settings (JSON)
--- Returns 1 written, 0 Redis is newer.
+-- returns  1, or 0 if Redis holds a newer one
 
 local args = cmsgpack.unpack(ARGV[1])
 if tonumber(redis.call('HGET', KEYS[1], 'revision') or 0) > args.revision then return 0 end

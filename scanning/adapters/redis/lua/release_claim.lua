@@ -2,6 +2,7 @@
 --
 -- KEYS     run, bucket hash
 -- args     bucket, fence
+-- returns  1
 
 local args = cmsgpack.unpack(ARGV[1])
 local run, hash = unpack(KEYS)

@@ -2,6 +2,7 @@
 --
 -- KEYS     bucket hash and due set of each bucket
 -- args     buckets (names); nothing happens to those that hold no deletions
+-- returns  1
 -- include due_now.lua
 
 local args = cmsgpack.unpack(ARGV[1])

@@ -2,6 +2,7 @@
 --
 -- KEYS     queue, minute
 -- args     gauge: the field
+-- returns  1
 
 local MINUTE_KEPT_S = 90000
 local args = cmsgpack.unpack(ARGV[1])

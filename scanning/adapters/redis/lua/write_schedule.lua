@@ -8,6 +8,7 @@
 --          added    region -> bucket -> when it is due
 --          removed  region -> buckets
 --          offsets  bucket -> seconds
+-- returns  1
 
 local args = cmsgpack.unpack(ARGV[1])
 local regions, revisions = KEYS[1], KEYS[2]

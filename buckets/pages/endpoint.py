@@ -31,7 +31,7 @@ class KnownFact:
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointStanding:
+class EndpointOverview:
     """``load`` is None of an endpoint that was not asked lately, and while Redis is away."""
 
     endpoint: Endpoint
@@ -42,30 +42,30 @@ class EndpointStanding:
     asked_at: datetime | None
 
 
-def standings(endpoints: Sequence[Endpoint]) -> list[EndpointStanding]:
+def endpoint_overviews(endpoints: Sequence[Endpoint]) -> list[EndpointOverview]:
     """Tell how these endpoints stand, in their order; without Redis, what the database knows."""
     names = [endpoint.name for endpoint in endpoints]
     try:
         profiles = engine.endpoint_profiles(names)
-        loads = {load.endpoint: load for load in engine.endpoint_paces()}
+        loads = {load.endpoint: load for load in engine.endpoint_loads()}
     except RedisUnavailable:
         profiles, loads = {name: EndpointProfile() for name in names}, {}
     counts = selectors.buckets_by_endpoint()
     return [
-        _standing(endpoint, profiles[endpoint.name], loads.get(endpoint.name), counts)
+        _overview(endpoint, profiles[endpoint.name], loads.get(endpoint.name), counts)
         for endpoint in endpoints
     ]
 
 
-def _standing(
+def _overview(
     endpoint: Endpoint,
     profile: EndpointProfile,
     load: EndpointLoad | None,
     counts: dict[str, int],
-) -> EndpointStanding:
+) -> EndpointOverview:
     # What is set is the row's: Redis may have yet to learn of it.
     profile = EndpointProfile(endpoint.settings, profile.learnt, profile.asked_at)
-    return EndpointStanding(
+    return EndpointOverview(
         endpoint=endpoint,
         buckets=counts.get(endpoint.name, 0),
         load=load,
