@@ -25,6 +25,7 @@ from scanning.core.errors import (
 )
 from scanning.core.types import EventType
 from scanning.inspection import explain as explain_facts
+from scanning.inspection.held import find_held_objects
 from scanning.inspection.replay import Replay, ReplayContext
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     )
     from scanning.core.replay import Selection
     from scanning.core.types import BucketConfig, KeyPair, ObjectState
+    from scanning.inspection.held import HeldObjects
     from scanning.ports import Vault
 
 # --- the installation
@@ -209,6 +211,15 @@ def explain(name: str, key: str) -> Explanation:
 def _listed(bucket: BucketConfig, key: str, pair: KeyPair) -> ObjectState | None:
     source = wiring.interactive_storage(replace(bucket, prefix=key), pair)
     return explain_facts.listed_of(source, key)
+
+
+def held_objects(name: str) -> HeldObjects:
+    """Look up which objects a held mass deletion of a bucket concerns; none where none is held.
+
+    Changes nothing. Raises UnknownBucket, StateDamaged, StateLost and RedisUnavailable.
+    """
+    adapters = wiring.interactive()
+    return find_held_objects(adapters.states, _configured(name, adapters.bucket_configs))
 
 
 def replay(

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.http import Http404, HttpResponseRedirect
+from django.http import Http404, HttpResponseRedirect, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_POST
 
 from buckets import services
@@ -17,15 +19,19 @@ from buckets.models import Bucket
 from buckets.pages import bucket as bucket_page
 from scanning import engine
 from scanning.core.errors import BucketwatchError
+from scanning.inspection.held import csv_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.db.models import Model
     from django.http import HttpRequest, HttpResponse
+    from django.http.response import HttpResponseBase
     from django.urls import URLPattern
 
 ONLY_A_TEST = "This was only a test: nothing is saved. Enter secrets again before you save."
+MOST_HELD_SHOWN = 100
+CSV = "text/csv; charset=utf-8"
 
 
 @admin.register(Bucket)
@@ -99,10 +105,12 @@ class BucketAdmin(ListedBuckets):
             ("", "overview", self.overview_view),
             ("do/", "do", require_POST(self.do_view)),
             ("explain/", "explain", self.explain_view),
+            ("held/", "held", self.held_view),
+            ("held.csv", "held_csv", self.held_csv_view),
         )
         return [*(self._path(*page) for page in pages), *super().get_urls()]
 
-    def _path(self, end: str, name: str, view: Callable[..., HttpResponse]) -> URLPattern:
+    def _path(self, end: str, name: str, view: Callable[..., HttpResponseBase]) -> URLPattern:
         view = self.admin_site.admin_view(view)
         return path(f"<int:pk>/{end}", view, name=f"buckets_bucket_{name}")
 
@@ -138,6 +146,32 @@ class BucketAdmin(ListedBuckets):
             except BucketwatchError as exc:
                 context["problem"] = str(exc)
         return TemplateResponse(request, "admin/buckets/bucket/explain.html", context)
+
+    def held_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Show the first objects that a held mass deletion concerns, and how many there are."""
+        bucket = self._bucket(request, pk)
+        context = self._context(request, bucket)
+        try:
+            held = engine.held_objects(bucket.name)
+            context |= {"held": held, "shown": list(islice(held.objects, MOST_HELD_SHOWN))}
+        except BucketwatchError as exc:
+            context["problem"] = str(exc)
+        return TemplateResponse(request, "admin/buckets/bucket/held.html", context)
+
+    def held_csv_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """Stream all of them; a download that cannot be completed breaks off."""
+        bucket = self._bucket(request, pk)
+        try:
+            lines = csv_lines(engine.held_objects(bucket.name).objects)
+            begin = next(lines)
+        except BucketwatchError:  # the page says why
+            return HttpResponseRedirect(reverse("admin:buckets_bucket_held", args=[pk]))
+        answer = StreamingHttpResponse(chain([begin], lines), content_type=CSV)
+        name = f"{bucket.name}-held.csv"
+        answer["Content-Disposition"] = content_disposition_header(
+            as_attachment=True, filename=name
+        )
+        return answer
 
     def _bucket(self, request: HttpRequest, pk: int) -> Bucket:
         bucket: Bucket | None = self.get_object(request, str(pk))

@@ -12,6 +12,7 @@ from django.utils.text import capfirst
 
 from buckets import formatting
 from buckets.pages import badges
+from scanning.core.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +31,7 @@ register.filter(badges.moment)
 register.filter("duration", formatting.format_duration)
 register.filter("exactly", formatting.format_timestamp)
 register.filter("number", formatting.format_number)
+register.filter("printable", printable)
 register.filter("sentence", formatting.as_sentence)
 register.filter("short", formatting.format_compact)
 register.filter("size", formatting.format_size)

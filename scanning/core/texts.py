@@ -11,6 +11,8 @@ MOST_TEXT: Final = 300
 MOST_MESSAGE: Final = 2000
 # What S3 encodes is shorter, and looking for the end of each beginning is not linear.
 _LONGEST_ENCODED: Final = 4096
+# The full-width forms count as the others.
+_BEGINS_FORMULA: Final = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20", "'")
 
 
 def printable(text: str) -> str:
@@ -20,6 +22,15 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+def spreadsheet_text(text: str) -> str:
+    """Mark text that a spreadsheet may take for a formula as text, by an apostrophe before it.
+
+    Text that has one already gets another, so that the first one is never a part of the text
+    (https://owasp.org/www-community/attacks/CSV_Injection).
+    """
+    return f"'{text}" if text.startswith(_BEGINS_FORMULA) else text
 
 
 def watch_and_bucket(watch: str, bucket: str) -> str:

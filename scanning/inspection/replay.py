@@ -21,12 +21,12 @@ from scanning.core.errors import (
     ConfigurationChanged,
     LeaseLost,
     QueueFull,
-    StateDamaged,
 )
 from scanning.core.replay import as_replay
 from scanning.core.segments.model import states_of
 from scanning.core.segments.writer import entries_after
 from scanning.core.types import Change
+from scanning.inspection.stored_segments import open_whole, read_beside_scans
 from scanning.ports import Commit, Position
 from scanning.scan.notifier import Notifier
 
@@ -146,7 +146,7 @@ class Replay:
         if claim.generation != bucket.generation:
             raise ConfigurationChanged(f"{bucket.name}: removed or changed during the replay")
         until = time.monotonic() + _SLICE_S
-        known = self._open(bucket, claim)
+        known = open_whole(self._context.states, bucket, claim)
         self._number = known.commit
         with Notifier(bucket, self._context.storage) as notifier:
             for last_key, changes in self._changes(self._segments(known, claim, bucket)):
@@ -179,27 +179,10 @@ class Replay:
             yield entry, columns
 
     def _segments_beside_scans(self, bucket: BucketConfig) -> Iterator[tuple[Entry, Columns]]:
-        """The same without a lease.
-
-        A segment that a scan has joined, cut or written anew since the manifest was read is looked
-        up again, behind the last key: so no key comes twice, and none is left out.
-        """
-        states, after = self._context.states, self._after
-        while True:
-            for entry in self._entries(self._open(bucket), after):
-                columns = states.read_segment(bucket, entry)
-                if columns is None:
-                    break
-                yield entry, columns
-                after = entry.last_key
-            else:
-                return
-
-    def _open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
-        known = self._context.states.open(bucket, claim)
-        if not known.is_whole:
-            raise StateDamaged.of(bucket.name)
-        return known
+        """The same without a lease."""
+        states = self._context.states
+        known = open_whole(states, bucket)
+        return read_beside_scans(states, bucket, known, self._entries, after=self._after)
 
     def _entries(self, known: KnownState, after: str) -> Sequence[Entry]:
         """Those from the first on that reaches beyond ``after`` and has chosen keys."""

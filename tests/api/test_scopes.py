@@ -35,6 +35,7 @@ READ = [
     "/api/bucket-notifications/status",
     "/api/v1/buckets/",
     "/api/v1/buckets/media-in/",
+    "/api/v1/buckets/media-in/held/",
     "/api/v1/credentials/",
     "/api/v1/credentials/shared/",
     "/api/v1/endpoints/",

@@ -9,7 +9,8 @@ from django.core.cache import cache
 from buckets import services
 from buckets.models import Bucket
 from scanning import wiring
-from tests.support import api_client
+from tests.support import api_client, engine_buckets
+from tests.support.commands import manage
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -123,6 +124,7 @@ NOBODY = [
         ("DELETE", "", None),
         ("POST", "scan/", None),
         ("POST", "test/", None),
+        ("GET", "held/", None),
         ("POST", "release/", None),
         ("POST", "resume/", {"choice": "announce"}),
     )
@@ -252,6 +254,9 @@ CASES = [
     refused("retrieve no endpoint", "GET", f"{ENDPOINTS}nowhere/", None, 404, "nowhere"),
     refused("patch no endpoint", "PATCH", f"{ENDPOINTS}nowhere/", {}, 404, "nowhere"),
     done("scan", "POST", f"{ONE}scan/", None, 202, bucket="media-in"),
+    done("held", "GET", f"{ONE}held/", bucket="media-in", held_since=None, count=0, results=[]),
+    refused("too many held", "GET", f"{ONE}held/?limit=1001", None, 400, "limit", "1000"),
+    refused("held by colour", "GET", f"{ONE}held/?colour=red", None, 400, "colour"),
     done("release", "POST", f"{ONE}release/", None, 202, bucket="media-in"),
     done("resume", "POST", f"{ONE}resume/", {"choice": "baseline"}, 202, bucket="media-in"),
     done("resume all", "POST", "/api/v1/resume/", {"choice": "baseline"}, 202, buckets=[]),
@@ -381,3 +386,29 @@ def test_a_connection_test_says_what_is_in_the_bucket(caller, s3_server, setting
     assert not answer["ok"]
     assert "on-this-host" in answer["error"]
     assert answer["fix"]
+
+
+def test_held_objects_are_listed_before_their_deletion_is_confirmed(
+    caller, s3_server, settings, capsys
+):
+    given = settings.SCANNING
+    deletions = given.deletions.model_copy(update={"mass_minimum": 1})
+    security = given.security.model_copy(update={"allow_private_endpoints": True})
+    settings.SCANNING = given.model_copy(update={"deletions": deletions, "security": security})
+    name = s3_server.bucket()
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    api_client.add_bucket(name, endpoint=s3_server.url, **pair)
+    engine_buckets.trust()
+    for key in ("=a", "b", "c"):
+        s3_server.put(name, key, b"one")
+    assert manage(capsys, "runscan", name).status == 0
+    for key in ("=a", "b", "c"):
+        s3_server.client().delete_object(Bucket=name, Key=key)
+    assert "3 missing, held" in manage(capsys, "runscan", name).out
+
+    answer = caller.get(f"{BUCKETS}{name}/held/?limit=2").json()
+    assert (answer["bucket"], answer["count"]) == (name, 3)
+    assert answer["held_since"].startswith("20")
+    assert [(held["key"], held["size"]) for held in answer["results"]] == [("=a", 3), ("b", 3)]
+    assert set(answer["results"][0]) == {"key", "size", "last_modified", "etag"}
+    assert "Z" in answer["results"][0]["last_modified"]

@@ -1,5 +1,7 @@
 """The operator's page of one bucket: overview, buttons, explanation, connection test."""
 
+import csv
+import io
 import json
 import re
 import time
@@ -16,6 +18,8 @@ from buckets import services
 from buckets.models import Bucket, Credential
 from scanning import wiring
 from scanning.core import redis_keys
+from tests.support import engine_buckets
+from tests.support.commands import manage
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -148,7 +152,7 @@ def test_the_overview_takes_few_queries(operator, store, bucket, django_assert_m
 
 
 def test_a_bucket_that_is_not_there_answers_404(operator):
-    for page in ("overview", "explain"):
+    for page in ("overview", "explain", "held", "held_csv"):
         assert operator.get(reverse(f"admin:buckets_bucket_{page}", args=[4711])).status_code == 404
 
 
@@ -228,7 +232,7 @@ def test_who_may_only_look_sees_no_buttons_and_cannot_press_them(viewer, store, 
 
 def test_who_may_not_even_look_sees_nothing(client, bucket):
     client.force_login(User.objects.create(username="ute", is_staff=True))
-    for page in ("overview", "explain"):
+    for page in ("overview", "explain", "held", "held_csv"):
         assert client.get(url(bucket, page)).status_code == 403
 
 
@@ -251,6 +255,68 @@ def test_a_key_that_is_nowhere_is_explained(operator, store, real):
 def test_without_redis_nothing_is_explained_and_the_reason_is_said(operator, real):
     page = text(operator.get(url(real, "explain"), {"key": "a"}))
     assert "Redis does not answer" in page
+
+
+# --- held deletions
+
+
+@pytest.fixture
+def emptied(real, s3_server, settings, capsys) -> Bucket:
+    """All 105 objects of it were deleted, and their deletion is held."""
+    deletions = settings.SCANNING.deletions.model_copy(update={"mass_minimum": 1})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"deletions": deletions})
+    engine_buckets.trust()
+    for key in ("=1+1", "a/\u202eb", *(f"key-{n:03}" for n in range(102))):
+        s3_server.put(real.name, key)
+    assert manage(capsys, "runscan", real.name).status == 0
+    for row in s3_server.client().list_objects_v2(Bucket=real.name)["Contents"]:
+        s3_server.client().delete_object(Bucket=real.name, Key=row["Key"])
+    assert "105 missing, held" in manage(capsys, "runscan", real.name).out
+    Bucket.objects.update(held_since=timezone.now(), held_missing=105, last_scan_at=timezone.now())
+    emptied: Bucket = real
+    return emptied
+
+
+def test_before_anything_is_confirmed_the_bucket_shows_which_objects_are_held(
+    viewer, store, emptied
+):
+    assert url(emptied, "held") in html(viewer.get(url(emptied)))
+    page = viewer.get(url(emptied, "held"))
+    assert "105 objects missing, held since 20" in text(page)
+    assert "The first 100 by key are below" in text(page)
+    assert "<code>a/&lt;b&gt;.txt</code>" in html(page)
+    assert "<code>a/\\u202eb</code>" in html(page)
+    assert "key-096" in html(page)
+    assert "key-097" not in html(page)
+    assert 'name="action"' not in html(page)
+    assert url(emptied, "held_csv") in html(page)
+
+
+def test_all_held_objects_are_downloaded_as_csv(viewer, store, emptied):
+    answer = viewer.get(url(emptied, "held_csv"))
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    disposition = f'attachment; filename="{emptied.name}-held.csv"'
+    assert answer["Content-Disposition"] == disposition
+    lines = io.StringIO(str(b"".join(answer.streaming_content), "utf-8"), newline="")
+    keys = [row["key"] for row in csv.DictReader(lines)]
+    assert keys == ["'=1+1", "a/<b>.txt", "a/\u202eb", *(f"key-{n:03}" for n in range(102))]
+
+
+def test_who_may_decide_does_so_where_the_objects_are_shown(operator, store, emptied):
+    assert "Announce 105 deletions" in text(operator.get(url(emptied, "held")))
+    assert "Released" in said(do(operator, emptied, "release"))
+    assert "No deletion is held" in text(operator.get(url(emptied, "held")))
+
+
+def test_a_bucket_that_holds_nothing_has_no_tab_for_it(operator, store, bucket):
+    assert url(bucket, "held") not in html(operator.get(url(bucket)))
+    assert "No deletion is held" in text(operator.get(url(bucket, "held")))
+
+
+def test_without_redis_the_page_says_why_held_objects_cannot_be_shown(operator, bucket):
+    page = operator.get(url(bucket, "held_csv"), follow=True)
+    assert page.redirect_chain == [(url(bucket, "held"), 302)]
+    assert "Redis does not answer" in text(page)
 
 
 # --- connection test

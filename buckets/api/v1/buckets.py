@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -15,6 +17,7 @@ from buckets.api import auth, bucket_commands
 from buckets.api.errors import refusals_as_conflicts
 from buckets.api.v1 import parsing, queries, requests, responses, schema
 from buckets.models import EVENT_TYPES, Bucket, Credential
+from scanning import engine
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
@@ -78,6 +81,25 @@ class TestBucket(APIView):
         return Response(responses.ConnectionAnswer(test).data)
 
 
+class HeldObjects(APIView):
+    @schema.HELD_OBJECTS
+    def get(self, request: Request, name: str) -> Response:
+        limit = parsing.query(requests.HeldQuery, request)["limit"]
+        held = engine.held_objects(bucket_commands.find_bucket(name).name)
+        first = [
+            {
+                "key": key,
+                "size": state.size,
+                "last_modified": _time(state.last_modified),
+                "etag": state.etag,
+            }
+            for key, state in islice(held.objects, limit)
+        ]
+        since = None if held.since is None else _time(held.since)
+        found = {"bucket": name, "held_since": since, "count": held.count, "results": first}
+        return Response(responses.HeldObjectsAnswer(found).data)
+
+
 class ReleaseBucket(APIView):
     @schema.RELEASE_BUCKET
     def post(self, request: Request, name: str) -> Response:
@@ -104,6 +126,10 @@ class ResumeBuckets(APIView):
         )
         message = _RESUMED[choice] if names else _NONE_WAITED
         return Response({"buckets": names, "message": message}, status.HTTP_202_ACCEPTED)
+
+
+def _time(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
 
 
 def _service_arguments(given: dict[str, Any]) -> dict[str, Any]:

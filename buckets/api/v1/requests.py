@@ -22,6 +22,7 @@ from scanning.core.endpoint_profile import CHOICES, Fact
 
 LARGEST_PAGE = 500
 MOST_EVENTS = 1000
+MOST_HELD = 1000
 # Far past the last page of any site, and small enough for every database.
 _LAST_PAGE = 1_000_000
 
@@ -238,3 +239,7 @@ class EventQuery(Strict):
         help_text="How the object's key begins.",
     )
     limit = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EVENTS)
+
+
+class HeldQuery(Strict):
+    limit = serializers.IntegerField(default=100, min_value=1, max_value=MOST_HELD)

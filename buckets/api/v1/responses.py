@@ -192,6 +192,24 @@ class ActionAnswer(_Serializer):
     message = Shown()
 
 
+@extend_schema_serializer(component_name="HeldObject")
+class HeldObjectAnswer(_Serializer):
+    """What was last known of an object that is missing."""
+
+    key = Shown()
+    size = serializers.IntegerField(help_text="Bytes.")
+    last_modified = serializers.DateTimeField()
+    etag = Shown()
+
+
+@extend_schema_serializer(component_name="HeldObjects")
+class HeldObjectsAnswer(_Serializer):
+    bucket = Shown()
+    held_since = serializers.DateTimeField(allow_null=True, help_text="Null: nothing is held.")
+    count = serializers.IntegerField(help_text="All that are missing.")
+    results = HeldObjectAnswer(many=True, help_text="The first of them, by key.")
+
+
 @extend_schema_serializer(component_name="Resumed")
 class ResumedAnswer(_Serializer):
     buckets = serializers.ListField(child=Shown(), help_text="Those that had waited for it.")

@@ -175,6 +175,29 @@ TEST_BUCKET = route(
         "fix": "",
     },
 )
+HELD_OBJECTS = route(
+    "v1_held_objects",
+    "Which objects a held mass deletion concerns",
+    description="To look at before it is confirmed. `manage.py held BUCKET --csv` and the bucket's "
+    "page have all of them.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET, requests.HeldQuery],
+    answers={200: responses.HeldObjectsAnswer},
+    errors=(400, 404),
+    answered={
+        "bucket": "media-in",
+        "held_since": "2025-04-11T09:35:00Z",
+        "count": 1284,
+        "results": [
+            {
+                "key": "a/b c.mp4",
+                "size": 1024,
+                "last_modified": "2025-04-10T12:00:00Z",
+                "etag": "951be343b093f1f4ccea1db8e178b151",
+            }
+        ],
+    },
+)
 RELEASE_BUCKET = route(
     "v1_release_bucket",
     "Confirm a held mass deletion",
