@@ -98,6 +98,8 @@ class ScanWarnings:
 
     def take(self) -> tuple[ScanWarning, ...]:
         """Hand out what was collected, and begin anew."""
+        if not self._found:  # nearly always, and asked with each page
+            return ()
         taken = tuple(self)
         self._found.clear()
         return taken

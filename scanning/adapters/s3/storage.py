@@ -134,6 +134,8 @@ class S3Storage:
         self._tokens: dict[str, str] = {}
         # Where pages ended that had no readable key -> how many of them.
         self._odd_pages: dict[str, int] = {}
+        # The client for a profile: a scan asks for it with each page.
+        self._made: tuple[EndpointProfile, S3Client] | None = None
 
     def page(self, start_after: str, max_keys: int) -> ListedPage:
         """Ask for the next keys after ``start_after``: one request, at most 1000 keys.
@@ -444,13 +446,19 @@ class S3Storage:
             self._limiter.record_throttling()
 
     def _client(self) -> S3Client:
+        if self._made is not None and self._made[0] is self._profile:
+            return self._made[1]  # to find it in the cache costs a digest of the keys
         if not is_bucket_name(self._bucket.s3_name):
             raise wrong_name(self._bucket)
         endpoint, pair = self._bucket.endpoint, self._pair
         try:
-            return self._cache.get_client(endpoint, pair.access_key, pair.secret_key, self._profile)
+            client = self._cache.get_client(
+                endpoint, pair.access_key, pair.secret_key, self._profile
+            )
         except ValueError as exc:
             raise wrong_endpoint(self._bucket) from exc
+        self._made = self._profile, client
+        return client
 
 
 def _shape(client: S3Client) -> Shape:

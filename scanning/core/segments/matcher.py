@@ -72,6 +72,8 @@ class Listed:
 
         The bytes are none that a server sends then, so the range is compared in each pass.
         """
+        if not self.odd:
+            return self
         listed = set(self.columns.keys)
         kept = [n for n, key in enumerate(known.keys) if key in self.odd and key not in listed]
         if not kept:
