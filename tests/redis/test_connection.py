@@ -97,7 +97,11 @@ def test_somebodys_own_client_is_left_as_it_is(redis_server, connect):
 def cluster_url(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     server = ServerProcess(
-        [redis_server_binary(), "--port", str(port), "--dir", tmp_path, "--cluster-enabled", "yes"],
+        # Its bus would take the port that is 10,000 higher, which a connection may have.
+        [
+            *(redis_server_binary(), "--port", str(port), "--dir", tmp_path),
+            *("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
+        ],
         log=tmp_path / "cluster.log",
     )
     with redis.Redis(host=LOOPBACK, port=port) as client:
