@@ -69,13 +69,15 @@ class RedisEndpointProfiles:
         if asked:
             fields["asked_at"] = f"{now:.0f}"
             profile = replace(profile, asked_at=now)
+        # Here first: scans that begin in this moment need not ask the endpoint, too.
+        self._keep(endpoint, profile)
         if fields:
             name = redis_keys.endpoint_profile(endpoint)
             try:
                 self._connection.run(lambda r: r.hset(name, mapping=fields))
             except RedisUnavailable as exc:
                 logger.debug("%s: what it showed is not shared: %s", endpoint, exc)
-        return self._keep(endpoint, profile)
+        return profile
 
     def forget(self, endpoint: str) -> None:
         """Have an endpoint asked for all of its facts again. Raises RedisUnavailable."""
