@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from scanning.core.remedies import Remedy
 from scanning.core.texts import clean
 
 if TYPE_CHECKING:
@@ -29,43 +30,36 @@ class WarningKind(StrEnum):
     HEAD_MISMATCH = "head_mismatch"
 
 
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """``meaning`` follows a number of objects; ``next_step`` is what an operator can do."""
-
-    meaning: str
-    next_step: str
-
-
+# The meaning follows a number of objects.
 EXPLAINED: Final = {
-    WarningKind.ODD_ROW: Explained(
+    WarningKind.ODD_ROW: Remedy(
         "listed in a way that cannot be read: left out, and never announced",
         "Rename or remove these objects with the client that made them; the rest of the bucket is "
         "watched as usual.",
     ),
-    WarningKind.CONFLICTING_ROWS: Explained(
+    WarningKind.CONFLICTING_ROWS: Remedy(
         "listed twice with different ETag, size or time: the last row counts",
         "The server's index is inconsistent. Ask its operator to check the bucket's index.",
     ),
-    WarningKind.CONTRADICTED_ABSENCE: Explained(
+    WarningKind.CONTRADICTED_ABSENCE: Remedy(
         "missing from the listing, and there when asked for by name: not announced as deleted",
         "The server's listings are incomplete. Ask its operator to check the bucket's index.",
     ),
-    WarningKind.UNCONFIRMED_ABSENCE: Explained(
+    WarningKind.UNCONFIRMED_ABSENCE: Remedy(
         "missing from one listing: announced as deleted if the next complete one lacks them too",
         "Nothing: these keys may not ask for objects (HEAD). Allow GetObject or ListBucket to hear "
         "of deletions one polling interval earlier.",
     ),
-    WarningKind.KEY_ORDER: Explained(
+    WarningKind.KEY_ORDER: Remedy(
         "listed out of the order of bytes",
         "This server sorts keys otherwise than S3 does, so listings take one lane and deletions "
         "take longer to be confirmed.",
     ),
-    WarningKind.HEAD_REFUSED: Explained(
+    WarningKind.HEAD_REFUSED: Remedy(
         "announced without content type and metadata: HEAD was refused",
         "Allow the bucket's key to read objects (GetObject), or turn its metadata off.",
     ),
-    WarningKind.HEAD_MISMATCH: Explained(
+    WarningKind.HEAD_MISMATCH: Remedy(
         "announced without content type and metadata: HEAD told of another version each time",
         "Listing and HEAD of this server disagree. Ask its operator, or turn the bucket's metadata "
         "off.",
