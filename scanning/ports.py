@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from scanning.core.totals import NO_CHANGE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from scanning.core.scan_warnings import ScanWarning
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry, Piece
+    from scanning.core.totals import Totals
     from scanning.core.types import (
         BucketConfig,
         Claim,
@@ -61,6 +64,9 @@ class Storage(Protocol):
 
         Raises StorageUnavailable or Throttled where there is no answer to go by.
         """
+
+    def totals(self) -> Totals | None:
+        """Ask for the bucket's totals: one request; None where the server or the key tells none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,8 @@ class KnownState:
 class Commit:
     """What one commit writes: all of it or nothing.
 
-    ``pieces`` are new or changed segments, ``removed`` the ids of those that are no more.
+    ``pieces`` are new or changed segments, ``removed`` the ids of those that are no more;
+    ``gained`` is by how much the objects in them that are not missing are more.
     ``notifications`` are JSON texts in key order; ``recent`` one JSON text for the stream of
     recent events, or "". ``strings`` are documented states to write, ``no_strings`` keys whose
     documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
@@ -135,6 +142,7 @@ class Commit:
     number: int
     pieces: Sequence[Piece] = ()
     removed: Sequence[str] = ()
+    gained: Totals = NO_CHANGE
     notifications: Sequence[str] = ()
     recent: str = ""
     strings: Mapping[str, ObjectState] = field(default_factory=dict)

@@ -14,3 +14,12 @@ class Totals:
 
     objects: int
     size_bytes: int
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(self.objects + other.objects, self.size_bytes + other.size_bytes)
+
+    def __sub__(self, other: Totals) -> Totals:
+        return Totals(self.objects - other.objects, self.size_bytes - other.size_bytes)
+
+
+NO_CHANGE = Totals(0, 0)

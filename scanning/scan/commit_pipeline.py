@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from scanning.core import notification
 from scanning.core.changes import UPLOADS
 from scanning.core.errors import BucketwatchError
+from scanning.core.totals import NO_CHANGE
 from scanning.ports import Commit, Position
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from scanning.core.listing.body import Columns
     from scanning.core.segments.model import Piece
+    from scanning.core.totals import Totals
     from scanning.core.types import BucketConfig, Change, Claim, EventType, ObjectState
     from scanning.ports import KnownState, Progress
     from scanning.scan.context import ScanContext
@@ -63,6 +65,7 @@ class CommitPipeline:
         *,
         pieces: Sequence[Piece] = (),
         removed: Sequence[str] = (),
+        gained: Totals = NO_CHANGE,
         strings: Mapping[str, ObjectState] = MappingProxyType({}),
         no_strings: Sequence[str] = (),
     ) -> None:
@@ -76,6 +79,7 @@ class CommitPipeline:
             number=number,
             pieces=pieces,
             removed=removed,
+            gained=gained,
             notifications=self._notifier.notifications(announced, now=now, sequencer=order),
             recent=self._notifier.recent_entry(announced, now=now),
             strings=strings,

@@ -98,6 +98,7 @@ class ListingPhase:
                 new_id=self._new_id,
                 limit=self._settings.page_size,
                 strings_at=self._clock() if self._settings.strings else 0.0,
+                now=0.0 if self._known.is_first else self._clock(),
                 trust_etags=self._bucket.trust_etags,
             ),
         )
@@ -178,6 +179,7 @@ class ListingPhase:
             self.progress,
             pieces=found.pieces,
             removed=found.removed,
+            gained=found.gained,
             strings=strings,
         )
 

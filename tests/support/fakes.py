@@ -13,6 +13,7 @@ from scanning.core.listing.body import Columns, UnreadableListing, render_entrie
 from scanning.core.listing.rows import ListedRows, read_entries
 from scanning.core.scan_warnings import ScanWarning
 from scanning.core.segments.model import Entry
+from scanning.core.totals import NO_CHANGE, Totals
 from scanning.core.types import (
     BucketConfig,
     Claim,
@@ -85,6 +86,9 @@ class FakeStorage:
         found = self.objects.get(key)
         return (found[0], found[1] // 1000, found[2]) if found else HeadAnswer.GONE
 
+    def totals(self) -> Totals | None:
+        return Totals(len(self.objects), sum(size for _, _, size in self.objects.values()))
+
 
 def no_parser(entries: bytes) -> Columns:
     raise UnreadableListing("it is of no usual shape")
@@ -127,6 +131,7 @@ class FakeStates:
     warnings: tuple[ScanWarning, ...] = ()
     older_scan_at: float | None = None
     loads: int = 0
+    listed: Totals = NO_CHANGE
     before_commit: Callable[[], None] = lambda: None
     after_commit: Callable[[], None] = lambda: None
 
@@ -181,6 +186,7 @@ class FakeStates:
             self.manifest[piece.entry.id] = piece.entry
             if piece.columns is not None:
                 self.segments[piece.entry.id] = piece.columns
+        self.listed += commit.gained
         self.strings |= commit.strings
         for key in commit.no_strings:
             self.strings.pop(key, None)

@@ -63,11 +63,12 @@ def pack_entry(entry: Entry) -> bytes:
 
     What is noted of absent rows goes with the digest: hosts of version 0.1 read seven members, and
     take a digest of another length for one that no listing has. They compare the rows then, and
-    drop the note.
+    drop the note. Where no rows are absent, its time is that of the last change.
     """
     digest = entry.digest
-    if entry.absent:
-        note = msgpack.packb([entry.digest, entry.absent, entry.absent_since])
+    if entry.absent or entry.changed_at:
+        noted_at = entry.absent_since if entry.absent else entry.changed_at
+        note = msgpack.packb([entry.digest, entry.absent, noted_at])
         digest = bytes(_DIGEST) + note
     packed: bytes = msgpack.packb(
         [
@@ -88,9 +89,9 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
     try:
         last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(value)
         rows = tuple(missing)
-        absent, since = (), 0.0
+        absent, noted_at = (), 0
         if len(digest) > _DIGEST:
-            digest, absent, since = msgpack.unpackb(digest[_DIGEST:])
+            digest, absent, noted_at = msgpack.unpackb(digest[_DIGEST:])
         return Entry(
             id_.decode(),
             last_key,
@@ -101,7 +102,8 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
             rows,
             strings_at,
             tuple(absent),
-            since,
+            noted_at if absent else 0.0,
+            0 if absent else noted_at,
         )
     except (msgpack.UnpackException, TypeError) as exc:
         raise ValueError("not a manifest entry") from exc

@@ -170,6 +170,11 @@ class RedisStateStore:
             "counters": counters.of_commit(commit.counted, commit.announced, commit.lags_s),
             "entries": {p.entry.id: segment_codec.pack_entry(p.entry) for p in commit.pieces},
             "removed": list(commit.removed),
+            # As texts: Lua would write large numbers otherwise.
+            "gained": {
+                "listed_objects": str(commit.gained.objects),
+                "listed_bytes": str(commit.gained.size_bytes),
+            },
             "segments": [segment_codec.pack_rows(p.columns) for p in written if p.columns],
             "strings_kept_s": redis.ttl,
         }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from scanning.core.changes import is_update
 from scanning.core.listing.body import Columns
+from scanning.core.totals import Totals
 from scanning.core.types import ObjectState
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Entry:
     when the rows' documented JSON strings were last written (epoch seconds; 0: there are none).
     ``absent`` are those missing rows that a complete pass lacked already, which began at
     ``absent_since``; kept only where the next listing is the witness of deletions.
+    ``changed_at`` is when a listing last showed that rows had changed (whole epoch seconds; 0: not
+    known).
     """
 
     id: str
@@ -50,6 +53,7 @@ class Entry:
     strings_at: float = 0.0
     absent: tuple[int, ...] = ()
     absent_since: float = 0.0
+    changed_at: int = 0
 
     @property
     def ends_listed(self) -> bool:
@@ -65,6 +69,12 @@ class Entry:
         """Number the rows of ``columns`` that are not missing."""
         gone = set(self.missing)
         return [row for row in range(len(columns)) if row not in gone]
+
+
+def add_up(columns: Columns, missing: Sequence[int]) -> Totals:
+    """Add up the rows that are not missing."""
+    gone = sum(columns.sizes[row] for row in missing)
+    return Totals(len(columns) - len(missing), sum(columns.sizes) - gone)
 
 
 @dataclass(frozen=True, slots=True)
