@@ -110,7 +110,10 @@ class KnownState:
     ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
     taken over, until its first pass is complete. ``is_whole``: there are as many segments as the
     last commit left. S3 broke off the last ``stuck`` scans where the pass stands. ``warnings`` are
-    those of the pass so far.
+    those of the pass so far, and ``totals_before`` the bucket's totals before it began.
+    ``last_pass_at`` is when the last complete pass began. ``listed`` moves as the rows do that are
+    not missing; the bucket's totals differed from it by ``totals_apart`` after that pass, if that
+    is known.
     """
 
     entries: Sequence[Entry]
@@ -123,6 +126,10 @@ class KnownState:
     is_whole: bool = True
     stuck: int = 0
     warnings: tuple[ScanWarning, ...] = ()
+    last_pass_at: float | None = None
+    listed: Totals = NO_CHANGE
+    totals_apart: Totals | None = None
+    totals_before: Totals | None = None
 
 
 @dataclass(frozen=True, slots=True)

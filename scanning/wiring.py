@@ -262,4 +262,5 @@ def scan_settings(conf: EngineSettings) -> ScanSettings:
         second_look_s=conf.deletions.second_look,
         confirm=conf.deletions.confirm,
         interval_s=conf.defaults.polling_interval,
+        look_pass_gap_s=conf.look.pass_gap,
     )

@@ -213,6 +213,16 @@ class ScanSection(Section):
     )
 
 
+class LookSection(Section):
+    pass_gap: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="least seconds between a pass and one that a look asks for which did not find "
+        "all that changed",
+    )
+
+
 class LimitsSection(Section):
     endpoints: str = Field(
         "*.linodeobjects.com=100/750",
@@ -308,6 +318,7 @@ class EngineSettings(Section):
     defaults: DefaultsSection = DefaultsSection()
     redis: RedisSection = RedisSection()
     scan: ScanSection = ScanSection()
+    look: LookSection = LookSection()
     limits: LimitsSection = LimitsSection()
     retry: RetrySection = RetrySection()
     deletions: DeletionsSection = DeletionsSection()

@@ -11,6 +11,7 @@ from scanning.core.texts import watch_and_bucket
 
 if TYPE_CHECKING:
     from scanning.core.scan_warnings import ScanWarning
+    from scanning.core.totals import SeenTotals
 
 
 class EventType(StrEnum):
@@ -204,7 +205,8 @@ class ScanResult:
     is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
     of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A *look* lists some
-    ranges of keys.
+    ranges of keys, and may ask for a pass in ``pass_in_s``. ``totals``: as seen; None if nobody
+    goes by them.
     """
 
     bucket: str
@@ -223,6 +225,8 @@ class ScanResult:
     warnings: tuple[ScanWarning, ...] = ()
     bucket_name: str = ""
     kind: Literal["pass", "look"] = "pass"
+    totals: SeenTotals | None = None
+    pass_in_s: float | None = None
 
     @property
     def title(self) -> str:

@@ -21,9 +21,11 @@ from scanning.scan.commit_pipeline import CommitPipeline
 from scanning.scan.deletion_phase import DeletionPhase
 from scanning.scan.listing_phase import ListingPhase
 from scanning.scan.notifier import Notifier
+from scanning.scan.totals import PassTotals
 
 if TYPE_CHECKING:
     from scanning.core.scan_warnings import ScanWarning
+    from scanning.core.totals import SeenTotals
     from scanning.core.types import BucketConfig, Claim, Held
     from scanning.ports import KnownState
     from scanning.scan.context import ScanContext
@@ -36,7 +38,7 @@ MOST_STUCK = 5
 class PassEnd:
     """``progress`` is what to go on with where the pass is not ``complete``.
 
-    ``commit`` is the number of the last commit.
+    ``commit`` is the number of the last commit. ``totals``: as seen; None if nobody goes by them.
     """
 
     complete: bool
@@ -44,6 +46,15 @@ class PassEnd:
     commit: int
     held: Held | None = None
     warnings: tuple[ScanWarning, ...] = ()
+    totals: SeenTotals | None = None
+
+
+def open_state(bucket: BucketConfig, claim: Claim, context: ScanContext) -> KnownState:
+    """Read what is known of a bucket in order to scan it. Raises StateLost and StateDamaged."""
+    known = context.states.open(bucket, claim)
+    if not known.is_whole:
+        raise StateDamaged.of(bucket.name)
+    return known
 
 
 class BucketPass:
@@ -57,8 +68,9 @@ class BucketPass:
         """Go on with the bucket's pass until it is complete or the time slice is over."""
         bucket, claim, context = self._bucket, self._claim, self._context
         # 1. Open what is known of the bucket, and how far the pass has come.
-        known = self._open()
+        known = open_state(bucket, claim, context)
         progress, entries = self._progress_of(known), known.entries
+        self._totals = PassTotals(context, known)
         with (
             Notifier(bucket, context.storage) as notifier,
             CommitPipeline(bucket, claim, context, known, notifier) as commits,
@@ -102,13 +114,8 @@ class BucketPass:
     ) -> PassEnd:
         warnings = self._context.warnings
         notifier.warn(warnings)
-        return PassEnd(complete, progress, commits.number, held, tuple(warnings))
-
-    def _open(self) -> KnownState:
-        known = self._context.states.open(self._bucket, self._claim)
-        if not known.is_whole:
-            raise StateDamaged.of(self._bucket.name)
-        return known
+        totals = self._totals.at_end(commits.gained, complete=complete)
+        return PassEnd(complete, progress, commits.number, held, tuple(warnings), totals)
 
     def _progress_of(self, known: KnownState) -> Progress:
         if known.progress is None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class CommitPipeline:
     """Commits changes with their notifications; leaves no commit on its way when the scan ends.
 
-    ``number`` is that of the last commit that was submitted.
+    ``number`` is that of the last commit that was submitted, ``gained`` what all of them did.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class CommitPipeline:
         self._is_first = known.is_first
         # Not the claim's: a scan under the same claim may have committed before this one began.
         self.number = known.commit
+        self.gained = NO_CHANGE
         self._on_its_way: tuple[Callable[[], None], Counter[EventType]] | None = None
 
     def __enter__(self) -> Self:
@@ -87,13 +88,18 @@ class CommitPipeline:
             counted=counted,
             announced=counted if len(announced) == len(changes) else _count_by_type(announced),
             lags_s=self._lags_s(announced, now),
-            progress=progress,
+            progress=self.progress_to_store(progress, changes),
             filter_fingerprint=self._bucket.filter_fingerprint if changes else "",
             warnings=tuple(self._warnings),
         )
         self.await_last()
         self._on_its_way = self._states.begin(self._claim, commit), counted
         self.number = number
+        self.gained += gained
+
+    def progress_to_store(self, progress: Progress, changes: Sequence[Change]) -> Progress | None:
+        """Return the progress that a commit of ``changes`` carries."""
+        return progress
 
     def await_last(self) -> None:
         """Wait until the last commit has ended, and count its changes."""

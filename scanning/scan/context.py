@@ -27,6 +27,8 @@ class ScanSettings:
     if it comes ``interval_s`` later.
     A baseline announces multipart uploads that began up to ``baseline_margin_s`` before it.
     Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
+    ``asks_totals``: somebody goes by the bucket's totals. A look that explains them not asks for a
+    pass ``look_pass_gap_s`` after the last one began.
     """
 
     page_size: int = 1000
@@ -41,6 +43,8 @@ class ScanSettings:
     interval_s: float = 60.0
     baseline_margin_s: float = 86_400.0
     slow_page_s: float = SLOW_S
+    asks_totals: bool = False
+    look_pass_gap_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,18 @@ class ListingPhase:
         self.progress = replace(self.progress, is_listed=True, listed=objects, after="")
         return listed
 
+    def list_range(self, lane: Lane, *, pause_at: float) -> Sequence[Entry] | None:
+        """List a range of keys that begins and ends with segments; None if its end was not reached.
+
+        What was listed of it is committed.
+        """
+        comparer = self._comparer(lane, self._known.entries)
+        with closing(self._process_stretch([lane], [comparer])) as pages:
+            for _ in pages:
+                if self._clock() >= pause_at:
+                    return None
+        return comparer.entries
+
     # --- pages
 
     def _comparer(self, lane: Lane, stretch: Sequence[Entry]) -> LaneComparer:

@@ -21,6 +21,7 @@ from scanning.core.types import Claim, EventType, LookRequest
 
 if TYPE_CHECKING:
     from scanning.adapters.redis.connection import RedisConnection
+    from scanning.core.totals import Totals
     from scanning.core.types import BucketConfig, ScanResult
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class RedisLeases:
             "keys_looked_at": len(claim.look.keys) if claim.look else 0,
             "began": repr(result.began) if result.is_complete_pass else None,
             "commit": result.commit,
-            "broke_off_at": claim.commit if broke_off else None,
+            "broke_off_at": claim.commit if broke_off and not result.is_look else None,
             "history_entry": history_entry(result),
             "history_kept": SCANS_KEPT,
             "counters": counters.of_scan(result, late_s=late_s),
@@ -174,17 +175,23 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
             "error_at": repr(result.started_at + result.duration_s),
         }
     fields = {"error": "", "error_class": "", "error_at": ""}
+    totals = result.totals
     if result.is_look:
-        return fields
+        return fields | ({"totals": _text(totals.last)} if totals else {})
     fields["stuck"] = ""
     if not result.complete:
         so_far = scan_warnings.as_json(result.warnings)
-        return fields | {"progress": result.progress, "pass_warnings": so_far}
+        before = _text(totals.before) if totals else ""
+        fields |= {"progress": result.progress, "pass_warnings": so_far, "totals_before": before}
+        return fields
+    if totals:
+        fields |= {"totals": _text(totals.last), "totals_apart": _text(totals.apart)}
     return (
         fields
         | {
             "progress": "",
             "pass_warnings": "",
+            "totals_before": "",
             "complete": str(claim.generation),
             "scan_at": repr(result.began),
             "duration_s": f"{result.duration_s:.3f}",
@@ -196,6 +203,10 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
         }
         | _held_fields(result)
     )
+
+
+def _text(totals: Totals | None) -> str:
+    return "" if totals is None else str(totals)
 
 
 def _next_try(next_due: float | None, failures: int) -> dict[str, str]:

@@ -24,6 +24,7 @@ from scanning.core.errors import (
     StateLost,
 )
 from scanning.core.metrics import counters
+from scanning.core.totals import Totals
 from scanning.ports import KnownState, Position, Progress
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class RedisStateStore:
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = redis_keys.manifest(bucket.name, bucket.generation)
         wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
-        wanted += ["stuck", "pass_warnings", "fence", "commit"]
+        wanted += ["stuck", "pass_warnings", "scan_at", "listed_objects", "listed_bytes"]
+        wanted += ["totals_apart", "totals_before", "fence", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
             pipe = r.pipeline()
@@ -62,7 +64,7 @@ class RedisStateStore:
 
         stored, fields, last_scan = self._connection.run_bytes(read)
         complete, progress, held_since, released, segments, lost_since = fields[:6]
-        stuck, warnings = fields[6:8]
+        stuck, warnings, scan_at, listed_objects, listed_bytes, apart, before = fields[6:13]
         found = _position(*fields[-2:])
         if claim is not None:
             self._check(bucket.name, found, Position(claim.fence, found.commit))
@@ -85,6 +87,10 @@ class RedisStateStore:
             older_scan_at=epoch_s(last_scan) if is_first and bucket.taken_over else None,
             stuck=int(stuck or 0),
             warnings=scan_warnings.from_json(warnings.decode() if warnings else None),
+            last_pass_at=float(scan_at) if scan_at else None,
+            listed=Totals(int(listed_objects or 0), int(listed_bytes or 0)),
+            totals_apart=Totals.read(apart.decode()) if apart else None,
+            totals_before=Totals.read(before.decode()) if before else None,
         )
 
     def load(
