@@ -163,5 +163,5 @@ def test_a_slow_endpoints_buckets_are_parked_and_do_not_take_the_slots_again(
     eventually(lambda: len(worker.slow) <= 1)
     worker.most = 0
     assert scanned_again(store, worker.good, 5)
-    # Probes alone: the others wait without a slot.
-    assert worker.most <= 1
+    # Probes alone, one of which may end while the next begins: the others wait without a slot.
+    assert worker.most <= 2 < SLOTS - 2
