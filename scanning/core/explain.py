@@ -19,7 +19,7 @@ from scanning.core.changes import (
     silences,
     without_moved_time,
 )
-from scanning.core.deletions import had_second_look
+from scanning.core.holds import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
 from scanning.core.texts import watch_and_bucket
 from scanning.core.types import EventType
@@ -64,6 +64,7 @@ class ScheduleStatus:
     due_at: float | None = None
     error: str = ""
     held_missing: int = 0
+    held_moved: int = 0
     queue_length: int = 0
 
 
