@@ -29,8 +29,8 @@ LEAST_HOT: Final = 3
 HOT_SHARE: Final = 1 / 120
 # A last segment that is fuller stays as it is; rows behind a smaller one are to join it.
 ROOMY: Final = 3 / 4
-# Deletions that a look may announce; more are for a pass to judge.
-MOST_DELETIONS: Final = 100
+# Deletions that a look may announce, and moved times; more are for a pass to judge.
+FEW: Final = 100
 # Ranks of places to look at; hot ones follow.
 _HINTED, _TAIL = 0, 1
 
@@ -99,6 +99,6 @@ def _neighbours(places: Sequence[int], cut: int) -> Iterator[Sequence[int]]:
             start = at
 
 
-def may_announce_deletions(missing: int, *, rows: int) -> bool:
-    """Tell whether a look may have so many of the ``rows`` that it saw deleted."""
-    return missing <= MOST_DELETIONS and missing * 2 < rows
+def are_few(objects: int, *, rows: int) -> bool:
+    """Tell whether a look may decide about so many objects, of the ``rows`` that it saw."""
+    return objects <= FEW and objects * 2 < rows

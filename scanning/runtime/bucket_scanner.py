@@ -23,6 +23,7 @@ from scanning.core.errors import (
     ScanAborted,
     StateLost,
     StorageUnavailable,
+    TooManyObjects,
 )
 from scanning.core.types import (
     BucketConfig,
@@ -186,7 +187,8 @@ class BucketScanner(threading.Thread):
                 return limiter.health().wait_until  # to try it then, or to wait with the others
             case None if result.is_look or not result.complete:
                 return _rest_due(claim.look, result, now)
-            case None | QueueFull():  # consumers may make room at any moment
+            # Consumers may make room at any moment; what is known of too many objects is watched.
+            case None | QueueFull() | TooManyObjects():
                 return schedule.next_due(claim.offset_s, interval_s, now=now)
             case PermanentError():
                 return now + pacing.slow_poll_s(
@@ -215,6 +217,9 @@ def _with_own_settings(
     return replace(
         settings,
         lanes=bucket.lanes or settings.lanes,
+        most_objects=(
+            settings.most_objects if bucket.most_objects is None else bucket.most_objects
+        ),
         interval_s=conf.defaults.interval_s(bucket.polling_interval_s),
     )
 
@@ -242,6 +247,8 @@ class Outcome:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: object
     ) -> bool:
+        if exc is None and isinstance(self.end, PassEnd):
+            exc = self.end.error
         if isinstance(exc, BucketwatchError):
             level = logging.INFO if isinstance(exc, ScanAborted) else logging.WARNING
             logger.log(level, "%s: %s", self._bucket.name, exc)
@@ -272,15 +279,17 @@ class Outcome:
             return result
         result = replace(result, commit=end.commit, warnings=end.warnings, totals=end.totals)
         if isinstance(end, LookEnd):
-            return replace(result, complete=True, pass_in_s=end.pass_in_s)
+            return replace(result, complete=error is None, pass_in_s=end.pass_in_s)
         return replace(
             result,
             kind="pass",
-            complete=end.complete,
+            complete=end.complete and error is end.error,
             began=end.progress.began,
             listed=end.progress.listed,
-            progress=json.dumps(asdict(end.progress)),
+            progress=json.dumps(asdict(end.again or end.progress)),
             held=end.held,
+            held_times=end.held_times,
+            again=end.again is not None,
         )
 
 
@@ -316,6 +325,13 @@ def _log_result(result: ScanResult) -> None:
             result.bucket,
             result.held.missing,
             result.held.known,
+        )
+    if result.held_times is not None:
+        logger.warning(
+            "%s: of %d of %d known objects only the time moved; held until somebody chooses",
+            result.bucket,
+            result.held_times.moved,
+            result.held_times.known,
         )
 
 

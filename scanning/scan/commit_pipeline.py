@@ -58,7 +58,7 @@ class CommitPipeline:
         with suppress(BucketwatchError):  # what came first says more
             self.await_last()
 
-    def submit(
+    def submit(  # noqa: PLR0913 - all that one commit holds
         self,
         changes: Sequence[Change],
         now: float,
@@ -69,6 +69,7 @@ class CommitPipeline:
         gained: Totals = NO_CHANGE,
         strings: Mapping[str, ObjectState] = MappingProxyType({}),
         no_strings: Sequence[str] = (),
+        took_times: bool = False,
     ) -> None:
         """Send a commit once the one before it has ended; raises what ended that."""
         self._keep_going()
@@ -91,6 +92,7 @@ class CommitPipeline:
             progress=self.progress_to_store(progress, changes),
             filter_fingerprint=self._bucket.filter_fingerprint if changes else "",
             warnings=tuple(self._warnings),
+            took_times=took_times,
         )
         self.await_last()
         self._on_its_way = self._states.begin(self._claim, commit), counted

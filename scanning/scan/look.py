@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from scanning.core.looks import choose_ranges, hot_segments, may_announce_deletions
+from scanning.core.looks import are_few, choose_ranges, hot_segments
 from scanning.core.scan_warnings import ScanWarnings
 from scanning.core.totals import SeenTotals
 from scanning.core.types import MOST_HINTED_KEYS, EventType
@@ -20,6 +20,7 @@ from scanning.scan.bucket_pass import BucketPass, open_state
 from scanning.scan.commit_pipeline import CommitPipeline
 from scanning.scan.deletion_phase import DeletionPhase
 from scanning.scan.listing_phase import ListingPhase
+from scanning.scan.moved_times_phase import MovedTimesPhase
 from scanning.scan.notifier import Notifier
 from scanning.scan.prefetch import Lane
 from scanning.scan.totals import ask_totals
@@ -96,8 +97,8 @@ class BucketLook:
                 break
             listed.append((wanted, entries))
         is_cut_short = len(listed) < len([wanted for wanted in ranges if wanted.is_hinted])
-        # 3. Commit the few deletions that a second witness confirms.
-        self._commit_deletions(known, commits, progress, listed)
+        # 3. Commit what a pass decides about at its end, where it is little.
+        self._decide(known, commits, progress, listed)
         # 4. What changed while the look listed explains itself a little later.
         if totals and not self._is_explained(totals, known, commits):
             totals = ask_totals(context) or totals
@@ -145,28 +146,34 @@ class BucketLook:
             return False
         return totals - known.listed - commits.gained == known.totals_apart
 
-    def _commit_deletions(
+    def _decide(
         self,
         known: KnownState,
         commits: CommitPipeline,
         progress: Progress,
         listed: Sequence[tuple[Range, Sequence[Entry]]],
     ) -> None:
-        """Commit deletions found just now; what was missing before is for a pass to judge."""
-        if known.held_since is not None:
-            return
+        """Commit moved times and deletions, if they are few and none are held.
+
+        Only what was found just now: what was marked before is for a pass to judge.
+        """
         entries = [
             entry
             for wanted, found in listed
-            if not any(entry.missing for entry in wanted.entries)
+            if not any(entry.missing or entry.moved for entry in wanted.entries)
             for entry in found
         ]
-        missing = sum(len(entry.missing) for entry in (*known.entries, *entries))
-        if not may_announce_deletions(missing, rows=sum(entry.count for entry in entries)):
-            return
-        phase = DeletionPhase(self._bucket, self._context, known, commits, progress, entries)
-        with phase as deletions:
-            deletions.commit_confirmed()
+        rows, marked = sum(entry.count for entry in entries), (*known.entries, *entries)
+        moved = sum(len(entry.moved) for entry in marked)
+        missing = sum(len(entry.missing) for entry in marked)
+        if known.held_moved_since is None and are_few(moved, rows=rows):
+            times = MovedTimesPhase(self._context, commits, progress, entries)
+            times.commit_updates(pause_at=math.inf)
+            entries = times.entries
+        if known.held_since is None and are_few(missing, rows=rows):
+            phase = DeletionPhase(self._bucket, self._context, known, commits, progress, entries)
+            with phase as deletions:
+                deletions.commit_confirmed()
 
 
 class _LookCommits(CommitPipeline):

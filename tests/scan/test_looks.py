@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanning.core.deletions import Confirm, HeadAnswer
-from scanning.core.looks import LEAST_HOT, MOST_DELETIONS, choose_ranges
+from scanning.core.looks import FEW, LEAST_HOT, choose_ranges
 from scanning.core.scan_warnings import ScanWarnings, WarningKind
 from scanning.core.segments.model import Entry
 from scanning.core.totals import Totals
@@ -347,7 +347,7 @@ def gone(*rows: int) -> list[str]:
 
 @pytest.mark.parametrize(
     "keys",
-    [gone(*range(11, 19)), [f"key-{row:05d}" for row in range(MOST_DELETIONS + 1)]],
+    [gone(*range(11, 19)), [f"key-{row:05d}" for row in range(FEW + 1)]],
     ids=["most of the rows", "more than a hundred"],
 )
 def test_many_deletions_are_for_a_pass_to_judge(keys):

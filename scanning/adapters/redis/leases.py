@@ -167,17 +167,17 @@ def _look_request(pass_due: str, keys: str) -> LookRequest:
 
 
 def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
-    """Build fields of the bucket hash; a failed scan leaves those of the last complete pass."""
-    if not result.ok:
-        return {
-            "error": clean(result.error, MOST_MESSAGE),
-            "error_class": result.error_class,
-            "error_at": repr(result.started_at + result.duration_s),
-        }
-    fields = {"error": "", "error_class": "", "error_at": ""}
+    """Build fields of the bucket hash; one that broke off leaves those of the last whole pass."""
+    fields = {
+        "error": clean(result.error, MOST_MESSAGE),
+        "error_class": result.error_class,
+        "error_at": "" if result.ok else repr(result.started_at + result.duration_s),
+    }
     totals = result.totals
     if result.is_look:
         return fields | ({"totals": _text(totals.last)} if totals else {})
+    if not result.ok and result.commit is None:
+        return fields
     fields["stuck"] = ""
     if not result.complete:
         so_far = scan_warnings.as_json(result.warnings)
@@ -189,10 +189,10 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
     return (
         fields
         | {
-            "progress": "",
+            "progress": result.progress if result.again else "",
             "pass_warnings": "",
             "totals_before": "",
-            "complete": str(claim.generation),
+            "complete": "" if result.again else str(claim.generation),
             "scan_at": repr(result.began),
             "duration_s": f"{result.duration_s:.3f}",
             "objects": str(result.listed),
@@ -217,11 +217,11 @@ def _next_try(next_due: float | None, failures: int) -> dict[str, str]:
 
 
 def _held_fields(result: ScanResult) -> dict[str, str]:
-    held = result.held
-    if held is None:
-        return {"held_since": "", "held_missing": "", "released": ""}
-    return {
-        "held_since": repr(held.since),
-        "held_missing": str(held.missing),
-        # "released" stays if the deletion was confirmed after this scan began.
-    }
+    held, storm = result.held, result.held_times
+    fields = {"held_since": "", "held_missing": "", "released": ""}
+    # What was released stays if somebody did so after this scan began.
+    if held is not None:
+        fields = {"held_since": repr(held.since), "held_missing": str(held.missing)}
+    if storm is not None:
+        return fields | {"held_moved_since": repr(storm.since), "held_moved": str(storm.moved)}
+    return fields | {"held_moved_since": "", "held_moved": "", "released_moved": ""}

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from scanning.ports import Commit
 
 RECENT_COMMITS = 1000
+# What ``released_moved`` says instead of a number where the times are to be taken without events.
+SILENTLY: Final = b"silently"
 
 
 class RedisStateStore:
@@ -51,8 +53,9 @@ class RedisStateStore:
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = redis_keys.manifest(bucket.name, bucket.generation)
         wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
-        wanted += ["stuck", "pass_warnings", "scan_at", "listed_objects", "listed_bytes"]
-        wanted += ["totals_apart", "totals_before", "fence", "commit"]
+        wanted += ["stuck", "pass_warnings", "held_moved_since", "released_moved", "scan_at"]
+        wanted += ["listed_objects", "listed_bytes", "totals_apart", "totals_before"]
+        wanted += ["fence", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
             pipe = r.pipeline()
@@ -64,7 +67,9 @@ class RedisStateStore:
 
         stored, fields, last_scan = self._connection.run_bytes(read)
         complete, progress, held_since, released, segments, lost_since = fields[:6]
-        stuck, warnings, scan_at, listed_objects, listed_bytes, apart, before = fields[6:13]
+        stuck, warnings, held_moved_since, released_moved, scan_at = fields[6:11]
+        listed_objects, listed_bytes, apart, before = fields[11:15]
+        takes_times = released_moved == SILENTLY
         found = _position(*fields[-2:])
         if claim is not None:
             self._check(bucket.name, found, Position(claim.fence, found.commit))
@@ -91,6 +96,9 @@ class RedisStateStore:
             listed=Totals(int(listed_objects or 0), int(listed_bytes or 0)),
             totals_apart=Totals.read(apart.decode()) if apart else None,
             totals_before=Totals.read(before.decode()) if before else None,
+            held_moved_since=float(held_moved_since) if held_moved_since else None,
+            released_moved=0 if takes_times else int(released_moved or 0),
+            takes_times=takes_times,
         )
 
     def load(
@@ -168,6 +176,7 @@ class RedisStateStore:
             "number": commit.number,
             "progress": json.dumps(asdict(commit.progress)) if commit.progress else "",
             "warnings": scan_warnings.as_json(commit.warnings),
+            "took_times": commit.took_times,
             "wants": commit.filter_fingerprint,
             "high_water": self._conf.queue.high_water,
             "bucket_share": self._conf.queue.high_water * self._conf.queue.bucket_share,
