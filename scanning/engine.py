@@ -75,7 +75,8 @@ def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
             documented=metrics(),
             telemetry=store.read(),
             states=store.bucket_states(),
-            endpoints=endpoint_loads(),
+            endpoints=(loads := endpoint_loads()),
+            sent=wiring.interactive().endpoint_profiles.sent(load.endpoint for load in loads),
         )
     except RedisUnavailable:
         return prometheus.write(None, form, version=settings.VERSION)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scanning.core.listing.body import Columns
     from scanning.core.listing.rows import ListedRows
     from scanning.core.pacing import EndpointHealth
+    from scanning.core.request_costs import RequestKind
     from scanning.core.scan_warnings import ScanWarning
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry, Piece
@@ -232,19 +233,32 @@ class Leases(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestReport:
+    """What one process sent to an endpoint since its last report, by bucket and kind.
+
+    A report that is sent twice, with the same ``number``, counts once; they are numbered by each
+    ``reporter`` for itself. ``throttled`` and ``unanswered`` are those that went wrong.
+    """
+
+    reporter: str
+    number: int
+    sent: Mapping[tuple[str, RequestKind], int] = field(default_factory=dict)
+    throttled: int = 0
+    unanswered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointUsage:
     """How one process uses an endpoint, and how many connections it wants.
 
-    ``limit`` is the most that all processes may have; 0: any number. ``throttled`` and
-    ``unanswered`` count requests since the process reported last.
+    ``limit`` is the most that all processes may have; 0: any number.
     """
 
     endpoint: str
     sent_per_s: float = 0.0
     connections: int = 0
     limit: int = 0
-    throttled: int = 0
-    unanswered: int = 0
+    report: RequestReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,14 +152,12 @@ class ScanCounts:
     """What one scan has seen so far.
 
     ``unchanged`` segments were recognised by their digest, ``compared`` ones were not.
-    ``witness_heads`` asked whether missing keys are gone.
     """
 
     objects: int = 0
     pages: int = 0
     unchanged: int = 0
     compared: int = 0
-    witness_heads: int = 0
     created: int = 0
     updated: int = 0
     detected: int = 0

@@ -107,6 +107,7 @@ class BucketScanner(threading.Thread):
             if claim is not None:
                 self.result = self._record_end(claim, self.result, outcome.error)
         if self._adapters is not wiring.background():
+            self._adapters.endpoints.report_requests()
             self._adapters.endpoints.close()
         if self._results is not None:
             self._results.put(self.result)

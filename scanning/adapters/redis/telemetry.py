@@ -8,18 +8,21 @@ are repeated; so no process counts twice, and none is forgotten.
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from scanning.adapters.redis.schedule import read_regions, server_time
 from scanning.core import redis_keys
 from scanning.core.metrics import counters, histograms
 from scanning.core.metrics.telemetry import LATE_S, RegionLoad, ScanRecord, Telemetry, TimeBucket
+from scanning.core.request_costs import RequestKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from scanning.adapters.redis.connection import RedisConnection
     from scanning.config.settings import EngineSettings
+    from scanning.core.request_costs import Requests
     from scanning.core.types import ScanResult
 
 SCANS_KEPT = 120  # of a bucket: two hours at the default polling interval
@@ -167,6 +170,33 @@ class TelemetryStore:
         return {
             name: int(number or 0)
             for name, number in zip(names, self._connection.run(read), strict=True)
+        }
+
+    def requests_today(self, buckets: Iterable[str]) -> dict[str, Requests]:
+        """Count what was sent for each bucket since midnight UTC, a second or so ago."""
+        return self._requests_today(buckets, redis_keys.requests_of_day)
+
+    def endpoint_requests_today(self, endpoints: Iterable[str]) -> dict[str, Requests]:
+        """Count what was sent to each endpoint since midnight UTC, a second or so ago."""
+        return self._requests_today(endpoints, redis_keys.endpoint_requests_of_day)
+
+    def _requests_today(
+        self, names: Iterable[str], key_of: Callable[[int], str]
+    ) -> dict[str, Requests]:
+        asked = list(names)
+        fields = [f"{kind} {name}" for name in asked for kind in RequestKind]
+
+        def read(r: Any) -> list[str | None]:
+            return list(r.hmget(key_of(int(server_time(r) // 86400)), fields))
+
+        numbers = iter(self._connection.run(read) if fields else ())
+        found = {
+            name: dict(zip(RequestKind, islice(numbers, len(RequestKind)), strict=True))
+            for name in asked
+        }
+        return {
+            name: {kind: int(number) for kind, number in sent.items() if number}
+            for name, sent in found.items()
         }
 
 
