@@ -210,13 +210,15 @@ class Leases(Protocol):
         next_due: float | None,
         failures: int = 0,
         broke_off: bool = False,
+        stretched: bool = False,
     ) -> None:
         """Release the claim, record how the scan ended and when the bucket is due again.
 
         ``failures`` is how many scans failed in a row, this one included: the bucket is postponed
         until ``next_due``, whatever its polling interval. ``broke_off``: an endpoint that answers
-        others broke it off, maybe because of where the pass stands. Of a bucket that was removed or
-        pointed elsewhere meanwhile nothing is recorded, and it stays due.
+        others broke it off, maybe because of where the pass stands. ``stretched``: a budget has the
+        bucket be due later than its polling interval does. Of a bucket that was removed or pointed
+        elsewhere meanwhile nothing is recorded, and it stays due.
         """
 
     def release(self, claim: Claim) -> None:
@@ -301,6 +303,13 @@ class EndpointHealthStore(Protocol):
 
     def postpone(self, claims: Sequence[Claim], *, until: float) -> None:
         """Release claims; their buckets are due at ``until``."""
+
+
+class RequestCounts(Protocol):
+    """How many requests all processes sent."""
+
+    def sent_today(self, bucket: str, endpoint: str) -> tuple[int, int]:
+        """Count what was sent for a bucket, and to an endpoint, since midnight UTC."""
 
 
 class EndpointProfileStore(Protocol):

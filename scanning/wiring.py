@@ -28,6 +28,7 @@ from scanning.adapters.vault.snapshot import CredentialSnapshot
 from scanning.config import active
 from scanning.config.settings import RedisSection
 from scanning.core.errors import BucketwatchError, CredentialsRejected
+from scanning.pacing.budgets import RequestBudgets
 from scanning.pacing.limiter import UnlimitedEndpoint
 from scanning.pacing.registry import EndpointRegistry
 from scanning.scan.context import ScanSettings
@@ -122,6 +123,7 @@ class Container:
             probe_s=probe_s,
             profiles=self.endpoint_profiles,
         )
+        self.budgets = RequestBudgets(conf.requests, self.endpoints, self.telemetry)
 
 
 @_once

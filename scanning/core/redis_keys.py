@@ -25,6 +25,7 @@ COMPARING = f"{OURS}comparing"  # string with expiry: somebody is finding out wh
 LEADER = f"{OURS}leader"  # string with expiry: which monitor schedules
 STATUS_CHANGES = f"{OURS}status_changes"  # sorted set: bucket whose status SQL lacks -> since when
 CHANGED_STATUS = f"{OURS}changed_status"  # set: the same, from hosts of an earlier version
+STRETCHED = f"{OURS}stretched"  # sorted set: bucket whose budget puts its pass off -> until when
 STATS = f"{OURS}stats"  # hash: counters of all processes
 CLIENTS = f"{OURS}clients"  # hash: process -> "cached S3 clients:when said:when the vault was read"
 PACE_PREFIX = f"{OURS}pace:"

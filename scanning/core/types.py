@@ -82,7 +82,8 @@ class BucketConfig:
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
-    ``lanes``: most listings at once in this bucket; None means the configured default.
+    ``lanes``: most listings at once in this bucket; None means the configured default, and so does
+    ``requests_per_day``, of which 0 is any number.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
     ``filter_fingerprint`` stands for what decides which events are announced; commits compare it.
     """
@@ -104,6 +105,7 @@ class BucketConfig:
     first_scan: Literal["announce", "baseline"] = "announce"
     taken_over: bool = False
     lanes: int | None = None
+    requests_per_day: int | None = None
     filter_fingerprint: str = ""
     bucket_name: str = ""
 

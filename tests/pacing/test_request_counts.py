@@ -104,8 +104,9 @@ def scan(bucket: BucketConfig, clients: S3ClientCache) -> ScanResult:
 def counted(bucket: BucketConfig) -> dict[RequestKind, int]:
     wiring.report_requests()
     telemetry, name = wiring.background().telemetry, endpoint_name(bucket.endpoint)
-    sent = dict(telemetry.requests_today([bucket.name])[bucket.name])
-    assert telemetry.endpoint_requests_today([name]) == {name: sent}
+    sent = dict(telemetry.requests([bucket.name])[bucket.name].today)
+    assert telemetry.endpoint_requests([name])[name].today == sent
+    assert telemetry.all_requests_today()[name] == sent
     return sent
 
 
@@ -161,7 +162,7 @@ def test_what_was_sent_while_redis_is_away_is_counted_when_it_is_back(store, red
 
     def is_counted() -> bool:
         wiring.report_requests()
-        sent = wiring.background().telemetry.requests_today(["media-in"])
-        return sent == {"media-in": {RequestKind.BUCKET: 4}}
+        sent = wiring.background().telemetry.requests(["media-in"])
+        return sent["media-in"].today == {RequestKind.BUCKET: 4}
 
     eventually(is_counted)

@@ -113,10 +113,17 @@ def test_requests_are_counted_by_bucket_endpoint_and_kind(here, there, store):
     report(here, RequestReport("a", 1, {("in", LIST): 5, ("in", METADATA): 2, ("out", LIST): 1}))
     report(there, RequestReport("b", 1, {("in", LIST): 1}))
     report(there, RequestReport("b", 2, {("in", BUCKET): 9}), endpoint="elsewhere")
-    read = wiring.background().telemetry.requests_today(["in", "out", "other"])
-    assert read == {"in": {LIST: 6, METADATA: 2, BUCKET: 9}, "out": {LIST: 1}, "other": {}}
-    by_endpoint = wiring.background().telemetry.endpoint_requests_today([ENDPOINT, "elsewhere"])
-    assert by_endpoint == {ENDPOINT: {LIST: 7, METADATA: 2}, "elsewhere": {BUCKET: 9}}
+    read = wiring.background().telemetry.requests(["in", "out", "other"])
+    assert {name: found.today for name, found in read.items()} == {
+        "in": {LIST: 6, METADATA: 2, BUCKET: 9},
+        "out": {LIST: 1},
+        "other": {},
+    }
+    by_endpoint = wiring.background().telemetry.endpoint_requests([ENDPOINT, "elsewhere"])
+    assert {name: found.today for name, found in by_endpoint.items()} == {
+        ENDPOINT: {LIST: 7, METADATA: 2},
+        "elsewhere": {BUCKET: 9},
+    }
     stats = store.hgetall(redis_keys.STATS)
     assert (stats["list_requests"], stats["head_calls:metadata"], stats["head_calls:bucket"]) == (
         "7",

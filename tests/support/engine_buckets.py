@@ -27,6 +27,7 @@ def document(
     credential: str = "",
     generation: int = 1,
     interval: int | None = None,
+    budget: int | None = None,
     **members: Any,
 ) -> dict[str, Any]:
     """Make the JSON object of one bucket; ``members`` are added, or replace those above."""
@@ -40,6 +41,7 @@ def document(
             "generation": generation,
             "polling_interval": interval,
             "fetch_metadata": False,
+            "requests_per_day": budget,
         },
     } | members
 
