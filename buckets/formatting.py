@@ -105,6 +105,7 @@ def pluralize(value: int, noun: str) -> str:
     return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
 
 
+_LEAST_MONEY = 0.0001
 _REQUESTS = {
     RequestKind.LIST: "LIST",
     RequestKind.METADATA: "HEAD for metadata",
@@ -121,5 +122,7 @@ def format_requests(sent: Requests) -> str:
 
 def format_money(amount: float, currency: str) -> str:
     """Write "7.20 USD", as exactly as small amounts need it."""
+    if 0 < amount < _LEAST_MONEY:
+        return f"less than {_LEAST_MONEY} {currency}".rstrip()
     number = f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}"
     return f"{number} {currency}".rstrip()

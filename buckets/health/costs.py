@@ -55,8 +55,8 @@ class Costs:
         return sum(self.sent.today.values()) if self.sent else None
 
 
-def costs_of(buckets: Sequence[Bucket]) -> dict[str, Costs]:
-    """Say what buckets cost, by name."""
+def costs_of(buckets: Sequence[Bucket], *, objects: int | None = None) -> dict[str, Costs]:
+    """Say what buckets cost, by name; ``objects`` is how many there are, if not as counted."""
     try:
         sent = engine.requests(bucket.name for bucket in buckets)
     except RedisUnavailable:
@@ -70,6 +70,7 @@ def costs_of(buckets: Sequence[Bucket]) -> dict[str, Costs]:
                 bucket,
                 sent=sent.get(bucket.name, _NOTHING),
                 prices=prices[endpoint_name(bucket.endpoint)],
+                objects=objects,
             ),
             wiring.conf().requests.budget(bucket.requests_per_day),
         )
@@ -136,6 +137,13 @@ def _plan(bucket: Bucket, objects: int, sent: DailyRequests = _NOTHING) -> Watch
         witness_per_day=sent.per_day(RequestKind.WITNESS),
         page_size=conf.page_size,
     )
+
+
+def affordable_interval_s(bucket: Bucket, budget: int) -> float:
+    """Say which polling interval of a bucket a budget pays for."""
+    objects, page_size = bucket.object_count or 0, wiring.conf().page_size
+    requests = request_costs.pass_requests(objects, page_size=page_size)
+    return request_costs.affordable_interval_s(budget, pass_requests=requests)
 
 
 def prices_at(endpoints: Iterable[str]) -> dict[str, RequestPrices]:

@@ -38,6 +38,7 @@ MEMBERS = {
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
     "trust_etags",
     *("lanes", "webhook_url", "webhook_client_id", "webhook_token_url"),
+    *("requests_per_day", "requests_today", "forecast"),
     *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
 }
 

@@ -228,25 +228,6 @@ class TelemetryStore:
         of_bucket, of_endpoint = self._connection.run(read)
         return sum(int(n or 0) for n in of_bucket), sum(int(n or 0) for n in of_endpoint)
 
-    def _requests_today(
-        self, names: Iterable[str], key_of: Callable[[int], str]
-    ) -> dict[str, Requests]:
-        asked = list(names)
-        fields = [f"{kind} {name}" for name in asked for kind in RequestKind]
-
-        def read(r: Any) -> list[str | None]:
-            return list(r.hmget(key_of(int(server_time(r) // 86400)), fields))
-
-        numbers = iter(self._connection.run(read) if fields else ())
-        found = {
-            name: dict(zip(RequestKind, islice(numbers, len(RequestKind)), strict=True))
-            for name in asked
-        }
-        return {
-            name: {kind: int(number) for kind, number in sent.items() if number}
-            for name, sent in found.items()
-        }
-
 
 def _by_name(names: Sequence[str], numbers: Sequence[str | None]) -> dict[str, Requests]:
     """Read the numbers of all kinds of requests of the first name, of the second one and so on."""
