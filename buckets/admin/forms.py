@@ -138,6 +138,11 @@ class BucketForm(ServiceForm[Bucket]):
             "A budget of requests (UTC): passes and probes that would exceed it come less often. "
             f"0: any number. Empty: the configured default, {f'{per_day:,}' if per_day else 'any'}."
         )
+        most = defaults.scan.most_objects
+        self.fields["most_objects"].help_text = (
+            "How many objects may be known of this bucket, 0 for any number: others are left out, "
+            f"and the bucket says so. Empty: the configured default, {most:,}."
+        )
         credential = cast("forms.ModelChoiceField[Credential]", self.fields["credential"])
         # Those that came with a bucket may be thousands, and are seldom meant for another one.
         credential.queryset = Credential.objects.filter(

@@ -35,6 +35,7 @@ BUCKET: dict[str, Any] = {
     "trust_etags": False,
     "lanes": None,
     "requests_per_day": None,
+    "most_objects": None,
     "webhook_url": "https://api.example.com/hook",
     "webhook_client_id": "",
     "webhook_token_url": "",
