@@ -84,7 +84,8 @@ class BucketConfig:
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
     ``lanes``: most listings at once in this bucket; None means the configured default, and so it
-    does of ``most_objects``, how many may be known of it; 0: any number.
+    does of ``most_objects``, how many may be known of it, and of ``requests_per_day``, a budget;
+    0: any number of either.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
     ``filter_fingerprint`` stands for what decides which events are announced; commits compare it.
     """
@@ -106,6 +107,7 @@ class BucketConfig:
     first_scan: Literal["announce", "baseline"] = "announce"
     taken_over: bool = False
     lanes: int | None = None
+    requests_per_day: int | None = None
     filter_fingerprint: str = ""
     bucket_name: str = ""
     most_objects: int | None = None
@@ -155,14 +157,12 @@ class ScanCounts:
     """What one scan has seen so far.
 
     ``unchanged`` segments were recognised by their digest, ``compared`` ones were not.
-    ``witness_heads`` asked whether missing keys are gone.
     """
 
     objects: int = 0
     pages: int = 0
     unchanged: int = 0
     compared: int = 0
-    witness_heads: int = 0
     created: int = 0
     updated: int = 0
     detected: int = 0
