@@ -279,4 +279,5 @@ def scan_settings(conf: EngineSettings) -> ScanSettings:
         confirm=conf.deletions.confirm,
         interval_s=conf.defaults.polling_interval,
         most_objects=conf.scan.most_objects,
+        look_pass_gap_s=conf.look.pass_gap,
     )
