@@ -102,10 +102,11 @@ class KnownState:
     ``commit`` is the number of the commit that wrote it last.
     ``is_first`` until the first pass over the bucket is complete. ``held_since`` is set while a
     mass deletion waits to be confirmed; of how many objects somebody confirmed it says
-    ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
-    taken over, until its first pass is complete. ``is_whole``: there are as many segments as the
-    last commit left. S3 broke off the last ``stuck`` scans where the pass stands. ``warnings`` are
-    those of the pass so far.
+    ``released``. ``held_moved_since`` and ``released_moved`` say the same of a storm of moved
+    times; ``takes_times``: somebody chose to take the times silently. ``older_scan_at`` is when an
+    older monitor last scanned a bucket that was taken over, until its first pass is complete.
+    ``is_whole``: there are as many segments as the last commit left. S3 broke off the last
+    ``stuck`` scans where the pass stands. ``warnings`` are those of the pass so far.
     """
 
     entries: Sequence[Entry]
@@ -118,6 +119,9 @@ class KnownState:
     is_whole: bool = True
     stuck: int = 0
     warnings: tuple[ScanWarning, ...] = ()
+    held_moved_since: float | None = None
+    released_moved: int = 0
+    takes_times: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ class Commit:
     documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
     how long before them the objects of some were modified. ``filter_fingerprint`` is that of
     the bucket by which they were chosen; "" where that does not matter. ``warnings`` are those of
-    the pass so far.
+    the pass so far. ``took_times``: all moved times are taken silently, which ends their hold.
     """
 
     number: int
@@ -146,6 +150,7 @@ class Commit:
     progress: Progress | None = None
     filter_fingerprint: str = ""
     warnings: tuple[ScanWarning, ...] = ()
+    took_times: bool = False
 
 
 class StateStore(Protocol):

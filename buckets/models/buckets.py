@@ -251,6 +251,10 @@ class Bucket(models.Model):
     last_error_at = models.DateTimeField(null=True, editable=False)
     held_since = models.DateTimeField(null=True, editable=False)
     held_missing = models.BigIntegerField("objects missing", default=0, editable=False)
+    held_moved_since = models.DateTimeField(null=True, editable=False)
+    held_moved = models.BigIntegerField(
+        "objects with another time only", default=0, db_default=0, editable=False
+    )
     next_scan_at = models.DateTimeField(
         "next scan",
         null=True,

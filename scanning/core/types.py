@@ -186,6 +186,18 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldTimes:
+    """A storm of moved times that waits for a choice: ``moved`` of ``known`` objects.
+
+    Their ETags and sizes are as known.
+    """
+
+    moved: int
+    known: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScanResult:
     """How one scan of one bucket ended; ``error`` is for people, ``error_class`` for programs.
 
@@ -205,6 +217,7 @@ class ScanResult:
     listed: int = 0
     progress: str = ""
     held: Held | None = None
+    held_times: HeldTimes | None = None
     error: str = ""
     error_class: str = ""
     permanent: bool = False
@@ -239,6 +252,7 @@ class ScanResult:
             "deleted": counts.deleted,
             "pages": counts.pages,
             "held_missing": self.held.missing if self.held else 0,
+            "held_moved": self.held_times.moved if self.held_times else 0,
             "warnings": {str(warning.kind): warning.count for warning in self.warnings},
             "started_at": self.started_at,
             "duration_s": round(self.duration_s, 3),
@@ -268,6 +282,8 @@ class BucketStatus:
     lag_s: float = 0.0
     held_since: float | None = None
     held_missing: int = 0
+    held_moved_since: float | None = None
+    held_moved: int = 0
     next_scan_at: float | None = None
     generation: int = 0
     commit: int = 0

@@ -285,6 +285,7 @@ class Outcome:
             listed=end.progress.listed if end else 0,
             progress=json.dumps(asdict(end.again or end.progress)) if end else "",
             held=end.held if end else None,
+            held_times=end.held_times if end else None,
             error=str(error) if error else "",
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
@@ -318,6 +319,13 @@ def _log_result(result: ScanResult) -> None:
             result.bucket,
             result.held.missing,
             result.held.known,
+        )
+    if result.held_times is not None:
+        logger.warning(
+            "%s: of %d of %d known objects only the time moved; held until somebody chooses",
+            result.bucket,
+            result.held_times.moved,
+            result.held_times.known,
         )
 
 

@@ -19,6 +19,7 @@ from buckets.api.fields import (
 )
 from buckets.models import EVENT_TYPES, Bucket
 from scanning.core.endpoint_profile import CHOICES, Fact
+from scanning.core.holds import Release
 
 LARGEST_PAGE = 500
 MOST_EVENTS = 1000
@@ -259,6 +260,17 @@ class EventQuery(Strict):
         help_text="How the object's key begins.",
     )
     limit = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EVENTS)
+
+
+class ReleaseChoice(Strict):
+    """What the next scan does with what is held."""
+
+    choice = Choice(
+        choices=list(Release),
+        default=str(Release.ANNOUNCE_DELETIONS),
+        help_text="Of a mass deletion: `announce_deletions`. Of a storm of moved times: "
+        "`announce_updates`, or `take_times` silently.",
+    )
 
 
 class HeldQuery(Strict):

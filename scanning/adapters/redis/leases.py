@@ -198,11 +198,11 @@ def _next_try(next_due: float | None, failures: int) -> dict[str, str]:
 
 
 def _held_fields(result: ScanResult) -> dict[str, str]:
-    held = result.held
-    if held is None:
-        return {"held_since": "", "held_missing": "", "released": ""}
-    return {
-        "held_since": repr(held.since),
-        "held_missing": str(held.missing),
-        # "released" stays if the deletion was confirmed after this scan began.
-    }
+    held, storm = result.held, result.held_times
+    fields = {"held_since": "", "held_missing": "", "released": ""}
+    # What was released stays if somebody did so after this scan began.
+    if held is not None:
+        fields = {"held_since": repr(held.since), "held_missing": str(held.missing)}
+    if storm is not None:
+        return fields | {"held_moved_since": repr(storm.since), "held_moved": str(storm.moved)}
+    return fields | {"held_moved_since": "", "held_moved": "", "released_moved": ""}

@@ -41,8 +41,8 @@ local is_due_now = redis.call('HDEL', hash, 'failures', 'parked') > 0
 if before and tonumber(before) ~= args.generation then
   -- What was known is of another bucket now; its hold and its progress go with it.
   redis.call('SADD', garbage, before .. ' ' .. args.bucket)
-  redis.call('HDEL', hash, 'progress', 'held_since', 'held_missing', 'released', 'commit_at',
-             'segments')
+  redis.call('HDEL', hash, 'progress', 'held_since', 'held_missing', 'released',
+             'held_moved_since', 'held_moved', 'released_moved', 'commit_at', 'segments')
   redis.call('DEL', last_scan)
   is_due_now = true
 end
