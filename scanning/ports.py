@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from scanning.core.scan_warnings import ScanWarning
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry, Piece
+    from scanning.core.totals import Totals
     from scanning.core.types import (
         BucketConfig,
         Claim,
@@ -61,6 +62,9 @@ class Storage(Protocol):
 
         Raises StorageUnavailable or Throttled where there is no answer to go by.
         """
+
+    def totals(self) -> Totals | None:
+        """Ask for the bucket's totals: one request; None where the server or the key tells none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from scanning.core.listing.body import Columns, UnreadableListing, render_entrie
 from scanning.core.listing.rows import ListedRows, read_entries
 from scanning.core.scan_warnings import ScanWarning
 from scanning.core.segments.model import Entry
+from scanning.core.totals import Totals
 from scanning.core.types import (
     BucketConfig,
     Claim,
@@ -84,6 +85,9 @@ class FakeStorage:
     def look_up(self, key: str) -> Version | HeadAnswer:
         found = self.objects.get(key)
         return (found[0], found[1] // 1000, found[2]) if found else HeadAnswer.GONE
+
+    def totals(self) -> Totals | None:
+        return Totals(len(self.objects), sum(size for _, _, size in self.objects.values()))
 
 
 def no_parser(entries: bytes) -> Columns:
