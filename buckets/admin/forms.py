@@ -13,6 +13,7 @@ from django.utils.html import format_html, format_html_join
 from buckets import services
 from buckets.models import ApiClient, Bucket, Credential, Endpoint
 from scanning import wiring
+from scanning.core.probing import AUTO
 from scanning.core.providers import PROVIDERS
 from scanning.core.types import MOST_LANES
 
@@ -100,6 +101,12 @@ class BucketForm(ServiceForm[Bucket]):
         self.fields["polling_interval"].help_text = (
             "Seconds between the starts of two scans, 1 to 604,800 (7 days). Empty: the configured "
             f"default, {defaults.defaults.polling_interval} s."
+        )
+        probed = defaults.probe.interval
+        self.fields["probe_interval"].help_text = (
+            "Seconds between two probes, which ask for the bucket's totals and have it looked at "
+            "when they move; 0: none. Empty: the configured default, "
+            f"{probed if probed == AUTO else f'{probed} s'}."
         )
         self.fields["endpoint"].help_text = (
             "Host, host:port or http:// URL of the S3 server; in a provider's pattern {region} is "

@@ -28,7 +28,6 @@ from scanning.adapters.s3.errors import (
     wrong_name,
 )
 from scanning.adapters.s3.listing import BODY, ListedPage, read_page
-from scanning.adapters.s3.totals import read_totals
 from scanning.core import pacing
 from scanning.core.bucket_names import is_bucket_name
 from scanning.core.deletions import HeadAnswer
@@ -250,8 +249,8 @@ class S3Storage:
         if cache.heads.is_refused(key):
             return None
         try:
-            answer = self._request(
-                lambda: cache.heads.send(key, bucket, pair, self._profile), lists=False
+            source, totals = self._request(
+                lambda: cache.heads.ask(key, bucket, pair, self._profile), lists=False
             )
         except PermanentError as error:
             if not isinstance(error.__cause__, ClientError):
@@ -260,7 +259,6 @@ class S3Storage:
                 self._learn_totals(TotalsSource.NONE)
             cache.heads.refuse(key)
             return None
-        source, totals = read_totals(answer.headers)
         if totals is None and self._profile.value(Fact.TOTALS) == TotalsSource.RGW:
             cache.heads.refuse(key)  # others are told theirs
         else:

@@ -25,7 +25,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from scanning.core.endpoint_profile import STALE_S, Addressing, TotalsSource
+from scanning.core.endpoint_profile import ASK_AGAIN_S, STALE_S, Addressing, TotalsSource
 from scanning.core.endpoints import endpoint_url
 from scanning.core.totals import Totals
 
@@ -43,7 +43,7 @@ _HEADERS: Final = {TotalsSource.RGW: ("x-rgw-object-count", "x-rgw-bytes-used")}
 _QUERY: Final = "read-stats=true"
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 _SIGNATURE_S: Final = 60.0
-_MOST_KEPT: Final = 5000
+_MOST_KEPT: Final = 10_000
 _UNAUTHORISED: Final = (401, 403)
 
 
@@ -78,14 +78,32 @@ class BucketHeads:
         self._sender, self._region_of = sender, region_of
         self._signed: OrderedDict[str, _Signed] = OrderedDict()
         self._refused: OrderedDict[str, float] = OrderedDict()
+        self._told: OrderedDict[str, None] = OrderedDict()
 
-    def send(
+    def ask(
         self, key: str, bucket: BucketConfig, pair: KeyPair, profile: EndpointProfile
-    ) -> AWSResponse:
-        """Send one request; ``key`` stands for bucket, endpoint and key pair.
+    ) -> tuple[TotalsSource, Totals | None]:
+        """Send one request, and read what tells totals; ``key`` stands for bucket and key pair.
 
         Raises ClientError for every answer but 200, and what sending raises.
         """
+        answer = self._answer(key, bucket, pair, profile)
+        source, totals = read_totals(answer.headers)
+        if totals is not None:
+            _keep(self._told, key, None)
+        return source, totals
+
+    def refuse(self, key: str) -> None:
+        """Note that the key pair is told no totals, for a day; not so long if it once was told."""
+        for_s = ASK_AGAIN_S if key in self._told else STALE_S
+        _keep(self._refused, key, time.monotonic() + for_s)
+
+    def is_refused(self, key: str) -> bool:
+        return self._refused.get(key, 0.0) > time.monotonic()
+
+    def _answer(
+        self, key: str, bucket: BucketConfig, pair: KeyPair, profile: EndpointProfile
+    ) -> AWSResponse:
         signed = self._signed.get(key)
         if signed is not None and time.monotonic() < signed.until:
             answer = signed.send(signed.request)
@@ -95,13 +113,6 @@ class BucketHeads:
         signed = self._sign(bucket, pair, profile)
         _keep(self._signed, key, signed)
         return _checked(signed.send(signed.request))
-
-    def refuse(self, key: str) -> None:
-        """Note that the key pair is told no totals, for a day."""
-        _keep(self._refused, key, time.monotonic() + STALE_S)
-
-    def is_refused(self, key: str) -> bool:
-        return self._refused.get(key, 0.0) > time.monotonic()
 
     def _sign(self, bucket: BucketConfig, pair: KeyPair, profile: EndpointProfile) -> _Signed:
         endpoint = endpoint_url(bucket.endpoint)

@@ -23,6 +23,7 @@ ANNOUNCED: Final = {kind: f"announced:{kind}" for kind in EventType}
 ERROR: Final = "error:"  # and the error's class
 WARNING: Final = "warning:"  # and its kind
 HEAD_CALLS: Final = "head_calls:"  # and what for
+PROBES: Final = "probes:"  # and what came of them
 LAG: Final = "lag"
 LATENESS: Final = "lateness"
 # Requests that an endpoint asked us to send later, and those that it did not answer at all.
