@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 AUTO: Final = "auto"
-# How often a bucket is looked up that is not probed now: it may have grown, or be scanned again.
+# How often it is looked up whether a bucket that is not worth a probe has grown.
 NOT_PROBED_S: Final = 60.0
 # Totals for which a look was requested have one requested again after this, if they still differ
 # from what the last look saw: the request may be lost, or a worker of an earlier version look.
@@ -62,11 +62,16 @@ class ProbedBucket:
     totals: Totals | None = None
     waits: bool = False
 
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether it is scanned as it should be: else that may change at any moment."""
+        return self.objects is not None and not self.waits
+
     def is_probed(self, plan: ProbePlan, *, page_size: int) -> bool:
         """Tell whether a probe is worth its request: a listing of one page costs the same."""
-        if not plan.every_s or self.objects is None or self.waits:
+        if not plan.every_s or not self.is_settled:
             return False
-        return plan.is_chosen or self.objects > page_size
+        return plan.is_chosen or (self.objects or 0) > page_size
 
 
 @dataclass(frozen=True, slots=True)

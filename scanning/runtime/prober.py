@@ -148,7 +148,9 @@ class Prober:
 
     def _ask_if_probed(self, one: _Watched, now: float) -> None:
         if not self._is_probed(one):
-            one.due_at = now + max(one.plan.every_s, probing.NOT_PROBED_S)
+            is_small = one.state is not None and one.state.is_settled
+            pause_s = probing.NOT_PROBED_S if is_small else 0.0
+            one.due_at = now + max(one.plan.every_s, pause_s)
         elif not one.is_being_asked:
             one.is_being_asked = True
             self._threads.submit(endpoint_name(one.bucket.endpoint), lambda: self._ask(one))
