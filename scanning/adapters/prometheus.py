@@ -88,7 +88,7 @@ def _scans(counted: Mapping[str, int]) -> Iterator[Metric]:
     heads = _by_suffix(counted, counters.HEAD_CALLS)
     yield _counter("head_requests", "Objects asked for by HEAD", heads, label="purpose")
     probes = _by_suffix(counted, counters.PROBES)
-    yield _counter("probes", "Questions for the totals of a bucket", probes, label="result")
+    yield _counter("probes", "Probes of buckets, by what they found", probes, label="result")
     yield _counter("wakeups", "Wake-ups of regions' workers", of("wakeups"))
     segments: _Values = {
         "unchanged": of("segments_unchanged"),
