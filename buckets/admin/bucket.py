@@ -55,6 +55,7 @@ class BucketAdmin(ListedBuckets):
                     "fetch_metadata",
                     "trust_etags",
                     "lanes",
+                    "most_objects",
                 )
             },
         ),

@@ -23,9 +23,10 @@ class EventType(StrEnum):
     __hash__ = str.__hash__
 
 
-# Of one bucket: seconds between two scans, and listings at once.
+# Of one bucket: seconds between two scans, listings at once, and objects that may be known.
 LONGEST_INTERVAL_S: Final = 604_800
 MOST_LANES: Final = 16
+MOST_OBJECTS: Final = 1_000_000_000_000
 # Of one bucket at once: keys named by hints. Where there are more, the bucket is listed.
 MOST_HINTED_KEYS: Final = 1000
 WANTED_BY_DEFAULT: Final = frozenset({EventType.CREATED, EventType.UPDATED, EventType.DETECTED})
@@ -85,7 +86,8 @@ class BucketConfig:
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
-    ``lanes``: most listings at once in this bucket; None means the configured default.
+    ``lanes``: most listings at once in this bucket; None means the configured default, and so it
+    does of ``most_objects``, how many may be known of it; 0: any number.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
     ``filter_fingerprint`` stands for what decides which events are announced; commits compare it.
     """
@@ -110,6 +112,7 @@ class BucketConfig:
     lanes: int | None = None
     filter_fingerprint: str = ""
     bucket_name: str = ""
+    most_objects: int | None = None
 
     @property
     def s3_name(self) -> str:
@@ -205,8 +208,9 @@ class ScanResult:
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
     is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
-    of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A *look* lists some
-    ranges of keys.
+    of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A complete pass that
+    left objects out has an error too; the first one is then to be done ``again``. A *look* lists
+    some ranges of keys.
     """
 
     bucket: str
@@ -225,6 +229,7 @@ class ScanResult:
     warnings: tuple[ScanWarning, ...] = ()
     bucket_name: str = ""
     kind: Literal["pass", "look"] = "pass"
+    again: bool = False
 
     @property
     def title(self) -> str:
@@ -241,7 +246,7 @@ class ScanResult:
 
     @property
     def is_complete_pass(self) -> bool:
-        return self.ok and self.complete and not self.is_look
+        return self.complete and not self.again and not self.is_look
 
     @property
     def was_interrupted(self) -> bool:

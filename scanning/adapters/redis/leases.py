@@ -100,7 +100,7 @@ class RedisLeases:
             "fence": claim.fence,
             "generation": claim.generation,
             "next_due": None if next_due is None else f"{next_due:.6f}",
-            "ok": result.ok,
+            "ok": result.ok or result.complete,
             "is_look": result.is_look,
             "keys_looked_at": len(claim.look.keys) if claim.look else 0,
             "began": repr(result.began) if result.is_complete_pass else None,
@@ -166,15 +166,13 @@ def _look_request(pass_due: str, keys: str) -> LookRequest:
 
 
 def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
-    """Build fields of the bucket hash; a failed scan leaves those of the last complete pass."""
-    if not result.ok:
-        return {
-            "error": clean(result.error, MOST_MESSAGE),
-            "error_class": result.error_class,
-            "error_at": repr(result.started_at + result.duration_s),
-        }
-    fields = {"error": "", "error_class": "", "error_at": ""}
-    if result.is_look:
+    """Build fields of the bucket hash; a scan that broke off leaves those of the last pass."""
+    fields = {
+        "error": clean(result.error, MOST_MESSAGE),
+        "error_class": result.error_class,
+        "error_at": "" if result.ok else repr(result.started_at + result.duration_s),
+    }
+    if result.is_look or (not result.ok and result.commit is None):
         return fields
     fields["stuck"] = ""
     if not result.complete:
@@ -183,9 +181,9 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
     return (
         fields
         | {
-            "progress": "",
+            "progress": result.progress if result.again else "",
             "pass_warnings": "",
-            "complete": str(claim.generation),
+            "complete": "" if result.again else str(claim.generation),
             "scan_at": repr(result.began),
             "duration_s": f"{result.duration_s:.3f}",
             "objects": str(result.listed),
