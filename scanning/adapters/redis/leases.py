@@ -100,7 +100,7 @@ class RedisLeases:
             "fence": claim.fence,
             "generation": claim.generation,
             "next_due": None if next_due is None else f"{next_due:.6f}",
-            "ok": result.ok or result.complete,
+            "ok": result.ok,
             "is_look": result.is_look,
             "keys_looked_at": len(claim.look.keys) if claim.look else 0,
             "began": repr(result.began) if result.is_complete_pass else None,
