@@ -55,6 +55,7 @@ from scanning.core.listing.body import (
     has_raw_keys,
     telling_key,
 )
+from scanning.core.request_costs import RequestKind
 from scanning.core.texts import strong_etag
 from scanning.core.types import ObjectMetadata
 from scanning.pacing.limiter import UNLIMITED
@@ -212,7 +213,7 @@ class S3Storage:
                     return None
                 raise
 
-        answer = self._request(ask, lists=False)
+        answer = self._request(ask, RequestKind.METADATA)
         if answer is None:
             return None
         return ObjectMetadata(
@@ -236,7 +237,7 @@ class S3Storage:
             size = answer.get("ContentLength", -1)
             return etag, modified.timestamp() if modified else 0.0, size
 
-        return self._request(ask, lists=False)
+        return self._request(ask, RequestKind.WITNESS)
 
     def totals(self) -> Totals | None:
         if not self._profile.may_tell_totals(time.time()):
@@ -250,7 +251,7 @@ class S3Storage:
             return None
         try:
             source, totals = self._request(
-                lambda: cache.heads.ask(key, bucket, pair, self._profile), lists=False
+                lambda: cache.heads.ask(key, bucket, pair, self._profile), RequestKind.BUCKET
             )
         except PermanentError as error:
             if not isinstance(error.__cause__, ClientError):
@@ -422,14 +423,14 @@ class S3Storage:
             )
             return answer.get(BODY), page
 
-        return self._request(ask, lists=True)
+        return self._request(ask, RequestKind.LIST)
 
-    def _request(self, ask: Callable[[], T], *, lists: bool) -> T:
+    def _request(self, ask: Callable[[], T], kind: RequestKind) -> T:
         """Send one request, as the endpoint wants to be asked if it refuses saying how."""
         lessons: dict[Fact, str] = {}
         for _ in range(_MOST_LESSONS):
             try:
-                answer = self._patiently(ask, lists=lists)
+                answer = self._patiently(ask, kind)
             except PermanentError as error:
                 lesson = lessons_of(error.__cause__)
                 if not self._take_in(lesson):
@@ -439,13 +440,13 @@ class S3Storage:
                 if lessons:  # not before: the refusal may have been of something else
                     self._share(lessons)
                 return answer
-        return self._patiently(ask, lists=lists)
+        return self._patiently(ask, kind)
 
-    def _patiently(self, ask: Callable[[], T], *, lists: bool) -> T:
+    def _patiently(self, ask: Callable[[], T], kind: RequestKind) -> T:
         """Send one request, and send it again if it failed for now."""
         began = time.monotonic()
         for attempt in count(1):
-            with self._limiter.acquire(self._bucket.name, lists=lists):
+            with self._limiter.acquire(self._bucket.name, kind):
                 try:
                     return self._once(ask)
                 except (StorageUnavailable, Throttled) as exc:
