@@ -60,10 +60,12 @@ def watched(store, s3):
         objects: int = 3,
         endpoint: int = TELLING,
         probe_interval: int | None = 1,
+        budget: int | None = None,
     ) -> BucketConfig:
         name = f"bucket-{next(_numbers)}"
         put_objects(s3, name, *(f"key-{number:04}" for number in range(objects)))
         given = {"interval": HOURLY, "probe_interval": probe_interval, "credential": "SHARED"}
+        given |= {"budget": budget}
         bucket = engine_buckets.put(name, endpoint=s3.urls[endpoint], **given)
         engine_buckets.schedule(store, bucket)
         region_task.scan_region(REGION)
@@ -227,6 +229,12 @@ def test_a_bucket_without_totals_that_nobody_chose_to_probe_is_left_alone(store,
     tick_until(prober, lambda: last(large))
     assert not is_due(store, large)
     assert results(store) == {"untold": 1}
+
+
+def test_a_budget_that_passes_need_pays_for_no_probes(store, s3, watched):
+    poor, fine = watched(budget=2), watched()
+    tick_until(probing(poor, fine), lambda: results(store).get("unmoved", 0) >= 2)
+    assert heads(s3, poor) == 0
 
 
 def test_a_dead_endpoint_is_not_asked(store, s3, watched):

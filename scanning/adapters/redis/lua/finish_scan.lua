@@ -63,7 +63,7 @@ else
   if args.next_due then redis.call('ZADD', due, 'XX', args.next_due, args.bucket) end
   if args.ok then redis.call('HDEL', hash, 'pass_due', 'look_keys') end
 end
-redis.call('ZREMRANGEBYSCORE', stretched, '-inf', server_time())
+redis.call('ZREMRANGEBYSCORE', stretched, '-inf', now)
 if args.is_stretched then redis.call('ZADD', stretched, args.next_due, args.bucket)
 else redis.call('ZREM', stretched, args.bucket) end
 
