@@ -120,8 +120,8 @@ def dump(client: redis.Redis) -> dict[str, Any]:
             for name in names
             if not name.startswith(_OF_REQUESTS)
         }
-    counting = (name for name in found if name.startswith(_COUNTING))
-    for name in list(counting):
+    hashes = (name for name, value in found.items() if isinstance(value, dict))
+    for name in [name for name in hashes if name.startswith(_COUNTING)]:
         kept = {field: n for field, n in found[name].items() if not _is_of_requests(field)}
         found[name] = kept
     return {name: value for name, value in found.items() if value}
