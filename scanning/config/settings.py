@@ -221,6 +221,16 @@ class ScanSection(Section):
     )
 
 
+class LookSection(Section):
+    pass_gap: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="least seconds between a pass and one that a look asks for which did not find "
+        "all that changed",
+    )
+
+
 class ProbeSection(Section):
     interval: Literal["auto"] | int = Field(
         "auto",
@@ -292,13 +302,13 @@ class RetrySection(Section):
 
 class DeletionsSection(Section):
     mass_share: float = Field(
-        0.5, gt=0, le=1, description="a larger share of missing objects is held until confirmed"
+        0.5, gt=0, le=1, description="a larger share of missing, or only moved, objects is held"
     )
     mass_minimum: int = Field(
-        1000, ge=1, description="missing objects are held from this many known ones on"
+        1000, ge=1, description="missing or moved objects are held from this many known ones on"
     )
     second_look: float = Field(
-        0.0, ge=0, description="seconds after which a held deletion is released; 0: by hand only"
+        0.0, ge=0, description="seconds after which what is held is released; 0: by hand only"
     )
     confirm: Confirm = Field(
         Confirm.HEAD,
@@ -360,6 +370,7 @@ class EngineSettings(Section):
     defaults: DefaultsSection = DefaultsSection()
     redis: RedisSection = RedisSection()
     scan: ScanSection = ScanSection()
+    look: LookSection = LookSection()
     probe: ProbeSection = ProbeSection()
     limits: LimitsSection = LimitsSection()
     requests: RequestsSection = RequestsSection()

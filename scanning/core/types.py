@@ -11,6 +11,7 @@ from scanning.core.texts import watch_and_bucket
 
 if TYPE_CHECKING:
     from scanning.core.scan_warnings import ScanWarning
+    from scanning.core.totals import SeenTotals
 
 
 class EventType(StrEnum):
@@ -218,11 +219,13 @@ class ScanResult:
     """How one scan of one bucket ended; ``error`` is for people, ``error_class`` for programs.
 
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
-    is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
+    is when the pass began, which may have been some scans ago, ``listed`` what all of it saw, or
+    would see after a look.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
     of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A complete pass that
     left objects out has an error too; the first one is then to be done ``again``. A *look* lists
-    some ranges of keys.
+    some ranges of keys, and may ask for a pass in ``pass_in_s``. ``totals``: as seen; None if
+    nobody goes by them.
     """
 
     bucket: str
@@ -241,8 +244,10 @@ class ScanResult:
     commit: int | None = None
     warnings: tuple[ScanWarning, ...] = ()
     bucket_name: str = ""
-    kind: Literal["pass", "look"] = "pass"
     again: bool = False
+    kind: Literal["pass", "look"] = "pass"
+    totals: SeenTotals | None = None
+    pass_in_s: float | None = None
 
     @property
     def title(self) -> str:

@@ -21,6 +21,7 @@ from scanning.core.types import Claim, EventType, LookRequest
 
 if TYPE_CHECKING:
     from scanning.adapters.redis.connection import RedisConnection
+    from scanning.core.totals import Totals
     from scanning.core.types import BucketConfig, ScanResult
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class RedisLeases:
             "keys_looked_at": len(claim.look.keys) if claim.look else 0,
             "began": repr(result.began) if result.is_complete_pass else None,
             "commit": result.commit,
-            "broke_off_at": claim.commit if broke_off else None,
+            "broke_off_at": claim.commit if broke_off and not result.is_look else None,
             "is_stretched": stretched,
             "history_entry": history_entry(result),
             "history_kept": SCANS_KEPT,
@@ -169,23 +170,31 @@ def _look_request(pass_due: str, keys: str) -> LookRequest:
 
 
 def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
-    """Build fields of the bucket hash; a scan that broke off leaves those of the last pass."""
+    """Build fields of the bucket hash; one that broke off leaves those of the last whole pass."""
     fields = {
         "error": clean(result.error, MOST_MESSAGE),
         "error_class": result.error_class,
         "error_at": "" if result.ok else repr(result.started_at + result.duration_s),
     }
-    if result.is_look or (not result.ok and result.commit is None):
+    totals = result.totals
+    if result.is_look:
+        return fields | ({"totals": _text(totals.last)} if totals else {})
+    if not result.ok and result.commit is None:
         return fields
     fields["stuck"] = ""
     if not result.complete:
         so_far = scan_warnings.as_json(result.warnings)
-        return fields | {"progress": result.progress, "pass_warnings": so_far}
+        before = _text(totals.before) if totals else ""
+        fields |= {"progress": result.progress, "pass_warnings": so_far, "totals_before": before}
+        return fields
+    if totals:
+        fields |= {"totals": _text(totals.last), "totals_apart": _text(totals.apart)}
     return (
         fields
         | {
             "progress": result.progress if result.again else "",
             "pass_warnings": "",
+            "totals_before": "",
             "complete": "" if result.again else str(claim.generation),
             "scan_at": repr(result.began),
             "duration_s": f"{result.duration_s:.3f}",
@@ -197,6 +206,10 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
         }
         | _held_fields(result)
     )
+
+
+def _text(totals: Totals | None) -> str:
+    return "" if totals is None else str(totals)
 
 
 def _next_try(next_due: float | None, failures: int) -> dict[str, str]:

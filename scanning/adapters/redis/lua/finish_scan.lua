@@ -65,7 +65,7 @@ else
 end
 redis.call('ZREMRANGEBYSCORE', stretched, '-inf', now)
 if args.is_stretched then redis.call('ZADD', stretched, args.next_due, args.bucket)
-else redis.call('ZREM', stretched, args.bucket) end
+elseif not args.is_look then redis.call('ZREM', stretched, args.bucket) end
 
 -- 3. Count it, for people.
 count(stats, minute, args.counters)

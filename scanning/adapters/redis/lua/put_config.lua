@@ -43,7 +43,7 @@ if before and tonumber(before) ~= args.generation then
   redis.call('SADD', garbage, before .. ' ' .. args.bucket)
   redis.call('HDEL', hash, 'progress', 'held_since', 'held_missing', 'released',
              'held_moved_since', 'held_moved', 'released_moved', 'commit_at', 'segments',
-             'totals', 'totals_apart')
+             'totals', 'totals_apart', 'totals_before')
   redis.call('DEL', last_scan)
   is_due_now = true
 end
