@@ -105,13 +105,9 @@ def parse_probed(fields: Sequence[str | None]) -> ProbedBucket:
 PROBED_FIELDS: Final = ("objects", "totals", "failures", "parked", "lost_since")
 
 
-def format_totals(totals: Totals) -> str:
-    return f"{totals.objects}:{totals.size_bytes}"
-
-
 def parse_totals(text: str | None) -> Totals | None:
-    """Read what `format_totals` wrote; None for anything else."""
-    objects, _, size_bytes = (text or "").partition(":")
-    if not (objects.isdecimal() and size_bytes.isdecimal()):
+    """Read totals as Redis keeps them; None for anything else."""
+    try:
+        return Totals.read(text or "")
+    except ValueError:
         return None
-    return Totals(int(objects), int(size_bytes))

@@ -17,7 +17,6 @@ from scanning.core.probing import (
     PROBED_FIELDS,
     LastProbe,
     ProbedBucket,
-    format_totals,
     parse_probed,
     parse_totals,
 )
@@ -77,7 +76,7 @@ class ProbeStore:
 
 
 def _text(seen: LastProbe) -> str:
-    totals = _NONE if seen.totals is None else format_totals(seen.totals)
+    totals = _NONE if seen.totals is None else str(seen.totals)
     return f"{totals} {'' if seen.moved_at is None else format(seen.moved_at, '.3f')}"
 
 
