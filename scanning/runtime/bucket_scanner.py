@@ -142,7 +142,7 @@ class BucketScanner(threading.Thread):
                 states=self._adapters.states,
                 clock=self._clock,
                 keep_going=self._keep_going,
-                settings=self._settings,
+                settings=replace(self._settings, asks_totals=self._asks_totals(claim)),
                 counts=self._counts,
             )
             if claim.look:
@@ -152,6 +152,15 @@ class BucketScanner(threading.Thread):
         if self._given_pair is not None:
             return run(self._given_pair)
         return wiring.with_keys(self.bucket, run)
+
+    def _asks_totals(self, claim: Claim) -> bool:
+        """Tell whether probes will go by totals that this scan saw; a first pass cannot know."""
+        plan = self.conf.probe_plan(
+            self.bucket.probe_interval_s, own_polling_s=self.bucket.polling_interval_s
+        )
+        if claim.objects is None:
+            return plan.every_s > 0
+        return plan.is_worth_it(claim.objects, page_size=self.conf.page_size)
 
     def _record_end(self, claim: Claim, result: ScanResult, error: Exception | None) -> ScanResult:
         """Give the claim back; returns the result, with the time of the next try if that is far."""
