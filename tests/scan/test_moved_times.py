@@ -1,11 +1,14 @@
 """Times that move while ETag and size stay: updates, or a storm where they are many."""
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from scanning.adapters.redis.read_only_state import reading_only
 from scanning.core.types import EventType
+from scanning.scan.bucket_pass import BucketPass
 from tests.support.fakes import Bucket, Crash, FakeStorage, Site, crash_if
 from tests.support.sites import ALL, NEW, OLD, Broken, announced, numbered, scanned, site, without
 
@@ -194,6 +197,24 @@ def test_what_moves_after_somebody_wanted_silence_is_announced_all_the_same():
     here.states.takes_times = True
     assert storm_of(here, moved(numbered(1000))) is None
     assert announced(here) == [("updated", key) for key in keys[990:]]
+
+
+@pytest.mark.parametrize("choice", ["", "released_moved", "takes_times"])
+def test_a_look_without_touching_says_what_the_scan_does(choice):
+    here = stormy()
+    if choice:
+        setattr(here.states, choice, 1000)
+    after = moved(numbered(1000)) | {"key-00007": ("other", NEW, 1), "key-00950x": ("e", OLD, 1)}
+    before = replace(here.states, queue=[], commits=[])
+    said: list[str] = []
+    with reading_only(here.states, said.extend) as looking:
+        context = here.means(FakeStorage(after), states=looking)
+        BucketPass(here.bucket, here.claim(), context).run()
+    assert (here.states.manifest, here.states.queue) == (before.manifest, [])
+    scanned(here, after)
+    there = announced(here)
+    assert sorted((e["event_type"], e["key"]) for e in map(json.loads, said)) == sorted(there)
+    assert len(there) == (1001 if choice == "released_moved" else 2)
 
 
 # --- beside a storm
