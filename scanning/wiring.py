@@ -84,6 +84,7 @@ def reset() -> None:
     _built.clear()
     for container in of_this_process:
         container.endpoints.close()
+        container.connection.reconnect()  # leaves no idle connection open
 
 
 def report_requests() -> None:
@@ -278,4 +279,5 @@ def scan_settings(conf: EngineSettings) -> ScanSettings:
         confirm=conf.deletions.confirm,
         interval_s=conf.defaults.polling_interval,
         most_objects=conf.scan.most_objects,
+        look_pass_gap_s=conf.look.pass_gap,
     )

@@ -181,6 +181,11 @@ class BucketForm(ServiceForm[Bucket]):
                 if bucket.endpoint
                 else validators.endpoint_of(bucket.region)
             )
+        others = {field.name for field in Bucket._meta.fields} - set(self.FORECAST)  # noqa: SLF001
+        try:
+            bucket.clean_fields(exclude=others)
+        except ValidationError as exc:
+            return exc.messages[0]
         objects = self.instance.object_count if expected is None else expected
         return costs_in_words.forecast_of(bucket, objects=objects)
 

@@ -220,6 +220,16 @@ class ScanSection(Section):
     )
 
 
+class LookSection(Section):
+    pass_gap: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="least seconds between a pass and one that a look asks for which did not find "
+        "all that changed",
+    )
+
+
 class LimitsSection(Section):
     endpoints: str = Field(
         "*.linodeobjects.com=100/750",
@@ -342,6 +352,7 @@ class EngineSettings(Section):
     defaults: DefaultsSection = DefaultsSection()
     redis: RedisSection = RedisSection()
     scan: ScanSection = ScanSection()
+    look: LookSection = LookSection()
     limits: LimitsSection = LimitsSection()
     requests: RequestsSection = RequestsSection()
     retry: RetrySection = RetrySection()
