@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scanning.adapters.redis.read_only_state import reading_only
-from scanning.core.types import EventType
+from scanning.core.types import EventType, ObjectState
 from scanning.scan.bucket_pass import BucketPass
 from tests.support.fakes import Bucket, Crash, FakeStorage, Site, crash_if
 from tests.support.sites import ALL, NEW, OLD, Broken, announced, numbered, scanned, site, without
@@ -315,6 +315,61 @@ def test_a_storm_in_a_bucket_that_announces_no_updates_is_held_all_the_same():
     here = site(mass_minimum=10).wanting(events=ALL - {EventType.UPDATED})
     scanned(here, numbered(30))
     assert storm_of(here, moved(numbered(30))) == (30, 30)
+
+
+# --- taking over from an older monitor
+
+
+def taken_over(count: int, **settings: int) -> Site:
+    """A bucket of which an older monitor knew everything, with other times."""
+    here = site(page_size=100, **settings).wanting(taken_over=True)
+    here.states.strings = {
+        key: ObjectState(etag, time / 1000, size)
+        for key, (etag, time, size) in numbered(count).items()
+    }
+    return here
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_storm_since_an_older_monitor_is_held_too(lanes):
+    here = taken_over(1000, lanes=lanes)
+    new: Bucket = {"new": ("e", NEW, 1)}
+    assert storm_of(here, moved(numbered(1000)) | new) == (1000, 1000)
+    assert announced(here) == [("created", "new")]
+    assert storm_of(here, moved(numbered(1000)) | new) == (1000, 1001)
+    assert here.states.objects() == numbered(1000) | new
+    here.states.released_moved = 1000
+    scanned(here, moved(numbered(1000)) | new)
+    assert announced(here) == [("updated", key) for key in numbered(1000)]
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_few_times_that_moved_since_an_older_monitor_are_updates(size):
+    here = taken_over(1000, slice_s=0.0)
+    key = "key-00500"
+    here.states.strings[key] = ObjectState("e", OLD / 1000, size)
+    crashing = iter([False, True] * 8)
+    here.states.after_commit = lambda: crash_if(next(crashing, False))
+    assert storm_of(here, moved(numbered(1000), key)) is None
+    [event] = here.states.queue
+    assert (event["event_type"], event["key"]) == ("updated", key)
+    assert event["previous"]["last_modified"] < event["last_modified"]
+    assert here.states.objects() == moved(numbered(1000), key)
+
+
+def test_where_etags_are_trusted_times_that_moved_since_an_older_monitor_are_nothing():
+    here = taken_over(30).wanting(trust_etags=True)
+    scanned(here, moved(numbered(30)))
+    assert announced(here) == []
+    assert here.states.objects() == numbered(30)
+
+
+def test_a_time_of_an_older_monitor_that_no_row_can_hold_is_an_update():
+    here = taken_over(1)
+    here.states.strings["key-00000"] = ObjectState("e", 1e300, 1)
+    scanned(here, numbered(1))
+    assert announced(here) == [("updated", "key-00000")]
+    assert here.states.objects() == numbered(1)
 
 
 # --- crashes and pauses
