@@ -196,6 +196,8 @@ class ListingPhase:
 
     def _count_unknown(self, merged: Merged) -> int:
         """Count the rows that appeared and that no older monitor knew."""
+        if not self._older:
+            return len(merged.appeared)
         keys = merged.columns.keys
         return sum(keys[row] not in self._older for row in merged.appeared)
 
