@@ -51,8 +51,8 @@ State: TypeAlias = Version | None
 class ModelBucket:
     """``endpoint`` is a number; ``prefix`` is what is watched of the bucket.
 
-    ``emptied``: now and then everything in it is deleted at once. ``late``: watched from some time
-    on, in a region of its own.
+    ``emptied``: now and then everything in it is deleted, or gets another time, at once. ``late``:
+    watched from some time on, in a region of its own.
     """
 
     name: str
@@ -149,6 +149,8 @@ class World:
             self._overwrite: 30,
             self._overwrite_twice: 6,
             self._touch: 6,
+            self._touch_some: 0.4,
+            self._touch_all: 0.6 if bucket.emptied else 0,
             self._delete: 40 if full else 18,
             self._delete_some: 0.4,
             self._create_some: 0.4,
@@ -186,10 +188,16 @@ class World:
 
     def _touch(self, bucket: ModelBucket, now_ms: int) -> list[Change]:
         """The same bytes again."""
-        key = self._there[bucket.name].any(self._dice)
-        current = self.histories[bucket.name, key][-1]
-        assert current is not None
-        return [self._put(bucket, key, current._replace(modified_ms=now_ms))]
+        return [self._move(bucket, self._there[bucket.name].any(self._dice), now_ms)]
+
+    def _touch_some(self, bucket: ModelBucket, now_ms: int) -> list[Change]:
+        keys = list(self._there[bucket.name])[:: self._dice.randrange(3, 20)]
+        return [self._move(bucket, key, now_ms) for key in keys]
+
+    def _touch_all(self, bucket: ModelBucket, now_ms: int) -> list[Change]:
+        """A node whose clock, or whose memory of times, is another one."""
+        moved_ms = now_ms - self._dice.randrange(DAY_MS)
+        return [self._move(bucket, key, moved_ms) for key in self._there[bucket.name]]
 
     def _delete(self, bucket: ModelBucket, now_ms: int) -> list[Change]:
         return [self._remove(bucket, self._there[bucket.name].any(self._dice))]
@@ -230,6 +238,12 @@ class World:
         elif kind < 0.1:
             etag += f"-{self._dice.randrange(1, 20)}"  # in parts
         return Version(etag, modified_ms, self._dice.randrange(10_000_000))
+
+    def _move(self, bucket: ModelBucket, key: str, modified_ms: int) -> Change:
+        """Give an object another time, and nothing else."""
+        current = self.histories[bucket.name, key][-1]
+        assert current is not None
+        return self._put(bucket, key, current._replace(modified_ms=modified_ms))
 
     def _put(self, bucket: ModelBucket, key: str, version: Version) -> Change:
         states = self.histories[bucket.name, key]

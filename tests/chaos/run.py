@@ -272,7 +272,8 @@ class Run:
         return waits_for or ([f"the consumer: {left} left"] if left else [])
 
     def _is_settled(self, status: dict[str, str], last_scan: str | None) -> bool:
-        return float(last_scan or 0) > self.changed_at and not status.get("held_since")
+        is_held = status.get("held_since") or status.get("held_moved_since")
+        return float(last_scan or 0) > self.changed_at and not is_held
 
     def _stop(self, programs: Sequence[KeptAlive]) -> None:
         self._keep_alive(programs)
