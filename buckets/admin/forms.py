@@ -94,7 +94,7 @@ class BucketForm(ServiceForm[Bucket]):
         required=False,
         min_value=0,
         max_value=MOST_REQUESTS,
-        widget=admin_widgets.AdminIntegerFieldWidget,
+        widget=admin_widgets.AdminBigIntegerFieldWidget,
         help_text="Only for the forecast below; not saved.",
     )
 

@@ -122,7 +122,7 @@ def test_the_page_of_an_endpoint_adds_its_buckets_up(operator, bucket):
 def test_dashboard_and_terminal_count_what_all_sent_today(operator, bucket, prices):
     send(list=2000, head_metadata=500)
     page = text(operator.get(reverse("admin:index")))
-    assert "Requests today 2,500; 0.01 USD 2,000 LIST, 500 HEAD for metadata" in page
+    assert "Requests today 2,500 2,000 LIST, 500 HEAD for metadata; 0.01 USD" in page
     lines = status_report.lines(overview(), timezone.now(), bad=str, good=str)
     assert "TODAY       2,000 LIST, 500 HEAD for metadata; 0.01 USD (UTC)" in list(lines)
 
@@ -258,7 +258,7 @@ def test_a_bucket_whose_budget_runs_short_needs_attention(bucket):
     assert alert.title == "media-in: its budget of requests makes passes rarer"
     assert alert.reason == (
         "The next one is at 17:00 UTC, not 1 min after the last: 27,000 of its 28,800 requests a "
-        "day are sent. What changes there is announced later."
+        "day were sent. What changes there is announced later."
     )
     assert alert.next_step == (
         "Lengthen its polling interval to 50 min or more, which the budget pays for, or raise the "
