@@ -106,6 +106,7 @@ class BucketForm(ServiceForm[Bucket]):
         "region",
         "endpoint",
         "polling_interval",
+        "probe_interval",
         "fetch_metadata",
         "notifications_enabled",
         "requests_per_day",
