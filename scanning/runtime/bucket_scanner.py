@@ -219,12 +219,14 @@ class BucketScanner(threading.Thread):
         """Put the next pass off until there are requests left for it; tell whether it is put off.
 
         It keeps its place in the polling interval. A pass that is not through goes on, also after a
-        look.
+        look; one that a look asks for comes no later than it would have come without that look.
         """
         now = self._redis_time(claim)
         if due is None or due <= now or claim.offset_s is None:
             return due, False
         if not (result.ok and result.complete):
+            return due, False
+        if result.is_look and result.pass_in_s is None:
             return due, False
         requests = request_costs.pass_requests(result.listed, page_size=self.conf.page_size)
         left = self._adapters.budgets.left_today(self.bucket, pass_requests=requests)
@@ -233,6 +235,8 @@ class BucketScanner(threading.Thread):
         )
         if earliest <= due:
             return due, False
+        if claim.look is not None:
+            return min(claim.look.pass_due, earliest), False
         interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
         return schedule.next_due(claim.offset_s, interval_s, now=earliest), True
 
