@@ -93,6 +93,18 @@ class ListingPhase:
         self.progress = replace(self.progress, is_listed=True, listed=objects, after="")
         return listed
 
+    def list_range(self, lane: Lane, *, pause_at: float) -> Sequence[Entry] | None:
+        """List a range of keys that begins and ends with segments; None if its end was not reached.
+
+        What was listed of it is committed.
+        """
+        comparer = self._comparer(lane, self._known.entries)
+        with closing(self._process_stretch([lane], [comparer])) as pages:
+            for _ in pages:
+                if self._clock() >= pause_at:
+                    return None
+        return comparer.entries
+
     @property
     def gave_up(self) -> bool:
         """Tell whether more was left out than a bucket may have: a listing may have no end."""
@@ -111,6 +123,7 @@ class ListingPhase:
                 new_id=self._new_id,
                 limit=self._settings.page_size,
                 strings_at=self._clock() if self._settings.strings else 0.0,
+                now=0.0 if self._known.is_first else self._clock(),
                 trust_etags=self._bucket.trust_etags,
                 room=self._room,
             ),
@@ -193,6 +206,7 @@ class ListingPhase:
             self.progress,
             pieces=found.pieces,
             removed=found.removed,
+            gained=found.gained,
             strings=strings,
         )
 

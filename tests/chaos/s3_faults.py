@@ -136,7 +136,14 @@ PLACES: Final = ("loses_place",)
 ROWS: Final = ("odd_rows", "moved_clock")
 # What HEAD says instead: that nobody may ask, that there is nothing, what was there before.
 HEAD_LIES: Final = ("head_refused", "head_gone", "head_stale", "head_weak")
-_KINDS: Final = frozenset({*FAULTS, *PERMANENT, *LIES, *SHAPES, *PLACES, *ROWS, *HEAD_LIES})
+# Totals that are wrong: others than last time, or the same ones whatever changed.
+TOTALS_LIES: Final[Mapping[str, Callable[[random.Random], int]]] = {
+    "totals_move": lambda dice: dice.randrange(10**6),
+    "totals_stay": lambda _: 7,
+}
+_KINDS: Final = frozenset(
+    {*FAULTS, *PERMANENT, *LIES, *SHAPES, *PLACES, *ROWS, *HEAD_LIES, *TOTALS_LIES}
+)
 
 
 def zipped(answer: Answer) -> Answer:
@@ -189,6 +196,11 @@ class Dice:
     def head(self) -> str:
         """Which lie HEAD tells; "" for the truth."""
         return self._draw(HEAD_LIES)
+
+    def totals(self, objects: int, size_bytes: int) -> tuple[int, int]:
+        """What HEAD of a bucket tells of its totals."""
+        lie = TOTALS_LIES.get(self._draw(tuple(TOTALS_LIES)))
+        return (lie(self._dice), lie(self._dice)) if lie else (objects, size_bytes)
 
     def spoil(self, answer: Answer) -> Answer:
         name = self._draw((*FAULTS, *PERMANENT))

@@ -59,6 +59,7 @@ class Bucket:
         self._keys: list[str] = []
         self._objects: dict[str, Object] = {}
         self._before: dict[str, Object] = {}
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def change(self, change: Change) -> None:
@@ -71,6 +72,8 @@ class Bucket:
                 insort(self._keys, change.key)
             else:
                 self._before[change.key] = self._objects[change.key]
+                self._bytes -= self._objects[change.key].size
+            self._bytes += change.size
             self._objects[change.key] = Object(change.etag, change.size, rows)
 
     def _delete(self, key: str) -> None:
@@ -78,7 +81,13 @@ class Bucket:
             found = self._objects.pop(key, None)
             if found is not None:
                 self._before[key] = found
+                self._bytes -= found.size
                 del self._keys[bisect_left(self._keys, key)]
+
+    def totals(self) -> tuple[int, int]:
+        """Count its objects and their bytes."""
+        with self._lock:
+            return len(self._keys), self._bytes
 
     def get(self, key: str) -> Object | None:
         return self._objects.get(key)

@@ -55,6 +55,7 @@ class Shown:
         self.buckets: dict[str, Bucket] = {}
         self.changes: list[tuple[float, Change]] = []
         self.lists: list[tuple[float, str]] = []
+        self.heads: list[tuple[float, str]] = []
 
     def change(self, changes: Sequence[Mapping[str, Any]]) -> None:
         for given in changes:
@@ -91,6 +92,7 @@ class Endpoint:
         self.dice = Dice(random.Random(seed))  # noqa: S311
         self.list_s = self.head_s = self.lag_s = 0.0
         self._late = Late(shown)
+        self.tells_totals = False
 
     def answer(self, method: str, target: str) -> Answer:
         url = urlsplit(target)
@@ -98,6 +100,8 @@ class Endpoint:
         bucket = self.shown.buckets.get(name)
         if bucket is None:
             right = error(404, "NoSuchBucket")
+        elif method == "HEAD" and not key:
+            right = self._head_of_bucket(name, bucket)
         elif method == "HEAD":
             right = _head(bucket, key, lie=self.dice.head())
         elif method == "GET" and not key:
@@ -108,6 +112,17 @@ class Endpoint:
             right = error(501, "NotImplemented")
         delay_s = self.head_s if method == "HEAD" else self.list_s
         return self.dice.spoil(replace(right, delay_s=delay_s))
+
+    def _head_of_bucket(self, name: str, bucket: Bucket) -> Answer:
+        self.shown.heads.append((time.time(), name))
+        if not self.tells_totals:
+            return Answer(200, b"")
+        objects, size_bytes = self.dice.totals(*bucket.totals())
+        return Answer(
+            200,
+            b"",
+            (("x-rgw-object-count", str(objects)), ("x-rgw-bytes-used", str(size_bytes))),
+        )
 
     def _listing(self, bucket: Bucket, query: Mapping[str, list[str]]) -> Answer:
         asked = {name: values[0] for name, values in query.items()}
@@ -185,6 +200,8 @@ class Server:
             "latency": self._latency,
             "lag": self._lag,
             "lists": lambda _: list(self.shown.lists),
+            "heads": lambda _: list(self.shown.heads),
+            "totals": self._totals,
             "drawn": self._drawn,
         }
 
@@ -224,6 +241,10 @@ class Server:
     def _lag(self, asked: Mapping[str, float]) -> None:
         for number, seconds in asked.items():
             self.endpoints[int(number)].lag_s = seconds
+
+    def _totals(self, tells: Mapping[str, bool]) -> None:
+        for number, tells_totals in tells.items():
+            self.endpoints[int(number)].tells_totals = tells_totals
 
     def _drawn(self, _: object) -> dict[str, int]:
         total: defaultdict[str, int] = defaultdict(int)
@@ -300,6 +321,14 @@ class ChaosS3:
     def lists(self) -> list[tuple[float, str]]:
         """When each LIST came, and for which bucket."""
         return [(at, bucket) for at, bucket in self._tell("lists")]
+
+    def heads(self) -> list[tuple[float, str]]:
+        """When each HEAD of a bucket came, and for which."""
+        return [(at, bucket) for at, bucket in self._tell("heads")]
+
+    def totals(self, tells: Mapping[int, bool]) -> None:
+        """Have some endpoints, by number, tell a bucket's totals as Ceph's gateway does, or not."""
+        self._tell("totals", tells)
 
     def drawn(self) -> dict[str, int]:
         """How often each fault was drawn."""

@@ -27,6 +27,7 @@ def document(
     credential: str = "",
     generation: int = 1,
     interval: int | None = None,
+    probe_interval: int | None = None,
     budget: int | None = None,
     **members: Any,
 ) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def document(
             "credential": credential or name.upper().replace("-", "_"),
             "generation": generation,
             "polling_interval": interval,
+            "probe_interval": probe_interval,
             "fetch_metadata": False,
             "requests_per_day": budget,
         },

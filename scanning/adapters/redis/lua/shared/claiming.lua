@@ -16,7 +16,6 @@ local function claim(bucket, hash, run, scheduled_at, now, lease_s)
                          math.floor(now * 1000))
   fence = string.format('%.0f', fence)
   redis.call('HSET', hash, 'fence', fence)
-  redis.call('HDEL', hash, 'again')
   redis.call('ZADD', run, timestamp(now + lease_s), bucket)
   local known = redis.call('HMGET', hash, 'generation', 'commit', 'offset', 'failures')
   return {bucket, fence, known[1] or '0', known[2] or '0', timestamp(scheduled_at), known[3] or '',
