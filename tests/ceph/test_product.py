@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -119,14 +120,15 @@ def write(account: CephAccount, buckets: list[str], *, seconds: float) -> Journa
 
 
 @pytest.fixture
-def watch(product: Product) -> Callable[[CephAccount, list[str]], None]:
-    def watch(account: CephAccount, buckets: list[str]) -> None:
+def watch(product: Product) -> Callable[..., None]:
+    def watch(account: CephAccount, buckets: list[str], **chosen: object) -> None:
         options = {
             "endpoint": account.url,
             "region": endpoint_name(account.url),
             "access_key": account.access_key,
             "secret_key": account.secret_key,
             "announce_deleted": True,
+            **chosen,
         }
         product.call(f"[services.add_bucket(name=name, **{options!r}) for name in {buckets!r}]")
 
@@ -152,6 +154,27 @@ def test_what_a_consumer_reads_is_what_the_writers_did(owner, watch, store):
     assert journal.violations(announced) == []
     assert len(announced) > 100
     assert any(said["metadata"] for said in announced)
+
+
+def test_what_changes_in_a_bucket_that_is_passed_over_once_an_hour_is_found_by_its_totals(
+    owner, watch, store
+):
+    """At the latest by the pass that a look asks for which does not find all that changed."""
+    name = owner.bucket()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: owner.put(name, f"{n:03}"), range(300)))
+    watch(owner, [name], polling_interval=3600, probe_interval=1)
+    wait_until_scanned(store, [name], after=0)
+    owner.put(name, "new", b"12345")
+    owner.put(name, "100", b"12345")
+    owner.client().delete_object(Bucket=name, Key="200")
+
+    def found() -> bool:
+        said = [(event["event_type"], event["key"]) for event in queued(store)[300:]]
+        assert sorted(said) == [("created", "new"), ("deleted", "200"), ("updated", "100")]
+        return True
+
+    eventually(found, 150)
 
 
 def test_a_gateway_that_throttles_is_asked_slower_then_faster_and_nothing_is_lost(

@@ -36,6 +36,7 @@ _RARE: Final = {
     "leaves_out": 0.02,
     "head_stale": 0.02,
     "head_weak": 0.2,
+    "totals_move": 0.02,
 }
 _FAR: Final = {
     "slow_down": 0.01,
@@ -90,11 +91,14 @@ _NODES: Final = {
     "head_refused": 0.05,
     "head_gone": 0.05,
     "head_stale": 0.05,
+    "totals_move": 0.05,
+    "totals_stay": 0.3,
 }
 ORDINARY: Final[Sequence[Mapping[str, float]]] = (_RARE, _FAR, _BAD, _NODES)
 # Each LIST and each HEAD takes so long, by endpoint.
 LATENCY_S: Final = {0: (0.0, 0.0), 1: (0.02, 0.02), 2: (0.003, 0.003), 3: (0.0, 0.0)}
 NODES: Final = 3
+TELL_TOTALS: Final = (0, 1, NODES)
 MOST_LAG_S: Final = 4.0
 LONG_HEAD_S: Final = 1.5  # shorter than the read time-out of the hosts
 _OUTAGES: Final = ("stall", "slow_down", "reset", "failed", "cut_xml")

@@ -51,6 +51,7 @@ State: TypeAlias = Version | None
 class ModelBucket:
     """``endpoint`` is a number; ``prefix`` is what is watched of the bucket.
 
+    ``probe_s``: how often its totals are asked for, or it is looked at where there are none.
     ``emptied``: now and then everything in it is deleted at once. ``late``: watched from some time
     on, in a region of its own. ``trusts_etags``: a time alone is no change, so every version has an
     ETag of its own.
@@ -62,6 +63,7 @@ class ModelBucket:
     prefix: str = ""
     metadata: bool = True
     interval_s: int = 1
+    probe_s: int | None = None
     emptied: bool = False
     late: bool = False
     trusts_etags: bool = False

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from scanning.core import redis_keys
 from tests.chaos import operator
 from tests.chaos.consumer import FINISHED, IN_HAND
-from tests.chaos.mischief import LATENCY_S, NODES, Failovers, Mischief
+from tests.chaos.mischief import LATENCY_S, NODES, TELL_TOTALS, Failovers, Mischief
 from tests.chaos.model import ModelBucket, World
 from tests.chaos.oracle import Seen, Verdict, judge, judge_consumer, timeless
 from tests.chaos.s3_server import ChaosS3
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from tests.chaos.s3_objects import Change
 
 REGIONS: Final = ("eu-chaos-1", "us-chaos-1", "ap-chaos-1", "sa-chaos-1")
+# These and later ones of an endpoint's buckets are probed, and passed over as seldom.
+PROBED: Final = 2
+LONG_INTERVAL_S: Final = 8
 STEP_S: Final = 0.2
 CHANGES_A_STEP: Final = 8
 OPERATOR_S: Final = 1.5
@@ -62,6 +65,7 @@ TIGHT: Final = {
     "STORAGE_CONNECT_TIMEOUT": "2",
     "STORAGE_READ_TIMEOUT": "2",
     "DELETIONS_SECOND_LOOK": "3",
+    "LOOK_PASS_GAP": "2",
     "QUEUE_HIGH_WATER": "3000",
 }
 
@@ -76,7 +80,8 @@ def buckets() -> Iterator[ModelBucket]:
                 objects=(150, 300, 300, 400, 700)[number],
                 prefix="in/" if number == 1 else "",
                 metadata=number % 2 == 0,
-                interval_s=1 + number % 2,
+                interval_s=LONG_INTERVAL_S if number >= PROBED else 1 + number % 2,
+                probe_s=1 if number >= PROBED else None,
                 emptied=number == 0,
                 trusts_etags=endpoint == NODES,
             )
@@ -185,6 +190,7 @@ class Run:
     def _begin(self, s3: ChaosS3) -> None:
         self._apply(s3, self.world.begin)
         s3.latency(LATENCY_S)
+        s3.totals(dict.fromkeys(TELL_TOTALS, True))
 
     def _apply(self, s3: ChaosS3, change: Callable[[int], list[Change]]) -> None:
         changes = change(time.time_ns() // 1_000_000)
@@ -360,6 +366,7 @@ def _row(bucket: ModelBucket, s3: ChaosS3) -> dict[str, object]:
         "polling_interval": bucket.interval_s,
         "fetch_metadata": bucket.metadata,
         "trust_etags": bucket.trusts_etags,
+        "probe_interval": bucket.probe_s,
         "events": ["created", "updated", "detected", "deleted"],
     }
 
