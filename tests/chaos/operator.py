@@ -74,7 +74,8 @@ class Operator:
     def _change(self) -> None:
         changes = {
             "lanes": self._dice.choice([None, 1, 2, 4]),
-            "polling_interval": self._dice.choice([1, 2]),
+            "polling_interval": self._dice.choice([1, 2, 8]),
+            "probe_interval": self._dice.choice([None, 0, 1, 3]),
         }
         self._patch(self._dice.choice(self._names), **changes)
         self.did["changes"] += 1
