@@ -148,7 +148,8 @@ class RedisLeases:
 
 
 def _claim(region: str, row: list[str]) -> Claim:
-    bucket, fence, generation, commit, scheduled, offset, expires, failures, now, *look = row
+    bucket, fence, generation, commit, scheduled, offset, *row = row
+    expires, failures, now, objects, *look = row
     return Claim(
         bucket=bucket,
         region=region,
@@ -159,6 +160,7 @@ def _claim(region: str, row: list[str]) -> Claim:
         expires_at=float(expires),
         commit=int(commit),
         failures=int(failures),
+        objects=int(objects) if objects else None,
         taken_at=float(now),
         arrived_s=time.monotonic(),
         look=_look_request(*look) if look else None,
