@@ -261,7 +261,6 @@ def _with_own_settings(
     return replace(
         settings,
         lanes=bucket.lanes or settings.lanes,
-        probes=conf.probe_plan(bucket.probe_interval_s, own_polling_s=bucket.polling_interval_s),
         most_objects=(
             settings.most_objects if bucket.most_objects is None else bucket.most_objects
         ),
