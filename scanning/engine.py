@@ -102,6 +102,14 @@ def next_scans(buckets: Mapping[str, str]) -> dict[str, NextScan]:
     return wiring.interactive().schedule.next_scans(buckets)
 
 
+def quiet_times(buckets: Iterable[str]) -> dict[str, float]:
+    """Tell for how long nothing had changed in buckets when their last passes began, seconds.
+
+    Those of which that is not known are left out. Raises RedisUnavailable.
+    """
+    return wiring.interactive().schedule.quiet_times(buckets)
+
+
 def late_buckets() -> frozenset[str]:
     """List buckets that should have been scanned by now. Raises RedisUnavailable."""
     return wiring.interactive().schedule.late()

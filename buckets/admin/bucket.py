@@ -49,6 +49,7 @@ class BucketAdmin(ListedBuckets):
             {
                 "fields": (
                     "polling_interval",
+                    "polling_longest",
                     "monitoring_enabled",
                     "notifications_enabled",
                     "fetch_metadata",

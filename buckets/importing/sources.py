@@ -85,6 +85,7 @@ class _BucketRow(BaseModel):
     region: _Text | None = None
     endpoint: _Text | None = None
     polling_interval: int | None = None
+    polling_longest: int | None = None
     monitoring_enabled: bool | None = None
     notifications_enabled: bool | None = None
     fetch_metadata: bool | None = None
@@ -246,6 +247,7 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
         "endpoint": config.endpoint,
         "region": config.region,
         "polling_interval": config.polling_interval_s,
+        "polling_longest": config.polling_longest_s,
         "monitoring_enabled": config.active,
         "notifications_enabled": config.notifications,
         "fetch_metadata": config.fetch_metadata,

@@ -78,7 +78,7 @@ class BucketConfig:
     ``endpoint`` is a host (https is implied) or an http(s) URL. ``region`` groups buckets for
     queues and limits. ``credential`` is the vault prefix of the key pair. ``generation`` changes
     when what the state was compared with no longer counts (deleted and added again, new endpoint).
-    ``polling_interval_s`` None means the configured default.
+    ``polling_interval_s`` and ``polling_longest_s`` None mean the configured defaults.
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
@@ -93,6 +93,7 @@ class BucketConfig:
     credential: str
     generation: int = 0
     polling_interval_s: int | None = None
+    polling_longest_s: int | None = None
     active: bool = True
     notifications: bool = True
     fetch_metadata: bool = True
@@ -127,7 +128,7 @@ class Claim:
     when that was known here, by this process's monotonic clock.
     ``offset_s`` is the bucket's place in its polling interval, None before the schedule knows it.
     ``commit`` is the number of the bucket's last commit, ``failures`` how many of its last scans
-    failed in a row.
+    failed in a row, ``changed_at`` when the last scan began that found a change.
     """
 
     bucket: str
@@ -141,6 +142,7 @@ class Claim:
     failures: int = 0
     taken_at: float = 0.0
     arrived_s: float = 0.0
+    changed_at: float | None = None
 
     def redis_time(self, monotonic_s: float) -> float:
         """Tell what Redis's clock says at a moment of this process's monotonic clock."""

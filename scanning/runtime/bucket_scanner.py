@@ -167,7 +167,9 @@ class BucketScanner(threading.Thread):
             return None  # the schedule does not know this bucket (yet)
         now = self._redis_time(claim)
         jitter = pacing.draw_jitter()
-        interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
+        intervals = self.conf.polling_intervals(
+            self.bucket.polling_interval_s, self.bucket.polling_longest_s
+        )
         failures, retry = claim.failures + 1, self.conf.retry
         limiter = self._adapters.endpoints.limiter_for(self.bucket.endpoint)
         match error:
@@ -176,10 +178,14 @@ class BucketScanner(threading.Thread):
             case None if not result.complete:
                 return now  # it only let others go first
             case None | QueueFull():  # consumers may make room at any moment
-                return schedule.next_due(claim.offset_s, interval_s, now=now)
+                quiet_s = schedule.quiet_s(claim, result)
+                return intervals.next_due(claim.offset_s, quiet_s=quiet_s, now=now)
             case PermanentError():
                 return now + pacing.slow_poll_s(
-                    failures, interval_s=interval_s, longest_s=retry.permanent, jitter=jitter
+                    failures,
+                    interval_s=intervals.shortest_s,
+                    longest_s=retry.permanent,
+                    jitter=jitter,
                 )
         return now + pacing.back_off_s(failures, longest_s=retry.longest, jitter=jitter)
 

@@ -26,6 +26,7 @@ def document(
     credential: str = "",
     generation: int = 1,
     interval: int | None = None,
+    longest: int | None = None,
     **members: Any,
 ) -> dict[str, Any]:
     """Make the JSON object of one bucket; ``members`` are added, or replace those above."""
@@ -38,6 +39,7 @@ def document(
             "credential": credential or name.upper().replace("-", "_"),
             "generation": generation,
             "polling_interval": interval,
+            "polling_longest": longest,
             "fetch_metadata": False,
         },
     } | members

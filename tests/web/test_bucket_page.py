@@ -105,6 +105,23 @@ def test_the_overview_says_how_the_bucket_is(operator, store, bucket):
         assert fact in page
 
 
+@pytest.mark.parametrize(
+    ("quiet_s", "shown"),
+    [
+        pytest.param(None, "1 min (default), up to 15 min while nothing changes", id="unknown"),
+        pytest.param(
+            3000, "1 min (default), up to 15 min while nothing changes; now 4 min", id="quiet"
+        ),
+    ],
+)
+def test_the_overview_says_which_interval_is_in_force(operator, store, bucket, quiet_s, shown):
+    Bucket.objects.update(polling_longest=900)
+    if quiet_s is not None:
+        times = {"scan_at": "1764444000.5", "changed_at": str(1764444000.5 - quiet_s)}
+        store.hset(redis_keys.bucket(bucket.name), mapping=times)
+    assert f"Polling interval {shown} Region" in text(operator.get(url(bucket)))
+
+
 def test_the_history_of_scans_is_drawn_and_said(operator, store, bucket):
     for n in range(3):
         scan = [time.time() - 60 * n, 1.5, 1000 + n, n, "AccessDenied" if n == 1 else ""]

@@ -112,6 +112,12 @@ class BucketSettings(Strict):
     polling_interval = Seconds(
         required=False, allow_null=True, help_text="1 to 604800; null: the configured default."
     )
+    polling_longest = Seconds(
+        required=False,
+        allow_null=True,
+        help_text="What the interval may grow to while nothing changes, at most 604800; 0: it does "
+        "not grow; null: the configured default.",
+    )
     monitoring_enabled = Switch(required=False)
     notifications_enabled = Switch(required=False)
     events = EventTypes(required=False, help_text="The event types to announce.")

@@ -72,6 +72,11 @@ class BucketAnswer(_Serializer):
     polling_interval = serializers.IntegerField(
         allow_null=True, help_text="Seconds; null: the configured default."
     )
+    polling_longest = serializers.IntegerField(
+        allow_null=True,
+        help_text="Seconds that the interval may grow to while nothing changes; 0: it does not "
+        "grow; null: the configured default.",
+    )
     monitoring_enabled = serializers.BooleanField()
     notifications_enabled = serializers.BooleanField()
     events = serializers.ListField(

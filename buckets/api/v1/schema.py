@@ -20,6 +20,7 @@ BUCKET: dict[str, Any] = {
     "prefix": "",
     "suffix": ".mp4",
     "polling_interval": 300,
+    "polling_longest": 3600,
     "monitoring_enabled": True,
     "notifications_enabled": True,
     "events": ["created", "updated", "detected"],

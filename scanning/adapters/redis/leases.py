@@ -11,9 +11,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from scanning.adapters.redis.schedule import server_time
+from scanning.adapters.redis.schedule import epoch_s, server_time
 from scanning.adapters.redis.telemetry import SCANS_KEPT, history_entry
-from scanning.core import redis_keys, scan_warnings
+from scanning.core import redis_keys, scan_warnings, schedule
 from scanning.core.metrics import counters
 from scanning.core.texts import MOST_MESSAGE, clean
 from scanning.core.types import Claim, EventType
@@ -105,7 +105,9 @@ class RedisLeases:
             "history_entry": history_entry(result),
             "history_kept": SCANS_KEPT,
             "counters": counters.of_scan(result, late_s=late_s),
-            "fields": _status_fields(claim, result) | _next_try(next_due, failures),
+            "fields": _status_fields(claim, result)
+            | _next_try(next_due, failures)
+            | _last_change(claim, result),
         }
         ended = self._finish(keys, args)
         if ended != "ok":
@@ -140,7 +142,7 @@ class RedisLeases:
 
 
 def _claim(region: str, row: list[str]) -> Claim:
-    bucket, fence, generation, commit, scheduled, offset, expires, failures, now = row
+    bucket, fence, generation, commit, scheduled, offset, expires, failures, now, changed = row
     return Claim(
         bucket=bucket,
         region=region,
@@ -153,6 +155,7 @@ def _claim(region: str, row: list[str]) -> Claim:
         failures=int(failures),
         taken_at=float(now),
         arrived_s=time.monotonic(),
+        changed_at=epoch_s(changed),
     )
 
 
@@ -191,6 +194,11 @@ def _next_try(next_due: float | None, failures: int) -> dict[str, str]:
         "next_scan_at": "" if next_due is None else f"{next_due:.3f}",
         "failures": str(failures or ""),
     }
+
+
+def _last_change(claim: Claim, result: ScanResult) -> dict[str, str]:
+    at = schedule.last_change(claim, result)
+    return {} if at is None else {"changed_at": repr(at)}
 
 
 def _held_fields(result: ScanResult) -> dict[str, str]:
