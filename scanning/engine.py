@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -29,7 +30,7 @@ from scanning.inspection.held import find_held_objects
 from scanning.inspection.replay import Replay, ReplayContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -170,6 +171,16 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
             endpoint, lambda health, now: pacing.allow_probe_now(health, now=now)
         )
     wiring.interactive().schedule.make_due({name: region for name, region, _ in rows})
+
+
+def request_looks(
+    buckets: Mapping[str, str], *, keys: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> set[str]:
+    """Have buckets (name -> region) looked at now, first of all at ``keys`` (by bucket).
+
+    Names the buckets that are scheduled. Raises RedisUnavailable.
+    """
+    return wiring.interactive().schedule.request_looks(buckets, keys=keys)
 
 
 def first_keys(

@@ -73,7 +73,7 @@ def last_change(claim: Claim, result: ScanResult) -> float | None:
     """
     if result.counts.changes or result.counts.compared:
         return result.started_at
-    if claim.changed_at is None and result.ok and result.complete:
+    if claim.changed_at is None and result.is_complete_pass:
         return result.began
     return claim.changed_at
 

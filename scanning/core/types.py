@@ -26,6 +26,8 @@ class EventType(StrEnum):
 # Of one bucket: seconds between two scans, and listings at once.
 LONGEST_INTERVAL_S: Final = 604_800
 MOST_LANES: Final = 16
+# Of one bucket at once: keys named by hints. Where there are more, the bucket is listed.
+MOST_HINTED_KEYS: Final = 1000
 WANTED_BY_DEFAULT: Final = frozenset({EventType.CREATED, EventType.UPDATED, EventType.DETECTED})
 
 
@@ -120,6 +122,17 @@ class BucketConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LookRequest:
+    """A wish to have a bucket looked at before its pass is due, at ``pass_due`` by Redis's clock.
+
+    ``keys`` are those that hints named, in any order, maybe some twice.
+    """
+
+    keys: tuple[str, ...]
+    pass_due: float
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The right to scan one bucket until ``expires_at``; every commit proves it by ``fence``.
 
@@ -128,7 +141,8 @@ class Claim:
     when that was known here, by this process's monotonic clock.
     ``offset_s`` is the bucket's place in its polling interval, None before the schedule knows it.
     ``commit`` is the number of the bucket's last commit, ``failures`` how many of its last scans
-    failed in a row, ``changed_at`` when the last scan began that found a change.
+    failed in a row, ``changed_at`` when the last scan began that found a change. ``look``: what the
+    bucket is to be looked at for; None means a pass.
     """
 
     bucket: str
@@ -143,6 +157,7 @@ class Claim:
     taken_at: float = 0.0
     arrived_s: float = 0.0
     changed_at: float | None = None
+    look: LookRequest | None = None
 
     def redis_time(self, monotonic_s: float) -> float:
         """Tell what Redis's clock says at a moment of this process's monotonic clock."""
@@ -191,7 +206,8 @@ class ScanResult:
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
     is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
-    of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's.
+    of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A *look* lists some
+    ranges of keys.
     """
 
     bucket: str
@@ -209,6 +225,7 @@ class ScanResult:
     commit: int | None = None
     warnings: tuple[ScanWarning, ...] = ()
     bucket_name: str = ""
+    kind: Literal["pass", "look"] = "pass"
 
     @property
     def title(self) -> str:
@@ -218,6 +235,14 @@ class ScanResult:
     @property
     def ok(self) -> bool:
         return not self.error_class
+
+    @property
+    def is_look(self) -> bool:
+        return self.kind == "look"
+
+    @property
+    def is_complete_pass(self) -> bool:
+        return self.ok and self.complete and not self.is_look
 
     @property
     def was_interrupted(self) -> bool:

@@ -7,6 +7,7 @@ because it follows the server's clock. Every commit checks it (`state.py`).
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from scanning.adapters.redis.telemetry import SCANS_KEPT, history_entry
 from scanning.core import redis_keys, scan_warnings, schedule
 from scanning.core.metrics import counters
 from scanning.core.texts import MOST_MESSAGE, clean
-from scanning.core.types import Claim, EventType
+from scanning.core.types import Claim, EventType, LookRequest
 
 if TYPE_CHECKING:
     from scanning.adapters.redis.connection import RedisConnection
@@ -99,7 +100,10 @@ class RedisLeases:
             "fence": claim.fence,
             "generation": claim.generation,
             "next_due": None if next_due is None else f"{next_due:.6f}",
-            "began": repr(result.began) if result.ok and result.complete else None,
+            "ok": result.ok,
+            "is_look": result.is_look,
+            "keys_looked_at": len(claim.look.keys) if claim.look else 0,
+            "began": repr(result.began) if result.is_complete_pass else None,
             "commit": result.commit,
             "broke_off_at": claim.commit if broke_off else None,
             "history_entry": history_entry(result),
@@ -142,7 +146,8 @@ class RedisLeases:
 
 
 def _claim(region: str, row: list[str]) -> Claim:
-    bucket, fence, generation, commit, scheduled, offset, expires, failures, now, changed = row
+    bucket, fence, generation, commit, scheduled, offset, expires, failures, now, *row = row
+    changed, *look = row
     return Claim(
         bucket=bucket,
         region=region,
@@ -156,18 +161,26 @@ def _claim(region: str, row: list[str]) -> Claim:
         taken_at=float(now),
         arrived_s=time.monotonic(),
         changed_at=epoch_s(changed),
+        look=_look_request(*look) if look else None,
     )
 
 
+def _look_request(pass_due: str, keys: str) -> LookRequest:
+    return LookRequest(tuple(json.loads(keys)), float(pass_due))
+
+
 def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
-    """Build fields of the bucket hash; a failed scan leaves those of the last complete one."""
+    """Build fields of the bucket hash; a failed scan leaves those of the last complete pass."""
     if not result.ok:
         return {
             "error": clean(result.error, MOST_MESSAGE),
             "error_class": result.error_class,
             "error_at": repr(result.started_at + result.duration_s),
         }
-    fields = {"error": "", "error_class": "", "error_at": "", "stuck": ""}
+    fields = {"error": "", "error_class": "", "error_at": ""}
+    if result.is_look:
+        return fields
+    fields["stuck"] = ""
     if not result.complete:
         so_far = scan_warnings.as_json(result.warnings)
         return fields | {"progress": result.progress, "pass_warnings": so_far}

@@ -17,7 +17,6 @@ local function claim(bucket, hash, run, scheduled_at, now, lease_s)
                          math.floor(now * 1000))
   fence = string.format('%.0f', fence)
   redis.call('HSET', hash, 'fence', fence)
-  redis.call('HDEL', hash, 'again')
   redis.call('ZADD', run, timestamp(now + lease_s), bucket)
   local known = redis.call('HMGET', hash, 'generation', 'commit', 'offset', 'failures',
                            'changed_at')
