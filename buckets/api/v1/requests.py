@@ -19,6 +19,8 @@ from buckets.api.fields import (
 )
 from buckets.models import EVENT_TYPES, Bucket
 from scanning.core.endpoint_profile import CHOICES, Fact
+from scanning.core.hints import LONGEST_BUCKET_NAME
+from scanning.core.listing.body import MOST_KEY_BYTES
 
 LARGEST_PAGE = 500
 MOST_EVENTS = 1000
@@ -151,6 +153,15 @@ class KeyPairFields(Strict):
 
     access_key = Text(required=False, max_length=LONGEST_SECRET)
     secret_key = Text(required=False, max_length=LONGEST_SECRET)
+
+
+class HintedKeys(Strict):
+    """The form for programs of one's own; `scanning/core/hints.py` reads it, and the others."""
+
+    bucket = Text(max_length=LONGEST_BUCKET_NAME, help_text="What S3 calls it.")
+    keys = serializers.ListField(
+        child=Text(max_length=MOST_KEY_BYTES, trim_whitespace=False), min_length=1
+    )
 
 
 class Resumption(Strict):

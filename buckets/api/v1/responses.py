@@ -111,6 +111,17 @@ class BucketAnswer(_Serializer):
         return bucket.name not in self.context["waiting"]
 
 
+@extend_schema_serializer(component_name="HintsTaken")
+class HintsAnswer(_Serializer):
+    accepted = serializers.IntegerField(help_text="How many hints are looked at.")
+    ignored = serializers.IntegerField(
+        help_text="How many are of keys that no watch covers, or of paused watches."
+    )
+    unknown = serializers.ListField(
+        child=Shown(), help_text="Buckets that nobody watches, at most 100 of them."
+    )
+
+
 @extend_schema_serializer(component_name="Credential")
 class CredentialAnswer(_Serializer):
     name = Shown()

@@ -232,6 +232,21 @@ RESUME_BUCKETS = route(
     example={"choice": "baseline"},
     answered={"buckets": ["media-in"], "message": "What is there now is remembered …"},
 )
+GIVE_HINTS = route(
+    "v1_give_hints",
+    "Say where something may have changed",
+    description="Also takes a list of these; notifications of S3, Ceph and MinIO (`Records`), of "
+    "Amazon EventBridge, and CloudEvents: structured, as a list, or in `ce-` headers. A hint is a "
+    "place to look, within seconds; what is announced is what the listing shows. 200 instead of "
+    "202 where a server only tests the connection. Takes the client's id and secret instead of a "
+    "token, too.",
+    tag="hints",
+    takes=requests.HintedKeys,
+    answers={202: responses.HintsAnswer, 200: responses.HintsAnswer},
+    errors=(400, 429),
+    example={"bucket": "media-in", "keys": ["a/b c.mp4"]},
+    answered={"accepted": 1, "ignored": 0, "unknown": []},
+)
 LIST_CREDENTIALS = route(
     "v1_list_credentials",
     "Credentials by page, by name",
