@@ -68,7 +68,7 @@ class HintsParser(BaseParser):
         stream: IO[Any],
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
-    ) -> bytes:
+    ) -> Any:
         return _read(stream, largest_bytes=LARGEST_HINTS_BYTES)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rest_framework import status
 from rest_framework.response import Response
@@ -37,7 +37,7 @@ class Hints(APIView):
 
 def _read(request: Request) -> list[hints.Hint]:
     headers = {name.lower(): value for name, value in request.headers.items()}
-    body = request.data if isinstance(request.data, bytes) else b""  # a dict without a body
+    body: Any = request.data or b""  # a dict where there is none
     try:
         return hints.read_hints(body, headers)
     except UnreadableHint as exc:
