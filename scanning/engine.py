@@ -223,6 +223,7 @@ def explain(name: str, key: str) -> Explanation:
             queue_high_water=conf.queue.high_water,
             second_look_s=conf.deletions.second_look,
             baseline_margin_s=conf.scan.baseline_margin,
+            intervals=conf.polling_intervals(bucket.polling_interval_s, bucket.polling_longest_s),
         )
     )
 

@@ -34,6 +34,7 @@ urlpatterns = [
     re_path(rf"^v1/buckets/{NAME}/scan/?$", buckets.ScanBucket.as_view(), name="v1-scan"),
     re_path(rf"^v1/buckets/{NAME}/test/?$", buckets.TestBucket.as_view(), name="v1-test"),
     re_path(rf"^v1/buckets/{NAME}/held/?$", buckets.HeldObjects.as_view(), name="v1-held"),
+    re_path(rf"^v1/buckets/{NAME}/explain/?$", buckets.ExplainKey.as_view(), name="v1-explain"),
     re_path(rf"^v1/buckets/{NAME}/release/?$", buckets.ReleaseBucket.as_view(), name="v1-release"),
     re_path(rf"^v1/buckets/{NAME}/resume/?$", buckets.ResumeBucket.as_view(), name="v1-resume"),
     re_path(r"^v1/resume/?$", buckets.ResumeBuckets.as_view(), name="v1-resume-all"),

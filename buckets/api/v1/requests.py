@@ -258,5 +258,9 @@ class EventQuery(Strict):
     limit = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EVENTS)
 
 
+class ExplainQuery(Strict):
+    key = Text(trim_whitespace=False, help_text="The whole key.")
+
+
 class HeldQuery(Strict):
     limit = serializers.IntegerField(default=100, min_value=1, max_value=MOST_HELD)

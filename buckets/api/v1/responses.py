@@ -226,6 +226,37 @@ class HeldObjectsAnswer(_Serializer):
     results = HeldObjectAnswer(many=True, help_text="The first of them, by key.")
 
 
+@extend_schema_serializer(component_name="ObjectState")
+class ObjectStateAnswer(_Serializer):
+    size = serializers.IntegerField(help_text="Bytes.")
+    last_modified = serializers.DateTimeField()
+    etag = Shown()
+
+
+@extend_schema_serializer(component_name="LastListed")
+class LastListedAnswer(_Serializer):
+    at = serializers.DateTimeField(help_text="When that scan began.")
+    by = serializers.ChoiceField(choices=["pass", "look"])
+
+
+@extend_schema_serializer(component_name="Explanation")
+class ExplanationAnswer(_Serializer):
+    bucket = Shown()
+    key = Shown()
+    stored = ObjectStateAnswer(allow_null=True, help_text="What is known of the key.")
+    listed = ObjectStateAnswer(allow_null=True, help_text="What a listing shows of it now.")
+    event = serializers.ChoiceField(
+        choices=EVENT_TYPES, allow_null=True, help_text="What the next scan would find."
+    )
+    announced = serializers.BooleanField()
+    reasons = serializers.ListField(child=Shown(), help_text="Sentences for people.")
+    problem = Shown(help_text="Why it cannot be told; empty if it can.")
+    last_listed = LastListedAnswer(
+        allow_null=True, help_text="The range of the key: when it was listed last, and by what."
+    )
+    pass_due = serializers.DateTimeField(allow_null=True, help_text="When it is listed next.")
+
+
 @extend_schema_serializer(component_name="Resumed")
 class ResumedAnswer(_Serializer):
     buckets = serializers.ListField(child=Shown(), help_text="Those that had waited for it.")

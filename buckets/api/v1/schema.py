@@ -199,6 +199,31 @@ HELD_OBJECTS = route(
         ],
     },
 )
+EXPLAIN_KEY = route(
+    "v1_explain_key",
+    "What the next scan would find of one key, and when its range was and will be listed",
+    description="Costs one LIST request and changes nothing.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET, requests.ExplainQuery],
+    answers={200: responses.ExplanationAnswer},
+    errors=(400, 404),
+    answered={
+        "bucket": "media-in",
+        "key": "a/b c.mp4",
+        "stored": None,
+        "listed": {
+            "size": 1024,
+            "last_modified": "2025-04-11T09:35:30Z",
+            "etag": "951be343b093f1f4ccea1db8e178b151",
+        },
+        "event": "created",
+        "announced": True,
+        "reasons": ["Nothing is known of the key, …", "The next pass is due in 41 s."],
+        "problem": "",
+        "last_listed": {"at": "2025-04-11T09:35:00Z", "by": "pass"},
+        "pass_due": "2025-04-11T09:36:00Z",
+    },
+)
 RELEASE_BUCKET = route(
     "v1_release_bucket",
     "Confirm a held mass deletion",
