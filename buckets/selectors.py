@@ -70,7 +70,7 @@ def state(bucket: Bucket, *, late: bool = False) -> State:
         State.PAUSED: not bucket.monitoring_enabled,
         State.LOST: bucket.lost_since,
         State.FAILING: bucket.last_error_class,
-        State.HELD: bucket.held_since,
+        State.HELD: bucket.held_since or bucket.held_moved_since,
         State.LATE: late,
         State.WAITING: not bucket.last_scan_at,
         State.WATCHED: True,
@@ -84,7 +84,7 @@ def _conditions(late: Collection[str]) -> dict[State, Q]:
         State.PAUSED: Q(monitoring_enabled=False),
         State.LOST: Q(lost_since__isnull=False),
         State.FAILING: ~Q(last_error_class=""),
-        State.HELD: Q(held_since__isnull=False),
+        State.HELD: Q(held_since__isnull=False) | Q(held_moved_since__isnull=False),
         State.LATE: Q(name__in=_names(late)),
         State.WAITING: Q(last_scan_at__isnull=True),
         State.WATCHED: Q(),
@@ -159,7 +159,7 @@ def lost_buckets() -> QuerySet[Bucket]:
 def with_scan_warnings() -> QuerySet[Bucket]:
     """Pick the buckets whose last complete scan warned of something."""
     watched = Bucket.objects.filter(monitoring_enabled=True, scan_warnings__isnull=False)
-    return watched.only("name", "scan_warnings").order_by("name")
+    return watched.only("name", "scan_warnings", "last_error_class").order_by("name")
 
 
 def bucket_named(name: str) -> Bucket | None:

@@ -234,7 +234,7 @@ def _listed(bucket: BucketConfig, key: str, pair: KeyPair) -> ObjectState | None
 
 
 def held_objects(name: str) -> HeldObjects:
-    """Look up which objects a held mass deletion of a bucket concerns; none where none is held.
+    """Look up which objects of a bucket are held; none where nothing is.
 
     Changes nothing. Raises UnknownBucket, StateDamaged, StateLost and RedisUnavailable.
     """

@@ -55,6 +55,7 @@ class BucketAdmin(ListedBuckets):
                     "fetch_metadata",
                     "trust_etags",
                     "lanes",
+                    "most_objects",
                 )
             },
         ),
@@ -149,7 +150,7 @@ class BucketAdmin(ListedBuckets):
         return TemplateResponse(request, "admin/buckets/bucket/explain.html", context)
 
     def held_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Show the first objects that a held mass deletion concerns, and how many there are."""
+        """Show the first objects that are held, and how many there are."""
         bucket = self._bucket(request, pk)
         context = self._context(request, bucket)
         try:

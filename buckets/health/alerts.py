@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from django.db.models import Count, F, Window
-from django.db.models.functions import RowNumber
+from django.db.models.functions import Coalesce, RowNumber
 from django.utils import timezone
 from django.utils.text import capfirst
 
@@ -22,14 +22,13 @@ from buckets.models import Bucket, Outbox, VaultRemoval
 from scanning import engine, wiring
 from scanning.core.errors import StateLost
 from scanning.core.remedies import REMEDIES, remedy_for
-from scanning.core.scan_warnings import EXPLAINED
+from scanning.core.scan_warnings import EXPLAINED, WarningKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from scanning.core.errors import RedisUnavailable
     from scanning.core.metrics.telemetry import EndpointLoad, RegionLoad, Telemetry
-    from scanning.core.scan_warnings import WarningKind
 
 EXAMPLES = 3
 LIMIT_PER_KIND = 10
@@ -308,22 +307,36 @@ def _alerts_of_one_error(examples: Sequence[Bucket]) -> list[Alert]:
 
 
 def _held_alerts() -> Iterator[Alert]:
-    held = selectors.in_state(Bucket.objects.all(), selectors.State.HELD).order_by("held_since")
+    held = selectors.in_state(Bucket.objects.all(), selectors.State.HELD).order_by(
+        Coalesce("held_since", "held_moved_since")
+    )
     shown = list(held[:LIMIT_PER_KIND])
     for bucket in shown:
-        yield Alert(
-            AlertKind.HELD,
-            f"{bucket.name}: a mass deletion waits to be confirmed",
-            f"{_missing(bucket.held_missing)} not listed any more. Nothing is announced of that "
-            "yet; created and updated objects still are.",
-            "See in S3 whether they were meant to go: if so, release the hold; if not, put them "
-            "back, and the hold ends by itself.",
-            bucket.name,
-        )
+        if bucket.held_since:
+            yield Alert(
+                AlertKind.HELD,
+                f"{bucket.name}: a mass deletion waits to be confirmed",
+                f"{_missing(bucket.held_missing)} not listed any more. Nothing is announced of "
+                "that yet; created and updated objects still are.",
+                "See in S3 whether they were meant to go: if so, release the hold; if not, put "
+                "them back, and the hold ends by itself.",
+                bucket.name,
+            )
+        if bucket.held_moved_since:
+            yield Alert(
+                AlertKind.HELD,
+                f"{bucket.name}: a storm of moved times waits for a choice",
+                f"{pluralize(bucket.held_moved, 'object')} with the known ETag and size "
+                f"{_have(bucket.held_moved)} another time. Nothing is announced of that yet; other "
+                "changes still are.",
+                "If they were not written again, but a clock or a server changed, take the new "
+                "times silently; if they were, announce the updates.",
+                bucket.name,
+            )
     if len(shown) == LIMIT_PER_KIND and (more := held.count() - len(shown)):
         yield Alert(
             AlertKind.HELD,
-            f"{pluralize(more, 'bucket')} more: mass deletions wait to be confirmed",
+            f"{pluralize(more, 'bucket')} more: mass deletions or moved times wait for a choice",
             "The longest held are shown above.",
             "Filter the list of buckets by state to see all of them.",
             count=more,
@@ -335,6 +348,8 @@ def _warning_alerts() -> Iterator[Alert]:
     buckets: dict[WarningKind, list[str]] = {}
     for bucket in selectors.with_scan_warnings():
         for warning in bucket.warnings:
+            if warning.kind is WarningKind.LEFT_OUT and bucket.last_error_class:
+                continue  # the bucket fails by that, and says so with numbers
             buckets.setdefault(warning.kind, []).append(bucket.name)
     for kind, names in buckets.items():
         explained = EXPLAINED[kind]
@@ -353,6 +368,10 @@ def _warning_alerts() -> Iterator[Alert]:
 def _missing(number: int) -> str:
     was_known = "was known is" if number == 1 else "were known are"
     return f"{pluralize(number, 'object')} that {was_known}"
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _are(number: int) -> str:

@@ -135,13 +135,7 @@ def _callout(bucket: Bucket, state: State) -> Callout | None:
                 remedy.next_step,
             )
         case State.HELD:
-            return Callout(
-                f"{pluralize(bucket.held_missing, 'object')} missing: a mass deletion is held",
-                f"Noticed {format_ago(bucket.held_since)}. Nothing is announced of them yet; other "
-                "changes still are.",
-                "See in S3 whether they were meant to go. If so, announce the deletions, or start "
-                "over silently; if not, put them back, and the hold ends by itself.",
-            )
+            return _missing(bucket) if bucket.held_since else _moved_times(bucket)
         case State.LATE:
             return Callout(
                 "Due, and not being scanned",
@@ -159,9 +153,31 @@ def _callout(bucket: Bucket, state: State) -> Callout | None:
             return None
 
 
+def _missing(bucket: Bucket) -> Callout:
+    return Callout(
+        f"{pluralize(bucket.held_missing, 'object')} missing: a mass deletion is held",
+        f"Noticed {format_ago(bucket.held_since)}. Nothing is announced of them yet; other "
+        "changes still are.",
+        "See in S3 whether they were meant to go. If so, announce the deletions, or start "
+        "over silently; if not, put them back, and the hold ends by itself.",
+    )
+
+
+def _moved_times(bucket: Bucket) -> Callout:
+    objects = pluralize(bucket.object_count or bucket.held_moved, "object")
+    return Callout(
+        f"{bucket.held_moved:,} of {objects} with another time only: they are held",
+        f"Noticed {format_ago(bucket.held_moved_since)}. ETags and sizes are as known. Nothing is "
+        "announced of them yet; other changes still are.",
+        "If they were not written again, but a clock or a server changed, take the new times "
+        "silently; if they were, announce the updates. If the times come back, the hold ends by "
+        "itself.",
+    )
+
+
 def _warnings(bucket: Bucket) -> list[Callout]:
     """Tell what the last complete scan warned of, with some of the keys."""
-    found = []
+    found = [_moved_times(bucket)] if bucket.held_since and bucket.held_moved_since else []
     for warning in bucket.warnings:
         explained = EXPLAINED[warning.kind]
         title = f"{pluralize(warning.count, 'object')} {explained.meaning}"

@@ -17,7 +17,7 @@ from scanning.core.addresses import AddressRules, networks_in
 from scanning.core.deletions import Confirm
 from scanning.core.endpoints import LINODE
 from scanning.core.schedule import PollingIntervals
-from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES
+from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, MOST_OBJECTS
 
 
 def checked_networks(networks: str) -> str:
@@ -221,6 +221,22 @@ class ScanSection(Section):
         le=604_800,
         description="a baseline announces multipart uploads that began so many seconds before it",
     )
+    most_objects: int = Field(
+        200_000_000,
+        ge=0,
+        le=MOST_OBJECTS,
+        description="objects that may be known of one bucket, others are left out; 0: any number",
+    )
+
+
+class LookSection(Section):
+    pass_gap: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="least seconds between a pass and one that a look asks for which did not find "
+        "all that changed",
+    )
 
 
 class LimitsSection(Section):
@@ -319,6 +335,7 @@ class EngineSettings(Section):
     polling: PollingSection = PollingSection()
     redis: RedisSection = RedisSection()
     scan: ScanSection = ScanSection()
+    look: LookSection = LookSection()
     limits: LimitsSection = LimitsSection()
     retry: RetrySection = RetrySection()
     deletions: DeletionsSection = DeletionsSection()

@@ -11,6 +11,7 @@ from scanning.core.texts import watch_and_bucket
 
 if TYPE_CHECKING:
     from scanning.core.scan_warnings import ScanWarning
+    from scanning.core.totals import SeenTotals
 
 
 class EventType(StrEnum):
@@ -23,9 +24,10 @@ class EventType(StrEnum):
     __hash__ = str.__hash__
 
 
-# Of one bucket: seconds between two scans, and listings at once.
+# Of one bucket: seconds between two scans, listings at once, and objects that may be known.
 LONGEST_INTERVAL_S: Final = 604_800
 MOST_LANES: Final = 16
+MOST_OBJECTS: Final = 1_000_000_000_000
 # Of one bucket at once: keys named by hints. Where there are more, the bucket is listed.
 MOST_HINTED_KEYS: Final = 1000
 WANTED_BY_DEFAULT: Final = frozenset({EventType.CREATED, EventType.UPDATED, EventType.DETECTED})
@@ -84,7 +86,8 @@ class BucketConfig:
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
-    ``lanes``: most listings at once in this bucket; None means the configured default.
+    ``lanes``: most listings at once in this bucket; None means the configured default, and so it
+    does of ``most_objects``, how many may be known of it; 0: any number.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
     ``filter_fingerprint`` stands for what decides which events are announced; commits compare it.
     """
@@ -109,6 +112,7 @@ class BucketConfig:
     lanes: int | None = None
     filter_fingerprint: str = ""
     bucket_name: str = ""
+    most_objects: int | None = None
 
     @property
     def s3_name(self) -> str:
@@ -200,14 +204,28 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldTimes:
+    """A storm of moved times that waits for a choice: ``moved`` of ``known`` objects.
+
+    Their ETags and sizes are as known.
+    """
+
+    moved: int
+    known: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScanResult:
     """How one scan of one bucket ended; ``error`` is for people, ``error_class`` for programs.
 
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
     is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
-    of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A *look* lists some
-    ranges of keys.
+    of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A complete pass that
+    left objects out has an error too; the first one is then to be done ``again``. A *look* lists
+    some ``ranges`` of keys, and may ask for a pass in ``pass_in_s``. ``totals``: as seen; None if
+    nobody goes by them.
     """
 
     bucket: str
@@ -219,13 +237,18 @@ class ScanResult:
     listed: int = 0
     progress: str = ""
     held: Held | None = None
+    held_times: HeldTimes | None = None
     error: str = ""
     error_class: str = ""
     permanent: bool = False
     commit: int | None = None
     warnings: tuple[ScanWarning, ...] = ()
     bucket_name: str = ""
+    again: bool = False
     kind: Literal["pass", "look"] = "pass"
+    totals: SeenTotals | None = None
+    pass_in_s: float | None = None
+    ranges: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def title(self) -> str:
@@ -261,6 +284,7 @@ class ScanResult:
             "deleted": counts.deleted,
             "pages": counts.pages,
             "held_missing": self.held.missing if self.held else 0,
+            "held_moved": self.held_times.moved if self.held_times else 0,
             "warnings": {str(warning.kind): warning.count for warning in self.warnings},
             "started_at": self.started_at,
             "duration_s": round(self.duration_s, 3),
@@ -290,6 +314,8 @@ class BucketStatus:
     lag_s: float = 0.0
     held_since: float | None = None
     held_missing: int = 0
+    held_moved_since: float | None = None
+    held_moved: int = 0
     next_scan_at: float | None = None
     generation: int = 0
     commit: int = 0

@@ -54,8 +54,8 @@ def left(store: redis.Redis) -> list[Any]:
 
 
 def finish(leases: RedisLeases, claim: Claim, *, next_due: float, **ended: Any) -> None:
-    kind = "look" if claim.look else "pass"
-    result = replace(engine_buckets.result("bucket"), kind=kind, **ended)
+    ended["kind"] = "look" if claim.look else "pass"
+    result = replace(engine_buckets.result("bucket"), **ended)
     leases.finish(claim, result, next_due=next_due)
 
 

@@ -20,6 +20,7 @@ from buckets.api.fields import (
 from buckets.models import EVENT_TYPES, Bucket
 from scanning.core.endpoint_profile import CHOICES, Fact
 from scanning.core.hints import LONGEST_BUCKET_NAME
+from scanning.core.holds import Release
 from scanning.core.listing.body import MOST_KEY_BYTES
 
 LARGEST_PAGE = 500
@@ -130,6 +131,11 @@ class BucketSettings(Strict):
     )
     lanes = WholeNumber(
         required=False, allow_null=True, help_text="Listings at once; null: the configured default."
+    )
+    most_objects = WholeNumber(
+        required=False,
+        allow_null=True,
+        help_text="Objects that may be known, 0: any number; null: the configured default.",
     )
     webhook_url = SomeText(max_length=longest("webhook_url"))
     webhook_client_id = SomeText(max_length=longest("webhook_client_id"))
@@ -260,6 +266,17 @@ class EventQuery(Strict):
 
 class ExplainQuery(Strict):
     key = Text(trim_whitespace=False, help_text="The whole key.")
+
+
+class ReleaseChoice(Strict):
+    """What the next scan does with what is held."""
+
+    choice = Choice(
+        choices=list(Release),
+        default=str(Release.ANNOUNCE_DELETIONS),
+        help_text="Of a mass deletion: `announce_deletions`. Of a storm of moved times: "
+        "`announce_updates`, or `take_times` silently.",
+    )
 
 
 class HeldQuery(Strict):

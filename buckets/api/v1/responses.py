@@ -54,6 +54,13 @@ class ScanStatus(_Serializer):
         allow_null=True, help_text="A mass deletion waits for POST …/release/ since then."
     )
     held_missing = serializers.IntegerField(help_text="How many objects that is about.")
+    held_moved_since = serializers.DateTimeField(
+        allow_null=True,
+        help_text="A storm of moved times waits for POST …/release/ since then.",
+    )
+    held_moved = serializers.IntegerField(
+        help_text="Of how many objects only the time moved, while that waits."
+    )
     lost_since = serializers.DateTimeField(
         allow_null=True, help_text="Redis forgot it: it waits for POST …/resume/ since then."
     )
@@ -87,6 +94,10 @@ class BucketAnswer(_Serializer):
     trust_etags = serializers.BooleanField()
     lanes = serializers.IntegerField(
         allow_null=True, help_text="Listings at once; null: the configured default."
+    )
+    most_objects = serializers.IntegerField(
+        allow_null=True,
+        help_text="Objects that may be known, 0: any number; null: the configured default.",
     )
     webhook_url = Shown()
     webhook_client_id = Shown()
@@ -210,19 +221,32 @@ class ActionAnswer(_Serializer):
 
 @extend_schema_serializer(component_name="HeldObject")
 class HeldObjectAnswer(_Serializer):
-    """What was last known of an object that is missing."""
+    """What was last known of an object that is missing, or of which only the time moved."""
 
     key = Shown()
     size = serializers.IntegerField(help_text="Bytes.")
     last_modified = serializers.DateTimeField()
     etag = Shown()
+    new_last_modified = serializers.DateTimeField(
+        allow_null=True, help_text="The time that it moved to. Null: the object is missing."
+    )
 
 
 @extend_schema_serializer(component_name="HeldObjects")
 class HeldObjectsAnswer(_Serializer):
     bucket = Shown()
-    held_since = serializers.DateTimeField(allow_null=True, help_text="Null: nothing is held.")
-    count = serializers.IntegerField(help_text="All that are missing.")
+    held_since = serializers.DateTimeField(
+        allow_null=True, help_text="Null: no mass deletion is held."
+    )
+    held_missing = serializers.IntegerField(help_text="How many objects are missing, and held.")
+    held_moved_since = serializers.DateTimeField(
+        allow_null=True, help_text="Null: no storm of moved times is held."
+    )
+    held_moved = serializers.IntegerField(
+        help_text="Of how many objects only the time moved, which is held."
+    )
+    known = serializers.IntegerField(help_text="How many objects are known, those included.")
+    count = serializers.IntegerField(help_text="All that are held.")
     results = HeldObjectAnswer(many=True, help_text="The first of them, by key.")
 
 

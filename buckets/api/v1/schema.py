@@ -28,6 +28,7 @@ BUCKET: dict[str, Any] = {
     "fetch_metadata": True,
     "trust_etags": False,
     "lanes": None,
+    "most_objects": None,
     "webhook_url": "https://api.example.com/hook",
     "webhook_client_id": "",
     "webhook_token_url": "",
@@ -48,6 +49,8 @@ BUCKET: dict[str, Any] = {
         "next_scan_at": "2025-04-11T09:36:00Z",
         "held_since": None,
         "held_missing": 0,
+        "held_moved_since": None,
+        "held_moved": 0,
         "lost_since": None,
         "warnings": [],
     },
@@ -178,9 +181,10 @@ TEST_BUCKET = route(
 )
 HELD_OBJECTS = route(
     "v1_held_objects",
-    "Which objects a held mass deletion concerns",
-    description="To look at before it is confirmed. `manage.py held BUCKET --csv` and the bucket's "
-    "page have all of them.",
+    "Which objects are held",
+    description="Those of a held mass deletion, of a held storm of moved times, or of both: to "
+    "look at before somebody decides. `manage.py held BUCKET --csv` and the bucket's page have "
+    "all of them.",
     tag=_BUCKETS,
     parameters=[_BUCKET, requests.HeldQuery],
     answers={200: responses.HeldObjectsAnswer},
@@ -188,6 +192,10 @@ HELD_OBJECTS = route(
     answered={
         "bucket": "media-in",
         "held_since": "2025-04-11T09:35:00Z",
+        "held_missing": 1284,
+        "held_moved_since": None,
+        "held_moved": 0,
+        "known": 2310,
         "count": 1284,
         "results": [
             {
@@ -195,6 +203,7 @@ HELD_OBJECTS = route(
                 "size": 1024,
                 "last_modified": "2025-04-10T12:00:00Z",
                 "etag": "951be343b093f1f4ccea1db8e178b151",
+                "new_last_modified": None,
             }
         ],
     },
@@ -226,13 +235,15 @@ EXPLAIN_KEY = route(
 )
 RELEASE_BUCKET = route(
     "v1_release_bucket",
-    "Confirm a held mass deletion",
-    description="The next scan, which is due now, announces the deletions. Nothing happens to a "
-    "bucket that holds none.",
+    "Decide about a held mass deletion or storm of moved times",
+    description="The next scan, which is due now, announces the deletions or updates, or takes the "
+    "new times silently. Nothing happens to a bucket that holds nothing of that kind.",
     tag=_BUCKETS,
     parameters=[_BUCKET],
+    takes=requests.ReleaseChoice,
     answers={202: responses.ActionAnswer},
-    errors=(403, 404),
+    errors=(400, 403, 404),
+    example={"choice": "announce_deletions"},
     answered={"bucket": "media-in", "message": "Held deletions are confirmed: …"},
 )
 RESUME_BUCKET = route(

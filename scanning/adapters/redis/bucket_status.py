@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 _OF_SCHEDULE = [
-    *("error", "held_missing", "complete", "scan_at", "changed_at", "pass_due", "looked_at")
+    *("error", "held_missing", "held_moved"),
+    *("complete", "scan_at", "changed_at", "pass_due", "looked_at"),
 ]
 
 
@@ -79,7 +80,7 @@ class BucketStatusStore:
             return answers
 
         managed, clearing, lease, due_at, fields, queue_length = self._connection.run(read)
-        error, held_missing, complete, scan_at, changed_at, pass_due, looked_at = fields
+        error, held_missing, held_moved, complete, scan_at, changed_at, pass_due, looked_at = fields
         is_complete = complete == str(bucket.generation)  # else it was of another bucket
         last_pass_at = float(scan_at) if scan_at and is_complete else None
         return ScheduleStatus(
@@ -89,6 +90,7 @@ class BucketStatusStore:
             due_at=due_at,
             error=error or "",
             held_missing=int(held_missing or 0),
+            held_moved=int(held_moved or 0),
             queue_length=queue_length,
             last_pass_at=last_pass_at,
             last_look=_looked_at(looked_at),
@@ -129,6 +131,8 @@ def _status(name: str, fields: dict[str, str]) -> BucketStatus:
         lag_s=number("lag_s") or 0.0,
         held_since=number("held_since"),
         held_missing=int(number("held_missing") or 0),
+        held_moved_since=number("held_moved_since"),
+        held_moved=int(number("held_moved") or 0),
         next_scan_at=number("next_scan_at"),
         generation=int(number("generation") or 0),
         commit=int(number("commit") or 0),

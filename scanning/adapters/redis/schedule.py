@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import redis_keys
+from scanning.core.holds import Release
 from scanning.core.metrics.telemetry import LATE_S, NextScan
 from scanning.core.types import MOST_HINTED_KEYS
 
@@ -211,12 +212,14 @@ class ScheduleStore:
         found = self._connection.run(lambda r: r.smembers(redis_keys.endpoints(region)))
         return {str(endpoint) for endpoint in found}
 
-    def release_holds(self, buckets: Mapping[str, str]) -> None:
-        """Let the next scans make deletions of what is held, and have them due now.
+    def release_holds(
+        self, buckets: Mapping[str, str], choice: Release = Release.ANNOUNCE_DELETIONS
+    ) -> None:
+        """Let the next scans do with what is held as somebody chose, and have them due now.
 
-        ``buckets``: name -> region. Nothing happens to those that hold no deletions.
+        ``buckets``: name -> region. Nothing happens to those that hold nothing of that kind.
         """
-        _for_each(self._release_holds, buckets)
+        _for_each(self._release_holds, buckets, choice=str(choice))
 
     def make_due(self, buckets: Mapping[str, str]) -> None:
         """Have those of ``buckets`` (name -> region) that are scheduled scanned now.
@@ -262,7 +265,7 @@ class ScheduleStore:
         self._connection.run(lambda r: r.zadd(redis_keys.due(region), {bucket: until}, xx=True))
 
 
-def _for_each(script: Script, buckets: Mapping[str, str]) -> None:
+def _for_each(script: Script, buckets: Mapping[str, str], **args: str) -> None:
     rows = list(buckets.items())
     for at in range(0, len(rows), _AT_ONCE):
         part = rows[at : at + _AT_ONCE]
@@ -271,7 +274,7 @@ def _for_each(script: Script, buckets: Mapping[str, str]) -> None:
             for name, region in part
             for key in (redis_keys.bucket(name), redis_keys.due(region))
         ]
-        script(names, {"buckets": [name for name, _ in part]})
+        script(names, {"buckets": [name for name, _ in part], **args})
 
 
 def _texts(numbers: Mapping[str, float]) -> dict[str, str]:

@@ -82,8 +82,8 @@ end
 if args.began then
   redis.call('SET', last_scan, args.began)
   redis.call('HSET', stats, 'last_scan_time', args.began)
-  -- What was confirmed before this scan did not suffice, or is done.
-  if not is_wanted_again then redis.call('HDEL', hash, 'released') end
+  -- What was released before this scan did not suffice, or is done.
+  if not is_wanted_again then redis.call('HDEL', hash, 'released', 'released_moved') end
   -- Even if there was nothing to commit: that the bucket is empty is known from now on.
   redis.call('HSETNX', hash, 'commit_at', timestamp(now))
 end

@@ -41,8 +41,9 @@ local is_due_now = redis.call('HDEL', hash, 'failures', 'parked') > 0
 if before and tonumber(before) ~= args.generation then
   -- What was known is of another bucket now; its hold and its progress go with it.
   redis.call('SADD', garbage, before .. ' ' .. args.bucket)
-  redis.call('HDEL', hash, 'progress', 'held_since', 'held_missing', 'released', 'commit_at',
-             'segments', 'totals', 'totals_apart')
+  redis.call('HDEL', hash, 'progress', 'held_since', 'held_missing', 'released',
+             'held_moved_since', 'held_moved', 'released_moved', 'commit_at', 'segments',
+             'totals', 'totals_apart', 'totals_before')
   redis.call('DEL', last_scan)
   is_due_now = true
 end

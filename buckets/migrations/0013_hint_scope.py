@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('buckets', '0010_polling_longest'),
+        ('buckets', '0012_polling_longest'),
     ]
 
     operations = [
