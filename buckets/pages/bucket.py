@@ -22,7 +22,9 @@ from buckets.formatting import (
     join_some,
     pluralize,
 )
+from buckets.health.costs import costs_of
 from buckets.pages import badges, charts
+from buckets.pages import costs as costs_in_words
 from buckets.selectors import State
 from scanning import engine, wiring
 from scanning.core.errors import RedisUnavailable, StateLost
@@ -202,6 +204,11 @@ def _facts(
     yield PageFact("Duration", format_duration(bucket.last_scan_duration_s))
     yield PageFact("Next scan", next_scan_in_words(bucket, next_scan))
     yield PageFact("Polling interval", _interval(bucket, quiet_s))
+    costs = costs_of([bucket])[bucket.name]
+    yield PageFact("Requests today", costs_in_words.sent_today(costs))
+    yield PageFact("Requests a day", costs_in_words.a_day(costs.forecast))
+    if costs.budget:
+        yield PageFact("Budget", costs_in_words.budget(costs))
     if bucket.bucket_name:
         yield PageFact("Name in S3", bucket.bucket_name)
     yield PageFact("Region", bucket.region)

@@ -87,7 +87,8 @@ class BucketConfig:
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
     ``lanes``: most listings at once in this bucket; None means the configured default, and so it
-    does of ``most_objects``, how many may be known of it; 0: any number.
+    does of ``most_objects``, how many may be known of it, and of ``requests_per_day``, a budget;
+    0: any number of either.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
     ``filter_fingerprint`` stands for what decides which events are announced; commits compare it.
     """
@@ -110,6 +111,7 @@ class BucketConfig:
     first_scan: Literal["announce", "baseline"] = "announce"
     taken_over: bool = False
     lanes: int | None = None
+    requests_per_day: int | None = None
     filter_fingerprint: str = ""
     bucket_name: str = ""
     most_objects: int | None = None
@@ -173,14 +175,12 @@ class ScanCounts:
     """What one scan has seen so far.
 
     ``unchanged`` segments were recognised by their digest, ``compared`` ones were not.
-    ``witness_heads`` asked whether missing keys are gone.
     """
 
     objects: int = 0
     pages: int = 0
     unchanged: int = 0
     compared: int = 0
-    witness_heads: int = 0
     created: int = 0
     updated: int = 0
     detected: int = 0
@@ -220,7 +220,8 @@ class ScanResult:
     """How one scan of one bucket ended; ``error`` is for people, ``error_class`` for programs.
 
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
-    is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
+    is when the pass began, which may have been some scans ago, ``listed`` what all of it saw, or
+    would see after a look.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
     of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A complete pass that
     left objects out has an error too; the first one is then to be done ``again``. A *look* lists

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from scanning import logs, wiring
 from scanning.config import active
-from scanning.core import bucket_document, pacing, schedule
+from scanning.core import bucket_document, pacing, request_costs, schedule
 from scanning.core.errors import (
     BucketwatchError,
     ConfigurationChanged,
@@ -117,6 +117,7 @@ class BucketScanner(threading.Thread):
             if claim is not None:
                 self.result = self._record_end(claim, self.result, outcome.error)
         if self._adapters is not wiring.background():
+            self._adapters.endpoints.report_requests()
             self._adapters.endpoints.close()
         if self._results is not None:
             self._results.put(self.result)
@@ -159,7 +160,9 @@ class BucketScanner(threading.Thread):
             if isinstance(error, ScanAborted | StateLost):
                 self._adapters.leases.release(claim)
                 return result
-            due = self._next_due(claim, result, error)
+            due, stretched = self._within_budget(
+                claim, result, self._next_due(claim, result, error)
+            )
             if due and result.permanent:
                 note = _retry_note(due - self._redis_time(claim))
                 result = replace(result, error=f"{result.error}; {note}")
@@ -167,7 +170,12 @@ class BucketScanner(threading.Thread):
             limiter = self._adapters.endpoints.limiter_for(self.bucket.endpoint)
             broke_off = isinstance(error, StorageUnavailable) and not limiter.health().is_dead
             self._adapters.leases.finish(
-                claim, result, next_due=due, failures=failures, broke_off=broke_off
+                claim,
+                result,
+                next_due=due,
+                failures=failures,
+                broke_off=broke_off,
+                stretched=stretched,
             )
         except BucketwatchError as exc:
             # The lease expires by itself; what was committed stays committed.
@@ -203,6 +211,29 @@ class BucketScanner(threading.Thread):
                     jitter=jitter,
                 )
         return now + pacing.back_off_s(failures, longest_s=retry.longest, jitter=jitter)
+
+    def _within_budget(
+        self, claim: Claim, result: ScanResult, due: float | None
+    ) -> tuple[float | None, bool]:
+        """Put the next pass off until there are requests left for it; tell whether it is put off.
+
+        It keeps its place in the polling interval. A pass that is not through goes on, also after a
+        look.
+        """
+        now = self._redis_time(claim)
+        if due is None or due <= now or claim.offset_s is None:
+            return due, False
+        if not (result.ok and result.complete):
+            return due, False
+        requests = request_costs.pass_requests(result.listed, page_size=self.conf.page_size)
+        left = self._adapters.budgets.left_today(self.bucket, pass_requests=requests)
+        earliest = now + request_costs.pass_wait_s(
+            left, pass_requests=requests, day_left_s=request_costs.day_left_s(now)
+        )
+        if earliest <= due:
+            return due, False
+        interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
+        return schedule.next_due(claim.offset_s, interval_s, now=earliest), True
 
     @staticmethod
     def _redis_time(claim: Claim) -> float:
@@ -288,7 +319,11 @@ class Outcome:
         result = replace(result, commit=end.commit, warnings=end.warnings, totals=end.totals)
         if isinstance(end, LookEnd):
             return replace(
-                result, complete=error is None, pass_in_s=end.pass_in_s, ranges=end.ranges
+                result,
+                complete=error is None,
+                listed=end.known,
+                pass_in_s=end.pass_in_s,
+                ranges=end.ranges,
             )
         return replace(
             result,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LookEnd:
-    """``commit`` is the number of the last commit.
+    """``commit`` is the number of the last commit, ``known`` how many objects a pass would list.
 
     ``pass_in_s``: in how many seconds the bucket's pass shall be due, if sooner than it is anyway:
     the look could not explain the totals, or not look at all that it should. ``totals``: as seen;
@@ -48,6 +48,7 @@ class LookEnd:
     """
 
     commit: int
+    known: int
     pass_in_s: float | None = None
     totals: SeenTotals | None = None
     warnings: tuple[ScanWarning, ...] = ()
@@ -109,6 +110,7 @@ class BucketLook:
         )
         return LookEnd(
             commits.number,
+            _objects(known),
             pass_in_s=self._pass_in_s(known) if needs_pass and not known.progress else None,
             totals=SeenTotals(totals) if context.settings.asks_totals else None,
             warnings=tuple(context.warnings),
@@ -116,7 +118,7 @@ class BucketLook:
         )
 
     def _wait_for_pass(self, known: KnownState) -> LookEnd:
-        return LookEnd(known.commit, pass_in_s=self._pass_in_s(known))
+        return LookEnd(known.commit, _objects(known), pass_in_s=self._pass_in_s(known))
 
     def _pass_in_s(self, known: KnownState) -> float:
         """Tell how long a pass that a look asks for has to wait, so long after the last one."""
@@ -176,6 +178,10 @@ class BucketLook:
             phase = DeletionPhase(self._bucket, self._context, known, commits, progress, entries)
             with phase as deletions:
                 deletions.commit_confirmed()
+
+
+def _objects(known: KnownState) -> int:
+    return sum(entry.listed for entry in known.entries)
 
 
 class _LookCommits(CommitPipeline):

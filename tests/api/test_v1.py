@@ -39,6 +39,7 @@ MEMBERS = {
     ),
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
     "trust_etags",
+    *("requests_per_day", "requests_today", "forecast"),
     *("lanes", "most_objects", "webhook_url", "webhook_client_id", "webhook_token_url"),
     *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
 }

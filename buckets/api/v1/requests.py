@@ -132,6 +132,11 @@ class BucketSettings(Strict):
     lanes = WholeNumber(
         required=False, allow_null=True, help_text="Listings at once; null: the configured default."
     )
+    requests_per_day = WholeNumber(
+        required=False,
+        allow_null=True,
+        help_text="A budget (UTC) that stretches intervals; 0: any; null: the configured default.",
+    )
     most_objects = WholeNumber(
         required=False,
         allow_null=True,
@@ -249,6 +254,16 @@ class EndpointPatch(Strict):
     )
     connections = WholeNumber(
         required=False, allow_null=True, help_text="Requests at once, of all processes; 0: any."
+    )
+    requests_per_day = WholeNumber(
+        required=False,
+        allow_null=True,
+        help_text="A budget (UTC) that all buckets here share; 0 or null: any.",
+    )
+    request_price = SomeText(
+        max_length=64,
+        help_text="Of 1,000 requests: LIST/HEAD/HEAD of buckets, or one for all; empty: as "
+        "REQUEST_PRICE_PER_1000 says.",
     )
 
 

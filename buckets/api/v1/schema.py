@@ -11,6 +11,13 @@ _BUCKETS, _CREDENTIALS, _EVENTS = "buckets", "credentials", "events"
 _BUCKET, _CREDENTIAL = path_name("bucket"), path_name("credential")
 _ENDPOINTS, _ENDPOINT = "endpoints", path_name("endpoint")
 
+_REQUESTS: dict[str, Any] = {
+    "list": 34848,
+    "head_metadata": 12,
+    "head_witness": 0,
+    "head_bucket": 3456,
+    "cost": None,
+}
 BUCKET: dict[str, Any] = {
     "name": "media-in",
     "bucket_name": "media-in",
@@ -28,6 +35,7 @@ BUCKET: dict[str, Any] = {
     "fetch_metadata": True,
     "trust_etags": False,
     "lanes": None,
+    "requests_per_day": None,
     "most_objects": None,
     "webhook_url": "https://api.example.com/hook",
     "webhook_client_id": "",
@@ -54,6 +62,8 @@ BUCKET: dict[str, Any] = {
         "lost_since": None,
         "warnings": [],
     },
+    "requests_today": _REQUESTS,
+    "forecast": _REQUESTS,
 }
 CREDENTIAL: dict[str, Any] = {
     "name": "shared-key",
@@ -78,6 +88,8 @@ ENDPOINT: dict[str, Any] = {
     "authorities": "",
     "list_per_s": 50.0,
     "connections": None,
+    "requests_per_day": None,
+    "request_price": "",
     "bucket_count": 37,
     "limits": {"list_per_s": 50.0, "connections": 750},
     "pace": {"state": "normal", "list_per_s": 0.0, "why": ""},
@@ -91,6 +103,8 @@ ENDPOINT: dict[str, Any] = {
         }
     ],
     "asked_at": "2025-04-11T09:35:00Z",
+    "requests_today": _REQUESTS,
+    "forecast": _REQUESTS,
 }
 _KEYS = {"access_key": "THE-ACCESS-KEY", "secret_key": "THE-SECRET-KEY"}
 _NEW_BUCKET = {"name": "media-in", "region": "us-iad-1", "credential": "shared-key"}

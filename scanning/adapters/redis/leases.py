@@ -85,6 +85,7 @@ class RedisLeases:
         next_due: float | None,
         failures: int = 0,
         broke_off: bool = False,
+        stretched: bool = False,
     ) -> None:
         now = claim.redis_time(time.monotonic())
         keys = [
@@ -96,6 +97,7 @@ class RedisLeases:
             redis_keys.STATS,
             redis_keys.history(claim.bucket),
             redis_keys.minute(int(now // 60)),
+            redis_keys.STRETCHED,
         ]
         late_s = max(0.0, result.started_at - claim.scheduled_at)
         args = {
@@ -109,6 +111,7 @@ class RedisLeases:
             "began": repr(result.began) if result.is_complete_pass else None,
             "commit": result.commit,
             "broke_off_at": claim.commit if broke_off and not result.is_look else None,
+            "is_stretched": stretched,
             "history_entry": history_entry(result),
             "history_kept": SCANS_KEPT,
             "counters": counters.of_scan(result, late_s=late_s),

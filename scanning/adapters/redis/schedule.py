@@ -119,16 +119,35 @@ class ScheduleStore:
         return self._connection.run(read)
 
     def postponed(self, buckets: Iterable[str]) -> set[str]:
-        """Name the ``buckets`` that wait because they failed, or because their endpoint did."""
+        """Name the ``buckets`` that wait because they or their endpoint failed, or for a budget."""
         names = list(buckets)
 
         def read(r: Any) -> set[str]:
+            now = server_time(r)
             pipe = r.pipeline(transaction=False)
             for name in names:
                 pipe.hmget(redis_keys.bucket(name), "failures", "parked")
-            return {n for n, marks in zip(names, pipe.execute(), strict=True) if any(marks)}
+                pipe.zscore(redis_keys.STRETCHED, name)
+            answers = pipe.execute()
+            rows = zip(names, answers[::2], answers[1::2], strict=True)
+            return {name for name, marks, until in rows if any(marks) or (until or 0.0) > now}
 
         return self._connection.run(read) if names else set()
+
+    def stretched(self) -> dict[str, float]:
+        """Read the buckets whose passes wait for their budgets, and until when each does."""
+
+        def read(r: Any) -> dict[str, float]:
+            rows = r.zrangebyscore(redis_keys.STRETCHED, server_time(r), "+inf", withscores=True)
+            return {str(name): float(at) for name, at in rows}
+
+        return self._connection.run(read)
+
+    def unstretch(self, buckets: Iterable[str]) -> None:
+        """Have passes of these buckets wait for no budget: the schedule brings them forward."""
+        names = list(buckets)
+        if names:
+            self._connection.run(lambda r: r.zrem(redis_keys.STRETCHED, *names))
 
     def next_scans(self, buckets: Mapping[str, str]) -> dict[str, NextScan]:
         """Read when each bucket of ``buckets`` (name -> region) is due, and whether a scan runs."""

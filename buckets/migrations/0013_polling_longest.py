@@ -5,7 +5,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('buckets', '0011_held_moved_times'),
+        ('buckets', '0012_request_budgets'),
     ]
 
     operations = [
