@@ -120,7 +120,7 @@ def test_the_overview_says_which_interval_is_in_force(operator, store, bucket, q
     if quiet_s is not None:
         times = {"scan_at": "1764444000.5", "changed_at": str(1764444000.5 - quiet_s)}
         store.hset(redis_keys.bucket(bucket.name), mapping=times)
-    assert f"Polling interval {shown} Region" in text(operator.get(url(bucket)))
+    assert f"Polling interval {shown} Requests today" in text(operator.get(url(bucket)))
 
 
 def test_the_history_of_scans_is_drawn_and_said(operator, store, bucket):
