@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from bench import peers, schedules
+from bench.probes import probes
 from bench.product import Cost, Product, Stopwatch
 from scanning.core.schedule import PollingIntervals
 
@@ -203,7 +204,7 @@ def intervals(_: Bench) -> Figures:
     }
 
 
-GROUPS: Final = (listings, first_scans, stored_bytes, memory, lanes, intervals)
+GROUPS: Final = (listings, first_scans, stored_bytes, memory, lanes, probes, intervals)
 
 
 def _first_scan(bench: Bench, *, strings: bool) -> Cost:

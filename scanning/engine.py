@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ScanRecord,
         Telemetry,
     )
+    from scanning.core.probing import LastProbe
     from scanning.core.replay import Selection
     from scanning.core.request_costs import DailyRequests, Requests
     from scanning.core.types import BucketConfig, KeyPair, ObjectState
@@ -121,6 +122,11 @@ def late_buckets() -> frozenset[str]:
 def pass_under_way(bucket: str) -> PassUnderWay | None:
     """Report how far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
     return wiring.interactive().bucket_status.pass_under_way(bucket)
+
+
+def last_probe(bucket: str) -> LastProbe | None:
+    """Tell what probes saw of a bucket last; None without any. Raises RedisUnavailable."""
+    return wiring.interactive().probes.last([bucket]).get(bucket)
 
 
 def being_cleared() -> list[str]:

@@ -52,6 +52,7 @@ class BucketAdmin(ListedBuckets):
                 "fields": (
                     "polling_interval",
                     "polling_longest",
+                    "probe_interval",
                     "monitoring_enabled",
                     "notifications_enabled",
                     "fetch_metadata",

@@ -15,6 +15,7 @@ from buckets import services, validators
 from buckets.models import ApiClient, Bucket, Credential, Endpoint
 from buckets.pages import costs as costs_in_words
 from scanning import wiring
+from scanning.core.probing import AUTO
 from scanning.core.providers import PROVIDERS
 from scanning.core.request_costs import MOST_REQUESTS
 from scanning.core.types import MOST_LANES
@@ -130,6 +131,12 @@ class BucketForm(ServiceForm[Bucket]):
             "since the last change. A change that is found brings it back. 0: it does not grow. "
             f"Empty: the configured default, {f'{longest_s} s' if longest_s else '0'}."
         )
+        probed = defaults.probe.interval
+        self.fields["probe_interval"].help_text = (
+            "Seconds between two probes, which ask for the bucket's totals and have it looked at "
+            "when they move; 0: none. Empty: the configured default, "
+            f"{probed if probed == AUTO else f'{probed} s'}."
+        )
         self.fields["endpoint"].help_text = (
             "Host, host:port or http:// URL of the S3 server; in a provider's pattern {region} is "
             f"the region above. Empty: it is {defaults.defaults.region_endpoint}."
@@ -187,6 +194,11 @@ class BucketForm(ServiceForm[Bucket]):
                 if bucket.endpoint
                 else validators.endpoint_of(bucket.region)
             )
+        others = {field.name for field in Bucket._meta.fields} - set(self.FORECAST)  # noqa: SLF001
+        try:
+            bucket.clean_fields(exclude=others)
+        except ValidationError as exc:
+            return exc.messages[0]
         objects = self.instance.object_count if expected is None else expected
         return costs_in_words.forecast_of(bucket, objects=objects)
 

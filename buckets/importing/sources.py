@@ -86,6 +86,7 @@ class _BucketRow(BaseModel):
     endpoint: _Text | None = None
     polling_interval: int | None = None
     polling_longest: int | None = None
+    probe_interval: int | None = None
     monitoring_enabled: bool | None = None
     notifications_enabled: bool | None = None
     fetch_metadata: bool | None = None
@@ -250,6 +251,7 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
         "region": config.region,
         "polling_interval": config.polling_interval_s,
         "polling_longest": config.polling_longest_s,
+        "probe_interval": config.probe_interval_s,
         "monitoring_enabled": config.active,
         "notifications_enabled": config.notifications,
         "fetch_metadata": config.fetch_metadata,

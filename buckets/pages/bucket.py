@@ -25,6 +25,7 @@ from buckets.formatting import (
 from buckets.health.costs import costs_of
 from buckets.pages import badges, charts
 from buckets.pages import costs as costs_in_words
+from buckets.pages.probes import probes_in_words
 from buckets.selectors import State
 from scanning import engine, wiring
 from scanning.core.errors import RedisUnavailable, StateLost
@@ -81,6 +82,7 @@ def look_at(bucket: Bucket) -> BucketPage:
     try:
         next_scan = engine.next_scans({bucket.name: bucket.region})[bucket.name]
         under_way = engine.pass_under_way(bucket.name)
+        probes = PageFact("Probes", probes_in_words(bucket))
         events_today = engine.events_today([bucket.name])[bucket.name]
         quiet_s = engine.quiet_times([bucket.name]).get(bucket.name)
         history = engine.scan_history(bucket.name)
@@ -97,7 +99,11 @@ def look_at(bucket: Bucket) -> BucketPage:
     return BucketPage(
         state=state,
         callout=_callout(bucket, state),
-        facts=[*_facts(bucket, next_scan, events_today, quiet_s), *_progress(bucket, under_way)],
+        facts=[
+            *_facts(bucket, next_scan, events_today, quiet_s),
+            probes,
+            *_progress(bucket, under_way),
+        ],
         charts=_charts(history) if history else (),
         failed_scans=_failed(history),
         events=events,

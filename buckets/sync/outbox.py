@@ -156,6 +156,7 @@ def document(bucket: Bucket) -> dict[str, Any]:
             "generation": bucket.generation,
             "polling_interval": bucket.polling_interval,
             "polling_longest": bucket.polling_longest,
+            "probe_interval": bucket.probe_interval,
             "fetch_metadata": bucket.fetch_metadata,
             "trust_etags": bucket.trust_etags,
             "prefix": bucket.prefix,

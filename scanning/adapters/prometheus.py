@@ -92,6 +92,8 @@ def _scans(counted: Mapping[str, int]) -> Iterator[Metric]:
     yield _counter("list_requests", "Listing pages that came", of("list_calls"))
     heads = _by_suffix(counted, counters.HEAD_CALLS)
     yield _counter("head_requests", "HEAD requests that were sent", heads, label="purpose")
+    probes = _by_suffix(counted, counters.PROBES)
+    yield _counter("probes", "Probes of buckets, by what they found", probes, label="result")
     yield _counter("wakeups", "Wake-ups of regions' workers", of("wakeups"))
     segments: _Values = {
         "unchanged": of("segments_unchanged"),

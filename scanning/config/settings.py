@@ -16,6 +16,7 @@ from scanning.core import pacing, providers
 from scanning.core.addresses import AddressRules, networks_in
 from scanning.core.deletions import Confirm
 from scanning.core.endpoints import LINODE
+from scanning.core.probing import AUTO, ProbePlan, plan_probes
 from scanning.core.request_costs import MOST_REQUESTS, RequestPrices, parse_prices
 from scanning.core.schedule import PollingIntervals
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, MOST_OBJECTS
@@ -240,6 +241,23 @@ class LookSection(Section):
     )
 
 
+class ProbeSection(Section):
+    interval: Literal["auto"] | int = Field(
+        "auto",
+        description="seconds between two probes, which ask for a bucket's totals; 0: none",
+    )
+
+    @field_validator("interval", mode="plain")
+    @classmethod
+    def _is_seconds(cls, given: Any) -> Any:
+        text = str(given).strip()
+        if text == AUTO:
+            return AUTO
+        if not text.isdecimal() or int(text) > LONGEST_INTERVAL_S:
+            raise ValueError(f"must be auto, 0, or seconds up to {LONGEST_INTERVAL_S}")
+        return int(text)
+
+
 class LimitsSection(Section):
     endpoints: str = Field(
         "*.linodeobjects.com=100/750",
@@ -294,13 +312,13 @@ class RetrySection(Section):
 
 class DeletionsSection(Section):
     mass_share: float = Field(
-        0.5, gt=0, le=1, description="a larger share of missing objects is held until confirmed"
+        0.5, gt=0, le=1, description="a larger share of missing, or only moved, objects is held"
     )
     mass_minimum: int = Field(
-        1000, ge=1, description="missing objects are held from this many known ones on"
+        1000, ge=1, description="missing or moved objects are held from this many known ones on"
     )
     second_look: float = Field(
-        0.0, ge=0, description="seconds after which a held deletion is released; 0: by hand only"
+        0.0, ge=0, description="seconds after which what is held is released; 0: by hand only"
     )
     confirm: Confirm = Field(
         Confirm.HEAD,
@@ -364,6 +382,7 @@ class EngineSettings(Section):
     redis: RedisSection = RedisSection()
     scan: ScanSection = ScanSection()
     look: LookSection = LookSection()
+    probe: ProbeSection = ProbeSection()
     limits: LimitsSection = LimitsSection()
     requests: RequestsSection = RequestsSection()
     retry: RetrySection = RetrySection()
@@ -379,6 +398,11 @@ class EngineSettings(Section):
             allow_private=self.security.allow_private_endpoints,
             networks=self.security.allowed_networks,
         )
+
+    def probe_plan(self, own_s: int | None, *, own_polling_s: int | None) -> ProbePlan:
+        """Say how a bucket with these intervals of its own is probed; None has the default."""
+        polling_s = self.defaults.interval_s(own_polling_s)
+        return plan_probes(own_s, self.probe.interval, polling_s=polling_s)
 
     @property
     def endpoint_limits(self) -> tuple[tuple[str, pacing.EndpointLimits], ...]:

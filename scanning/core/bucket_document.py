@@ -30,6 +30,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
     ours: Mapping[str, Any] = document.get("bucketwatch") or {}
     endpoint = str(document["endpoint"])
     interval = int(ours.get("polling_interval") or 0)
+    probe_interval = ours.get("probe_interval")
     events = announced_events(ours)
     longest = ours.get("polling_longest")
     if interval < 0 or int(longest or 0) < 0:
@@ -42,6 +43,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
         generation=int(ours.get("generation") or 0),
         polling_interval_s=interval or None,
         polling_longest_s=None if longest is None else int(longest),
+        probe_interval_s=None if probe_interval is None else max(0, int(probe_interval)),
         active=document.get("status", "active") == "active",
         notifications=notifications,
         fetch_metadata=bool(ours.get("fetch_metadata", True)),

@@ -82,7 +82,8 @@ class BucketConfig:
     ``endpoint`` is a host (https is implied) or an http(s) URL. ``region`` groups buckets for
     queues and limits. ``credential`` is the vault prefix of the key pair. ``generation`` changes
     when what the state was compared with no longer counts (deleted and added again, new endpoint).
-    ``polling_interval_s`` and ``polling_longest_s`` None mean the configured defaults.
+    ``polling_interval_s`` and ``polling_longest_s`` None mean the configured defaults, and so does
+    ``probe_interval_s``, of which 0 means that the bucket is not asked for its totals.
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
@@ -100,6 +101,7 @@ class BucketConfig:
     generation: int = 0
     polling_interval_s: int | None = None
     polling_longest_s: int | None = None
+    probe_interval_s: int | None = None
     active: bool = True
     notifications: bool = True
     fetch_metadata: bool = True
@@ -266,7 +268,7 @@ class ScanResult:
 
     @property
     def is_complete_pass(self) -> bool:
-        return self.ok and self.complete and not self.is_look
+        return self.complete and not self.again and not self.is_look
 
     @property
     def was_interrupted(self) -> bool:

@@ -89,6 +89,11 @@ LIES: Final[
     "ends_early": lambda keys, *_: (list(keys), False),
     "shows_nothing": lambda *_: ([], False),
 }
+# Totals that are wrong: others than last time, or the same ones whatever changed.
+TOTALS_LIES: Final[Mapping[str, Callable[[random.Random], int]]] = {
+    "totals_move": lambda dice: dice.randrange(10**6),
+    "totals_stay": lambda _: 7,
+}
 # These are in how a listing is cut into pages, and no errors.
 SHAPES: Final = ("short_page", "empty_page", "other_style")
 
@@ -102,7 +107,8 @@ class Dice:
         self.drawn: dict[str, int] = {}
 
     def set(self, rates: Mapping[str, float]) -> None:
-        unknown = rates.keys() - FAULTS.keys() - PERMANENT.keys() - LIES.keys() - set(SHAPES)
+        known = {*FAULTS, *PERMANENT, *LIES, *SHAPES, *TOTALS_LIES}
+        unknown = rates.keys() - known
         if unknown:
             raise KeyError(f"no such faults: {sorted(unknown)}")
         self._rates = dict(rates)
@@ -115,6 +121,11 @@ class Dice:
         """What a page shows of its keys, and whether it says that more follow."""
         lie = LIES.get(self._draw(tuple(LIES))) if LIES.keys() & self._rates.keys() else None
         return lie(keys, more, self._dice) if lie else (list(keys), more)
+
+    def totals(self, objects: int, size_bytes: int) -> tuple[int, int]:
+        """What HEAD of a bucket tells of its totals."""
+        lie = TOTALS_LIES.get(self._draw(tuple(TOTALS_LIES)))
+        return (lie(self._dice), lie(self._dice)) if lie else (objects, size_bytes)
 
     def spoil(self, answer: Answer) -> Answer:
         name = self._draw((*FAULTS, *PERMANENT))

@@ -58,6 +58,7 @@ class Bucket:
     def __init__(self) -> None:
         self._keys: list[str] = []
         self._objects: dict[str, Object] = {}
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def change(self, change: Change) -> None:
@@ -68,12 +69,22 @@ class Bucket:
         with self._lock:
             if change.key not in self._objects:
                 insort(self._keys, change.key)
+            else:
+                self._bytes -= self._objects[change.key].size
+            self._bytes += change.size
             self._objects[change.key] = Object(change.etag, change.size, rows)
 
     def _delete(self, key: str) -> None:
         with self._lock:
-            if self._objects.pop(key, None) is not None:
+            found = self._objects.pop(key, None)
+            if found is not None:
+                self._bytes -= found.size
                 del self._keys[bisect_left(self._keys, key)]
+
+    def totals(self) -> tuple[int, int]:
+        """Count its objects and their bytes."""
+        with self._lock:
+            return len(self._keys), self._bytes
 
     def get(self, key: str) -> Object | None:
         return self._objects.get(key)

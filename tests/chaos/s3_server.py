@@ -52,6 +52,7 @@ class Shown:
     def __init__(self) -> None:
         self.buckets: dict[str, Bucket] = {}
         self.lists: list[tuple[float, str]] = []
+        self.heads: list[tuple[float, str]] = []
 
     def change(self, changes: Sequence[Mapping[str, Any]]) -> None:
         for given in changes:
@@ -66,6 +67,7 @@ class Endpoint:
         self.shown = shown
         self.dice = Dice(random.Random(seed))  # noqa: S311
         self.list_s = self.head_s = 0.0
+        self.tells_totals = False
 
     def answer(self, method: str, target: str) -> Answer:
         url = urlsplit(target)
@@ -73,6 +75,8 @@ class Endpoint:
         bucket = self.shown.buckets.get(name)
         if bucket is None:
             right = error(404, "NoSuchBucket")
+        elif method == "HEAD" and not key:
+            right = self._head_of_bucket(name, bucket)
         elif method == "HEAD":
             right = _head(bucket, key)
         elif method == "GET" and not key:
@@ -82,6 +86,17 @@ class Endpoint:
             right = error(501, "NotImplemented")
         delay_s = self.head_s if method == "HEAD" else self.list_s
         return self.dice.spoil(replace(right, delay_s=delay_s))
+
+    def _head_of_bucket(self, name: str, bucket: Bucket) -> Answer:
+        self.shown.heads.append((time.time(), name))
+        if not self.tells_totals:
+            return Answer(200, b"")
+        objects, size_bytes = self.dice.totals(*bucket.totals())
+        return Answer(
+            200,
+            b"",
+            (("x-rgw-object-count", str(objects)), ("x-rgw-bytes-used", str(size_bytes))),
+        )
 
     def _listing(self, bucket: Bucket, query: Mapping[str, list[str]]) -> Answer:
         asked = {name: values[0] for name, values in query.items()}
@@ -140,6 +155,8 @@ class Server:
             "faults": self._faults,
             "latency": self._latency,
             "lists": lambda _: list(self.shown.lists),
+            "heads": lambda _: list(self.shown.heads),
+            "totals": self._totals,
             "drawn": self._drawn,
         }
 
@@ -175,6 +192,10 @@ class Server:
         for number, (list_s, head_s) in asked.items():
             endpoint = self.endpoints[int(number)]
             endpoint.list_s, endpoint.head_s = list_s, head_s
+
+    def _totals(self, tells: Mapping[str, bool]) -> None:
+        for number, tells_totals in tells.items():
+            self.endpoints[int(number)].tells_totals = tells_totals
 
     def _drawn(self, _: object) -> dict[str, int]:
         total: defaultdict[str, int] = defaultdict(int)
@@ -234,6 +255,14 @@ class ChaosS3:
     def lists(self) -> list[tuple[float, str]]:
         """When each LIST came, and for which bucket."""
         return [(at, bucket) for at, bucket in self._tell("lists")]
+
+    def heads(self) -> list[tuple[float, str]]:
+        """When each HEAD of a bucket came, and for which."""
+        return [(at, bucket) for at, bucket in self._tell("heads")]
+
+    def totals(self, tells: Mapping[int, bool]) -> None:
+        """Have some endpoints, by number, tell a bucket's totals as Ceph's gateway does, or not."""
+        self._tell("totals", tells)
 
     def drawn(self) -> dict[str, int]:
         """How often each fault was drawn."""

@@ -65,6 +65,7 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
             "generation": bucket.generation,
             "polling_interval": 30,
             "polling_longest": 600,
+            "probe_interval": None,
             "fetch_metadata": True,
             "trust_etags": False,
             "prefix": "",

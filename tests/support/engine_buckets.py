@@ -28,6 +28,7 @@ def document(
     generation: int = 1,
     interval: int | None = None,
     longest: int | None = None,
+    probe_interval: int | None = None,
     budget: int | None = None,
     **members: Any,
 ) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def document(
             "generation": generation,
             "polling_interval": interval,
             "polling_longest": longest,
+            "probe_interval": probe_interval,
             "fetch_metadata": False,
             "requests_per_day": budget,
         },

@@ -121,6 +121,12 @@ class BucketSettings(Strict):
         help_text="What the interval may grow to while nothing changes, at most 604800; 0: it does "
         "not grow; null: the configured default.",
     )
+    probe_interval = Seconds(
+        required=False,
+        allow_null=True,
+        help_text="Seconds between two probes, 0 to 604800, 0 for none; null: the configured "
+        "default.",
+    )
     monitoring_enabled = Switch(required=False)
     notifications_enabled = Switch(required=False)
     events = EventTypes(required=False, help_text="The event types to announce.")

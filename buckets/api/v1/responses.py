@@ -132,6 +132,10 @@ class BucketAnswer(_Costly):
         help_text="Seconds that the interval may grow to while nothing changes; 0: it does not "
         "grow; null: the configured default.",
     )
+    probe_interval = serializers.IntegerField(
+        allow_null=True,
+        help_text="Seconds between two probes; 0: none; null: the configured default.",
+    )
     monitoring_enabled = serializers.BooleanField()
     notifications_enabled = serializers.BooleanField()
     events = serializers.ListField(

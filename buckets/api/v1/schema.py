@@ -28,6 +28,7 @@ BUCKET: dict[str, Any] = {
     "suffix": ".mp4",
     "polling_interval": 300,
     "polling_longest": 3600,
+    "probe_interval": None,
     "monitoring_enabled": True,
     "notifications_enabled": True,
     "events": ["created", "updated", "detected"],

@@ -24,6 +24,7 @@ ANNOUNCED: Final = {kind: f"announced:{kind}" for kind in EventType}
 ERROR: Final = "error:"  # and the error's class
 WARNING: Final = "warning:"  # and its kind
 HEAD_CALLS: Final = "head_calls:"  # and what for
+PROBES: Final = "probes:"  # and what came of them
 # Requests that were sent, whether they were answered or not; `list_calls` gave a page.
 REQUESTS: Final = {
     RequestKind.LIST: "list_requests",

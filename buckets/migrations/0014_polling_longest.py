@@ -5,7 +5,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('buckets', '0012_request_budgets'),
+        ('buckets', '0013_probe_interval'),
     ]
 
     operations = [

@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('buckets', '0013_polling_longest'),
+        ('buckets', '0014_polling_longest'),
     ]
 
     operations = [
