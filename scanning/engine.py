@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from scanning.adapters.redis.bucket_configs import BucketConfigStore
     from scanning.adapters.redis.connection import RedisHealth
+    from scanning.config.settings import EngineSettings
     from scanning.core.endpoint_profile import EndpointProfile
     from scanning.core.explain import Explanation
     from scanning.core.metrics.telemetry import (
@@ -245,6 +246,7 @@ def explain(name: str, key: str) -> Explanation:
         ),
         now=now,
     )
+    probe_s, has_totals = _probes_of(bucket, conf)
     return explain_rules.explain(
         replace(
             facts,
@@ -252,8 +254,19 @@ def explain(name: str, key: str) -> Explanation:
             second_look_s=conf.deletions.second_look,
             baseline_margin_s=conf.scan.baseline_margin,
             intervals=conf.polling_intervals(bucket.polling_interval_s, bucket.polling_longest_s),
+            probe_s=probe_s,
+            has_totals=has_totals,
         )
     )
+
+
+def _probes_of(bucket: BucketConfig, conf: EngineSettings) -> tuple[float, bool]:
+    """Tell how often a bucket is probed, 0 for never, and whether it is told totals."""
+    plan = conf.probe_plan(bucket.probe_interval_s, own_polling_s=bucket.polling_interval_s)
+    store, last = wiring.interactive().probes, last_probe(bucket.name)
+    has_totals = last is None or last.totals is not None
+    is_probed = store.read([bucket.name])[bucket.name].is_probed(plan, page_size=conf.page_size)
+    return plan.every_s if is_probed and (has_totals or plan.is_chosen) else 0.0, has_totals
 
 
 def _listed(bucket: BucketConfig, key: str, pair: KeyPair) -> ObjectState | None:

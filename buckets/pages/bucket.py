@@ -104,7 +104,7 @@ def look_at(bucket: Bucket) -> BucketPage:
             probes,
             *_progress(bucket, under_way),
         ],
-        charts=_charts(history) if history else (),
+        charts=_charts(history),
         failed_scans=_failed(history),
         events=events,
         warnings=_warnings(bucket),
@@ -275,9 +275,13 @@ def _failed(history: Sequence[ScanRecord]) -> str:
 
 
 def _charts(history: Sequence[ScanRecord]) -> list[charts.Chart]:
+    """Draw passes, and what looks between them found."""
+    passes = [record for record in history if record.kind == "pass"]
+    if not passes:
+        return []
     return [
-        _chart("Duration", history, lambda record: record.duration_s, format_duration, least=0.1),
-        _chart("Objects", history, lambda record: record.objects, format_number),
+        _chart("Duration", passes, lambda record: record.duration_s, format_duration, least=0.1),
+        _chart("Objects", passes, lambda record: record.objects, format_number),
         _chart("Changes found", history, lambda record: record.changes, format_number),
     ]
 
@@ -313,7 +317,8 @@ def _chart(
 
 def _column_label(record: ScanRecord, value: str) -> str:
     outcome = f"failed: {remedy_for(record.error_class).meaning}" if record.error_class else value
-    return f"{format_time_of_day(record.at)} UTC: {outcome}"
+    kind = ", look" if record.kind == "look" else ""
+    return f"{format_time_of_day(record.at)} UTC{kind}: {outcome}"
 
 
 def _ago(record: ScanRecord) -> str:

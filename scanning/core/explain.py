@@ -109,7 +109,8 @@ class KeyFacts:
     """Everything that counts for one key.
 
     ``problem`` says why the listing could not be asked: ``listed`` means nothing then; ``damage``
-    why what is stored cannot be used: nothing is in ``known`` then.
+    why what is stored cannot be used: nothing is in ``known`` then. ``probe_s``: the bucket is
+    probed so often, 0 for never; without totals it is looked at as often.
     """
 
     bucket: BucketConfig
@@ -124,6 +125,8 @@ class KeyFacts:
     second_look_s: float = 0.0
     baseline_margin_s: float = RECENT_S
     intervals: PollingIntervals | None = None
+    probe_s: float = 0.0
+    has_totals: bool = True
 
     @property
     def is_held(self) -> bool:
@@ -449,6 +452,16 @@ def _describe_intervals(facts: KeyFacts) -> Iterator[str]:
     )
 
 
+def _describe_probes(facts: KeyFacts) -> Iterator[str]:
+    if facts.probe_s and facts.has_totals:
+        yield (
+            f"The bucket's totals are asked for every {facts.probe_s:.0f} s, and a look follows "
+            "where they have moved."
+        )
+    elif facts.probe_s:
+        yield f"A look follows every {facts.probe_s:.0f} s: at what changed lately."
+
+
 def _describe_next_scan(facts: KeyFacts) -> Iterator[str]:
     schedule = facts.schedule
     if any(_why_not_scanned(facts.bucket, schedule)):
@@ -473,3 +486,4 @@ def _describe_next_scan(facts: KeyFacts) -> Iterator[str]:
     else:
         yield "A scan is due now."
     yield from _describe_intervals(facts)
+    yield from _describe_probes(facts)

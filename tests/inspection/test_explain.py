@@ -13,6 +13,7 @@ from scanning import engine, wiring
 from scanning.core import redis_keys
 from scanning.core.explain import KeyFacts, Known, Listed, LookedAt, ScheduleStatus, explain
 from scanning.core.listing.body import Columns
+from scanning.core.probing import LastProbe
 from scanning.core.schedule import PollingIntervals
 from scanning.core.segments.model import Entry
 from scanning.core.types import BucketConfig, EventType, KeyPair, ObjectState
@@ -562,6 +563,28 @@ def test_when_the_range_of_the_key_is_listed_next(status, pass_due, said):
     explained = explain(replace(IT, schedule=status, intervals=GROWS))
     assert explained.pass_due == pass_due
     assert said in " ".join(explained.reasons)
+
+
+@pytest.mark.parametrize(
+    ("probe_s", "has_totals", "said"),
+    [
+        pytest.param(5.0, True, "totals are asked for every 5 s, and a look follows", id="probes"),
+        pytest.param(5.0, False, "A look follows every 5 s: at what changed lately.", id="none"),
+    ],
+)
+def test_how_often_a_bucket_is_probed_is_a_part_of_when_it_is_listed(probe_s, has_totals, said):
+    reasons = explain(replace(IT, probe_s=probe_s, has_totals=has_totals)).reasons
+    assert said in reasons[-1]
+    assert "look" not in " ".join(explain(IT).reasons)
+
+
+def test_the_probes_of_a_bucket_are_those_of_its_plan(place, store):
+    here = place(bucketwatch={"probe_interval": 7})
+    assert "every 7 s" not in " ".join(engine.explain(here.name, "key").reasons)
+    here.scan()
+    assert "totals are asked for every 7 s" in engine.explain(here.name, "key").reasons[-1]
+    wiring.background().probes.record({here.name: LastProbe(None)}, {})
+    assert engine.explain(here.name, "key").reasons[-1].startswith("A look follows every 7 s")
 
 
 def test_an_interval_that_does_not_grow_is_not_spoken_of():

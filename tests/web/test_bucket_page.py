@@ -179,6 +179,15 @@ def test_the_history_of_scans_is_drawn_and_said(operator, store, bucket):
     assert "failed: the key pair may not list the bucket</title>" in page
 
 
+def test_a_look_between_two_scans_is_told_from_them(operator, store, bucket):
+    for key, at, changes in [(redis_keys.history, 60, 7), (redis_keys.look_history, 30, 3)]:
+        store.lpush(key("media-in"), json.dumps([time.time() - at, 1.5, 1000, changes, ""]))
+    page = html(operator.get(url(bucket)))
+    assert 'aria-label="Objects of the last 1 scan: at most 1,000, lately 1,000."' in page
+    assert 'aria-label="Changes found of the last 2 scans: at most 7, lately 3."' in page
+    assert "UTC, look: 3</title>" in page
+
+
 def test_recent_notifications_are_those_of_the_bucket(operator, store, bucket):
     for name, key in (("media-in", "mine.txt"), ("other", "theirs.txt")):
         commit = {"bucket": name, "at": time.time(), "count": 1, "events": [["created", key, 1]]}

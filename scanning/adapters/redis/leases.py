@@ -95,7 +95,7 @@ class RedisLeases:
             redis_keys.STATUS_CHANGES,
             redis_keys.last_scan(claim.bucket),
             redis_keys.STATS,
-            redis_keys.history(claim.bucket),
+            (redis_keys.look_history if result.is_look else redis_keys.history)(claim.bucket),
             redis_keys.minute(int(now // 60)),
             redis_keys.STRETCHED,
         ]
