@@ -106,6 +106,31 @@ def test_a_change_that_is_found_brings_the_interval_back(store, due_bucket, s3_s
     assert quiet_s < 120
 
 
+def test_a_look_says_what_it_listed_and_a_change_that_it_finds_brings_the_pass_forward(
+    store, due_bucket, s3_server
+):
+    bucket = due_bucket("key", interval=60, longest=604_800)
+    region_task.scan_region(REGION)
+    # Nothing has changed for a week, and the next pass is days away.
+    store.hset(redis_keys.bucket(bucket.name), "changed_at", repr(time.time() - 604_800))
+    pass_due = time.time() + 300_000
+    engine_buckets.schedule(store, bucket, at=pass_due)
+
+    def look(key: str) -> float:
+        """Look at a key; tell when the next pass is due."""
+        assert engine.request_looks({bucket.name: REGION}, keys={bucket.name: [key]})
+        region_task.scan_region(REGION)
+        listed = engine.explain(bucket.name, key).last_listed
+        assert listed is not None
+        assert listed.by == "look"
+        return wiring.background().schedule.due_times([REGION])[REGION][bucket.name]
+
+    assert look("nothing new") == pytest.approx(pass_due, abs=1)
+    s3_server.put(bucket.s3_name, "another")
+    assert look("another") < time.time() + 120
+    assert announced(store) == [(bucket.name, "another"), (bucket.name, "key")]
+
+
 def test_a_bucket_that_comes_due_soon_is_waited_for(store, due_bucket):
     bucket = due_bucket("key")
     engine_buckets.schedule(store, bucket, at=time.time() + 0.2)
