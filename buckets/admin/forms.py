@@ -95,7 +95,7 @@ class BucketForm(ServiceForm[Bucket]):
         required=False,
         min_value=0,
         max_value=MOST_REQUESTS,
-        widget=admin_widgets.AdminIntegerFieldWidget,
+        widget=admin_widgets.AdminBigIntegerFieldWidget,
         help_text="Only for the forecast below; not saved.",
     )
 
@@ -106,6 +106,7 @@ class BucketForm(ServiceForm[Bucket]):
         "region",
         "endpoint",
         "polling_interval",
+        "probe_interval",
         "fetch_metadata",
         "notifications_enabled",
         "requests_per_day",

@@ -43,6 +43,9 @@ class ProbePlan:
         return self.every_s > 0 and (self.is_chosen or objects > page_size)
 
 
+NO_PROBES: Final = ProbePlan(0.0)
+
+
 def plan_probes(
     own_s: int | None, configured: int | Literal["auto"], *, polling_s: float
 ) -> ProbePlan:
@@ -97,21 +100,9 @@ def parse_probed(fields: Sequence[str | None]) -> ProbedBucket:
     objects, totals, *marks = fields
     return ProbedBucket(
         objects=int(objects) if objects and objects.isdecimal() else None,
-        totals=parse_totals(totals),
+        totals=Totals.read(totals),
         waits=any(marks),
     )
 
 
 PROBED_FIELDS: Final = ("objects", "totals", "failures", "parked", "lost_since")
-
-
-def format_totals(totals: Totals) -> str:
-    return f"{totals.objects}:{totals.size_bytes}"
-
-
-def parse_totals(text: str | None) -> Totals | None:
-    """Read what `format_totals` wrote; None for anything else."""
-    objects, _, size_bytes = (text or "").partition(":")
-    if not (objects.isdecimal() and size_bytes.isdecimal()):
-        return None
-    return Totals(int(objects), int(size_bytes))

@@ -149,8 +149,9 @@ class Claim:
     when that was known here, by this process's monotonic clock.
     ``offset_s`` is the bucket's place in its polling interval, None before the schedule knows it.
     ``commit`` is the number of the bucket's last commit, ``failures`` how many of its last scans
-    failed in a row, ``changed_at`` when the last scan began that found a change. ``look``: what the
-    bucket is to be looked at for; None means a pass.
+    failed in a row, ``objects`` how many its last complete pass saw, ``changed_at`` when the last
+    scan began that found a change. ``look``: what the bucket is to be looked at for; None means a
+    pass.
     """
 
     bucket: str
@@ -162,6 +163,7 @@ class Claim:
     expires_at: float
     commit: int
     failures: int = 0
+    objects: int | None = None
     taken_at: float = 0.0
     arrived_s: float = 0.0
     changed_at: float | None = None

@@ -142,7 +142,7 @@ class BucketScanner(threading.Thread):
                 states=self._adapters.states,
                 clock=self._clock,
                 keep_going=self._keep_going,
-                settings=self._settings,
+                settings=replace(self._settings, asks_totals=self._asks_totals(claim)),
                 counts=self._counts,
             )
             if claim.look:
@@ -152,6 +152,15 @@ class BucketScanner(threading.Thread):
         if self._given_pair is not None:
             return run(self._given_pair)
         return wiring.with_keys(self.bucket, run)
+
+    def _asks_totals(self, claim: Claim) -> bool:
+        """Tell whether probes will go by totals that this scan saw; a first pass cannot know."""
+        plan = self.conf.probe_plan(
+            self.bucket.probe_interval_s, own_polling_s=self.bucket.polling_interval_s
+        )
+        if claim.objects is None:
+            return plan.every_s > 0
+        return plan.is_worth_it(claim.objects, page_size=self.conf.page_size)
 
     def _record_end(self, claim: Claim, result: ScanResult, error: Exception | None) -> ScanResult:
         """Give the claim back; returns the result, with the time of the next try if that is far."""
@@ -218,12 +227,14 @@ class BucketScanner(threading.Thread):
         """Put the next pass off until there are requests left for it; tell whether it is put off.
 
         It keeps its place in the polling interval. A pass that is not through goes on, also after a
-        look.
+        look; one that a look asks for comes no later than it would have come without that look.
         """
         now = self._redis_time(claim)
         if due is None or due <= now or claim.offset_s is None:
             return due, False
         if not (result.ok and result.complete):
+            return due, False
+        if result.is_look and result.pass_in_s is None:
             return due, False
         requests = request_costs.pass_requests(result.listed, page_size=self.conf.page_size)
         left = self._adapters.budgets.left_today(self.bucket, pass_requests=requests)
@@ -232,6 +243,8 @@ class BucketScanner(threading.Thread):
         )
         if earliest <= due:
             return due, False
+        if claim.look is not None:
+            return min(claim.look.pass_due, earliest), False
         interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
         return schedule.next_due(claim.offset_s, interval_s, now=earliest), True
 
@@ -256,6 +269,7 @@ def _with_own_settings(
     return replace(
         settings,
         lanes=bucket.lanes or settings.lanes,
+        probes=conf.probe_plan(bucket.probe_interval_s, own_polling_s=bucket.polling_interval_s),
         most_objects=(
             settings.most_objects if bucket.most_objects is None else bucket.most_objects
         ),

@@ -23,7 +23,7 @@ from scanning.scan.listing_phase import ListingPhase
 from scanning.scan.moved_times_phase import MovedTimesPhase
 from scanning.scan.notifier import Notifier
 from scanning.scan.prefetch import Lane
-from scanning.scan.totals import ask_totals
+from scanning.scan.totals import are_totals_asked, ask_totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,8 @@ class BucketLook:
     def _look(self, known: KnownState, commits: _LookCommits, notifier: Notifier) -> LookEnd:
         context = self._context
         # 2. List ranges until the totals are explained.
-        totals = ask_totals(context)
+        are_asked = are_totals_asked(context, known)
+        totals = ask_totals(context) if are_asked else None
         progress = Progress(began=context.clock())
         listing = ListingPhase(self._bucket, self._claim, context, known, commits, progress)
         ranges = self._choose_ranges(known, totals)
@@ -112,7 +113,7 @@ class BucketLook:
             commits.number,
             _objects(known),
             pass_in_s=self._pass_in_s(known) if needs_pass and not known.progress else None,
-            totals=SeenTotals(totals) if context.settings.asks_totals else None,
+            totals=SeenTotals(totals) if are_asked else None,
             warnings=tuple(context.warnings),
             ranges=tuple((wanted.after, wanted.until) for wanted, _ in listed),
         )

@@ -42,7 +42,9 @@ def events(store: redis.Redis) -> list[tuple[str, str]]:
 
 
 def next_pass(store: redis.Redis, bucket: BucketConfig) -> float:
-    return float(store.zscore(redis_keys.due(REGION), bucket.name))
+    at = store.zscore(redis_keys.due(REGION), bucket.name)
+    assert at is not None
+    return float(at)
 
 
 def look(bucket: BucketConfig, *keys: str) -> None:

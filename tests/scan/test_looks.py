@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from scanning.core.deletions import Confirm, HeadAnswer
 from scanning.core.looks import FEW, LEAST_HOT, choose_ranges
+from scanning.core.probing import ProbePlan
 from scanning.core.scan_warnings import ScanWarnings, WarningKind
 from scanning.core.segments.model import Entry
 from scanning.core.totals import Totals
@@ -21,7 +22,7 @@ from scanning.scan.look import BucketLook
 from tests.support.fakes import Bucket, Crash, FakeStorage, Site, crash_if
 from tests.support.sites import NEW, OLD, announced, numbered, scanned, site, without
 
-EVERYTHING_IS_TOLD = {"asks_totals": True}
+EVERYTHING_IS_TOLD: dict[str, Any] = {"probes": ProbePlan(5.0, is_chosen=True)}
 
 
 def watched(bucket: Bucket, **settings: Any) -> Site:

@@ -153,8 +153,8 @@ class RedisLeases:
 
 
 def _claim(region: str, row: list[str]) -> Claim:
-    bucket, fence, generation, commit, scheduled, offset, expires, failures, now, *row = row
-    changed, *look = row
+    bucket, fence, generation, commit, scheduled, offset, *row = row
+    expires, failures, now, objects, changed, *look = row
     return Claim(
         bucket=bucket,
         region=region,
@@ -165,6 +165,7 @@ def _claim(region: str, row: list[str]) -> Claim:
         expires_at=float(expires),
         commit=int(commit),
         failures=int(failures),
+        objects=int(objects) if objects else None,
         taken_at=float(now),
         arrived_s=time.monotonic(),
         changed_at=epoch_s(changed),

@@ -94,8 +94,8 @@ class RedisStateStore:
             warnings=scan_warnings.from_json(warnings.decode() if warnings else None),
             last_pass_at=float(scan_at) if scan_at else None,
             listed=Totals(int(listed_objects or 0), int(listed_bytes or 0)),
-            totals_apart=Totals.read(apart.decode()) if apart else None,
-            totals_before=Totals.read(before.decode()) if before else None,
+            totals_apart=Totals.read(_text(apart)),
+            totals_before=Totals.read(_text(before)),
             held_moved_since=float(held_moved_since) if held_moved_since else None,
             released_moved=0 if takes_times else int(released_moved or 0),
             takes_times=takes_times,
@@ -214,6 +214,10 @@ class RedisStateStore:
 
     def _segment(self, claim: Claim, id_: str) -> str:
         return redis_keys.segment(claim.bucket, claim.generation, id_)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
 
 
 def _position(fence: bytes | None, commit: bytes | None) -> Position:
