@@ -17,6 +17,7 @@ from scanning.adapters.s3.clients import S3ClientCache
 from scanning.adapters.s3.errors import (
     is_missing,
     lessons_of,
+    out_of_order,
     refuses,
     s3_error,
     silence,
@@ -195,9 +196,10 @@ class S3Storage:
             )
         try:
             return self._cache.parser.rows(entries, _shape(self._client()))
+        except KeysOutOfOrder as exc:
+            self._learn({Fact.KEY_ORDER: KeyOrder.OTHER})
+            raise out_of_order(self._bucket, str(exc)) from exc
         except UnreadableListing as exc:
-            if isinstance(exc, KeysOutOfOrder):
-                self._learn({Fact.KEY_ORDER: KeyOrder.OTHER})
             raise unreadable(self._bucket, str(exc)) from exc
 
     def head(self, key: str) -> ObjectMetadata | None:
