@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Telemetry,
     )
     from scanning.core.replay import Selection
+    from scanning.core.request_costs import DailyRequests, Requests
     from scanning.core.types import BucketConfig, KeyPair, ObjectState
     from scanning.inspection.held import HeldObjects
     from scanning.ports import Vault
@@ -75,7 +76,8 @@ def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
             documented=metrics(),
             telemetry=store.read(),
             states=store.bucket_states(),
-            endpoints=endpoint_loads(),
+            endpoints=(loads := endpoint_loads()),
+            sent=wiring.interactive().endpoint_profiles.sent(load.endpoint for load in loads),
         )
     except RedisUnavailable:
         return prometheus.write(None, form, version=settings.VERSION)
@@ -115,6 +117,26 @@ def pass_under_way(bucket: str) -> PassUnderWay | None:
 def being_cleared() -> list[str]:
     """List removed buckets that Redis still holds something of. Raises RedisUnavailable."""
     return wiring.interactive().bucket_status.being_cleared()
+
+
+def requests(buckets: Iterable[str]) -> dict[str, DailyRequests]:
+    """Count what was sent for each bucket, today and yesterday. Raises RedisUnavailable."""
+    return wiring.interactive().telemetry.requests(buckets)
+
+
+def endpoint_requests(endpoints: Iterable[str]) -> dict[str, DailyRequests]:
+    """Count what was sent to each endpoint, today and yesterday. Raises RedisUnavailable."""
+    return wiring.interactive().telemetry.endpoint_requests(endpoints)
+
+
+def all_requests_today() -> dict[str, Requests]:
+    """Count what was sent to every endpoint since midnight UTC. Raises RedisUnavailable."""
+    return wiring.interactive().telemetry.all_requests_today()
+
+
+def stretched_buckets() -> dict[str, float]:
+    """Tell until when passes of buckets wait for their budgets. Raises RedisUnavailable."""
+    return wiring.interactive().schedule.stretched()
 
 
 def endpoint_loads() -> list[EndpointLoad]:
@@ -214,7 +236,7 @@ def _listed(bucket: BucketConfig, key: str, pair: KeyPair) -> ObjectState | None
 
 
 def held_objects(name: str) -> HeldObjects:
-    """Look up which objects a held mass deletion of a bucket concerns; none where none is held.
+    """Look up which objects of a bucket are held; none where nothing is.
 
     Changes nothing. Raises UnknownBucket, StateDamaged, StateLost and RedisUnavailable.
     """

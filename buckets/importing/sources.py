@@ -93,6 +93,7 @@ class _BucketRow(BaseModel):
     suffix: _Text | None = None
     first_scan: _Text | None = None
     lanes: int | None = None
+    requests_per_day: int | None = None
     most_objects: int | None = None
     webhook_url: _Text | None = None
     webhook_client_id: _Text | None = Field(None, alias="client_id")
@@ -254,6 +255,7 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
         "prefix": config.prefix,
         "suffix": config.suffix,
         "lanes": config.lanes,
+        "requests_per_day": config.requests_per_day,
         "most_objects": config.most_objects,
         "webhook_url": config.webhook_url,
         "generation": config.generation,

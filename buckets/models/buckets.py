@@ -17,6 +17,7 @@ from buckets import validators
 from buckets.models.credentials import Credential
 from scanning.core import scan_warnings
 from scanning.core.endpoints import endpoint_name
+from scanning.core.request_costs import MOST_REQUESTS
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, MOST_OBJECTS, EventType
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Bucket(models.Model):
         "announce_deleted",
         "first_scan",
         "lanes",
+        "requests_per_day",
         "most_objects",
         "webhook_url",
         "webhook_client_id",
@@ -185,6 +187,14 @@ class Bucket(models.Model):
         help_text="Most listings at once in this bucket, if it is large; "
         "left empty, the configured default.",
     )
+    requests_per_day = models.PositiveBigIntegerField(
+        "requests a day",
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(MOST_REQUESTS, f"Enter at most {MOST_REQUESTS:,}.")],
+        help_text="A budget (UTC): passes and probes that would exceed it come less often; "
+        "0: any number; left empty, the configured default.",
+    )
     most_objects = models.BigIntegerField(
         null=True,
         blank=True,
@@ -241,6 +251,10 @@ class Bucket(models.Model):
     last_error_at = models.DateTimeField(null=True, editable=False)
     held_since = models.DateTimeField(null=True, editable=False)
     held_missing = models.BigIntegerField("objects missing", default=0, editable=False)
+    held_moved_since = models.DateTimeField(null=True, editable=False)
+    held_moved = models.BigIntegerField(
+        "objects with another time only", default=0, db_default=0, editable=False
+    )
     next_scan_at = models.DateTimeField(
         "next scan",
         null=True,

@@ -22,7 +22,9 @@ from buckets.formatting import (
     join_some,
     pluralize,
 )
+from buckets.health.costs import costs_of
 from buckets.pages import badges, charts
+from buckets.pages import costs as costs_in_words
 from buckets.selectors import State
 from scanning import engine, wiring
 from scanning.core.errors import RedisUnavailable, StateLost
@@ -134,13 +136,7 @@ def _callout(bucket: Bucket, state: State) -> Callout | None:
                 remedy.next_step,
             )
         case State.HELD:
-            return Callout(
-                f"{pluralize(bucket.held_missing, 'object')} missing: a mass deletion is held",
-                f"Noticed {format_ago(bucket.held_since)}. Nothing is announced of them yet; other "
-                "changes still are.",
-                "See in S3 whether they were meant to go. If so, announce the deletions, or start "
-                "over silently; if not, put them back, and the hold ends by itself.",
-            )
+            return _missing(bucket) if bucket.held_since else _moved_times(bucket)
         case State.LATE:
             return Callout(
                 "Due, and not being scanned",
@@ -158,9 +154,31 @@ def _callout(bucket: Bucket, state: State) -> Callout | None:
             return None
 
 
+def _missing(bucket: Bucket) -> Callout:
+    return Callout(
+        f"{pluralize(bucket.held_missing, 'object')} missing: a mass deletion is held",
+        f"Noticed {format_ago(bucket.held_since)}. Nothing is announced of them yet; other "
+        "changes still are.",
+        "See in S3 whether they were meant to go. If so, announce the deletions, or start "
+        "over silently; if not, put them back, and the hold ends by itself.",
+    )
+
+
+def _moved_times(bucket: Bucket) -> Callout:
+    objects = pluralize(bucket.object_count or bucket.held_moved, "object")
+    return Callout(
+        f"{bucket.held_moved:,} of {objects} with another time only: they are held",
+        f"Noticed {format_ago(bucket.held_moved_since)}. ETags and sizes are as known. Nothing is "
+        "announced of them yet; other changes still are.",
+        "If they were not written again, but a clock or a server changed, take the new times "
+        "silently; if they were, announce the updates. If the times come back, the hold ends by "
+        "itself.",
+    )
+
+
 def _warnings(bucket: Bucket) -> list[Callout]:
     """Tell what the last complete scan warned of, with some of the keys."""
-    found = []
+    found = [_moved_times(bucket)] if bucket.held_since and bucket.held_moved_since else []
     for warning in bucket.warnings:
         explained = EXPLAINED[warning.kind]
         title = f"{pluralize(warning.count, 'object')} {explained.meaning}"
@@ -182,6 +200,11 @@ def _facts(
     yield PageFact("Duration", format_duration(bucket.last_scan_duration_s))
     yield PageFact("Next scan", next_scan_in_words(bucket, next_scan))
     yield PageFact("Polling interval", _interval(bucket))
+    costs = costs_of([bucket])[bucket.name]
+    yield PageFact("Requests today", costs_in_words.sent_today(costs))
+    yield PageFact("Requests a day", costs_in_words.a_day(costs.forecast))
+    if costs.budget:
+        yield PageFact("Budget", costs_in_words.budget(costs))
     if bucket.bucket_name:
         yield PageFact("Name in S3", bucket.bucket_name)
     yield PageFact("Region", bucket.region)

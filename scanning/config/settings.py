@@ -16,6 +16,7 @@ from scanning.core import pacing, providers
 from scanning.core.addresses import AddressRules, networks_in
 from scanning.core.deletions import Confirm
 from scanning.core.endpoints import LINODE
+from scanning.core.request_costs import MOST_REQUESTS, RequestPrices, parse_prices
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, MOST_OBJECTS
 
 
@@ -232,6 +233,33 @@ class LimitsSection(Section):
         return text
 
 
+class RequestsSection(Section):
+    per_day: int = Field(
+        0,
+        ge=0,
+        le=MOST_REQUESTS,
+        description="requests a day (UTC) for a bucket without a budget of its own; 0: any number",
+    )
+    price_per_1000: str = Field(
+        "0", description="what 1,000 requests cost: LIST/HEAD/HEAD of buckets, or one for all"
+    )
+    currency: str = Field("", max_length=12, description="what that is in, such as USD")
+
+    @field_validator("price_per_1000", mode="before")
+    @classmethod
+    def _is_a_price(cls, given: Any) -> str:
+        parse_prices(str(given))
+        return str(given)
+
+    def budget(self, own: int | None) -> int:
+        """Give the budget of a bucket whose own is ``own``; None has the default."""
+        return self.per_day if own is None else own
+
+    def prices(self, own: str) -> RequestPrices:
+        """Give the prices at an endpoint whose own are ``own``; "" has the configured ones."""
+        return parse_prices(own or self.price_per_1000)
+
+
 class RetrySection(Section):
     longest: float = Field(
         300.0, ge=5, le=3600, description="most seconds until a failed scan is tried again"
@@ -315,6 +343,7 @@ class EngineSettings(Section):
     redis: RedisSection = RedisSection()
     scan: ScanSection = ScanSection()
     limits: LimitsSection = LimitsSection()
+    requests: RequestsSection = RequestsSection()
     retry: RetrySection = RetrySection()
     deletions: DeletionsSection = DeletionsSection()
     queue: QueueSection = QueueSection()

@@ -51,6 +51,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
         first_scan="baseline" if ours.get("first_scan") == "baseline" else "announce",
         taken_over=bool(ours.get("taken_over")),
         lanes=_lanes(ours.get("lanes")),
+        requests_per_day=_budget(ours.get("requests_per_day")),
         bucket_name=str(ours.get("bucket_name") or ""),
         most_objects=_most_objects(ours.get("most_objects")),
     )
@@ -113,6 +114,10 @@ def _over(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(found: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
+
+
+def _budget(value: Any) -> int | None:
+    return None if value is None else max(0, int(value))
 
 
 def _lanes(value: Any) -> int | None:

@@ -41,6 +41,11 @@ def is_update(known: Version, listed: Version) -> bool:
     return known != listed
 
 
+def is_moved_time(known: Version, listed: Version) -> bool:
+    """Tell whether nothing but the time of an updated key differs: maybe only a clock did."""
+    return (known[0], known[2]) == (listed[0], listed[2])
+
+
 def without_moved_time(previous: ObjectState, current: ObjectState) -> ObjectState:
     """Take the known time where an ETag and the size are the same, as buckets that trust those."""
     if current.etag and (current.etag, current.size) == (previous.etag, previous.size):

@@ -15,11 +15,12 @@ from scanning.core.changes import (
     announce_cutoff,
     classify,
     classify_older,
+    is_moved_time,
     is_recent,
     silences,
     without_moved_time,
 )
-from scanning.core.deletions import had_second_look
+from scanning.core.holds import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
 from scanning.core.texts import watch_and_bucket
 from scanning.core.types import EventType
@@ -41,7 +42,9 @@ class Known:
     monitor's state, which counts until the first scan is complete. ``is_covered``: a pass over the
     bucket is unfinished, and past the key. ``held_since``: a mass deletion waits to be confirmed.
     ``older_scan_at``: when the older monitor last scanned the bucket. ``began``: when the
-    unfinished pass began.
+    unfinished pass began. ``moved_to``: the time that the last listing of the key showed, if only
+    that differed. ``held_moved_since``: a storm of moved times waits for a choice; ``takes_times``:
+    somebody chose to take the times silently.
     """
 
     state: ObjectState | None = None
@@ -52,6 +55,9 @@ class Known:
     is_covered: bool = False
     began: float | None = None
     held_since: float | None = None
+    moved_to: float | None = None
+    held_moved_since: float | None = None
+    takes_times: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class ScheduleStatus:
     due_at: float | None = None
     error: str = ""
     held_missing: int = 0
+    held_moved: int = 0
     queue_length: int = 0
 
 
@@ -90,7 +97,28 @@ class KeyFacts:
     @property
     def is_held(self) -> bool:
         """Tell whether the bucket's deletions wait for somebody, in the next scan too."""
-        since = self.known.held_since
+        return self._holds(self.known.held_since)
+
+    @property
+    def is_storm_held(self) -> bool:
+        """Tell whether the bucket's moved times wait for somebody, in the next scan too."""
+        return self._holds(self.known.held_moved_since)
+
+    @property
+    def is_only_moved(self) -> bool:
+        """Tell whether the listing shows what is known of the key, but for another time."""
+        state = self.known.state
+        if state is None or self.listed is None or (self.bucket.trust_etags and state.etag):
+            return False
+        is_moved = is_moved_time(state[:3], self.listed[:3])
+        return is_moved and state.last_modified != self.listed.last_modified
+
+    @property
+    def is_noted(self) -> bool:
+        """Tell whether the last listing of the key showed the same time as this one."""
+        return self.listed is not None and self.known.moved_to == self.listed.last_modified
+
+    def _holds(self, since: float | None) -> bool:
         return since is not None and not had_second_look(
             since, now=self.now, second_look_s=self.second_look_s
         )
@@ -154,6 +182,11 @@ def explain(facts: KeyFacts) -> Explanation:
         later = list(_why_not_yet(facts, event))
         announced = not never and not later
         reasons += never or later or [f"The next scan announces it as {event}."]
+        if facts.is_only_moved and announced:
+            reasons.append(
+                "Only the time differs: the update comes when the whole bucket is listed, and is "
+                "held if most of the bucket's objects have moved times."
+            )
     return Explanation(
         bucket=facts.bucket.name,
         key=facts.key,
@@ -208,6 +241,11 @@ def _compare(facts: KeyFacts, listed: ObjectState) -> tuple[EventType | None, li
     event = compare(previous, listed, now=facts.now)
     if event is None:
         return None, ["Nothing differs: the listing shows what is known."]
+    if facts.is_only_moved and facts.is_noted and known.takes_times:
+        return None, [
+            "The listing shows another time than known, and the same ETag and size.",
+            "Somebody chose to take the new times silently: the next scan does so.",
+        ]
     if previous is not None:
         whose = "known" if known.state else "what the older monitor knew"
         return event, list(_differences(previous, listed, whose))
@@ -309,7 +347,13 @@ def _why_not_yet(facts: KeyFacts, event: EventType) -> Iterator[str]:
                 "Somebody has to confirm that they were deleted; until then, no deletion is "
                 "announced."
             )
-    elif facts.known.is_covered:
+    elif facts.is_only_moved and facts.is_storm_held:
+        yield (
+            f"A storm of moved times is held: {schedule.held_moved} known objects have another "
+            "time, and the ETag and size that are known. Somebody has to choose whether they are "
+            "updates; until then, none of which only the time differs is announced."
+        )
+    elif facts.known.is_covered and not (facts.is_only_moved and facts.is_noted):
         yield (
             "A pass over the bucket is unfinished, and was past this key already: the pass after "
             "it finds the change."

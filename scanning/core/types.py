@@ -84,7 +84,8 @@ class BucketConfig:
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
     ``lanes``: most listings at once in this bucket; None means the configured default, and so it
-    does of ``most_objects``, how many may be known of it; 0: any number.
+    does of ``most_objects``, how many may be known of it, and of ``requests_per_day``, a budget;
+    0: any number of either.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
     ``filter_fingerprint`` stands for what decides which events are announced; commits compare it.
     """
@@ -106,6 +107,7 @@ class BucketConfig:
     first_scan: Literal["announce", "baseline"] = "announce"
     taken_over: bool = False
     lanes: int | None = None
+    requests_per_day: int | None = None
     filter_fingerprint: str = ""
     bucket_name: str = ""
     most_objects: int | None = None
@@ -155,14 +157,12 @@ class ScanCounts:
     """What one scan has seen so far.
 
     ``unchanged`` segments were recognised by their digest, ``compared`` ones were not.
-    ``witness_heads`` asked whether missing keys are gone.
     """
 
     objects: int = 0
     pages: int = 0
     unchanged: int = 0
     compared: int = 0
-    witness_heads: int = 0
     created: int = 0
     updated: int = 0
     detected: int = 0
@@ -181,6 +181,18 @@ class Held:
     """A mass deletion that waits to be confirmed: ``missing`` of ``known`` objects are gone."""
 
     missing: int
+    known: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTimes:
+    """A storm of moved times that waits for a choice: ``moved`` of ``known`` objects.
+
+    Their ETags and sizes are as known.
+    """
+
+    moved: int
     known: int
     since: float
 
@@ -205,6 +217,7 @@ class ScanResult:
     listed: int = 0
     progress: str = ""
     held: Held | None = None
+    held_times: HeldTimes | None = None
     error: str = ""
     error_class: str = ""
     permanent: bool = False
@@ -239,6 +252,7 @@ class ScanResult:
             "deleted": counts.deleted,
             "pages": counts.pages,
             "held_missing": self.held.missing if self.held else 0,
+            "held_moved": self.held_times.moved if self.held_times else 0,
             "warnings": {str(warning.kind): warning.count for warning in self.warnings},
             "started_at": self.started_at,
             "duration_s": round(self.duration_s, 3),
@@ -268,6 +282,8 @@ class BucketStatus:
     lag_s: float = 0.0
     held_since: float | None = None
     held_missing: int = 0
+    held_moved_since: float | None = None
+    held_moved: int = 0
     next_scan_at: float | None = None
     generation: int = 0
     commit: int = 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from scanning import logs, wiring
 from scanning.config import active
-from scanning.core import bucket_document, pacing, schedule
+from scanning.core import bucket_document, pacing, request_costs, schedule
 from scanning.core.errors import (
     BucketwatchError,
     ConfigurationChanged,
@@ -108,6 +108,7 @@ class BucketScanner(threading.Thread):
             if claim is not None:
                 self.result = self._record_end(claim, self.result, outcome.error)
         if self._adapters is not wiring.background():
+            self._adapters.endpoints.report_requests()
             self._adapters.endpoints.close()
         if self._results is not None:
             self._results.put(self.result)
@@ -148,7 +149,9 @@ class BucketScanner(threading.Thread):
             if isinstance(error, ScanAborted | StateLost):
                 self._adapters.leases.release(claim)
                 return result
-            due = self._next_due(claim, result, error)
+            due, stretched = self._within_budget(
+                claim, result, self._next_due(claim, result, error)
+            )
             if due and result.permanent:
                 note = _retry_note(due - self._redis_time(claim))
                 result = replace(result, error=f"{result.error}; {note}")
@@ -156,7 +159,12 @@ class BucketScanner(threading.Thread):
             limiter = self._adapters.endpoints.limiter_for(self.bucket.endpoint)
             broke_off = isinstance(error, StorageUnavailable) and not limiter.health().is_dead
             self._adapters.leases.finish(
-                claim, result, next_due=due, failures=failures, broke_off=broke_off
+                claim,
+                result,
+                next_due=due,
+                failures=failures,
+                broke_off=broke_off,
+                stretched=stretched,
             )
         except BucketwatchError as exc:
             # The lease expires by itself; what was committed stays committed.
@@ -184,6 +192,26 @@ class BucketScanner(threading.Thread):
                     failures, interval_s=interval_s, longest_s=retry.permanent, jitter=jitter
                 )
         return now + pacing.back_off_s(failures, longest_s=retry.longest, jitter=jitter)
+
+    def _within_budget(
+        self, claim: Claim, result: ScanResult, due: float | None
+    ) -> tuple[float | None, bool]:
+        """Put the next pass off until there are requests left for it; tell whether it is put off.
+
+        It keeps its place in the polling interval. A pass that is not through goes on.
+        """
+        if due is None or claim.offset_s is None or not (result.ok and result.complete):
+            return due, False
+        requests = request_costs.pass_requests(result.listed, page_size=self.conf.page_size)
+        left = self._adapters.budgets.left_today(self.bucket, pass_requests=requests)
+        now = self._redis_time(claim)
+        earliest = now + request_costs.pass_wait_s(
+            left, pass_requests=requests, day_left_s=request_costs.day_left_s(now)
+        )
+        if earliest <= due:
+            return due, False
+        interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
+        return schedule.next_due(claim.offset_s, interval_s, now=earliest), True
 
     @staticmethod
     def _redis_time(claim: Claim) -> float:
@@ -257,6 +285,7 @@ class Outcome:
             listed=end.progress.listed if end else 0,
             progress=json.dumps(asdict(end.again or end.progress)) if end else "",
             held=end.held if end else None,
+            held_times=end.held_times if end else None,
             error=str(error) if error else "",
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
@@ -290,6 +319,13 @@ def _log_result(result: ScanResult) -> None:
             result.bucket,
             result.held.missing,
             result.held.known,
+        )
+    if result.held_times is not None:
+        logger.warning(
+            "%s: of %d of %d known objects only the time moved; held until somebody chooses",
+            result.bucket,
+            result.held_times.moved,
+            result.held_times.known,
         )
 
 

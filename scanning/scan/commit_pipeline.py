@@ -65,6 +65,7 @@ class CommitPipeline:
         removed: Sequence[str] = (),
         strings: Mapping[str, ObjectState] = MappingProxyType({}),
         no_strings: Sequence[str] = (),
+        took_times: bool = False,
     ) -> None:
         """Send a commit once the one before it has ended; raises what ended that."""
         self._keep_going()
@@ -86,6 +87,7 @@ class CommitPipeline:
             progress=progress,
             filter_fingerprint=self._bucket.filter_fingerprint if changes else "",
             warnings=tuple(self._warnings),
+            took_times=took_times,
         )
         self.await_last()
         self._on_its_way = self._states.begin(self._claim, commit), counted

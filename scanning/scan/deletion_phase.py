@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from scanning.core.deletions import Confirm, had_second_look, is_mass
+from scanning.core.deletions import Confirm
+from scanning.core.holds import held_since
 from scanning.core.segments.model import Piece, states_of
 from scanning.core.segments.writer import drop_missing_rows, entries_after
 from scanning.core.types import Change, EventType, Held
@@ -61,22 +62,15 @@ class DeletionPhase:
         """Find a mass deletion that somebody must look at before anything counts as deleted."""
         missing = sum(len(entry.missing) for entry in self._entries)
         known = sum(entry.count for entry in self._entries) - self.progress.appeared
-        settings, since, now = self._settings, self._known.held_since, self._clock()
-        # What somebody confirmed is as good as gone; the rest may be a mass deletion of its own.
-        confirmed = self._known.released
-        if missing <= confirmed:
-            return None
-        if since and had_second_look(since, now=now, second_look_s=settings.second_look_s):
-            return None
-        # A hold that nobody confirmed holds whatever is missing: neither what came back, nor what
-        # came new, nor what went since says that the rest was meant to go.
-        is_held = (since and not confirmed) or is_mass(
-            missing=missing - confirmed,
-            known=known - confirmed,
-            share=settings.mass_share,
-            minimum=settings.mass_minimum,
+        since = held_since(
+            missing,
+            known=known,
+            before=self._known.held_since,
+            released=self._known.released,
+            rules=self._settings,
+            now=self._clock(),
         )
-        return Held(missing, known, since or now) if is_held else None
+        return None if since is None else Held(missing, known, since)
 
     def mark_held(self, *, pause_at: float) -> bool:
         """Mark what is held, for a witness that counts on marks; False if it paused before the end.

@@ -8,6 +8,7 @@ from django.core.cache import cache
 
 from buckets import services
 from buckets.models import Bucket
+from buckets.sync import scan_status
 from scanning import wiring
 from tests.support import api_client, engine_buckets
 from tests.support.commands import manage
@@ -37,6 +38,7 @@ MEMBERS = {
     ),
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
     "trust_etags",
+    *("requests_per_day", "requests_today", "forecast"),
     *("lanes", "most_objects", "webhook_url", "webhook_client_id", "webhook_token_url"),
     *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
 }
@@ -261,6 +263,12 @@ CASES = [
     refused("too many held", "GET", f"{ONE}held/?limit=1001", None, 400, "limit", "1000"),
     refused("held by colour", "GET", f"{ONE}held/?colour=red", None, 400, "colour"),
     done("release", "POST", f"{ONE}release/", None, 202, bucket="media-in"),
+    *(
+        done(f"release: {choice}", "POST", f"{ONE}release/", {"choice": choice}, 202)
+        for choice in ("announce_deletions", "announce_updates", "take_times")
+    ),
+    refused("release all", "POST", f"{ONE}release/", {"choice": "all"}, 400, "choice"),
+    refused("release by colour", "POST", f"{ONE}release/", {"colour": "red"}, 400, "colour"),
     done("resume", "POST", f"{ONE}resume/", {"choice": "baseline"}, 202, bucket="media-in"),
     done("resume all", "POST", "/api/v1/resume/", {"choice": "baseline"}, 202, buckets=[]),
     refused("resume somehow", "POST", f"{ONE}resume/", {"choice": "x"}, 400, "choice", "announce"),
@@ -413,5 +421,39 @@ def test_held_objects_are_listed_before_their_deletion_is_confirmed(
     assert (answer["bucket"], answer["count"]) == (name, 3)
     assert answer["held_since"].startswith("20")
     assert [(held["key"], held["size"]) for held in answer["results"]] == [("=a", 3), ("b", 3)]
-    assert set(answer["results"][0]) == {"key", "size", "last_modified", "etag"}
+    members = {"key", "size", "last_modified", "etag", "new_last_modified"}
+    assert set(answer["results"][0]) == members
     assert "Z" in answer["results"][0]["last_modified"]
+    assert answer["results"][0]["new_last_modified"] is None
+    assert (answer["held_missing"], answer["held_moved"], answer["known"]) == (3, 0, 3)
+
+
+def test_held_times_are_listed_and_taken_silently(caller, s3_server, settings, capsys):
+    given = settings.SCANNING
+    deletions = given.deletions.model_copy(update={"mass_minimum": 1})
+    security = given.security.model_copy(update={"allow_private_endpoints": True})
+    settings.SCANNING = given.model_copy(update={"deletions": deletions, "security": security})
+    name = s3_server.bucket()
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    api_client.add_bucket(name, endpoint=s3_server.url, **pair)
+    engine_buckets.trust()
+    for key in ("a", "b"):
+        s3_server.put(name, key, b"one")
+    assert manage(capsys, "runscan", name).status == 0
+    s3_server.touch(name, "a", "b")
+    assert "of 2 only the time moved, held" in manage(capsys, "runscan", name).out
+
+    answer = caller.get(f"{BUCKETS}{name}/held/?limit=1").json()
+    assert (answer["count"], answer["held_moved"], answer["known"]) == (2, 2, 2)
+    assert (answer["held_since"], answer["held_missing"]) == (None, 0)
+    assert answer["held_moved_since"].startswith("20")
+    [held] = answer["results"]
+    assert held["last_modified"] < held["new_last_modified"]
+    scan_status.flush()
+    status = caller.get(f"{BUCKETS}{name}/").json()["status"]
+    assert (status["held_moved"], status["held_moved_since"][:2]) == (2, "20")
+
+    taken = caller.post(f"{BUCKETS}{name}/release/", {"choice": "take_times"})
+    assert (taken.status_code, "announces nothing" in taken.json()["message"]) == (202, True)
+    assert "0 updated" in manage(capsys, "runscan", name).out
+    assert caller.get(f"{BUCKETS}{name}/held/").json()["count"] == 0

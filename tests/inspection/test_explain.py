@@ -67,6 +67,47 @@ FOUND = {
         None,
         "Nothing differs",
     ),
+    "later, and that whole buckets move is held": (
+        replace(KNOWN, listed=STATE._replace(last_modified=NOW)),
+        "updated",
+        "held if most of the bucket's objects have moved times",
+    ),
+    "later, and nobody is to hear of it": (
+        replace(
+            KNOWN,
+            known=Known(STATE, moved_to=NOW, held_moved_since=NOW - 60, takes_times=True),
+            listed=STATE._replace(last_modified=NOW),
+        ),
+        None,
+        "Somebody chose to take the new times silently",
+    ),
+    "later than when somebody wanted silence": (
+        replace(
+            KNOWN,
+            known=Known(STATE, moved_to=NOW - 5, takes_times=True),
+            listed=STATE._replace(last_modified=NOW),
+        ),
+        "updated",
+        "a later time than known",
+    ),
+    "another etag while a storm is held": (
+        replace(
+            KNOWN,
+            known=Known(STATE, held_moved_since=NOW - 60),
+            listed=STATE._replace(etag="b", last_modified=NOW),
+        ),
+        "updated",
+        "another ETag than",
+    ),
+    "noted in a pass that is unfinished": (
+        replace(
+            KNOWN,
+            known=Known(STATE, is_covered=True, moved_to=NOW),
+            listed=STATE._replace(last_modified=NOW),
+        ),
+        "updated",
+        "a later time than known",
+    ),
     "restored": (replace(KNOWN, listed=OLD), "updated", "an earlier time than known, as when an"),
     "gone": (replace(KNOWN, listed=None), "deleted", "once a scan has listed the whole bucket"),
     "gone and missed": (
@@ -147,6 +188,11 @@ def test_what_the_next_scan_finds(it, event, reason):
 
 GONE = replace(KNOWN, listed=None)
 HELD = replace(GONE, known=Known(STATE, is_missing=True, held_since=NOW - 60))
+STORMY = replace(
+    KNOWN,
+    known=Known(STATE, moved_to=NOW, held_moved_since=NOW - 60),
+    listed=STATE._replace(last_modified=NOW),
+)
 FULL = replace(IT, schedule=replace(DUE, queue_length=10), queue_high_water=10)
 COVERED = Known(is_first=True, is_covered=True)
 KEPT_BACK = {
@@ -161,6 +207,10 @@ KEPT_BACK = {
     "a mass deletion": (
         replace(HELD, schedule=replace(DUE, held_missing=7)),
         "7 known objects are",
+    ),
+    "a storm of moved times": (
+        replace(STORMY, schedule=replace(DUE, held_moved=7)),
+        "7 known objects have another time, and the ETag and size that are known",
     ),
     "behind an unfinished pass": (replace(IT, known=Known(is_covered=True)), "the pass after it"),
     "behind an unfinished first pass": (
@@ -190,9 +240,10 @@ def test_what_is_never_announced_is_not_said_to_come_later():
     assert "QUEUE_HIGH_WATER" not in said
 
 
-def test_a_held_deletion_is_announced_after_the_configured_second_look():
-    assert explain(replace(HELD, second_look_s=60)).announced
-    assert not explain(replace(HELD, second_look_s=61)).announced
+@pytest.mark.parametrize("held", [HELD, STORMY], ids=["deletion", "moved times"])
+def test_what_is_held_is_announced_after_the_configured_second_look(held):
+    assert explain(replace(held, second_look_s=60)).announced
+    assert not explain(replace(held, second_look_s=61)).announced
 
 
 def test_a_hold_and_a_full_queue_do_not_concern_what_has_no_event():
@@ -257,6 +308,18 @@ def test_a_missing_row_an_unfinished_pass_and_a_hold_are_seen():
     assert not known["b"].is_covered
     here.states.released = 1
     assert known_of(here.states, here.bucket, "a").held_since is None
+
+
+def test_the_time_that_a_key_moved_to_and_the_hold_of_that_are_seen():
+    here = Site(settings=ScanSettings(mass_minimum=2))
+    here.scan_to_the_end(FakeStorage({"a": ("e", 0, 0), "b": ("e", 0, 0)}))
+    here.scan_to_the_end(FakeStorage({"a": ("e", 5000, 0), "b": ("e", 6000, 0)}))
+    known = {key: known_of(here.states, here.bucket, key) for key in ("a", "b")}
+    state = ObjectState("e", 0.0, 0)
+    assert known["a"] == Known(state, moved_to=5.0, held_moved_since=here.now)
+    assert known["b"].moved_to == 6.0
+    here.states.takes_times = True
+    assert known_of(here.states, here.bucket, "a").takes_times
 
 
 # --- against real servers, before and after a scan
@@ -327,6 +390,23 @@ def test_the_next_scan_does_what_was_said(place, s3_server, given):
         s3_server.client().delete_object(Bucket=here.name, Key=key)
     agrees()
     agrees()
+
+
+@pytest.mark.parametrize("minimum", [1, 1000])
+def test_the_next_scan_does_with_moved_times_what_was_said(place, s3_server, settings, minimum):
+    deletions = settings.SCANNING.deletions.model_copy(update={"mass_minimum": minimum})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"deletions": deletions})
+    here = place()
+    s3_server.put(here.name, "key")
+    here.scan()
+    s3_server.touch(here.name, "key")
+    assert engine.explain(here.name, "key").announced
+    events = here.scan()
+    assert len(events) == (minimum == 1000)
+    after = engine.explain(here.name, "key")
+    assert after.event == (None if events else EventType.UPDATED)
+    assert not after.announced
+    assert len(here.scan()) == 0
 
 
 def test_an_explanation_shows_what_is_stored_and_what_is_listed(place, s3_server):

@@ -7,6 +7,7 @@ import redis
 
 from scanning import wiring
 from scanning.core import redis_keys
+from scanning.core.metrics import counters
 from scanning.core.types import BucketConfig, KeyPair, ScanCounts, ScanResult
 from tests.support.servers import TestS3Server
 
@@ -26,6 +27,7 @@ def document(
     credential: str = "",
     generation: int = 1,
     interval: int | None = None,
+    budget: int | None = None,
     **members: Any,
 ) -> dict[str, Any]:
     """Make the JSON object of one bucket; ``members`` are added, or replace those above."""
@@ -39,6 +41,7 @@ def document(
             "generation": generation,
             "polling_interval": interval,
             "fetch_metadata": False,
+            "requests_per_day": budget,
         },
     } | members
 
@@ -93,7 +96,7 @@ def result(bucket: str, *, error: str = "", started_at: float = 1000.0) -> ScanR
 def dump(client: redis.Redis) -> dict[str, Any]:
     """Read all that Redis holds, by key; each byte is one character.
 
-    Without how fast endpoints are asked: whoever asks one has to say so.
+    Without how fast endpoints are asked, and how often: whoever asks one has to say so.
     """
     options = client.connection_pool.connection_kwargs | {
         "decode_responses": True,
@@ -110,8 +113,21 @@ def dump(client: redis.Redis) -> dict[str, Any]:
             "stream": exact.xrange,
         }
         names = [str(key) for key in exact.scan_iter()]
-        return {
+        found = {
             name: reads[str(exact.type(name))](name)
             for name in names
-            if not name.startswith((redis_keys.PACE_PREFIX, redis_keys.PACES))
+            if not name.startswith(_OF_REQUESTS)
         }
+    counting = (name for name in found if name.startswith(_COUNTING))
+    for name in list(counting):
+        kept = {field: n for field, n in found[name].items() if not _is_of_requests(field)}
+        found[name] = kept
+    return {name: value for name, value in found.items() if value}
+
+
+_OF_REQUESTS = (redis_keys.PACE_PREFIX, redis_keys.PACES, redis_keys.REQUESTS_PREFIX)
+_COUNTING = (redis_keys.STATS, redis_keys.MINUTE_PREFIX, redis_keys.endpoint_profile(""))
+
+
+def _is_of_requests(field: str) -> bool:
+    return field in counters.REQUESTS.values() or field.startswith("sent:")

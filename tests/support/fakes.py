@@ -123,6 +123,9 @@ class FakeStates:
     complete: bool = False
     held_since: float | None = None
     released: int = 0
+    held_moved_since: float | None = None
+    released_moved: int = 0
+    takes_times: bool = False
     stuck: int = 0
     warnings: tuple[ScanWarning, ...] = ()
     older_scan_at: float | None = None
@@ -142,6 +145,9 @@ class FakeStates:
             older_scan_at=self.older_scan_at,
             stuck=self.stuck,
             warnings=self.warnings,
+            held_moved_since=self.held_moved_since,
+            released_moved=self.released_moved,
+            takes_times=self.takes_times,
         )
 
     def load(
@@ -187,6 +193,8 @@ class FakeStates:
         self.queue += map(json.loads, commit.notifications)
         self.number, self.progress = commit.number, commit.progress
         self.warnings = tuple(commit.warnings)
+        if commit.took_times:
+            self.held_moved_since, self.takes_times = None, False
         self.commits.append(commit)
         self.after_commit()
 
@@ -241,6 +249,8 @@ class Site:
             self.states.progress, self.states.complete = end.again, end.again is None
             self.states.held_since = end.held.since if end.held else None
             self.states.released = 0
+            self.states.held_moved_since = end.held_times.since if end.held_times else None
+            self.states.released_moved, self.states.takes_times = 0, False
         else:
             self.states.progress = end.progress
         return end

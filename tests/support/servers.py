@@ -59,6 +59,15 @@ class TestS3Server(S3Server):
     def put(self, bucket: str, key: str, body: bytes = b"x", **arguments: str) -> None:
         self.client().put_object(Bucket=bucket, Key=key, Body=body, **arguments)  # type: ignore[arg-type]
 
+    def touch(self, bucket: str, *keys: str) -> None:
+        """Write objects again as they are, so that only their times move."""
+        client = self.client()
+        for key in keys:
+            found = client.get_object(Bucket=bucket, Key=key)
+            body, before = found["Body"].read(), found["LastModified"]
+            while client.head_object(Bucket=bucket, Key=key)["LastModified"] == before:
+                self.put(bucket, key, body)
+
     def delete(self, bucket: str, *keys: str) -> None:
         """Delete objects by one request, so that no scan comes between two of them."""
         objects = [{"Key": key} for key in keys]

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from buckets import services
 from buckets.models import Bucket, Credential
+from buckets.sync import scan_status
 from scanning import wiring
 from scanning.core import redis_keys
 from tests.support import engine_buckets
@@ -282,7 +283,9 @@ def test_before_anything_is_confirmed_the_bucket_shows_which_objects_are_held(
 ):
     assert url(emptied, "held") in html(viewer.get(url(emptied)))
     page = viewer.get(url(emptied, "held"))
+    assert "105 objects of 105 held" in text(page)
     assert "105 objects missing, held since 20" in text(page)
+    assert "another time" not in text(page)
     assert "The first 100 by key are below" in text(page)
     assert "<code>a/&lt;b&gt;.txt</code>" in html(page)
     assert "<code>a/\\u202eb</code>" in html(page)
@@ -305,12 +308,81 @@ def test_all_held_objects_are_downloaded_as_csv(viewer, store, emptied):
 def test_who_may_decide_does_so_where_the_objects_are_shown(operator, store, emptied):
     assert "Announce 105 deletions" in text(operator.get(url(emptied, "held")))
     assert "Released" in said(do(operator, emptied, "release"))
-    assert "No deletion is held" in text(operator.get(url(emptied, "held")))
+    assert "Nothing is held" in text(operator.get(url(emptied, "held")))
 
 
 def test_a_bucket_that_holds_nothing_has_no_tab_for_it(operator, store, bucket):
     assert url(bucket, "held") not in html(operator.get(url(bucket)))
-    assert "No deletion is held" in text(operator.get(url(bucket, "held")))
+    assert "Nothing is held" in text(operator.get(url(bucket, "held")))
+
+
+@pytest.fixture
+def stormy(real, s3_server, settings, capsys) -> Bucket:
+    """Both of its objects have other times and are else the same, which is held."""
+    deletions = settings.SCANNING.deletions.model_copy(update={"mass_minimum": 1})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"deletions": deletions})
+    engine_buckets.trust()
+    s3_server.put(real.name, "b")
+    assert manage(capsys, "runscan", real.name).status == 0
+    s3_server.touch(real.name, "a/<b>.txt", "b")
+    assert "of 2 only the time moved, held" in manage(capsys, "runscan", real.name).out
+    scan_status.flush()
+    stormy: Bucket = real
+    return stormy
+
+
+def test_a_storm_of_moved_times_is_shown_with_both_times_before_anybody_chooses(
+    operator, store, stormy
+):
+    page = text(operator.get(url(stormy)))
+    assert "2 of 2 objects with another time only: they are held" in page
+    assert url(stormy, "held") in html(operator.get(url(stormy)))
+    held = operator.get(url(stormy, "held"))
+    assert "2 objects of 2 held" in text(held)
+    assert "2 objects with another time only, held since 20" in text(held)
+    assert "New time" in text(held)
+    assert "<code>a/&lt;b&gt;.txt</code>" in html(held)
+    for choice in ("Announce 2 updates", "Take 2 new times silently", "Start over silently"):
+        assert choice in page
+        assert choice in text(held)
+    assert "Announce 0 deletions" not in text(held)
+    [header, *rows] = csv.reader(
+        io.StringIO(str(b"".join(operator.get(url(stormy, "held_csv")).streaming_content), "utf-8"))
+    )
+    assert header[-1] == "new_last_modified"
+    assert all(row[2] < row[4] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("action", "said_so", "updated"),
+    [
+        ("announce_updates", "the next scan announces the updates", 2),
+        ("take_times", "takes the new times, and announces nothing", 0),
+    ],
+)
+def test_what_somebody_chose_for_moved_times_is_done_by_the_next_scan(
+    operator, store, stormy, capsys, action, said_so, updated
+):
+    assert said_so in said(do(operator, stormy, action))
+    ran = manage(capsys, "runscan", stormy.name).out
+    assert f"{updated} updated" in ran
+    assert "held" not in ran
+    scan_status.flush()
+    assert "Nothing is held any more" in said(do(operator, stormy, action))
+    assert url(stormy, "held") not in html(operator.get(url(stormy)))
+    assert "0 updated" in manage(capsys, "runscan", stormy.name).out
+
+
+def test_both_kinds_of_holds_are_shown_beside_each_other(operator, store, bucket):
+    now = timezone.now()
+    Bucket.objects.update(
+        held_since=now, held_missing=7, held_moved_since=now, held_moved=5, object_count=9
+    )
+    page = text(operator.get(url(bucket)))
+    assert "7 objects missing: a mass deletion is held" in page
+    assert "5 of 9 objects with another time only" in page
+    assert "Announce 7 deletions" in page
+    assert "Announce 5 updates" in page
 
 
 def test_without_redis_the_page_says_why_held_objects_cannot_be_shown(operator, bucket):

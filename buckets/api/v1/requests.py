@@ -19,6 +19,7 @@ from buckets.api.fields import (
 )
 from buckets.models import EVENT_TYPES, Bucket
 from scanning.core.endpoint_profile import CHOICES, Fact
+from scanning.core.holds import Release
 
 LARGEST_PAGE = 500
 MOST_EVENTS = 1000
@@ -122,6 +123,11 @@ class BucketSettings(Strict):
     )
     lanes = WholeNumber(
         required=False, allow_null=True, help_text="Listings at once; null: the configured default."
+    )
+    requests_per_day = WholeNumber(
+        required=False,
+        allow_null=True,
+        help_text="A budget (UTC) that stretches intervals; 0: any; null: the configured default.",
     )
     most_objects = WholeNumber(
         required=False,
@@ -232,6 +238,16 @@ class EndpointPatch(Strict):
     connections = WholeNumber(
         required=False, allow_null=True, help_text="Requests at once, of all processes; 0: any."
     )
+    requests_per_day = WholeNumber(
+        required=False,
+        allow_null=True,
+        help_text="A budget (UTC) that all buckets here share; 0 or null: any.",
+    )
+    request_price = SomeText(
+        max_length=64,
+        help_text="Of 1,000 requests: LIST/HEAD/HEAD of buckets, or one for all; empty: as "
+        "REQUEST_PRICE_PER_1000 says.",
+    )
 
 
 class EventQuery(Strict):
@@ -244,6 +260,17 @@ class EventQuery(Strict):
         help_text="How the object's key begins.",
     )
     limit = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EVENTS)
+
+
+class ReleaseChoice(Strict):
+    """What the next scan does with what is held."""
+
+    choice = Choice(
+        choices=list(Release),
+        default=str(Release.ANNOUNCE_DELETIONS),
+        help_text="Of a mass deletion: `announce_deletions`. Of a storm of moved times: "
+        "`announce_updates`, or `take_times` silently.",
+    )
 
 
 class HeldQuery(Strict):

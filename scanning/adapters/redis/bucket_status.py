@@ -68,13 +68,13 @@ class BucketStatusStore:
             pipe.sismember(redis_keys.CLEARING, bucket.name)
             pipe.zscore(redis_keys.running(bucket.region), bucket.name)
             pipe.zscore(redis_keys.due(bucket.region), bucket.name)
-            pipe.hmget(redis_keys.bucket(bucket.name), ["error", "held_missing"])
+            pipe.hmget(redis_keys.bucket(bucket.name), ["error", "held_missing", "held_moved"])
             pipe.llen(queue_name)
             answers: list[Any] = pipe.execute()
             return answers
 
         managed, clearing, lease, due_at, fields, queue_length = self._connection.run(read)
-        error, held_missing = fields
+        error, held_missing, held_moved = fields
         return ScheduleStatus(
             is_managed=bool(managed),
             is_clearing=bool(clearing),
@@ -82,6 +82,7 @@ class BucketStatusStore:
             due_at=due_at,
             error=error or "",
             held_missing=int(held_missing or 0),
+            held_moved=int(held_moved or 0),
             queue_length=queue_length,
         )
 
@@ -118,6 +119,8 @@ def _status(name: str, fields: dict[str, str]) -> BucketStatus:
         lag_s=number("lag_s") or 0.0,
         held_since=number("held_since"),
         held_missing=int(number("held_missing") or 0),
+        held_moved_since=number("held_moved_since"),
+        held_moved=int(number("held_moved") or 0),
         next_scan_at=number("next_scan_at"),
         generation=int(number("generation") or 0),
         commit=int(number("commit") or 0),

@@ -81,6 +81,7 @@ class RedisLeases:
         next_due: float | None,
         failures: int = 0,
         broke_off: bool = False,
+        stretched: bool = False,
     ) -> None:
         now = claim.redis_time(time.monotonic())
         keys = [
@@ -92,6 +93,7 @@ class RedisLeases:
             redis_keys.STATS,
             redis_keys.history(claim.bucket),
             redis_keys.minute(int(now // 60)),
+            redis_keys.STRETCHED,
         ]
         late_s = max(0.0, result.started_at - claim.scheduled_at)
         args = {
@@ -102,6 +104,7 @@ class RedisLeases:
             "began": repr(result.began) if result.complete and not result.again else None,
             "commit": result.commit,
             "broke_off_at": claim.commit if broke_off else None,
+            "is_stretched": stretched,
             "history_entry": history_entry(result),
             "history_kept": SCANS_KEPT,
             "counters": counters.of_scan(result, late_s=late_s),
@@ -195,11 +198,11 @@ def _next_try(next_due: float | None, failures: int) -> dict[str, str]:
 
 
 def _held_fields(result: ScanResult) -> dict[str, str]:
-    held = result.held
-    if held is None:
-        return {"held_since": "", "held_missing": "", "released": ""}
-    return {
-        "held_since": repr(held.since),
-        "held_missing": str(held.missing),
-        # "released" stays if the deletion was confirmed after this scan began.
-    }
+    held, storm = result.held, result.held_times
+    fields = {"held_since": "", "held_missing": "", "released": ""}
+    # What was released stays if somebody did so after this scan began.
+    if held is not None:
+        fields = {"held_since": repr(held.since), "held_missing": str(held.missing)}
+    if storm is not None:
+        return fields | {"held_moved_since": repr(storm.since), "held_moved": str(storm.moved)}
+    return fields | {"held_moved_since": "", "held_moved": "", "released_moved": ""}

@@ -34,7 +34,7 @@ class ReadOnlyStateStore:
     """Implements `ports.StateStore` over another one that it only reads.
 
     Of what the scan commits it keeps what the same scan may read again: the last segment, which
-    the next may join (in a scan of one lane), and, in ``file``, segments with missing rows.
+    the next may join (in a scan of one lane), and, in ``file``, segments with marked rows.
     ``announce`` is given the notifications that each commit would queue.
     """
 
@@ -74,7 +74,8 @@ class ReadOnlyStateStore:
         # Marks may come to rows that the commit before wrote.
         rows_at_hand = self._last | written
         for piece in commit.pieces:
-            if piece.entry.missing and piece.entry.id in rows_at_hand:
+            is_marked = piece.entry.missing or piece.entry.moved
+            if is_marked and piece.entry.id in rows_at_hand:
                 self._keep(piece.entry.id, rows_at_hand[piece.entry.id])
         if written:
             self._last = written

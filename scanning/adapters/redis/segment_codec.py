@@ -61,14 +61,16 @@ def unpack_rows(value: bytes) -> Columns:
 def pack_entry(entry: Entry) -> bytes:
     """Pack a manifest entry without its id, which is the field's name.
 
-    What is noted of absent rows goes with the digest: hosts of version 0.1 read seven members, and
-    take a digest of another length for one that no listing has. They compare the rows then, and
-    drop the note.
+    What is noted of absent and moved rows goes with the digest: hosts of version 0.1 read seven
+    members, and take a digest of another length for one that no listing has. They compare the rows
+    then, and drop the note.
     """
     digest = entry.digest
-    if entry.absent:
-        note = msgpack.packb([entry.digest, entry.absent, entry.absent_since])
-        digest = bytes(_DIGEST) + note
+    if entry.absent or entry.moved:
+        note = [entry.digest, entry.absent, entry.absent_since]
+        if entry.moved:
+            note.append(_zstd()[0].compress(_planes([*entry.moved, *entry.moved_times])))
+        digest = bytes(_DIGEST) + msgpack.packb(note)
     packed: bytes = msgpack.packb(
         [
             entry.last_key,
@@ -88,9 +90,13 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
     try:
         last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(value)
         rows = tuple(missing)
-        absent, since = (), 0.0
+        absent, since, moved = (), 0.0, list[int]()
         if len(digest) > _DIGEST:
-            digest, absent, since = msgpack.unpackb(digest[_DIGEST:])
+            digest, absent, since, *more = msgpack.unpackb(digest[_DIGEST:])
+            if more:
+                moved = _numbers(_zstd()[1].decompress(more[0]))
+            if len(moved) % 2:
+                raise ValueError("not a manifest entry")
         return Entry(
             id_.decode(),
             last_key,
@@ -102,8 +108,10 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
             strings_at,
             tuple(absent),
             since,
+            tuple(moved[: len(moved) // 2]),
+            tuple(moved[len(moved) // 2 :]),
         )
-    except (msgpack.UnpackException, TypeError) as exc:
+    except (zstandard.ZstdError, msgpack.UnpackException, TypeError) as exc:
         raise ValueError("not a manifest entry") from exc
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from scanning.ports import Commit
 
 RECENT_COMMITS = 1000
+# What ``released_moved`` says instead of a number where the times are to be taken without events.
+SILENTLY: Final = b"silently"
 
 
 class RedisStateStore:
@@ -50,7 +52,8 @@ class RedisStateStore:
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = redis_keys.manifest(bucket.name, bucket.generation)
         wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
-        wanted += ["stuck", "pass_warnings", "fence", "commit"]
+        wanted += ["stuck", "pass_warnings", "held_moved_since", "released_moved"]
+        wanted += ["fence", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
             pipe = r.pipeline()
@@ -62,7 +65,8 @@ class RedisStateStore:
 
         stored, fields, last_scan = self._connection.run_bytes(read)
         complete, progress, held_since, released, segments, lost_since = fields[:6]
-        stuck, warnings = fields[6:8]
+        stuck, warnings, held_moved_since, released_moved = fields[6:10]
+        takes_times = released_moved == SILENTLY
         found = _position(*fields[-2:])
         if claim is not None:
             self._check(bucket.name, found, Position(claim.fence, found.commit))
@@ -85,6 +89,9 @@ class RedisStateStore:
             older_scan_at=epoch_s(last_scan) if is_first and bucket.taken_over else None,
             stuck=int(stuck or 0),
             warnings=scan_warnings.from_json(warnings.decode() if warnings else None),
+            held_moved_since=float(held_moved_since) if held_moved_since else None,
+            released_moved=0 if takes_times else int(released_moved or 0),
+            takes_times=takes_times,
         )
 
     def load(
@@ -162,6 +169,7 @@ class RedisStateStore:
             "number": commit.number,
             "progress": json.dumps(asdict(commit.progress)) if commit.progress else "",
             "warnings": scan_warnings.as_json(commit.warnings),
+            "took_times": commit.took_times,
             "wants": commit.filter_fingerprint,
             "high_water": self._conf.queue.high_water,
             "bucket_share": self._conf.queue.high_water * self._conf.queue.bucket_share,

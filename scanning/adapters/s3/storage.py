@@ -54,6 +54,7 @@ from scanning.core.listing.body import (
     has_raw_keys,
     telling_key,
 )
+from scanning.core.request_costs import RequestKind
 from scanning.core.texts import strong_etag
 from scanning.core.types import ObjectMetadata
 from scanning.pacing.limiter import UNLIMITED
@@ -211,7 +212,7 @@ class S3Storage:
                     return None
                 raise
 
-        answer = self._request(ask, lists=False)
+        answer = self._request(ask, RequestKind.METADATA)
         if answer is None:
             return None
         return ObjectMetadata(
@@ -235,7 +236,7 @@ class S3Storage:
             size = answer.get("ContentLength", -1)
             return etag, modified.timestamp() if modified else 0.0, size
 
-        return self._request(ask, lists=False)
+        return self._request(ask, RequestKind.WITNESS)
 
     # --- the endpoint's profile
 
@@ -387,14 +388,14 @@ class S3Storage:
             )
             return answer.get(BODY), page
 
-        return self._request(ask, lists=True)
+        return self._request(ask, RequestKind.LIST)
 
-    def _request(self, ask: Callable[[], T], *, lists: bool) -> T:
+    def _request(self, ask: Callable[[], T], kind: RequestKind) -> T:
         """Send one request, as the endpoint wants to be asked if it refuses saying how."""
         lessons: dict[Fact, str] = {}
         for _ in range(_MOST_LESSONS):
             try:
-                answer = self._patiently(ask, lists=lists)
+                answer = self._patiently(ask, kind)
             except PermanentError as error:
                 lesson = lessons_of(error.__cause__)
                 if not self._take_in(lesson):
@@ -404,13 +405,13 @@ class S3Storage:
                 if lessons:  # not before: the refusal may have been of something else
                     self._share(lessons)
                 return answer
-        return self._patiently(ask, lists=lists)
+        return self._patiently(ask, kind)
 
-    def _patiently(self, ask: Callable[[], T], *, lists: bool) -> T:
+    def _patiently(self, ask: Callable[[], T], kind: RequestKind) -> T:
         """Send one request, and send it again if it failed for now."""
         began = time.monotonic()
         for attempt in count(1):
-            with self._limiter.acquire(self._bucket.name, lists=lists):
+            with self._limiter.acquire(self._bucket.name, kind):
                 try:
                     return self._once(ask)
                 except (StorageUnavailable, Throttled) as exc:

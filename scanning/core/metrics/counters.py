@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from scanning.core.metrics import histograms
+from scanning.core.request_costs import RequestKind
 from scanning.core.types import EventType
 
 if TYPE_CHECKING:
@@ -23,6 +24,13 @@ ANNOUNCED: Final = {kind: f"announced:{kind}" for kind in EventType}
 ERROR: Final = "error:"  # and the error's class
 WARNING: Final = "warning:"  # and its kind
 HEAD_CALLS: Final = "head_calls:"  # and what for
+# Requests that were sent, whether they were answered or not; `list_calls` gave a page.
+REQUESTS: Final = {
+    RequestKind.LIST: "list_requests",
+    RequestKind.METADATA: f"{HEAD_CALLS}metadata",
+    RequestKind.WITNESS: f"{HEAD_CALLS}witness",
+    RequestKind.BUCKET: f"{HEAD_CALLS}bucket",
+}
 LAG: Final = "lag"
 LATENESS: Final = "lateness"
 # Requests that an endpoint asked us to send later, and those that it did not answer at all.
@@ -60,7 +68,6 @@ def of_scan(result: ScanResult, *, late_s: float) -> dict[str, int]:
         "errors": int(not result.ok),
         "total_objects_scanned": counts.objects,
         "list_calls": counts.pages,
-        f"{HEAD_CALLS}witness": counts.witness_heads,
         "segments_unchanged": counts.unchanged,
         "segments_compared": counts.compared,
     }
@@ -69,6 +76,15 @@ def of_scan(result: ScanResult, *, late_s: float) -> dict[str, int]:
     if result.complete:
         counted |= {f"{WARNING}{one.kind}": one.count for one in result.warnings}
     counted |= _histogram(LATENESS, histograms.LATENESS_S, [late_s])
+    return {field: number for field, number in counted.items() if number}
+
+
+def of_requests(
+    sent: Mapping[RequestKind, int], *, throttled: int, unanswered: int
+) -> dict[str, int]:
+    """Count requests that were sent to an endpoint, and those of them that went wrong."""
+    counted = {REQUESTS[kind]: number for kind, number in sent.items()}
+    counted |= {THROTTLED: throttled, UNANSWERED: unanswered}
     return {field: number for field, number in counted.items() if number}
 
 

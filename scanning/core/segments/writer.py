@@ -12,6 +12,7 @@ from scanning.core.segments.matcher import digest, end_of_rows, raw_last_key
 from scanning.core.segments.model import (
     NOTHING,
     Entry,
+    Marks,
     Merged,
     Piece,
     even_cuts,
@@ -136,8 +137,7 @@ class SegmentWriter:
         raw = listed.raw
         merged = self._merge(known, listed)
         if merged.same:
-            absent = _still_absent(entry, merged)
-            described = _described(entry, merged.columns, merged.missing, raw, absent)
+            described = _described(entry, merged.columns, _marks(entry, merged), raw)
             pieces = [] if described == entry else [Piece(described, None)]
             self._add([described], raw)
             return Rewriting(merged, known, pieces)
@@ -157,11 +157,8 @@ class SegmentWriter:
         rewriting = self._replace(pieces, known, merged, listed.raw)
         if not len(known):
             return rewriting
-        missing, absent = (
-            tuple(n - len(known) for n in rows if n >= len(known))
-            for rows in (entry.missing, entry.absent)
-        )
-        left = replace(entry, count=len(rest), digest=b"", length=0, missing=missing, absent=absent)
+        left = replace(entry, count=len(rest), digest=b"", length=0)
+        left = left.with_marks(entry.marks.part(len(known), entry.count))
         self._rest = left, rest
         return replace(rewriting, pieces=[*pieces, Piece(left, rest)])
 
@@ -212,6 +209,7 @@ class SegmentWriter:
         assert piece.columns is not None  # noqa: S101 - it was cut just now
         columns = joined(self._load(self.entries[-1].id), piece.columns)
         before = self.entries.pop()
+        marks = before.marks.joined(piece.entry.marks, after=before.count)
         entry = replace(
             before,
             last_key=piece.entry.last_key,
@@ -220,10 +218,11 @@ class SegmentWriter:
         )
         if self._open_raw is None:
             entry = replace(entry, digest=b"", length=0, raw_key=piece.entry.raw_key)
+            entry = entry.with_marks(marks)
             self._add([entry], None)
         else:
             raw = self._open_raw + raw
-            entry = _described(entry, columns, (), raw, ())
+            entry = _described(entry, columns, marks, raw)
             self._add([entry], raw)
         removed = [piece.entry.id] if len(known) else []
         return Rewriting(merged, known, [Piece(entry, columns)], removed)
@@ -241,54 +240,42 @@ class SegmentWriter:
         """Cut rows into segments; the first keeps the id of ``entry``."""
         pieces: list[Piece] = []
         columns, at = merged.columns, 0
-        absent_rows = _still_absent(entry, merged)
+        all_marks = _marks(entry, merged)
         for start, end in even_cuts(len(columns), limit=self.limit):
-            missing, absent = (
-                tuple(n - start for n in rows if start <= n < end)
-                for rows in (merged.missing, absent_rows)
-            )
+            marks = all_marks.part(start, end)
             last = end == len(columns)
-            raw_end = len(raw) if last else end_of_rows(raw, at, end - start - len(missing))
+            raw_end = len(raw) if last else end_of_rows(raw, at, end - start - len(marks.missing))
             rows = part(columns, start, end)
             named = replace(entry, id=self._new_id()) if pieces else entry
-            described = _described(named, rows, missing, raw[at:raw_end], absent)
+            described = _described(named, rows, marks, raw[at:raw_end])
             pieces.append(Piece(described, rows))
             at = raw_end
         return pieces
 
 
-def _still_absent(entry: Entry, merged: Merged) -> tuple[int, ...]:
-    """Number the missing rows that were noted as absent before."""
-    if not entry.absent:
-        return ()
+def _marks(entry: Entry, merged: Merged) -> Marks:
+    """Mark merged rows; missing ones are absent if they were noted so before."""
     noted = set(entry.absent)
-    rows = zip(merged.missing, merged.missing_before, strict=True)
-    return tuple(row for row, before in rows if before in noted)
+    rows = zip(merged.missing, merged.missing_before, strict=True) if noted else ()
+    absent = tuple(row for row, before in rows if before in noted)
+    return Marks(merged.missing, absent, merged.moved, merged.moved_times)
 
 
-def _described(
-    entry: Entry,
-    columns: Columns,
-    missing: tuple[int, ...],
-    raw: bytes,
-    absent: tuple[int, ...],
-) -> Entry:
+def _described(entry: Entry, columns: Columns, marks: Marks, raw: bytes) -> Entry:
     """Describe rows in their entry: all but the missing ones were listed as ``raw``."""
     last_key = columns.keys[-1]
-    count = len(columns)
+    count, missing = len(columns), marks.missing
     ends_listed = not missing or missing[-1] != count - 1
     raw_key = raw_last_key(raw) if ends_listed else b""
-    return replace(
+    described = replace(
         entry,
         last_key=last_key,
         count=count,
         digest=digest(raw) if len(missing) < count else b"",
         length=len(raw),
         raw_key=b"" if raw_key == last_key.encode() else raw_key,
-        missing=missing,
-        absent=absent,
-        absent_since=entry.absent_since if absent else 0.0,
     )
+    return described if marks == described.marks else described.with_marks(marks)
 
 
 def drop_missing_rows(entry: Entry, columns: Columns, gone: Collection[int]) -> Piece | None:
@@ -302,20 +289,13 @@ def drop_missing_rows(entry: Entry, columns: Columns, gone: Collection[int]) -> 
         return None
     rows = _some_of(columns, kept)
     number = {before: row for row, before in enumerate(kept)}
-    missing, absent = (
-        tuple(number[row] for row in numbers if row in number)
-        for numbers in (entry.missing, entry.absent)
-    )
     left = replace(
         entry,
         last_key=rows.keys[-1],
         count=len(rows),
-        missing=missing,
         raw_key=entry.raw_key if entry.ends_listed else b"",
-        absent=absent,
-        absent_since=entry.absent_since if absent else 0.0,
     )
-    return Piece(left, rows)
+    return Piece(left.with_marks(entry.marks.renumbered(number.get)), rows)
 
 
 def _some_of(columns: Columns, numbers: Sequence[int]) -> Columns:

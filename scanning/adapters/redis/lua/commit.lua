@@ -8,6 +8,7 @@
 --          number         of this commit, one more than that of the last
 --          progress       JSON of an unfinished pass, or ''
 --          warnings       JSON of what the pass warned of so far, or ''
+--          took_times     whether this ends a held storm of moved times
 --          wants          what the bucket wants to have announced; '' where it does not matter
 --          high_water     length of the queue from which on nothing is announced
 --          bucket_share   the same for a bucket that has announced as many today
@@ -106,4 +107,7 @@ end
 redis.call('HSET', hash, 'commit', args.number, 'progress', args.progress,
            'pass_warnings', args.warnings, 'commit_at', timestamp(now),
            'segments', redis.call('HLEN', manifest))
+if args.took_times then
+  redis.call('HDEL', hash, 'held_moved_since', 'held_moved', 'released_moved')
+end
 return 'ok'
