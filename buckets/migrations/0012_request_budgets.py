@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('buckets', '0010_most_objects'),
+        ('buckets', '0011_held_moved_times'),
     ]
 
     operations = [
