@@ -84,6 +84,7 @@ def reset() -> None:
     _built.clear()
     for container in of_this_process:
         container.endpoints.close()
+        container.connection.reconnect()  # leaves no idle connection open
 
 
 def report_requests() -> None:

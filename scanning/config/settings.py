@@ -274,13 +274,13 @@ class RetrySection(Section):
 
 class DeletionsSection(Section):
     mass_share: float = Field(
-        0.5, gt=0, le=1, description="a larger share of missing objects is held until confirmed"
+        0.5, gt=0, le=1, description="a larger share of missing, or only moved, objects is held"
     )
     mass_minimum: int = Field(
-        1000, ge=1, description="missing objects are held from this many known ones on"
+        1000, ge=1, description="missing or moved objects are held from this many known ones on"
     )
     second_look: float = Field(
-        0.0, ge=0, description="seconds after which a held deletion is released; 0: by hand only"
+        0.0, ge=0, description="seconds after which what is held is released; 0: by hand only"
     )
     confirm: Confirm = Field(
         Confirm.HEAD,

@@ -22,7 +22,8 @@ class ScanSettings:
 
     ``strings``: the documented JSON strings are written, and live ``ttl_s``. A listing that lacks
     more than ``mass_share``, or all, of at least ``mass_minimum`` known objects is a mass deletion:
-    held, until somebody confirms it or ``second_look_s`` (0: never) have passed.
+    held, until somebody confirms it or ``second_look_s`` (0: never) have passed. So are times, if
+    of as many objects only the time moved.
     A missing key counts as deleted once what ``confirm`` names says so too: the next listing does
     if it comes ``interval_s`` later.
     So many objects may be known, ``most_objects``, or any number (0); others are left out.
