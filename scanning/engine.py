@@ -226,6 +226,7 @@ def explain(name: str, key: str) -> Explanation:
             queue_high_water=conf.queue.high_water,
             second_look_s=conf.deletions.second_look,
             baseline_margin_s=conf.scan.baseline_margin,
+            most_objects=conf.scan.objects_limit(bucket.most_objects),
         )
     )
 
