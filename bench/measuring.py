@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from bench import peers
+from bench.probes import probes
 from bench.product import Cost, Product, Stopwatch
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def lanes(bench: Bench) -> Figures:
     }
 
 
-GROUPS: Final = (listings, first_scans, stored_bytes, memory, lanes)
+GROUPS: Final = (listings, first_scans, stored_bytes, memory, lanes, probes)
 
 
 def _first_scan(bench: Bench, *, strings: bool) -> Cost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -29,7 +30,7 @@ from scanning.inspection.held import find_held_objects
 from scanning.inspection.replay import Replay, ReplayContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         ScanRecord,
         Telemetry,
     )
+    from scanning.core.probing import LastProbe
     from scanning.core.replay import Selection
     from scanning.core.request_costs import DailyRequests, Requests
     from scanning.core.types import BucketConfig, KeyPair, ObjectState
@@ -112,6 +114,11 @@ def late_buckets() -> frozenset[str]:
 def pass_under_way(bucket: str) -> PassUnderWay | None:
     """Report how far the unfinished pass over a bucket has come. Raises RedisUnavailable."""
     return wiring.interactive().bucket_status.pass_under_way(bucket)
+
+
+def last_probe(bucket: str) -> LastProbe | None:
+    """Tell what probes saw of a bucket last; None without any. Raises RedisUnavailable."""
+    return wiring.interactive().probes.last([bucket]).get(bucket)
 
 
 def being_cleared() -> list[str]:
@@ -184,6 +191,16 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
             endpoint, lambda health, now: pacing.allow_probe_now(health, now=now)
         )
     wiring.interactive().schedule.make_due({name: region for name, region, _ in rows})
+
+
+def request_looks(
+    buckets: Mapping[str, str], *, keys: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> set[str]:
+    """Have buckets (name -> region) looked at now, first of all at ``keys`` (by bucket).
+
+    Names the buckets that are scheduled. Raises RedisUnavailable.
+    """
+    return wiring.interactive().schedule.request_looks(buckets, keys=keys)
 
 
 def first_keys(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from scanning.core.totals import NO_CHANGE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from scanning.core.scan_warnings import ScanWarning
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry, Piece
+    from scanning.core.totals import Totals
     from scanning.core.types import (
         BucketConfig,
         Claim,
@@ -62,6 +65,9 @@ class Storage(Protocol):
 
         Raises StorageUnavailable or Throttled where there is no answer to go by.
         """
+
+    def totals(self) -> Totals | None:
+        """Ask for the bucket's totals: one request; None where the server or the key tells none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,10 @@ class KnownState:
     times; ``takes_times``: somebody chose to take the times silently. ``older_scan_at`` is when an
     older monitor last scanned a bucket that was taken over, until its first pass is complete.
     ``is_whole``: there are as many segments as the last commit left. S3 broke off the last
-    ``stuck`` scans where the pass stands. ``warnings`` are those of the pass so far.
+    ``stuck`` scans where the pass stands. ``warnings`` are those of the pass so far, and
+    ``totals_before`` the bucket's totals before it began. ``last_pass_at`` is when the last
+    complete pass began. ``listed`` moves as the rows do that are not missing; the bucket's totals
+    differed from it by ``totals_apart`` after that pass, if that is known.
     """
 
     entries: Sequence[Entry]
@@ -122,13 +131,18 @@ class KnownState:
     held_moved_since: float | None = None
     released_moved: int = 0
     takes_times: bool = False
+    last_pass_at: float | None = None
+    listed: Totals = NO_CHANGE
+    totals_apart: Totals | None = None
+    totals_before: Totals | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
     """What one commit writes: all of it or nothing.
 
-    ``pieces`` are new or changed segments, ``removed`` the ids of those that are no more.
+    ``pieces`` are new or changed segments, ``removed`` the ids of those that are no more;
+    ``gained`` is by how much the objects in them that are not missing are more.
     ``notifications`` are JSON texts in key order; ``recent`` one JSON text for the stream of
     recent events, or "". ``strings`` are documented states to write, ``no_strings`` keys whose
     documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
@@ -140,6 +154,7 @@ class Commit:
     number: int
     pieces: Sequence[Piece] = ()
     removed: Sequence[str] = ()
+    gained: Totals = NO_CHANGE
     notifications: Sequence[str] = ()
     recent: str = ""
     strings: Mapping[str, ObjectState] = field(default_factory=dict)

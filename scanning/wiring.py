@@ -18,6 +18,7 @@ from scanning.adapters.redis.endpoint_profiles import RedisEndpointProfiles
 from scanning.adapters.redis.leases import RedisLeases
 from scanning.adapters.redis.losses import RedisContinuity
 from scanning.adapters.redis.pacing import RedisEndpointHealth
+from scanning.adapters.redis.probes import ProbeStore
 from scanning.adapters.redis.recent_events import RecentEvents
 from scanning.adapters.redis.schedule import ScheduleStore
 from scanning.adapters.redis.state import RedisStateStore
@@ -107,6 +108,7 @@ class Container:
         self.bucket_cache = BucketCache(self.bucket_configs)
         self.bucket_status = BucketStatusStore(connection)
         self.schedule = ScheduleStore(connection)
+        self.probes = ProbeStore(connection)
         self.leases = RedisLeases(connection)
         self.heartbeat = LeaseHeartbeat(self.leases)
         self.states = RedisStateStore(connection, conf)
@@ -181,7 +183,7 @@ def preload() -> None:
 
 @_once
 def probing_clients() -> S3ClientCache:
-    """Build clients for somebody who waits in front of a page: one try, and short time-outs."""
+    """Build clients for pages that somebody waits for, and for probes: one try, short time-outs."""
     storage = conf().storage
     short = storage.model_copy(
         update={
@@ -279,4 +281,5 @@ def scan_settings(conf: EngineSettings) -> ScanSettings:
         confirm=conf.deletions.confirm,
         interval_s=conf.defaults.polling_interval,
         most_objects=conf.scan.most_objects,
+        look_pass_gap_s=conf.look.pass_gap,
     )

@@ -51,6 +51,7 @@ class BucketAdmin(ListedBuckets):
             {
                 "fields": (
                     "polling_interval",
+                    "probe_interval",
                     "monitoring_enabled",
                     "notifications_enabled",
                     "fetch_metadata",

@@ -15,6 +15,7 @@ from buckets import services, validators
 from buckets.models import ApiClient, Bucket, Credential, Endpoint
 from buckets.pages import costs as costs_in_words
 from scanning import wiring
+from scanning.core.probing import AUTO
 from scanning.core.providers import PROVIDERS
 from scanning.core.request_costs import MOST_REQUESTS
 from scanning.core.types import MOST_LANES
@@ -94,7 +95,7 @@ class BucketForm(ServiceForm[Bucket]):
         required=False,
         min_value=0,
         max_value=MOST_REQUESTS,
-        widget=admin_widgets.AdminIntegerFieldWidget,
+        widget=admin_widgets.AdminBigIntegerFieldWidget,
         help_text="Only for the forecast below; not saved.",
     )
 
@@ -105,6 +106,7 @@ class BucketForm(ServiceForm[Bucket]):
         "region",
         "endpoint",
         "polling_interval",
+        "probe_interval",
         "fetch_metadata",
         "notifications_enabled",
         "requests_per_day",
@@ -123,6 +125,12 @@ class BucketForm(ServiceForm[Bucket]):
         self.fields["polling_interval"].help_text = (
             "Seconds between the starts of two scans, 1 to 604,800 (7 days). Empty: the configured "
             f"default, {defaults.defaults.polling_interval} s."
+        )
+        probed = defaults.probe.interval
+        self.fields["probe_interval"].help_text = (
+            "Seconds between two probes, which ask for the bucket's totals and have it looked at "
+            "when they move; 0: none. Empty: the configured default, "
+            f"{probed if probed == AUTO else f'{probed} s'}."
         )
         self.fields["endpoint"].help_text = (
             "Host, host:port or http:// URL of the S3 server; in a provider's pattern {region} is "
@@ -181,6 +189,11 @@ class BucketForm(ServiceForm[Bucket]):
                 if bucket.endpoint
                 else validators.endpoint_of(bucket.region)
             )
+        others = {field.name for field in Bucket._meta.fields} - set(self.FORECAST)  # noqa: SLF001
+        try:
+            bucket.clean_fields(exclude=others)
+        except ValidationError as exc:
+            return exc.messages[0]
         objects = self.instance.object_count if expected is None else expected
         return costs_in_words.forecast_of(bucket, objects=objects)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from buckets.models import Bucket, Endpoint
 from scanning import engine, wiring
 from scanning.core import request_costs
+from scanning.core.endpoint_profile import Fact, TotalsSource
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import RedisUnavailable
 from scanning.core.request_costs import DailyRequests, RequestKind, WatchPlan
@@ -104,7 +105,8 @@ def costs_at(endpoints: Sequence[Endpoint]) -> dict[str, Costs]:
 def _expected_at(names: set[str]) -> dict[str, Counter[RequestKind]]:
     """Add up the forecasts of all monitored buckets at some endpoints; unknown ones have a page."""
     expected: dict[str, Counter[RequestKind]] = {name: Counter() for name in names}
-    columns = ("endpoint", "object_count", "polling_interval")
+    columns = ("endpoint", "object_count", "polling_interval", "probe_interval")
+    columns += ("fetch_metadata", "notifications_enabled")
     for bucket in Bucket.objects.filter(monitoring_enabled=True).only(*columns):
         name = endpoint_name(bucket.endpoint)
         if name in expected:
@@ -129,10 +131,16 @@ def forecast_of(
 
 def _plan(bucket: Bucket, objects: int, sent: DailyRequests = _NOTHING) -> WatchPlan:
     conf = wiring.conf()
+    probes = conf.probe_plan(bucket.probe_interval, own_polling_s=bucket.polling_interval)
+    profile = wiring.interactive().endpoint_profiles.read(endpoint_name(bucket.endpoint))
+    is_probed = profile.value(Fact.TOTALS) != TotalsSource.NONE and probes.is_worth_it(
+        objects, page_size=conf.page_size
+    )
     wants_metadata = bucket.fetch_metadata and bucket.notifications_enabled
     return WatchPlan(
         objects=objects,
         polling_s=conf.defaults.interval_s(bucket.polling_interval),
+        probe_s=probes.every_s if is_probed else 0.0,
         metadata_per_day=sent.per_day(RequestKind.METADATA) if wants_metadata else 0,
         witness_per_day=sent.per_day(RequestKind.WITNESS),
         page_size=conf.page_size,

@@ -52,6 +52,7 @@ class Bucket(models.Model):
         "region",
         "credential",
         "polling_interval",
+        "probe_interval",
         "monitoring_enabled",
         "notifications_enabled",
         "fetch_metadata",
@@ -133,6 +134,19 @@ class Bucket(models.Model):
             ),
         ],
         help_text="Seconds between two scans; left empty, the configured default.",
+    )
+    probe_interval = models.PositiveIntegerField(
+        "probe interval (s)",
+        null=True,
+        blank=True,
+        validators=[
+            MaxValueValidator(
+                LONGEST_INTERVAL_S,
+                f"Enter at most {LONGEST_INTERVAL_S} seconds (7 days).",
+            ),
+        ],
+        help_text="Seconds between two probes, which ask for the bucket's totals and have it "
+        "looked at when they move; 0: none; left empty, the configured default.",
     )
     monitoring_enabled = models.BooleanField(
         "monitoring", default=True, help_text="Off: the bucket is not scanned at all."
@@ -290,6 +304,14 @@ class Bucket(models.Model):
                 name="bucket_polling_interval",
                 violation_error_message=(
                     f"Enter a polling interval from 1 to {LONGEST_INTERVAL_S} seconds."
+                ),
+            ),
+            models.CheckConstraint(
+                condition=Q(probe_interval__isnull=True)
+                | Q(probe_interval__range=(0, LONGEST_INTERVAL_S)),
+                name="bucket_probe_interval",
+                violation_error_message=(
+                    f"Enter a probe interval from 0 to {LONGEST_INTERVAL_S} seconds."
                 ),
             ),
             models.CheckConstraint(

@@ -25,6 +25,7 @@ from buckets.formatting import (
 from buckets.health.costs import costs_of
 from buckets.pages import badges, charts
 from buckets.pages import costs as costs_in_words
+from buckets.pages.probes import probes_in_words
 from buckets.selectors import State
 from scanning import engine, wiring
 from scanning.core.errors import RedisUnavailable, StateLost
@@ -81,6 +82,7 @@ def look_at(bucket: Bucket) -> BucketPage:
     try:
         next_scan = engine.next_scans({bucket.name: bucket.region})[bucket.name]
         under_way = engine.pass_under_way(bucket.name)
+        probes = PageFact("Probes", probes_in_words(bucket))
         events_today = engine.events_today([bucket.name])[bucket.name]
         history = engine.scan_history(bucket.name)
         events = wiring.interactive().recent_events.read(limit=RECENT, bucket=bucket.name).events
@@ -96,8 +98,8 @@ def look_at(bucket: Bucket) -> BucketPage:
     return BucketPage(
         state=state,
         callout=_callout(bucket, state),
-        facts=[*_facts(bucket, next_scan, events_today), *_progress(bucket, under_way)],
-        charts=_charts(history) if history else (),
+        facts=[*_facts(bucket, next_scan, events_today), probes, *_progress(bucket, under_way)],
+        charts=_charts(history),
         failed_scans=_failed(history),
         events=events,
         warnings=_warnings(bucket),
@@ -259,9 +261,13 @@ def _failed(history: Sequence[ScanRecord]) -> str:
 
 
 def _charts(history: Sequence[ScanRecord]) -> list[charts.Chart]:
+    """Draw passes, and what looks between them found."""
+    passes = [record for record in history if record.kind == "pass"]
+    if not passes:
+        return []
     return [
-        _chart("Duration", history, lambda record: record.duration_s, format_duration, least=0.1),
-        _chart("Objects", history, lambda record: record.objects, format_number),
+        _chart("Duration", passes, lambda record: record.duration_s, format_duration, least=0.1),
+        _chart("Objects", passes, lambda record: record.objects, format_number),
         _chart("Changes found", history, lambda record: record.changes, format_number),
     ]
 
@@ -297,7 +303,8 @@ def _chart(
 
 def _column_label(record: ScanRecord, value: str) -> str:
     outcome = f"failed: {remedy_for(record.error_class).meaning}" if record.error_class else value
-    return f"{format_time_of_day(record.at)} UTC: {outcome}"
+    kind = ", look" if record.kind == "look" else ""
+    return f"{format_time_of_day(record.at)} UTC{kind}: {outcome}"
 
 
 def _ago(record: ScanRecord) -> str:

@@ -16,6 +16,7 @@ from scanning.core import pacing, providers
 from scanning.core.addresses import AddressRules, networks_in
 from scanning.core.deletions import Confirm
 from scanning.core.endpoints import LINODE
+from scanning.core.probing import AUTO, ProbePlan, plan_probes
 from scanning.core.request_costs import MOST_REQUESTS, RequestPrices, parse_prices
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, MOST_OBJECTS
 
@@ -224,6 +225,33 @@ class ScanSection(Section):
         return self.most_objects if own is None else own
 
 
+class LookSection(Section):
+    pass_gap: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="least seconds between a pass and one that a look asks for which did not find "
+        "all that changed",
+    )
+
+
+class ProbeSection(Section):
+    interval: Literal["auto"] | int = Field(
+        "auto",
+        description="seconds between two probes, which ask for a bucket's totals; 0: none",
+    )
+
+    @field_validator("interval", mode="plain")
+    @classmethod
+    def _is_seconds(cls, given: Any) -> Any:
+        text = str(given).strip()
+        if text == AUTO:
+            return AUTO
+        if not text.isdecimal() or int(text) > LONGEST_INTERVAL_S:
+            raise ValueError(f"must be auto, 0, or seconds up to {LONGEST_INTERVAL_S}")
+        return int(text)
+
+
 class LimitsSection(Section):
     endpoints: str = Field(
         "*.linodeobjects.com=100/750",
@@ -346,6 +374,8 @@ class EngineSettings(Section):
     defaults: DefaultsSection = DefaultsSection()
     redis: RedisSection = RedisSection()
     scan: ScanSection = ScanSection()
+    look: LookSection = LookSection()
+    probe: ProbeSection = ProbeSection()
     limits: LimitsSection = LimitsSection()
     requests: RequestsSection = RequestsSection()
     retry: RetrySection = RetrySection()
@@ -361,6 +391,11 @@ class EngineSettings(Section):
             allow_private=self.security.allow_private_endpoints,
             networks=self.security.allowed_networks,
         )
+
+    def probe_plan(self, own_s: int | None, *, own_polling_s: int | None) -> ProbePlan:
+        """Say how a bucket with these intervals of its own is probed; None has the default."""
+        polling_s = self.defaults.interval_s(own_polling_s)
+        return plan_probes(own_s, self.probe.interval, polling_s=polling_s)
 
     @property
     def endpoint_limits(self) -> tuple[tuple[str, pacing.EndpointLimits], ...]:

@@ -30,6 +30,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
     ours: Mapping[str, Any] = document.get("bucketwatch") or {}
     endpoint = str(document["endpoint"])
     interval = int(ours.get("polling_interval") or 0)
+    probe_interval = ours.get("probe_interval")
     events = announced_events(ours)
     if interval < 0:
         raise ValueError("a polling interval cannot be negative")
@@ -40,6 +41,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
         credential=str(ours.get("credential") or prefix_of(name)),
         generation=int(ours.get("generation") or 0),
         polling_interval_s=interval or None,
+        probe_interval_s=None if probe_interval is None else max(0, int(probe_interval)),
         active=document.get("status", "active") == "active",
         notifications=notifications,
         fetch_metadata=bool(ours.get("fetch_metadata", True)),

@@ -28,6 +28,7 @@ CHANGED_STATUS = f"{OURS}changed_status"  # set: the same, from hosts of an earl
 STRETCHED = f"{OURS}stretched"  # sorted set: bucket whose budget puts its pass off -> until when
 STATS = f"{OURS}stats"  # hash: counters of all processes
 CLIENTS = f"{OURS}clients"  # hash: process -> "cached S3 clients:when said:when the vault was read"
+PROBES = f"{OURS}probes"  # hash: bucket -> "objects:bytes when they moved last", for people
 PACE_PREFIX = f"{OURS}pace:"
 PACES = f"{OURS}paces"  # sorted set with expiry: endpoint -> when it was asked last
 BUCKET_PREFIX = f"{OURS}bucket:"
@@ -89,6 +90,11 @@ def requests_of_day(day: int) -> str:
 def endpoint_requests_of_day(day: int) -> str:
     """Hash with expiry: "kind endpoint" -> requests sent that day, as `requests_of_day`."""
     return f"{REQUESTS_PREFIX}{day}:endpoints"
+
+
+def look_history(bucket: str) -> str:
+    """List, JSON: a bucket's last looks, the oldest first."""
+    return f"{OURS}looks:{bucket}"
 
 
 def history(bucket: str) -> str:

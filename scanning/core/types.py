@@ -11,6 +11,7 @@ from scanning.core.texts import watch_and_bucket
 
 if TYPE_CHECKING:
     from scanning.core.scan_warnings import ScanWarning
+    from scanning.core.totals import SeenTotals
 
 
 class EventType(StrEnum):
@@ -27,6 +28,8 @@ class EventType(StrEnum):
 LONGEST_INTERVAL_S: Final = 604_800
 MOST_LANES: Final = 16
 MOST_OBJECTS: Final = 1_000_000_000_000
+# Of one bucket at once: keys named by hints. Where there are more, the bucket is listed.
+MOST_HINTED_KEYS: Final = 1000
 WANTED_BY_DEFAULT: Final = frozenset({EventType.CREATED, EventType.UPDATED, EventType.DETECTED})
 
 
@@ -79,7 +82,8 @@ class BucketConfig:
     ``endpoint`` is a host (https is implied) or an http(s) URL. ``region`` groups buckets for
     queues and limits. ``credential`` is the vault prefix of the key pair. ``generation`` changes
     when what the state was compared with no longer counts (deleted and added again, new endpoint).
-    ``polling_interval_s`` None means the configured default.
+    ``polling_interval_s`` None means the configured default, and so does ``probe_interval_s``, of
+    which 0 means that the bucket is not asked for its totals.
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
@@ -96,6 +100,7 @@ class BucketConfig:
     credential: str
     generation: int = 0
     polling_interval_s: int | None = None
+    probe_interval_s: int | None = None
     active: bool = True
     notifications: bool = True
     fetch_metadata: bool = True
@@ -124,6 +129,17 @@ class BucketConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LookRequest:
+    """A wish to have a bucket looked at before its pass is due, at ``pass_due`` by Redis's clock.
+
+    ``keys`` are those that hints named, in any order, maybe some twice.
+    """
+
+    keys: tuple[str, ...]
+    pass_due: float
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The right to scan one bucket until ``expires_at``; every commit proves it by ``fence``.
 
@@ -132,7 +148,8 @@ class Claim:
     when that was known here, by this process's monotonic clock.
     ``offset_s`` is the bucket's place in its polling interval, None before the schedule knows it.
     ``commit`` is the number of the bucket's last commit, ``failures`` how many of its last scans
-    failed in a row.
+    failed in a row, ``objects`` how many its last complete pass saw. ``look``: what the bucket is
+    to be looked at for; None means a pass.
     """
 
     bucket: str
@@ -144,8 +161,10 @@ class Claim:
     expires_at: float
     commit: int
     failures: int = 0
+    objects: int | None = None
     taken_at: float = 0.0
     arrived_s: float = 0.0
+    look: LookRequest | None = None
 
     def redis_time(self, monotonic_s: float) -> float:
         """Tell what Redis's clock says at a moment of this process's monotonic clock."""
@@ -202,10 +221,13 @@ class ScanResult:
     """How one scan of one bucket ended; ``error`` is for people, ``error_class`` for programs.
 
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
-    is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
+    is when the pass began, which may have been some scans ago, ``listed`` what all of it saw, or
+    would see after a look.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
     of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A complete pass that
-    left objects out has an error too; the first one is then to be done ``again``.
+    left objects out has an error too; the first one is then to be done ``again``. A *look* lists
+    some ranges of keys, and may ask for a pass in ``pass_in_s``. ``totals``: as seen; None if
+    nobody goes by them.
     """
 
     bucket: str
@@ -225,6 +247,9 @@ class ScanResult:
     warnings: tuple[ScanWarning, ...] = ()
     bucket_name: str = ""
     again: bool = False
+    kind: Literal["pass", "look"] = "pass"
+    totals: SeenTotals | None = None
+    pass_in_s: float | None = None
 
     @property
     def title(self) -> str:
@@ -234,6 +259,14 @@ class ScanResult:
     @property
     def ok(self) -> bool:
         return not self.error_class
+
+    @property
+    def is_look(self) -> bool:
+        return self.kind == "look"
+
+    @property
+    def is_complete_pass(self) -> bool:
+        return self.complete and not self.again and not self.is_look
 
     @property
     def was_interrupted(self) -> bool:

@@ -25,9 +25,17 @@ from scanning.core.errors import (
     StorageUnavailable,
     TooManyObjects,
 )
-from scanning.core.types import BucketConfig, Claim, KeyPair, ScanCounts, ScanResult
+from scanning.core.types import (
+    BucketConfig,
+    Claim,
+    KeyPair,
+    LookRequest,
+    ScanCounts,
+    ScanResult,
+)
 from scanning.scan.bucket_pass import BucketPass, PassEnd
 from scanning.scan.context import ScanContext, ScanSettings
+from scanning.scan.look import BucketLook, LookEnd
 
 if TYPE_CHECKING:
     import queue
@@ -93,8 +101,9 @@ class BucketScanner(threading.Thread):
         self.result: ScanResult | None = None
 
     def run(self) -> None:
-        outcome = Outcome(self.bucket, self._clock, self._counts)
         claim = self._claim
+        is_look = claim is not None and claim.look is not None
+        outcome = Outcome(self.bucket, self._clock, self._counts, is_look=is_look)
         with ExitStack() as log_lines:
             with outcome:
                 claim = claim or self._take_claim()
@@ -102,7 +111,7 @@ class BucketScanner(threading.Thread):
                 if self._is_document:
                     self.bucket = self._adapters.bucket_configs.as_switched(self.bucket)
                 with self._adapters.heartbeat.keeping(claim):
-                    outcome.end = self._run_pass(claim)
+                    outcome.end = self._run_scan(claim)
             self.result = outcome.result()
             _log_result(self.result)
             if claim is not None:
@@ -126,21 +135,32 @@ class BucketScanner(threading.Thread):
         self._adapters.endpoints.limiter_for(self.bucket.endpoint).claim_probe_now(self.bucket.name)
         return claim
 
-    def _run_pass(self, claim: Claim) -> PassEnd:
-        def run(pair: KeyPair) -> PassEnd:
+    def _run_scan(self, claim: Claim) -> PassEnd | LookEnd:
+        def run(pair: KeyPair) -> PassEnd | LookEnd:
             context = ScanContext(
                 storage=wiring.storage(self._clients, self.bucket, pair, self._adapters.endpoints),
                 states=self._adapters.states,
                 clock=self._clock,
                 keep_going=self._keep_going,
-                settings=self._settings,
+                settings=replace(self._settings, asks_totals=self._asks_totals(claim)),
                 counts=self._counts,
             )
+            if claim.look:
+                return BucketLook(self.bucket, claim, claim.look, context).run()
             return BucketPass(self.bucket, claim, context).run()
 
         if self._given_pair is not None:
             return run(self._given_pair)
         return wiring.with_keys(self.bucket, run)
+
+    def _asks_totals(self, claim: Claim) -> bool:
+        """Tell whether probes will go by totals that this scan saw; a first pass cannot know."""
+        plan = self.conf.probe_plan(
+            self.bucket.probe_interval_s, own_polling_s=self.bucket.polling_interval_s
+        )
+        if claim.objects is None:
+            return plan.every_s > 0
+        return plan.is_worth_it(claim.objects, page_size=self.conf.page_size)
 
     def _record_end(self, claim: Claim, result: ScanResult, error: Exception | None) -> ScanResult:
         """Give the claim back; returns the result, with the time of the next try if that is far."""
@@ -182,8 +202,8 @@ class BucketScanner(threading.Thread):
         match error:
             case StorageUnavailable() if limiter.blocks(self.bucket.name):
                 return limiter.health().wait_until  # to try it then, or to wait with the others
-            case None if not result.complete:
-                return now  # it only let others go first
+            case None if result.is_look or not result.complete:
+                return _rest_due(claim.look, result, now)
             # Consumers may make room at any moment; what is known of too many objects is watched.
             case None | QueueFull() | TooManyObjects():
                 return schedule.next_due(claim.offset_s, interval_s, now=now)
@@ -198,18 +218,25 @@ class BucketScanner(threading.Thread):
     ) -> tuple[float | None, bool]:
         """Put the next pass off until there are requests left for it; tell whether it is put off.
 
-        It keeps its place in the polling interval. A pass that is not through goes on.
+        It keeps its place in the polling interval. A pass that is not through goes on, also after a
+        look; one that a look asks for comes no later than it would have come without that look.
         """
-        if due is None or claim.offset_s is None or not (result.ok and result.complete):
+        now = self._redis_time(claim)
+        if due is None or due <= now or claim.offset_s is None:
+            return due, False
+        if not (result.ok and result.complete):
+            return due, False
+        if result.is_look and result.pass_in_s is None:
             return due, False
         requests = request_costs.pass_requests(result.listed, page_size=self.conf.page_size)
         left = self._adapters.budgets.left_today(self.bucket, pass_requests=requests)
-        now = self._redis_time(claim)
         earliest = now + request_costs.pass_wait_s(
             left, pass_requests=requests, day_left_s=request_costs.day_left_s(now)
         )
         if earliest <= due:
             return due, False
+        if claim.look is not None:
+            return min(claim.look.pass_due, earliest), False
         interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
         return schedule.next_due(claim.offset_s, interval_s, now=earliest), True
 
@@ -234,6 +261,7 @@ def _with_own_settings(
     return replace(
         settings,
         lanes=bucket.lanes or settings.lanes,
+        probes=conf.probe_plan(bucket.probe_interval_s, own_polling_s=bucket.polling_interval_s),
         most_objects=conf.scan.objects_limit(bucket.most_objects),
         interval_s=conf.defaults.interval_s(bucket.polling_interval_s),
     )
@@ -243,12 +271,17 @@ class Outcome:
     """The end of a block of scanning; its errors go no further than the log and the result."""
 
     def __init__(
-        self, bucket: BucketConfig, clock: Callable[[], float], counts: ScanCounts
+        self,
+        bucket: BucketConfig,
+        clock: Callable[[], float],
+        counts: ScanCounts,
+        *,
+        is_look: bool = False,
     ) -> None:
-        self._bucket, self._clock = bucket, clock
+        self._bucket, self._clock, self._is_look = bucket, clock, is_look
         self._started_at = clock()
         self.counts = counts
-        self.end: PassEnd | None = None
+        self.end: PassEnd | LookEnd | None = None
         self.error: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -257,7 +290,7 @@ class Outcome:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: object
     ) -> bool:
-        if exc is None and self.end is not None:
+        if exc is None and isinstance(self.end, PassEnd):
             exc = self.end.error
         if isinstance(exc, BucketwatchError):
             level = logging.INFO if isinstance(exc, ScanAborted) else logging.WARNING
@@ -272,25 +305,45 @@ class Outcome:
 
     def result(self) -> ScanResult:
         error, end = self.error, self.end
-        return ScanResult(
+        result = ScanResult(
             bucket=self._bucket.name,
             bucket_name=self._bucket.bucket_name,
             started_at=self._started_at,
             duration_s=self._clock() - self._started_at,
             counts=self.counts,
-            complete=end is not None and end.complete and error is end.error,
-            began=end.progress.began if end else self._started_at,
-            listed=end.progress.listed if end else 0,
-            progress=json.dumps(asdict(end.again or end.progress)) if end else "",
-            held=end.held if end else None,
-            held_times=end.held_times if end else None,
+            complete=False,
+            began=self._started_at,
             error=str(error) if error else "",
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
-            commit=end.commit if end else None,
-            warnings=end.warnings if end else (),
-            again=end is not None and end.again is not None,
+            kind="look" if self._is_look else "pass",
         )
+        if end is None:
+            return result
+        result = replace(result, commit=end.commit, warnings=end.warnings, totals=end.totals)
+        if isinstance(end, LookEnd):
+            return replace(
+                result, complete=error is None, listed=end.known, pass_in_s=end.pass_in_s
+            )
+        return replace(
+            result,
+            kind="pass",
+            complete=end.complete and error is end.error,
+            began=end.progress.began,
+            listed=end.progress.listed,
+            progress=json.dumps(asdict(end.again or end.progress)),
+            held=end.held,
+            held_times=end.held_times,
+            again=end.again is not None,
+        )
+
+
+def _rest_due(look: LookRequest | None, result: ScanResult, now: float) -> float:
+    """Find when the pass is due of which a scan was a slice, or before which it was a look."""
+    if look is None or not result.is_look:
+        return now  # it only let others go first
+    sooner = look.pass_due if result.pass_in_s is None else now + result.pass_in_s
+    return min(look.pass_due, sooner)
 
 
 def _retry_note(seconds: float) -> str:

@@ -23,12 +23,14 @@ from scanning.scan.deletion_phase import DeletionPhase
 from scanning.scan.listing_phase import ListingPhase
 from scanning.scan.moved_times_phase import MovedTimesPhase
 from scanning.scan.notifier import Notifier
+from scanning.scan.totals import PassTotals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scanning.core.scan_warnings import ScanWarning
     from scanning.core.segments.model import Entry
+    from scanning.core.totals import SeenTotals
     from scanning.core.types import BucketConfig, Claim, Held, HeldTimes
     from scanning.ports import KnownState
     from scanning.scan.context import ScanContext
@@ -41,8 +43,9 @@ MOST_STUCK = 5
 class PassEnd:
     """``progress`` is what to go on with where the pass is not ``complete``.
 
-    ``commit`` is the number of the last commit. ``error`` is set if objects were left out, since
-    there was no room for them; the bucket's first pass is then to be done once more from ``again``.
+    ``commit`` is the number of the last commit. ``totals``: as seen; None if nobody goes by them.
+    ``error`` is set if objects were left out, since there was no room for them; the bucket's first
+    pass is then to be done once more from ``again``.
     """
 
     complete: bool
@@ -51,8 +54,17 @@ class PassEnd:
     held: Held | None = None
     held_times: HeldTimes | None = None
     warnings: tuple[ScanWarning, ...] = ()
+    totals: SeenTotals | None = None
     error: TooManyObjects | None = None
     again: Progress | None = None
+
+
+def open_state(bucket: BucketConfig, claim: Claim, context: ScanContext) -> KnownState:
+    """Read what is known of a bucket in order to scan it. Raises StateLost and StateDamaged."""
+    known = context.states.open(bucket, claim)
+    if not known.is_whole:
+        raise StateDamaged.of(bucket.name)
+    return known
 
 
 class BucketPass:
@@ -66,8 +78,9 @@ class BucketPass:
         """Go on with the bucket's pass until it is complete or the time slice is over."""
         bucket, claim, context = self._bucket, self._claim, self._context
         # 1. Open what is known of the bucket, and how far the pass has come.
-        known = self._open()
+        known = open_state(bucket, claim, context)
         progress, entries = self._progress_of(known), known.entries
+        self._totals = PassTotals(context, known)
         with (
             Notifier(bucket, context.storage) as notifier,
             CommitPipeline(bucket, claim, context, known, notifier) as commits,
@@ -126,7 +139,8 @@ class BucketPass:
     ) -> PassEnd:
         warnings = self._context.warnings
         notifier.warn(warnings)
-        return PassEnd(complete, progress, commits.number, warnings=tuple(warnings))
+        totals = self._totals.at_end(commits.gained, complete=complete)
+        return PassEnd(complete, progress, commits.number, warnings=tuple(warnings), totals=totals)
 
     def _give_up(self, commits: CommitPipeline, progress: Progress) -> PassEnd:
         """End a listing that may be endless; what is known before its end is looked at again."""
@@ -152,12 +166,6 @@ class BucketPass:
         if not left_out:
             return None
         return TooManyObjects.of(self._bucket.name, limit=limit, left_out=left_out)
-
-    def _open(self) -> KnownState:
-        known = self._context.states.open(self._bucket, self._claim)
-        if not known.is_whole:
-            raise StateDamaged.of(self._bucket.name)
-        return known
 
     def _progress_of(self, known: KnownState) -> Progress:
         if known.progress is None:

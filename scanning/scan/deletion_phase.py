@@ -104,10 +104,20 @@ class DeletionPhase:
             if not self._heads.confirm_all(entries, self._commits.load, after=after):
                 return True
         for entry in left:
+            self.progress = replace(self.progress, after=entry.last_key)
             self._decide(entry, confirmer)
             if self._clock() >= pause_at and entry is not left[-1]:
                 return False
         return True
+
+    def commit_confirmed(self) -> None:
+        """Commit deletions that a witness confirms now; mark nothing for another listing."""
+        left = [entry for entry in self._entries if entry.missing]
+        confirmer = self._choose_confirmer() if left else None
+        if confirmer is None or confirmer.marks:
+            return
+        for entry in left:
+            self._decide(entry, confirmer)
 
     def _choose_confirmer(self) -> DeletionConfirmer | None:
         """Choose by the setting, and by what HEAD can tell; None if HEAD does not answer now."""
@@ -127,7 +137,6 @@ class DeletionPhase:
         """Commit the rows that are gone, and mark the others, if anything counts on that."""
         columns = self._commits.load(entry.id)
         gone = sorted(confirmer.confirm(entry, columns))
-        self.progress = replace(self.progress, after=entry.last_key)
         left = drop_missing_rows(entry, columns, gone) if gone else Piece(entry, None)
         if left and confirmer.marks:
             left = replace(left, entry=self._marked(left.entry))

@@ -85,6 +85,7 @@ def finish(
 def a_busy_installation(store: redis.Redis) -> None:
     """With at least one sample of every metric but Sentinel's."""
     store.set(redis_keys.LEADER, "host:1")
+    wiring.background().probes.record({}, {"unmoved": 1})
     taken = claim(store, "media-in", late_s=4.0)
     commit = Commit(
         number=1,
@@ -259,6 +260,14 @@ def test_each_bucket_has_one_state(client, store):
     found = {state: sample(client, "bucketwatch_buckets", state=state) for state in states}
     assert found == dict.fromkeys(states, 1) | {"paused": 2}
     assert len(families(client)["bucketwatch_buckets"].samples) == len(states)
+
+
+def test_probes_are_counted_by_what_came_of_them(client, store):
+    wiring.background().probes.record({}, {"moved": 2, "unmoved": 40, "failed": 1})
+    wiring.background().probes.record({}, {"moved": 1})
+    assert sample(client, "bucketwatch_probes_total", result="moved") == 3
+    assert sample(client, "bucketwatch_probes_total", result="unmoved") == 40
+    assert sample(client, "bucketwatch_probes_total", result="failed") == 1
 
 
 def test_endpoints_are_told_by_state_and_the_dead_ones_by_name(client, store):

@@ -63,6 +63,7 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
             "credential": "MEDIA_IN",
             "generation": bucket.generation,
             "polling_interval": 30,
+            "probe_interval": None,
             "fetch_metadata": True,
             "trust_etags": False,
             "prefix": "",

@@ -71,6 +71,16 @@ def test_rows_noted_as_absent_come_back_and_are_no_matter_to_the_version_before(
     assert (digest == entry.digest) == (not entry.missing)
 
 
+@given(entries, st.integers(1, 2_000_000_000))
+def test_when_rows_changed_comes_back_and_is_no_matter_to_the_version_before(entry, at):
+    noted = replace(entry, changed_at=at)
+    packed = pack_entry(noted)
+    assert unpack_entry(entry.id.encode(), packed) == noted
+    *members, _strings_at = msgpack.unpackb(packed)
+    assert len(members) == 6
+    assert members[2] != entry.digest  # version 0.1 compares the rows
+
+
 @given(entries, st.lists(st.tuples(st.integers(0, 999), numbers), min_size=1, max_size=20))
 def test_moved_times_come_back_and_are_no_matter_to_the_version_before(entry, moved):
     """With and without rows that are noted as absent."""

@@ -233,6 +233,27 @@ def test_a_crash_at_any_commit_neither_loses_nor_repeats(
         assert sorted(events, key=str) == sorted(plain.listing(bucket), key=str)
 
 
+SIZES = st.integers(0, 1000)
+
+
+@given(
+    st.lists(st.dictionaries(KEYS, SIZES, max_size=40), min_size=1, max_size=5),
+    st.integers(1, 7),
+    st.integers(1, 3),
+    HOLDS,
+    st.lists(st.booleans()),
+)
+def test_the_running_sum_moves_as_the_listing_does(history, page_size, lanes, held_from, crashes):
+    """Whatever is held, and wherever a scan crashes."""
+    site = everything(page_size, lanes, mass_minimum=held_from)
+    crashing = iter(crashes)
+    site.states.after_commit = lambda: crash_if(next(crashing, False))
+    for sizes in history:
+        storage = FakeStorage({key: (f"e{size}", OLD, size) for key, size in sizes.items()})
+        site.scan_to_the_end(storage)
+        assert site.states.listed == storage.totals()
+
+
 @given(HISTORIES, st.integers(1, 7), st.integers(1, 3))
 def test_an_unchanged_bucket_costs_no_parsing_no_reading_and_no_writing(history, page_size, lanes):
     site = everything(page_size, lanes)

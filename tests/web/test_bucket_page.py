@@ -19,6 +19,10 @@ from buckets.models import Bucket, Credential
 from buckets.sync import scan_status
 from scanning import wiring
 from scanning.core import redis_keys
+from scanning.core.endpoint_profile import Fact, TotalsSource
+from scanning.core.endpoints import endpoint_name
+from scanning.core.probing import LastProbe
+from scanning.core.totals import Totals
 from tests.support import engine_buckets
 from tests.support.commands import manage
 
@@ -106,6 +110,45 @@ def test_the_overview_says_how_the_bucket_is(operator, store, bucket):
         assert fact in page
 
 
+@pytest.mark.parametrize(
+    ("given", "conf", "probe", "says"),
+    [
+        ({}, "auto", LastProbe(Totals(4711, 2048)), "every 5 s: 4,711 objects, 2.0 KiB, not seen"),
+        ({"probe_interval": 7}, "auto", LastProbe(Totals(1, 0), 1.0), "every 7 s: 1 objects"),
+        ({}, "auto", None, "every 5 s; none was answered yet"),
+        ({}, "auto", LastProbe(None), "none: its credential is told no totals"),
+        ({}, 9, LastProbe(None), "none, but a look every 9 s: its credential is told no totals"),
+        ({"probe_interval": 0}, "auto", None, "off"),
+        ({}, 0, None, "off"),
+        ({"polling_interval": 5}, "auto", None, "none: it is scanned as often"),
+        ({"objects": 1000}, "auto", None, "none: to list its one page costs the same"),
+        ({"objects": None}, "auto", None, "from its first complete scan on"),
+        ({"error": "AccessDenied"}, "auto", None, "none while its scans fail"),
+    ],
+)
+def test_the_overview_says_what_probes_saw_or_why_there_are_none(
+    operator, store, settings, bucket, given, conf, probe, says
+):
+    section = settings.SCANNING.probe.model_copy(update={"interval": conf})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"probe": section})
+    status = {"objects": 4711, "error": ""} | given
+    Bucket.objects.update(object_count=status["objects"], last_error_class=status["error"])
+    settings_given = {name: value for name, value in given.items() if "interval" in name}
+    services.update_bucket(bucket=bucket, **settings_given)
+    if probe:
+        wiring.background().probes.record({bucket.name: probe}, {})
+    assert f"Probes {says}" in text(operator.get(url(bucket)))
+
+
+def test_the_overview_says_that_an_endpoint_tells_no_totals(operator, store, bucket):
+    Bucket.objects.update(object_count=4711)
+    wiring.background().probes.record({bucket.name: LastProbe(None)}, {})
+    endpoint = endpoint_name(bucket.endpoint)
+    wiring.background().endpoint_profiles.learn(endpoint, {Fact.TOTALS: TotalsSource.NONE})
+    page = text(operator.get(url(bucket)))
+    assert "Probes none: its endpoint tells no totals" in page
+
+
 def test_the_history_of_scans_is_drawn_and_said(operator, store, bucket):
     for n in range(3):
         scan = [time.time() - 60 * n, 1.5, 1000 + n, n, "AccessDenied" if n == 1 else ""]
@@ -117,6 +160,15 @@ def test_the_history_of_scans_is_drawn_and_said(operator, store, bucket):
     assert 'aria-label="Duration of the last 3 scans: at most 2 s, lately 2 s."' in page
     assert 'aria-label="Objects of the last 3 scans: at most 1,002, lately 1,000."' in page
     assert "failed: the key pair may not list the bucket</title>" in page
+
+
+def test_a_look_between_two_scans_is_told_from_them(operator, store, bucket):
+    for key, at, changes in [(redis_keys.history, 60, 7), (redis_keys.look_history, 30, 3)]:
+        store.lpush(key("media-in"), json.dumps([time.time() - at, 1.5, 1000, changes, ""]))
+    page = html(operator.get(url(bucket)))
+    assert 'aria-label="Objects of the last 1 scan: at most 1,000, lately 1,000."' in page
+    assert 'aria-label="Changes found of the last 2 scans: at most 7, lately 3."' in page
+    assert "UTC, look: 3</title>" in page
 
 
 def test_recent_notifications_are_those_of_the_bucket(operator, store, bucket):

@@ -113,6 +113,12 @@ class BucketSettings(Strict):
     polling_interval = Seconds(
         required=False, allow_null=True, help_text="1 to 604800; null: the configured default."
     )
+    probe_interval = Seconds(
+        required=False,
+        allow_null=True,
+        help_text="Seconds between two probes, 0 to 604800, 0 for none; null: the configured "
+        "default.",
+    )
     monitoring_enabled = Switch(required=False)
     notifications_enabled = Switch(required=False)
     events = EventTypes(required=False, help_text="The event types to announce.")

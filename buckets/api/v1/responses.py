@@ -127,6 +127,10 @@ class BucketAnswer(_Costly):
     polling_interval = serializers.IntegerField(
         allow_null=True, help_text="Seconds; null: the configured default."
     )
+    probe_interval = serializers.IntegerField(
+        allow_null=True,
+        help_text="Seconds between two probes; 0: none; null: the configured default.",
+    )
     monitoring_enabled = serializers.BooleanField()
     notifications_enabled = serializers.BooleanField()
     events = serializers.ListField(

@@ -27,6 +27,7 @@ BUCKET: dict[str, Any] = {
     "prefix": "",
     "suffix": ".mp4",
     "polling_interval": 300,
+    "probe_interval": None,
     "monitoring_enabled": True,
     "notifications_enabled": True,
     "events": ["created", "updated", "detected"],

@@ -7,6 +7,7 @@ because it follows the server's clock. Every commit checks it (`state.py`).
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ from scanning.adapters.redis.telemetry import SCANS_KEPT, history_entry
 from scanning.core import redis_keys, scan_warnings
 from scanning.core.metrics import counters
 from scanning.core.texts import MOST_MESSAGE, clean
-from scanning.core.types import Claim, EventType
+from scanning.core.types import Claim, EventType, LookRequest
 
 if TYPE_CHECKING:
     from scanning.adapters.redis.connection import RedisConnection
+    from scanning.core.totals import Totals
     from scanning.core.types import BucketConfig, ScanResult
 
 logger = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ class RedisLeases:
             redis_keys.STATUS_CHANGES,
             redis_keys.last_scan(claim.bucket),
             redis_keys.STATS,
-            redis_keys.history(claim.bucket),
+            (redis_keys.look_history if result.is_look else redis_keys.history)(claim.bucket),
             redis_keys.minute(int(now // 60)),
             redis_keys.STRETCHED,
         ]
@@ -101,9 +103,12 @@ class RedisLeases:
             "fence": claim.fence,
             "generation": claim.generation,
             "next_due": None if next_due is None else f"{next_due:.6f}",
-            "began": repr(result.began) if result.complete and not result.again else None,
+            "ok": result.ok,
+            "is_look": result.is_look,
+            "keys_looked_at": len(claim.look.keys) if claim.look else 0,
+            "began": repr(result.began) if result.is_complete_pass else None,
             "commit": result.commit,
-            "broke_off_at": claim.commit if broke_off else None,
+            "broke_off_at": claim.commit if broke_off and not result.is_look else None,
             "is_stretched": stretched,
             "history_entry": history_entry(result),
             "history_kept": SCANS_KEPT,
@@ -143,7 +148,8 @@ class RedisLeases:
 
 
 def _claim(region: str, row: list[str]) -> Claim:
-    bucket, fence, generation, commit, scheduled, offset, expires, failures, now = row
+    bucket, fence, generation, commit, scheduled, offset, *row = row
+    expires, failures, now, objects, *look = row
     return Claim(
         bucket=bucket,
         region=region,
@@ -154,29 +160,43 @@ def _claim(region: str, row: list[str]) -> Claim:
         expires_at=float(expires),
         commit=int(commit),
         failures=int(failures),
+        objects=int(objects) if objects else None,
         taken_at=float(now),
         arrived_s=time.monotonic(),
+        look=_look_request(*look) if look else None,
     )
 
 
+def _look_request(pass_due: str, keys: str) -> LookRequest:
+    return LookRequest(tuple(json.loads(keys)), float(pass_due))
+
+
 def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
-    """Build fields of the bucket hash; one that broke off leaves those of the last complete one."""
+    """Build fields of the bucket hash; one that broke off leaves those of the last whole pass."""
     fields = {
         "error": clean(result.error, MOST_MESSAGE),
         "error_class": result.error_class,
         "error_at": "" if result.ok else repr(result.started_at + result.duration_s),
     }
+    totals = result.totals
+    if result.is_look:
+        return fields | ({"totals": _text(totals.last)} if totals else {})
     if not result.ok and result.commit is None:
         return fields
     fields["stuck"] = ""
     if not result.complete:
         so_far = scan_warnings.as_json(result.warnings)
-        return fields | {"progress": result.progress, "pass_warnings": so_far}
+        before = _text(totals.before) if totals else ""
+        fields |= {"progress": result.progress, "pass_warnings": so_far, "totals_before": before}
+        return fields
+    if totals:
+        fields |= {"totals": _text(totals.last), "totals_apart": _text(totals.apart)}
     return (
         fields
         | {
             "progress": result.progress if result.again else "",
             "pass_warnings": "",
+            "totals_before": "",
             "complete": "" if result.again else str(claim.generation),
             "scan_at": repr(result.began),
             "duration_s": f"{result.duration_s:.3f}",
@@ -188,6 +208,10 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
         }
         | _held_fields(result)
     )
+
+
+def _text(totals: Totals | None) -> str:
+    return "" if totals is None else str(totals)
 
 
 def _next_try(next_due: float | None, failures: int) -> dict[str, str]:

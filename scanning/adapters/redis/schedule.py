@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import redis_keys
 from scanning.core.holds import Release
 from scanning.core.metrics.telemetry import LATE_S, NextScan
+from scanning.core.types import MOST_HINTED_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from scanning.adapters.redis.connection import RedisConnection, Script
 
 _KEEP_ENDPOINTS_S = 300
 _AT_ONCE = 500
+# One more than a look takes shows that they are too many, and a look that is under way has as many.
+_MOST_LOOK_KEYS = 2 * (MOST_HINTED_KEYS + 1)
 
 
 class ScheduleStore:
@@ -26,6 +30,7 @@ class ScheduleStore:
         self._step_down = connection.load_script("step_down")
         self._release_holds = connection.load_script("release_holds")
         self._make_due = connection.load_script("make_due")
+        self._request_look = connection.load_script("request_look")
         self._write = connection.load_script("write_schedule")
 
     def lead(self, who: str, *, lease_s: float) -> bool:
@@ -220,6 +225,38 @@ class ScheduleStore:
         One that is being scanned is scanned once more.
         """
         _for_each(self._make_due, buckets)
+
+    def request_looks(
+        self,
+        buckets: Mapping[str, str],
+        *,
+        keys: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> set[str]:
+        """Have buckets (name -> region) looked at now; name those that are scheduled.
+
+        ``keys``, by bucket, are looked at whatever else is. A bucket that is being scanned is
+        looked at afterwards, and nothing happens to one whose pass is due by now.
+        """
+        scheduled: set[str] = set()
+        rows = list(buckets.items())
+        for at in range(0, len(rows), _AT_ONCE):
+            part = rows[at : at + _AT_ONCE]
+            names = [
+                key
+                for name, region in part
+                for key in (
+                    redis_keys.bucket(name),
+                    redis_keys.due(region),
+                    redis_keys.running(region),
+                )
+            ]
+            args = {
+                "buckets": [name for name, _ in part],
+                "keys": {name: list(dict.fromkeys(keys.get(name, ()))) for name, _ in part},
+                "most_keys": _MOST_LOOK_KEYS,
+            }
+            scheduled.update(map(str, self._request_look(names, args)))
+        return scheduled
 
     def postpone(self, bucket: str, region: str, *, until: float) -> None:
         """Move a bucket's next scan; a bucket that is not scheduled stays so."""

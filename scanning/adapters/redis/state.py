@@ -25,6 +25,7 @@ from scanning.core.errors import (
 )
 from scanning.core.metrics import counters
 from scanning.core.remedies import REMEDIES
+from scanning.core.totals import Totals
 from scanning.ports import KnownState, Position, Progress
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class RedisStateStore:
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = redis_keys.manifest(bucket.name, bucket.generation)
         wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
-        wanted += ["stuck", "pass_warnings", "held_moved_since", "released_moved"]
+        wanted += ["stuck", "pass_warnings", "held_moved_since", "released_moved", "scan_at"]
+        wanted += ["listed_objects", "listed_bytes", "totals_apart", "totals_before"]
         wanted += ["fence", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
@@ -66,7 +68,8 @@ class RedisStateStore:
 
         stored, fields, last_scan = self._connection.run_bytes(read)
         complete, progress, held_since, released, segments, lost_since = fields[:6]
-        stuck, warnings, held_moved_since, released_moved = fields[6:10]
+        stuck, warnings, held_moved_since, released_moved, scan_at = fields[6:11]
+        listed_objects, listed_bytes, apart, before = fields[11:15]
         takes_times = released_moved == SILENTLY
         found = _position(*fields[-2:])
         if claim is not None:
@@ -90,6 +93,10 @@ class RedisStateStore:
             older_scan_at=epoch_s(last_scan) if is_first and bucket.taken_over else None,
             stuck=int(stuck or 0),
             warnings=scan_warnings.from_json(warnings.decode() if warnings else None),
+            last_pass_at=float(scan_at) if scan_at else None,
+            listed=Totals(int(listed_objects or 0), int(listed_bytes or 0)),
+            totals_apart=Totals.read(_text(apart)),
+            totals_before=Totals.read(_text(before)),
             held_moved_since=float(held_moved_since) if held_moved_since else None,
             released_moved=0 if takes_times else int(released_moved or 0),
             takes_times=takes_times,
@@ -179,6 +186,11 @@ class RedisStateStore:
             "counters": counters.of_commit(commit.counted, commit.announced, commit.lags_s),
             "entries": {p.entry.id: segment_codec.pack_entry(p.entry) for p in commit.pieces},
             "removed": list(commit.removed),
+            # As texts: Lua would write large numbers otherwise.
+            "gained": {
+                "listed_objects": str(commit.gained.objects),
+                "listed_bytes": str(commit.gained.size_bytes),
+            },
             "segments": [segment_codec.pack_rows(p.columns) for p in written if p.columns],
             "strings_kept_s": redis.ttl,
         }
@@ -203,6 +215,10 @@ class RedisStateStore:
 
     def _segment(self, claim: Claim, id_: str) -> str:
         return redis_keys.segment(claim.bucket, claim.generation, id_)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
 
 
 def _position(fence: bytes | None, commit: bytes | None) -> Position:

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from scanning.adapters.s3.clients import S3ClientCache
 from scanning.adapters.s3.errors import (
     is_missing,
+    is_unknown,
     lessons_of,
     out_of_order,
     refuses,
@@ -31,6 +32,7 @@ from scanning.core.endpoint_profile import (
     KeyOrder,
     ListVersion,
     StartAfter,
+    TotalsSource,
     UrlEncoding,
 )
 from scanning.core.endpoints import endpoint_name
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from scanning.core.changes import Version
     from scanning.core.listing.body import ListingBody
     from scanning.core.listing.rows import ListedRows
+    from scanning.core.totals import Totals
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.pacing.limiter import EndpointLimiter, UnlimitedEndpoint
     from scanning.ports import EndpointProfileStore
@@ -211,6 +214,33 @@ class S3Storage:
 
         return self._request(ask, RequestKind.WITNESS)
 
+    def totals(self) -> Totals | None:
+        if not self._profile.may_tell_totals(time.time()):
+            return None
+        cache, bucket, pair = self._cache, self._bucket, self._pair
+        if not is_bucket_name(bucket.s3_name):
+            raise wrong_name(bucket)
+        keys = pair.access_key, pair.secret_key
+        key = f"{cache.get_client_key(bucket.endpoint, *keys, self._profile)} {bucket.s3_name}"
+        if cache.heads.is_refused(key):
+            return None
+        try:
+            source, totals = self._request(
+                lambda: cache.heads.ask(key, bucket, pair, self._profile), RequestKind.BUCKET
+            )
+        except PermanentError as error:
+            if not isinstance(error.__cause__, ClientError):
+                raise
+            if is_unknown(error.__cause__):
+                self._learn_totals(TotalsSource.NONE)
+            cache.heads.refuse(key)
+            return None
+        if totals is None and self._profile.value(Fact.TOTALS) == TotalsSource.RGW:
+            cache.heads.refuse(key)  # others are told theirs
+        else:
+            self._learn_totals(source)
+        return totals
+
     # --- the endpoint's profile
 
     def learn_profile(self) -> None:
@@ -258,6 +288,13 @@ class S3Storage:
             return False
         self._share(facts)
         return True
+
+    def _learn_totals(self, source: TotalsSource) -> None:
+        """Take in what tells totals; that nothing does counts from now on."""
+        facts = {Fact.TOTALS: source}
+        if not self._learn(facts) and source is TotalsSource.NONE:
+            self._profile = self._profile.with_learnt(facts, now=time.time())
+            self._share(facts)
 
     def _take_in(self, facts: Mapping[Fact, str]) -> bool:
         if not self._profile.contradicts(facts):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from scanning.core.changes import is_moved_time, is_update
 from scanning.core.listing.body import Columns
+from scanning.core.totals import Totals
 from scanning.core.types import ObjectState
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class Entry:
     ``absent`` are those missing rows that a complete pass lacked already, which began at
     ``absent_since``; kept only where the next listing is the witness of deletions. ``moved`` and
     ``moved_times`` are those of `Marks`: the digest is of the moved times, the rows have the known.
+    ``changed_at`` is when a listing last showed that rows had changed (whole epoch seconds; 0: not
+    known).
     """
 
     id: str
@@ -98,6 +101,7 @@ class Entry:
     absent_since: float = 0.0
     moved: tuple[int, ...] = ()
     moved_times: tuple[int, ...] = ()
+    changed_at: int = 0
 
     @property
     def marks(self) -> Marks:
@@ -127,6 +131,12 @@ class Entry:
         """Number the rows of ``columns`` that are not missing."""
         gone = set(self.missing)
         return [row for row in range(len(columns)) if row not in gone]
+
+
+def add_up(columns: Columns, missing: Sequence[int]) -> Totals:
+    """Add up the rows that are not missing."""
+    gone = sum(columns.sizes[row] for row in missing)
+    return Totals(len(columns) - len(missing), sum(columns.sizes) - gone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +242,29 @@ def _with_known_times(
             noted[number] = times[number]
         times[number] = known.last_modified[old]
     return replace(listed, last_modified=times), noted
+
+
+def with_older_times(merged: Merged, older: Mapping[int, int], *, trust_etags: bool) -> Merged:
+    """Give appeared rows the times (ms) that somebody else knew of them, as if they were known.
+
+    The listed times are noted, as `merge` does.
+    """
+    columns = merged.columns
+    times, noted = (
+        list(columns.last_modified),
+        dict(zip(merged.moved, merged.moved_times, strict=True)),
+    )
+    for row, time in older.items():
+        if not (trust_etags and columns.etags[row]):
+            noted[row] = times[row]
+        times[row] = time
+    moved = sorted(noted)
+    return replace(
+        merged,
+        columns=replace(columns, last_modified=times),
+        moved=tuple(moved),
+        moved_times=tuple(noted[row] for row in moved),
+    )
 
 
 def with_moved_times(entry: Entry, columns: Columns) -> Piece:

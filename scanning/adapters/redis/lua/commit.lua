@@ -15,6 +15,7 @@
 --          recent         JSON text for the stream of recent events, or '';  recent_kept: its length
 --          counters       field -> number
 --          entries        segment id -> packed entry of the manifest;  removed: ids
+--          gained         field of the bucket hash -> what is added to its number
 --          segments       values, in the order of their keys
 --          strings_kept_s
 -- lists    strings (values, in the order of their keys), notifications (JSON texts for the queue)
@@ -104,6 +105,7 @@ end
 for i = key + 1, #KEYS, 1000 do
   redis.call('UNLINK', unpack(KEYS, i, math.min(i + 999, #KEYS)))
 end
+for field, number in pairs(args.gained) do redis.call('HINCRBY', hash, field, number) end
 redis.call('HSET', hash, 'commit', args.number, 'progress', args.progress,
            'pass_warnings', args.warnings, 'commit_at', timestamp(now),
            'segments', redis.call('HLEN', manifest))

@@ -42,7 +42,8 @@ if before and tonumber(before) ~= args.generation then
   -- What was known is of another bucket now; its hold and its progress go with it.
   redis.call('SADD', garbage, before .. ' ' .. args.bucket)
   redis.call('HDEL', hash, 'progress', 'held_since', 'held_missing', 'released',
-             'held_moved_since', 'held_moved', 'released_moved', 'commit_at', 'segments')
+             'held_moved_since', 'held_moved', 'released_moved', 'commit_at', 'segments',
+             'totals', 'totals_apart', 'totals_before')
   redis.call('DEL', last_scan)
   is_due_now = true
 end
@@ -53,6 +54,7 @@ compare(args.expected, hash, status_changes, config_version, dues)
 redis.call('ZREM', stretched, args.bucket)
 if is_due_now then
   redis.call('HSET', hash, 'again', '1')
+  redis.call('HDEL', hash, 'pass_due', 'look_keys')
   local now = redis.call('TIME')[1]
   for _, due in ipairs(dues) do redis.call('ZADD', due, 'XX', 'LT', now, args.bucket) end
 end
