@@ -95,7 +95,7 @@ class BucketForm(ServiceForm[Bucket]):
         required=False,
         min_value=0,
         max_value=MOST_REQUESTS,
-        widget=admin_widgets.AdminIntegerFieldWidget,
+        widget=admin_widgets.AdminBigIntegerFieldWidget,
         help_text="Only for the forecast below; not saved.",
     )
 
@@ -106,6 +106,7 @@ class BucketForm(ServiceForm[Bucket]):
         "region",
         "endpoint",
         "polling_interval",
+        "probe_interval",
         "fetch_metadata",
         "notifications_enabled",
         "requests_per_day",
@@ -124,6 +125,12 @@ class BucketForm(ServiceForm[Bucket]):
         self.fields["polling_interval"].help_text = (
             "Seconds between the starts of two scans, 1 to 604,800 (7 days). Empty: the configured "
             f"default, {defaults.defaults.polling_interval} s."
+        )
+        longest_s = defaults.polling.longest
+        self.fields["polling_longest"].help_text = (
+            "Seconds that the interval may grow to while nothing changes: to an eighth of the time "
+            "since the last change. A change that is found brings it back. 0: it does not grow. "
+            f"Empty: the configured default, {f'{longest_s} s' if longest_s else '0'}."
         )
         probed = defaults.probe.interval
         self.fields["probe_interval"].help_text = (

@@ -249,7 +249,7 @@ def _budget_alert(bucket: Bucket, costs: Costs, there: Costs | None, *, until: f
     budgets, pays_for = [], ""
     if costs.budget:
         budgets.append(
-            f"{costs.total_today or 0:,} of its {costs.budget:,} requests a day are sent"
+            f"{costs.total_today or 0:,} of its {costs.budget:,} requests a day were sent"
         )
         longer = format_duration(affordable_interval_s(bucket, costs.budget))
         pays_for = f" to {longer} or more, which the budget pays for"

@@ -69,11 +69,11 @@ def readings(telemetry: Telemetry) -> list[Reading]:
 
 def requests_today(telemetry: Telemetry, sent: Requests, cost: str) -> Reading:
     """Tell what was sent since midnight UTC, and its ``cost``; the line has LIST calls."""
-    total = format_number(sum(sent.values()))
+    kinds = format_requests(sent)
     return Reading(
         "Requests today",
-        f"{total}; {cost}" if cost else total,
-        format_requests(sent),
+        format_number(sum(sent.values())),
+        f"{kinds}; {cost}" if cost else kinds,
         _sparkline([moment.list_calls for moment in telemetry.last_hour[:-1]]),
     )
 

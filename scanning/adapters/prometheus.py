@@ -84,6 +84,11 @@ def _scans(counted: Mapping[str, int]) -> Iterator[Metric]:
     failed = of("failed_scans")
     results: _Values = {"ok": of("total_scans") - failed, "failed": failed}
     yield _counter("scans", "Scans that ended", results, label="result")
+    failed_looks = of(counters.FAILED_LOOKS)
+    looks: _Values = {"ok": of(counters.LOOKS) - failed_looks, "failed": failed_looks}
+    yield _counter("looks", "Looks between two passes that ended", looks, label="result")
+    pages = of(counters.LOOK_LIST_CALLS)
+    yield _counter("look_list_requests", "Listing pages that came for looks", pages)
     errors = _by_suffix(counted, counters.ERROR)
     yield _counter("scan_errors", "Scans that failed", errors, label="class")
     warnings = _by_suffix(counted, counters.WARNING)

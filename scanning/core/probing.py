@@ -97,17 +97,9 @@ def parse_probed(fields: Sequence[str | None]) -> ProbedBucket:
     objects, totals, *marks = fields
     return ProbedBucket(
         objects=int(objects) if objects and objects.isdecimal() else None,
-        totals=parse_totals(totals),
+        totals=Totals.read(totals),
         waits=any(marks),
     )
 
 
 PROBED_FIELDS: Final = ("objects", "totals", "failures", "parked", "lost_since")
-
-
-def parse_totals(text: str | None) -> Totals | None:
-    """Read totals as Redis keeps them; None for anything else."""
-    try:
-        return Totals.read(text or "")
-    except ValueError:
-        return None

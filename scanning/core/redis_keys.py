@@ -92,6 +92,11 @@ def endpoint_requests_of_day(day: int) -> str:
     return f"{REQUESTS_PREFIX}{day}:endpoints"
 
 
+def look_history(bucket: str) -> str:
+    """List: a bucket's last looks, as in its history."""
+    return f"{OURS}looks:{bucket}"
+
+
 def history(bucket: str) -> str:
     """List: the bucket's last scans, the newest last."""
     return f"{OURS}history:{bucket}"

@@ -26,10 +26,13 @@ class Totals:
         return f"{self.objects}:{self.size_bytes}"
 
     @classmethod
-    def read(cls, text: str) -> Totals:
-        """Read what ``str`` wrote. Raises ValueError for anything else."""
-        objects, size_bytes = text.split(":")
-        return cls(int(objects), int(size_bytes))
+    def read(cls, text: str | None) -> Totals | None:
+        """Read what ``str`` wrote; None for anything else."""
+        objects, _, size_bytes = (text or "").partition(":")
+        try:
+            return cls(int(objects), int(size_bytes))
+        except ValueError:
+            return None
 
 
 NO_CHANGE = Totals(0, 0)

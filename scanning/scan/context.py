@@ -29,8 +29,8 @@ class ScanSettings:
     So many objects may be known, ``most_objects``, or any number (0); others are left out.
     A baseline announces multipart uploads that began up to ``baseline_margin_s`` before it.
     Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
-    ``asks_totals``: somebody goes by the bucket's totals. A look that explains them not asks for a
-    pass ``look_pass_gap_s`` after the last one began.
+    ``asks_totals``: somebody goes by the bucket's totals. A look that does not explain them asks
+    for a pass ``look_pass_gap_s`` after the last one began.
     """
 
     page_size: int = 1000

@@ -13,6 +13,7 @@ from scanning.core.changes import (
     announce_cutoff,
     classify_new,
     classify_older,
+    moved_since_older,
 )
 from scanning.core.errors import StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
@@ -29,11 +30,16 @@ if TYPE_CHECKING:
 
     from scanning.core.changes import Cutoff
     from scanning.core.segments.matcher import Page
+    from scanning.core.segments.model import Merged
     from scanning.core.types import BucketConfig, Claim
     from scanning.ports import KnownState, Progress
     from scanning.scan.commit_pipeline import CommitPipeline
     from scanning.scan.context import ScanContext
     from scanning.scan.prefetch import Lane
+
+
+# Other programs may have written larger times than a row can hold.
+_MOST_TIME_S = 2.0**50
 
 
 class ListingPhase:
@@ -58,6 +64,9 @@ class ListingPhase:
         self._settings, self._counts = context.settings, context.counts
         self._known, self._commits, self._warnings = known, commits, context.warnings
         self._new_ids = count()
+        self._takes_over = known.is_first and bucket.taken_over
+        # What an older monitor knew of the rows that appeared in the range compared last.
+        self._older: dict[str, ObjectState] = {}
         self._most_objects = context.settings.most_objects
         self._room = Room()
         if self._most_objects:
@@ -125,6 +134,7 @@ class ListingPhase:
                 strings_at=self._clock() if self._settings.strings else 0.0,
                 now=0.0 if self._known.is_first else self._clock(),
                 trust_etags=self._bucket.trust_etags,
+                older_times=self._find_older_times if self._takes_over else None,
                 room=self._room,
             ),
         )
@@ -159,7 +169,7 @@ class ListingPhase:
                     self._count_listed(found.entry.listed)
                 else:
                     self._counts.compared += 1
-                    self._count_listed(found.listed, appeared=len(found.merged.appeared))
+                    self._count_listed(found.listed, appeared=self._count_unknown(found.merged))
                     self._commit_changes(found)
                 comparer.replace_last(self._refresh_documented_strings)
         except UnreadableListing as exc:
@@ -183,6 +193,13 @@ class ListingPhase:
             listed=self.progress.listed + objects,
             appeared=self.progress.appeared + appeared,
         )
+
+    def _count_unknown(self, merged: Merged) -> int:
+        """Count the rows that appeared and that no older monitor knew."""
+        if not self._older:
+            return len(merged.appeared)
+        keys = merged.columns.keys
+        return sum(keys[row] not in self._older for row in merged.appeared)
 
     # --- changes
 
@@ -214,12 +231,11 @@ class ListingPhase:
         self, states: Mapping[str, ObjectState], now: float, cutoff: Cutoff
     ) -> list[Change]:
         """Name the changes of keys that bucketwatch sees for the first time."""
-        if self._known.is_first and self._bucket.taken_over:
-            older = self._states.older_states(self._bucket, list(states))
+        if self._takes_over:
             return [
                 Change(event_type, key, current, previous)
-                for (key, current), previous in zip(states.items(), older, strict=True)
-                if (previous or cutoff.is_news(current))
+                for key, current in states.items()
+                if ((previous := self._older.get(key)) or cutoff.is_news(current))
                 and (event_type := classify_older(previous, current, now=now))
             ]
         news = states
@@ -227,6 +243,18 @@ class ListingPhase:
             news = {key: state for key, state in states.items() if cutoff.is_news(state)}
         kinds = [classify_new(state, now=now) for state in news.values()]
         return list(map(Change, kinds, news, news.values(), repeat(None)))
+
+    def _find_older_times(self, merged: Merged) -> dict[int, int]:
+        """Look up what an older monitor knew of appeared rows; find the times that moved since."""
+        states = states_of(merged.columns, merged.appeared, 0.0)
+        older = self._states.older_states(self._bucket, list(states)) if states else []
+        self._older = {key: state for key, state in zip(states, older, strict=True) if state}
+        found = {}
+        for row, (key, state) in zip(merged.appeared, states.items(), strict=True):
+            at = moved_since_older(self._older.get(key), state)
+            if at is not None and abs(at) < _MOST_TIME_S:
+                found[row] = round(at * 1000)
+        return found
 
     def _refresh_documented_strings(self, entry: Entry) -> Entry:
         """Write, renew or remove a segment's documented strings, if that is due.

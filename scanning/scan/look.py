@@ -44,7 +44,7 @@ class LookEnd:
 
     ``pass_in_s``: in how many seconds the bucket's pass shall be due, if sooner than it is anyway:
     the look could not explain the totals, or not look at all that it should. ``totals``: as seen;
-    None if nobody goes by them.
+    None if nobody goes by them. ``ranges``: what was listed, after which key and up to which one.
     """
 
     commit: int
@@ -52,6 +52,7 @@ class LookEnd:
     pass_in_s: float | None = None
     totals: SeenTotals | None = None
     warnings: tuple[ScanWarning, ...] = ()
+    ranges: tuple[tuple[str, str | None], ...] = ()
 
 
 class BucketLook:
@@ -113,6 +114,7 @@ class BucketLook:
             pass_in_s=self._pass_in_s(known) if needs_pass and not known.progress else None,
             totals=SeenTotals(totals) if context.settings.asks_totals else None,
             warnings=tuple(context.warnings),
+            ranges=tuple((wanted.after, wanted.until) for wanted, _ in listed),
         )
 
     def _wait_for_pass(self, known: KnownState) -> LookEnd:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def ask_totals(context: ScanContext) -> Totals | None:
-    """Ask for a bucket's totals, if somebody goes by them."""
+    """Ask for a bucket's totals, if somebody goes by them; None where they are not told."""
     if not context.settings.asks_totals:
         return None
     context.keep_going()

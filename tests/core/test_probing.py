@@ -7,7 +7,6 @@ from scanning.core.probing import (
     ProbePlan,
     has_moved,
     parse_probed,
-    parse_totals,
     plan_probes,
 )
 from scanning.core.totals import Totals
@@ -64,8 +63,8 @@ def test_what_redis_holds_of_a_bucket_is_read_as_it_is_written(fields, state):
 
 
 def test_totals_are_written_and_read():
-    assert parse_totals(str(Totals(3, 70))) == Totals(3, 70)
-    assert [parse_totals(text) for text in (None, "", "3", "none", "3:7:9")] == [None] * 5
+    assert Totals.read(str(Totals(3, 70))) == Totals(3, 70)
+    assert [Totals.read(text) for text in (None, "", "3", "none", "3:7:9")] == [None] * 5
 
 
 @pytest.mark.parametrize(

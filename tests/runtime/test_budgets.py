@@ -117,6 +117,25 @@ def test_the_buckets_of_an_endpoint_share_its_budget(store, s3_server, clients):
         wiring.background().endpoint_profiles.remove(endpoint)
 
 
+def test_looks_put_no_pass_off_that_is_planned(store, s3_server, clients):
+    """Else a bucket that is looked at again and again would never be passed over."""
+    bucket = put(s3_server, budget=1000)
+    s3_server.put(bucket.name, "key")
+    scan(store, bucket, clients)
+    send(bucket, 5000)
+    planned = now(store) + 30
+    store.zadd(redis_keys.due(REGION), {bucket.name: planned})
+    engine.request_looks({bucket.name: REGION})
+    [claim] = wiring.background().leases.claim_due(REGION, limit=1, slots=15)
+    assert claim.look is not None
+    client, conf = wiring.background().connection.client, wiring.conf()
+    scanner = BucketScanner(bucket, client, conf, None, clients, claim=claim)
+    scanner.run()
+    assert scanner.result is not None
+    assert scanner.result.is_look
+    assert store.zscore(redis_keys.due(REGION), bucket.name) == pytest.approx(planned, abs=1)
+
+
 def test_the_schedule_leaves_a_stretched_bucket_alone_until_somebody_saves_it(
     store, s3_server, clients
 ):

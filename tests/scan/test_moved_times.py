@@ -1,11 +1,14 @@
 """Times that move while ETag and size stay: updates, or a storm where they are many."""
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from scanning.core.types import EventType
+from scanning.adapters.redis.read_only_state import reading_only
+from scanning.core.types import EventType, ObjectState
+from scanning.scan.bucket_pass import BucketPass
 from tests.support.fakes import Bucket, Crash, FakeStorage, Site, crash_if
 from tests.support.sites import ALL, NEW, OLD, Broken, announced, numbered, scanned, site, without
 
@@ -23,7 +26,7 @@ def moved(bucket: Bucket, *keys: str, to: int = LATER) -> Bucket:
     }
 
 
-def stormy(objects: int = 1000, **settings: int) -> Site:
+def stormy(objects: int = 1000, **settings: float) -> Site:
     """A bucket of which all times moved, so that they are held."""
     here = site(page_size=100, **settings)
     scanned(here, numbered(objects))
@@ -196,6 +199,24 @@ def test_what_moves_after_somebody_wanted_silence_is_announced_all_the_same():
     assert announced(here) == [("updated", key) for key in keys[990:]]
 
 
+@pytest.mark.parametrize("choice", ["", "released_moved", "takes_times"])
+def test_a_look_without_touching_says_what_the_scan_does(choice):
+    here = stormy()
+    if choice:
+        setattr(here.states, choice, 1000)
+    after = moved(numbered(1000)) | {"key-00007": ("other", NEW, 1), "key-00950x": ("e", OLD, 1)}
+    before = replace(here.states, queue=[], commits=[])
+    said: list[str] = []
+    with reading_only(here.states, said.extend) as looking:
+        context = here.means(FakeStorage(after), states=looking)
+        BucketPass(here.bucket, here.claim(), context).run()
+    assert (here.states.manifest, here.states.queue) == (before.manifest, [])
+    scanned(here, after)
+    there = announced(here)
+    assert sorted((e["event_type"], e["key"]) for e in map(json.loads, said)) == sorted(there)
+    assert len(there) == (1001 if choice == "released_moved" else 2)
+
+
 # --- beside a storm
 
 
@@ -294,6 +315,61 @@ def test_a_storm_in_a_bucket_that_announces_no_updates_is_held_all_the_same():
     here = site(mass_minimum=10).wanting(events=ALL - {EventType.UPDATED})
     scanned(here, numbered(30))
     assert storm_of(here, moved(numbered(30))) == (30, 30)
+
+
+# --- taking over from an older monitor
+
+
+def taken_over(count: int, **settings: float) -> Site:
+    """A bucket of which an older monitor knew everything, with other times."""
+    here = site(page_size=100, **settings).wanting(taken_over=True)
+    here.states.strings = {
+        key: ObjectState(etag, time / 1000, size)
+        for key, (etag, time, size) in numbered(count).items()
+    }
+    return here
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_storm_since_an_older_monitor_is_held_too(lanes):
+    here = taken_over(1000, lanes=lanes)
+    new: Bucket = {"new": ("e", NEW, 1)}
+    assert storm_of(here, moved(numbered(1000)) | new) == (1000, 1000)
+    assert announced(here) == [("created", "new")]
+    assert storm_of(here, moved(numbered(1000)) | new) == (1000, 1001)
+    assert here.states.objects() == numbered(1000) | new
+    here.states.released_moved = 1000
+    scanned(here, moved(numbered(1000)) | new)
+    assert announced(here) == [("updated", key) for key in numbered(1000)]
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_few_times_that_moved_since_an_older_monitor_are_updates(size):
+    here = taken_over(1000, slice_s=0.0)
+    key = "key-00500"
+    here.states.strings[key] = ObjectState("e", OLD / 1000, size)
+    crashing = iter([False, True] * 8)
+    here.states.after_commit = lambda: crash_if(next(crashing, False))
+    assert storm_of(here, moved(numbered(1000), key)) is None
+    [event] = here.states.queue
+    assert (event["event_type"], event["key"]) == ("updated", key)
+    assert event["previous"]["last_modified"] < event["last_modified"]
+    assert here.states.objects() == moved(numbered(1000), key)
+
+
+def test_where_etags_are_trusted_times_that_moved_since_an_older_monitor_are_nothing():
+    here = taken_over(30).wanting(trust_etags=True)
+    scanned(here, moved(numbered(30)))
+    assert announced(here) == []
+    assert here.states.objects() == numbered(30)
+
+
+def test_a_time_of_an_older_monitor_that_no_row_can_hold_is_an_update():
+    here = taken_over(1)
+    here.states.strings["key-00000"] = ObjectState("e", 1e300, 1)
+    scanned(here, numbered(1))
+    assert announced(here) == [("updated", "key-00000")]
+    assert here.states.objects() == numbered(1)
 
 
 # --- crashes and pauses

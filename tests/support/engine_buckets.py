@@ -9,7 +9,7 @@ from scanning import wiring
 from scanning.core import redis_keys
 from scanning.core.metrics import counters
 from scanning.core.types import BucketConfig, KeyPair, ScanCounts, ScanResult
-from tests.support.servers import TestS3Server
+from tests.support.servers import S3Account
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ def document(
     credential: str = "",
     generation: int = 1,
     interval: int | None = None,
+    longest: int | None = None,
     probe_interval: int | None = None,
     budget: int | None = None,
     **members: Any,
@@ -41,6 +42,7 @@ def document(
             "credential": credential or name.upper().replace("-", "_"),
             "generation": generation,
             "polling_interval": interval,
+            "polling_longest": longest,
             "probe_interval": probe_interval,
             "fetch_metadata": False,
             "requests_per_day": budget,
@@ -67,7 +69,7 @@ def remove(name: str) -> None:
     wiring.background().bucket_configs.remove(name, revision=next(_revisions))
 
 
-def put_real(s3: TestS3Server, name: str, **given: Any) -> BucketConfig:
+def put_real(s3: S3Account, name: str, **given: Any) -> BucketConfig:
     """Write one managed bucket of the S3 server, with its keys in the vault."""
     bucket = put(name, endpoint=s3.url, **given)
     wiring.vault().write(bucket.credential, KeyPair(s3.access_key, s3.secret_key))
@@ -120,8 +122,8 @@ def dump(client: redis.Redis) -> dict[str, Any]:
             for name in names
             if not name.startswith(_OF_REQUESTS)
         }
-    counting = (name for name in found if name.startswith(_COUNTING))
-    for name in list(counting):
+    hashes = (name for name, value in found.items() if isinstance(value, dict))
+    for name in [name for name in hashes if name.startswith(_COUNTING)]:
         kept = {field: n for field, n in found[name].items() if not _is_of_requests(field)}
         found[name] = kept
     return {name: value for name, value in found.items() if value}

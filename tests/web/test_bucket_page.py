@@ -111,6 +111,23 @@ def test_the_overview_says_how_the_bucket_is(operator, store, bucket):
 
 
 @pytest.mark.parametrize(
+    ("quiet_s", "shown"),
+    [
+        pytest.param(None, "1 min (default), up to 15 min while nothing changes", id="unknown"),
+        pytest.param(
+            3000, "1 min (default), up to 15 min while nothing changes; now 4 min", id="quiet"
+        ),
+    ],
+)
+def test_the_overview_says_which_interval_is_in_force(operator, store, bucket, quiet_s, shown):
+    Bucket.objects.update(polling_longest=900)
+    if quiet_s is not None:
+        times = {"scan_at": "1764444000.5", "changed_at": str(1764444000.5 - quiet_s)}
+        store.hset(redis_keys.bucket(bucket.name), mapping=times)
+    assert f"Polling interval {shown} Requests today" in text(operator.get(url(bucket)))
+
+
+@pytest.mark.parametrize(
     ("given", "conf", "probe", "says"),
     [
         ({}, "auto", LastProbe(Totals(4711, 2048)), "every 5 s: 4,711 objects, 2.0 KiB, not seen"),
@@ -160,6 +177,15 @@ def test_the_history_of_scans_is_drawn_and_said(operator, store, bucket):
     assert 'aria-label="Duration of the last 3 scans: at most 2 s, lately 2 s."' in page
     assert 'aria-label="Objects of the last 3 scans: at most 1,002, lately 1,000."' in page
     assert "failed: the key pair may not list the bucket</title>" in page
+
+
+def test_a_look_between_two_scans_is_told_from_them(operator, store, bucket):
+    for key, at, changes in [(redis_keys.history, 60, 7), (redis_keys.look_history, 30, 3)]:
+        store.lpush(key("media-in"), json.dumps([time.time() - at, 1.5, 1000, changes, ""]))
+    page = html(operator.get(url(bucket)))
+    assert 'aria-label="Objects of the last 1 scan: at most 1,000, lately 1,000."' in page
+    assert 'aria-label="Changes found of the last 2 scans: at most 7, lately 3."' in page
+    assert "UTC, look: 3</title>" in page
 
 
 def test_recent_notifications_are_those_of_the_bucket(operator, store, bucket):

@@ -75,7 +75,7 @@ def test_the_page_of_a_bucket_says_what_was_sent_and_what_a_day_takes(operator, 
     page = text(operator.get(reverse("admin:buckets_bucket_overview", args=[bucket.pk])))
     sent = "2,000 LIST, 7 HEAD for metadata, 2 HEAD of missing objects, 30 HEAD of buckets"
     assert f"Requests today {sent} " in page
-    assert "Requests a day passes 1,440,000 LIST, objects 9 HEAD" in page
+    assert "Requests a day passes 1,440,000 LIST, objects 9 HEAD, probes 17,280 HEAD" in page
     assert "Budget" not in page
 
 
@@ -83,8 +83,7 @@ def test_a_price_turns_requests_into_money(operator, bucket, prices):
     send(list=2000)
     page = text(operator.get(reverse("admin:buckets_bucket_overview", args=[bucket.pk])))
     assert "Requests today 2,000 LIST; 0.01 USD " in page
-    assert "passes 1,440,000 LIST; 7,200.00 USD" not in page
-    assert "passes 1,440,000 LIST; 7.20 USD, 216.00 USD in 30 days" in page
+    assert "passes 1,440,000 LIST, probes 17,280 HEAD; 7.21 USD, 216.21 USD in 30 days" in page
 
 
 def test_the_price_of_an_endpoint_wins(operator, bucket, prices):
@@ -115,14 +114,14 @@ def test_the_page_of_an_endpoint_adds_its_buckets_up(operator, bucket):
     endpoint = Endpoint.objects.get(name=ENDPOINT)
     services.update_endpoint(endpoint=endpoint, requests_per_day=10_000)
     page = text(operator.get(reverse("admin:buckets_endpoint_change", args=[endpoint.pk])))
-    assert "Today: 2,000 LIST, 5 HEAD of buckets A day: passes 1,441,440 LIST" in page
+    assert "Today: 2,000 LIST, 5 HEAD of buckets A day: passes 1,441,440 LIST, probes" in page
     assert "10,000 a day, 7,995 left today" in page
 
 
 def test_dashboard_and_terminal_count_what_all_sent_today(operator, bucket, prices):
     send(list=2000, head_metadata=500)
     page = text(operator.get(reverse("admin:index")))
-    assert "Requests today 2,500; 0.01 USD 2,000 LIST, 500 HEAD for metadata" in page
+    assert "Requests today 2,500 2,000 LIST, 500 HEAD for metadata; 0.01 USD" in page
     lines = status_report.lines(overview(), timezone.now(), bad=str, good=str)
     assert "TODAY       2,000 LIST, 500 HEAD for metadata; 0.01 USD (UTC)" in list(lines)
 
@@ -132,6 +131,16 @@ def test_without_redis_the_forecast_is_there(operator, bucket, redis_server):
     page = text(operator.get(reverse("admin:buckets_bucket_overview", args=[bucket.pk])))
     assert "Requests today — " in page
     assert "Requests a day passes 1,440,000 LIST" in page
+
+
+def test_endpoints_of_many_buckets_are_as_many_queries_as_those_of_one(
+    operator, bucket, django_assert_max_num_queries
+):
+    endpoint = Endpoint.objects.get(name=ENDPOINT)
+    like = {"region": bucket.region, "endpoint": bucket.endpoint, "credential": bucket.credential}
+    Bucket.objects.bulk_create(Bucket(name=f"bucket-{number}", **like) for number in range(100))
+    with django_assert_max_num_queries(20):
+        operator.get(reverse("admin:buckets_endpoint_change", args=[endpoint.pk]))
 
 
 # --- the form
@@ -147,9 +156,16 @@ def forecast(operator: Client, **fields: str) -> str:
     ("fields", "said"),
     [
         pytest.param({}, "Enter about how many objects there are", id="unknown"),
-        pytest.param({"expected_objects": "5000"}, "passes 7,200 LIST.", id="by default"),
         pytest.param(
-            {"expected_objects": "5000", "polling_interval": "3600"}, "passes 120 LIST.", id="slow"
+            {"expected_objects": "5000"}, "passes 7,200 LIST, probes 17,280 HEAD.", id="by default"
+        ),
+        pytest.param(
+            {"expected_objects": "5000", "polling_interval": "3600"},
+            "passes 120 LIST, probes 288 HEAD.",
+            id="slow",
+        ),
+        pytest.param(
+            {"expected_objects": "5000", "probe_interval": "0"}, "passes 7,200 LIST.", id="unprobed"
         ),
         pytest.param({"expected_objects": "many"}, "Enter a whole number.", id="no number"),
         pytest.param(
@@ -168,10 +184,11 @@ def test_the_form_of_a_new_bucket_says_what_it_would_cost(operator, redis, field
 
 def test_a_stored_bucket_is_forecast_by_its_objects_unless_others_are_given(operator, bucket):
     url = reverse("admin:buckets_bucket_forecast", args=[bucket.pk])
-    assert "passes 1,440,000 LIST." in operator.get(url).content.decode()
+    assert "passes 1,440,000 LIST, probes" in operator.get(url).content.decode()
     assert "passes 1,440 LIST." in operator.get(url, {"expected_objects": "7"}).content.decode()
     page = text(operator.get(reverse("admin:buckets_bucket_change", args=[bucket.pk])))
-    assert "With 1,000,000 objects, a day: passes 1,440,000 LIST." in page
+    said = "passes 1,440,000 LIST, probes 17,280 HEAD."
+    assert f"With 1,000,000 objects, a day: {said}" in page
 
 
 def test_who_may_not_see_buckets_sees_no_forecast(client, bucket):
@@ -208,9 +225,11 @@ def test_the_forecast_follows_the_form_and_no_secret_is_sent_for_it(
         expect(said).to_contain_text("Enter about how many objects there are")
         page.fill("#id_secret_key", "wrJalrXUtnFEMI")
         page.fill("#id_expected_objects", "1000000")
-        expect(said).to_contain_text("passes 1,440,000 LIST.")
+        expect(said).to_contain_text("passes 1,440,000 LIST, probes 17,280 HEAD.")
         page.fill("#id_polling_interval", "3600")
-        expect(said).to_contain_text("passes 24,000 LIST.")
+        expect(said).to_contain_text("passes 24,000 LIST, probes 288 HEAD.")
+        page.fill("#id_probe_interval", "10")
+        expect(said).to_contain_text("passes 24,000 LIST, probes 8,640 HEAD.")
         page.fill("#id_polling_interval", "0")
         expect(said).to_contain_text("Enter at least 1 second")
     forecasts = [url for url in asked if "/forecast/" in url]
@@ -232,13 +251,14 @@ def test_the_api_tells_requests_and_forecasts(bucket, prices):
         "head_bucket": 5,
         "cost": pytest.approx(0.010002),
     }
-    assert (shown["forecast"]["list"], shown["forecast"]["cost"]) == (1_440_000, 7.2)
+    expected = {"list": 1_440_000, "head_metadata": 0, "head_witness": 0, "head_bucket": 17_280}
+    assert shown["forecast"] == expected | {"cost": pytest.approx(7.206912)}
     url = f"/api/v1/endpoints/{ENDPOINT}/"
     body = {"requests_per_day": 10_000, "request_price": "0.1"}
     there = caller.send("PATCH", url, body).json()
     assert (there["requests_per_day"], there["request_price"]) == (10_000, "0.1")
     assert there["requests_today"]["list"] == 2000
-    assert there["forecast"]["cost"] == pytest.approx(144)
+    assert there["forecast"]["cost"] == pytest.approx(145.728)
     refused = caller.send("PATCH", url, {"request_price": "cheap"})
     assert refused.status_code == 400
     assert "the price of 1,000 requests" in api_client.error_of(refused)
@@ -258,7 +278,7 @@ def test_a_bucket_whose_budget_runs_short_needs_attention(bucket):
     assert alert.title == "media-in: its budget of requests makes passes rarer"
     assert alert.reason == (
         "The next one is at 17:00 UTC, not 1 min after the last: 27,000 of its 28,800 requests a "
-        "day are sent. What changes there is announced later."
+        "day were sent. What changes there is announced later."
     )
     assert alert.next_step == (
         "Lengthen its polling interval to 50 min or more, which the budget pays for, or raise the "

@@ -124,6 +124,7 @@ class BucketConfigStore:
                 redis_keys.REGIONS,
                 redis_keys.GARBAGE,
                 redis_keys.history(name),
+                redis_keys.look_history(name),
                 *map(redis_keys.due, regions),
                 *map(redis_keys.running, regions),
             ]

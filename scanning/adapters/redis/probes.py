@@ -18,8 +18,8 @@ from scanning.core.probing import (
     LastProbe,
     ProbedBucket,
     parse_probed,
-    parse_totals,
 )
+from scanning.core.totals import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -82,4 +82,4 @@ def _text(seen: LastProbe) -> str:
 
 def _parsed(text: str) -> LastProbe:
     totals, _, moved_at = text.partition(" ")
-    return LastProbe(parse_totals(totals), float(moved_at) if moved_at else None)
+    return LastProbe(Totals.read(totals), float(moved_at) if moved_at else None)

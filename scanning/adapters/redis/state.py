@@ -24,6 +24,7 @@ from scanning.core.errors import (
     StateLost,
 )
 from scanning.core.metrics import counters
+from scanning.core.remedies import REMEDIES
 from scanning.core.totals import Totals
 from scanning.ports import KnownState, Position, Progress
 
@@ -94,8 +95,8 @@ class RedisStateStore:
             warnings=scan_warnings.from_json(warnings.decode() if warnings else None),
             last_pass_at=float(scan_at) if scan_at else None,
             listed=Totals(int(listed_objects or 0), int(listed_bytes or 0)),
-            totals_apart=Totals.read(apart.decode()) if apart else None,
-            totals_before=Totals.read(before.decode()) if before else None,
+            totals_apart=Totals.read(_text(apart)),
+            totals_before=Totals.read(_text(before)),
             held_moved_since=float(held_moved_since) if held_moved_since else None,
             released_moved=0 if takes_times else int(released_moved or 0),
             takes_times=takes_times,
@@ -216,15 +217,16 @@ class RedisStateStore:
         return redis_keys.segment(claim.bucket, claim.generation, id_)
 
 
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
+
+
 def _position(fence: bytes | None, commit: bytes | None) -> Position:
     return Position(int(fence or 0), int(commit or 0))
 
 
 def _lost(bucket: str) -> StateLost:
-    return StateLost(
-        f"{bucket}: Redis forgot what was known of it; choose in the admin whether to announce its "
-        "objects or only to remember them"
-    )
+    return StateLost(f"{bucket}: Redis forgot what was known of it; {REMEDIES[StateLost].clause}")
 
 
 _FULL: Final = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scanning.adapters.redis.schedule import read_regions, server_time
@@ -48,7 +49,8 @@ def history_entry(result: ScanResult) -> str:
     """Write one element of a bucket's history; "" for a pass that goes on."""
     if result.ok and not result.complete:
         return ""
-    counts, objects = result.counts, result.listed or result.counts.objects
+    counts = result.counts
+    objects = counts.objects if result.is_look else result.listed or counts.objects
     duration_s = round(result.started_at + result.duration_s - result.began, 3)
     entry = [result.began, duration_s, objects, counts.changes, result.error_class]
     return json.dumps(entry, separators=(",", ":"))
@@ -152,9 +154,19 @@ class TelemetryStore:
         return counts
 
     def history(self, bucket: str) -> list[ScanRecord]:
-        """Read a bucket's last scans, the oldest first."""
-        texts = self._connection.run(lambda r: r.lrange(redis_keys.history(bucket), 0, -1))
-        return [ScanRecord(*json.loads(text)) for text in texts]
+        """Read a bucket's last passes and looks, the oldest first."""
+
+        def read(r: Any) -> list[list[str]]:
+            pipe = r.pipeline(transaction=False)
+            pipe.lrange(redis_keys.history(bucket), 0, -1)
+            pipe.lrange(redis_keys.look_history(bucket), 0, -1)
+            lists: list[list[str]] = pipe.execute()
+            return lists
+
+        passes, looks = self._connection.run(read)
+        records = [ScanRecord(*json.loads(text)) for text in passes]
+        records += [replace(ScanRecord(*json.loads(text)), kind="look") for text in looks]
+        return sorted(records, key=lambda record: record.at)
 
     def events_today(self, buckets: Iterable[str]) -> dict[str, int]:
         """Count the events of each bucket that were announced since midnight UTC."""

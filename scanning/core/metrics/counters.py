@@ -32,6 +32,9 @@ REQUESTS: Final = {
     RequestKind.WITNESS: f"{HEAD_CALLS}witness",
     RequestKind.BUCKET: f"{HEAD_CALLS}bucket",
 }
+LOOKS: Final = "looks"
+FAILED_LOOKS: Final = "failed_looks"
+LOOK_LIST_CALLS: Final = "look_list_calls"
 LAG: Final = "lag"
 LATENESS: Final = "lateness"
 # Requests that an endpoint asked us to send later, and those that it did not answer at all.
@@ -61,12 +64,18 @@ def of_commit(
 
 
 def of_scan(result: ScanResult, *, late_s: float) -> dict[str, int]:
-    """Count one scan, by how it ended; it began ``late_s`` after its scheduled start."""
-    counts = result.counts
-    counted = {
-        "total_scans": int(result.complete or not result.ok),
-        "failed_scans": int(not result.ok),
-        "errors": int(not result.ok),
+    """Count one scan, by how it ended; it began ``late_s`` after its scheduled start.
+
+    A look is none of the scans that are counted, nor late.
+    """
+    counts, has_failed = result.counts, int(not result.ok)
+    if result.is_look:
+        counted = {LOOKS: 1, FAILED_LOOKS: has_failed, LOOK_LIST_CALLS: counts.pages}
+    else:
+        counted = {"total_scans": int(result.complete or not result.ok), "failed_scans": has_failed}
+        counted |= _histogram(LATENESS, histograms.LATENESS_S, [late_s])
+    counted |= {
+        "errors": has_failed,
         "total_objects_scanned": counts.objects,
         "list_calls": counts.pages,
         "segments_unchanged": counts.unchanged,
@@ -76,7 +85,6 @@ def of_scan(result: ScanResult, *, late_s: float) -> dict[str, int]:
         counted[f"{ERROR}{result.error_class}"] = 1
     if result.complete:
         counted |= {f"{WARNING}{one.kind}": one.count for one in result.warnings}
-    counted |= _histogram(LATENESS, histograms.LATENESS_S, [late_s])
     return {field: number for field, number in counted.items() if number}
 
 

@@ -244,6 +244,29 @@ def _with_known_times(
     return replace(listed, last_modified=times), noted
 
 
+def with_older_times(merged: Merged, older: Mapping[int, int], *, trust_etags: bool) -> Merged:
+    """Give appeared rows the times (ms) that somebody else knew of them, as if they were known.
+
+    The listed times are noted, as `merge` does.
+    """
+    columns = merged.columns
+    times, noted = (
+        list(columns.last_modified),
+        dict(zip(merged.moved, merged.moved_times, strict=True)),
+    )
+    for row, time in older.items():
+        if not (trust_etags and columns.etags[row]):
+            noted[row] = times[row]
+        times[row] = time
+    moved = sorted(noted)
+    return replace(
+        merged,
+        columns=replace(columns, last_modified=times),
+        moved=tuple(moved),
+        moved_times=tuple(noted[row] for row in moved),
+    )
+
+
 def with_moved_times(entry: Entry, columns: Columns) -> Piece:
     """Make a segment whose rows have the times that its entry notes as moved.
 

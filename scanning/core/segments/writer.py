@@ -21,11 +21,12 @@ from scanning.core.segments.model import (
     merge,
     part,
     split_at,
+    with_older_times,
 )
 from scanning.core.totals import NO_CHANGE, Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from scanning.core.listing.body import Columns
     from scanning.core.segments.matcher import Listed, Unchanged
@@ -75,7 +76,9 @@ class SegmentWriter:
     ``strings_at``: when the documented strings of new rows are written; 0 if none are wanted.
     ``now``: when rows that changed are noted to have done so; 0 takes their own times, where
     nothing is known yet.
-    ``left_out`` are the keys for which there was no ``room`` in the range written last.
+    ``older_times`` finds the times (ms) that were known of appeared rows elsewhere, by row number,
+    where only those differ. ``left_out`` are the keys for which there was no ``room`` in the range
+    written last.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class SegmentWriter:
         strings_at: float = 0.0,
         now: float = 0.0,
         trust_etags: bool = False,
+        older_times: Callable[[Merged], Mapping[int, int]] | None = None,
         room: Room | None = None,
     ) -> None:
         self.entries: list[Entry] = []
@@ -98,6 +102,7 @@ class SegmentWriter:
         self._strings_at = strings_at
         self._now = now
         self._trust_etags = trust_etags
+        self._older_times = older_times
         # The listed bytes of the open segment, if they are at hand.
         self._open_raw: bytes | None = None
         # The segment that is listed in parts, and its rows that are still to come.
@@ -197,7 +202,9 @@ class SegmentWriter:
     def _merge(self, known: Columns, listed: Listed) -> Merged:
         merged = merge(known, listed.columns, trust_etags=self._trust_etags)
         self._room.left -= len(merged.appeared)
-        return merged
+        if self._older_times is None or not (older := self._older_times(merged)):
+            return merged
+        return with_older_times(merged, older, trust_etags=self._trust_etags)
 
     def _note_changes(self, entry: Entry, known: Columns, merged: Merged) -> Entry:
         """Note when the rows of a range changed, if they did."""
