@@ -212,6 +212,17 @@ def test_buckets_of_one_page_are_not_asked_unless_somebody_chose_to(store, s3, w
     assert heads(s3, small) == 0
 
 
+def test_scans_see_totals_only_where_probes_go_by_them(store, s3, watched):
+    """A first pass cannot know how large a bucket is, and asks."""
+    small, large = watched(probe_interval=None), watched(objects=1001, probe_interval=None)
+    assert store.hget(redis_keys.bucket(large.name), "totals") == "1001:10010"
+    for bucket in (small, large):
+        engine_buckets.schedule(store, bucket)
+    region_task.scan_region(REGION)
+    assert heads(s3, small) == 0
+    assert heads(s3, large) == 2  # before the pass and after it
+
+
 def test_a_bucket_that_never_was_scanned_or_fails_is_not_asked(store, s3, watched):
     new, failing, fine = watched(), watched(), watched()
     store.hdel(redis_keys.bucket(new.name), "objects")
