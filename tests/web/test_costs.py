@@ -167,6 +167,11 @@ def forecast(operator: Client, **fields: str) -> str:
         pytest.param(
             {"expected_objects": "5000", "probe_interval": "0"}, "passes 7,200 LIST.", id="unprobed"
         ),
+        pytest.param(
+            {"expected_objects": "5", "polling_longest": "3600"},
+            "passes at most 1,440 LIST.",
+            id="adaptive",
+        ),
         pytest.param({"expected_objects": "many"}, "Enter a whole number.", id="no number"),
         pytest.param(
             {"expected_objects": "5", "polling_interval": "0"}, "Enter at least 1 second", id="0 s"
