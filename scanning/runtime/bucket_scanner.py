@@ -269,9 +269,7 @@ def _with_own_settings(
     return replace(
         settings,
         lanes=bucket.lanes or settings.lanes,
-        most_objects=(
-            settings.most_objects if bucket.most_objects is None else bucket.most_objects
-        ),
+        most_objects=conf.scan.objects_limit(bucket.most_objects),
         interval_s=conf.defaults.interval_s(bucket.polling_interval_s),
     )
 
