@@ -189,11 +189,10 @@ def watch_names() -> frozenset[str]:
     return frozenset(Bucket.objects.order_by().values_list("name", flat=True))
 
 
-def watches_of(s3_name: str) -> QuerySet[Bucket]:
-    """Select the watches on buckets of this name, whatever their endpoints."""
-    return Bucket.objects.filter(Q(bucket_name=s3_name) | Q(bucket_name="", name=s3_name)).order_by(
-        "name"
-    )
+def watches_of(*s3_names: str) -> QuerySet[Bucket]:
+    """Select the watches on buckets of these names, whatever their endpoints."""
+    by_name = Q(bucket_name__in=s3_names) | Q(bucket_name="", name__in=s3_names)
+    return Bucket.objects.filter(by_name).order_by("name")
 
 
 def notification_status() -> list[dict[str, Any]]:

@@ -76,6 +76,7 @@ class Site(BaseModel):
     infisical_env: str = "prod"
     metrics_token: SecretStr | None = None
     metrics_networks: Annotated[str, AfterValidator(checked_networks)] = ""
+    hints_per_minute: int = Field(6000, ge=0)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from scanning.adapters.redis.bucket_configs import BucketConfigStore
     from scanning.adapters.redis.connection import RedisHealth
+    from scanning.config.settings import EngineSettings
     from scanning.core.endpoint_profile import EndpointProfile
     from scanning.core.explain import Explanation
     from scanning.core.metrics.telemetry import (
@@ -104,6 +105,14 @@ def events_today(buckets: Iterable[str]) -> dict[str, int]:
 def next_scans(buckets: Mapping[str, str]) -> dict[str, NextScan]:
     """Tell when each bucket (name -> region) is scanned next. Raises RedisUnavailable."""
     return wiring.interactive().schedule.next_scans(buckets)
+
+
+def quiet_times(buckets: Iterable[str]) -> dict[str, float]:
+    """Tell for how long nothing had changed in buckets when their last passes began, seconds.
+
+    Those of which that is not known are left out. Raises RedisUnavailable.
+    """
+    return wiring.interactive().schedule.quiet_times(buckets)
 
 
 def late_buckets() -> frozenset[str]:
@@ -237,15 +246,28 @@ def explain(name: str, key: str) -> Explanation:
         ),
         now=now,
     )
+    probe_s, has_totals = _probes_of(bucket, conf)
     return explain_rules.explain(
         replace(
             facts,
             queue_high_water=conf.queue.high_water,
             second_look_s=conf.deletions.second_look,
             baseline_margin_s=conf.scan.baseline_margin,
+            intervals=conf.polling_intervals(bucket.polling_interval_s, bucket.polling_longest_s),
+            probe_s=probe_s,
+            has_totals=has_totals,
             most_objects=conf.scan.objects_limit(bucket.most_objects),
         )
     )
+
+
+def _probes_of(bucket: BucketConfig, conf: EngineSettings) -> tuple[float, bool]:
+    """Tell how often a bucket is probed, 0 for never, and whether it is told totals."""
+    plan = conf.probe_plan(bucket.probe_interval_s, own_polling_s=bucket.polling_interval_s)
+    store, last = wiring.interactive().probes, last_probe(bucket.name)
+    has_totals = last is None or last.totals is not None
+    is_probed = store.read([bucket.name])[bucket.name].is_probed(plan, page_size=conf.page_size)
+    return plan.every_s if is_probed and (has_totals or plan.is_chosen) else 0.0, has_totals
 
 
 def _listed(bucket: BucketConfig, key: str, pair: KeyPair) -> ObjectState | None:

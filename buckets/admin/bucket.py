@@ -51,6 +51,7 @@ class BucketAdmin(ListedBuckets):
             {
                 "fields": (
                     "polling_interval",
+                    "polling_longest",
                     "probe_interval",
                     "monitoring_enabled",
                     "notifications_enabled",

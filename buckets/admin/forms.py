@@ -126,6 +126,12 @@ class BucketForm(ServiceForm[Bucket]):
             "Seconds between the starts of two scans, 1 to 604,800 (7 days). Empty: the configured "
             f"default, {defaults.defaults.polling_interval} s."
         )
+        longest_s = defaults.polling.longest
+        self.fields["polling_longest"].help_text = (
+            "Seconds that the interval may grow to while nothing changes: to an eighth of the time "
+            "since the last change. A change that is found brings it back. 0: it does not grow. "
+            f"Empty: the configured default, {f'{longest_s} s' if longest_s else '0'}."
+        )
         probed = defaults.probe.interval
         self.fields["probe_interval"].help_text = (
             "Seconds between two probes, which ask for the bucket's totals and have it looked at "

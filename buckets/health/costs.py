@@ -105,9 +105,14 @@ def costs_at(endpoints: Sequence[Endpoint]) -> dict[str, Costs]:
 def _expected_at(names: set[str]) -> dict[str, Counter[RequestKind]]:
     """Add up the forecasts of all monitored buckets at some endpoints; unknown ones have a page."""
     expected: dict[str, Counter[RequestKind]] = {name: Counter() for name in names}
-    columns = ("endpoint", "object_count", "polling_interval", "probe_interval")
-    columns += ("fetch_metadata", "notifications_enabled")
-    for bucket in Bucket.objects.filter(monitoring_enabled=True).only(*columns):
+    for bucket in Bucket.objects.filter(monitoring_enabled=True).only(
+        "endpoint",
+        "object_count",
+        "polling_interval",
+        "probe_interval",
+        "fetch_metadata",
+        "notifications_enabled",
+    ):
         name = endpoint_name(bucket.endpoint)
         if name in expected:
             expected[name].update(request_costs.forecast(_plan(bucket, bucket.object_count or 0)))

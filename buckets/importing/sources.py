@@ -85,6 +85,7 @@ class _BucketRow(BaseModel):
     region: _Text | None = None
     endpoint: _Text | None = None
     polling_interval: int | None = None
+    polling_longest: int | None = None
     probe_interval: int | None = None
     monitoring_enabled: bool | None = None
     notifications_enabled: bool | None = None
@@ -249,6 +250,7 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
         "endpoint": config.endpoint,
         "region": config.region,
         "polling_interval": config.polling_interval_s,
+        "polling_longest": config.polling_longest_s,
         "probe_interval": config.probe_interval_s,
         "monitoring_enabled": config.active,
         "notifications_enabled": config.notifications,

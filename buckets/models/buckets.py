@@ -52,6 +52,7 @@ class Bucket(models.Model):
         "region",
         "credential",
         "polling_interval",
+        "polling_longest",
         "probe_interval",
         "monitoring_enabled",
         "notifications_enabled",
@@ -134,6 +135,19 @@ class Bucket(models.Model):
             ),
         ],
         help_text="Seconds between two scans; left empty, the configured default.",
+    )
+    polling_longest = models.PositiveIntegerField(
+        "longest interval (s)",
+        null=True,
+        blank=True,
+        validators=[
+            MaxValueValidator(
+                LONGEST_INTERVAL_S,
+                f"Enter at most {LONGEST_INTERVAL_S} seconds (7 days), or 0 for none.",
+            ),
+        ],
+        help_text="Seconds that the interval may grow to while nothing changes; 0: it does not "
+        "grow. Left empty, the configured default.",
     )
     probe_interval = models.PositiveIntegerField(
         "probe interval (s)",
@@ -304,6 +318,14 @@ class Bucket(models.Model):
                 name="bucket_polling_interval",
                 violation_error_message=(
                     f"Enter a polling interval from 1 to {LONGEST_INTERVAL_S} seconds."
+                ),
+            ),
+            models.CheckConstraint(
+                condition=Q(polling_longest__isnull=True)
+                | Q(polling_longest__range=(0, LONGEST_INTERVAL_S)),
+                name="bucket_polling_longest",
+                violation_error_message=(
+                    f"Enter a longest interval of at most {LONGEST_INTERVAL_S} seconds, or 0."
                 ),
             ),
             models.CheckConstraint(

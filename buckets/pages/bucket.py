@@ -84,13 +84,14 @@ def look_at(bucket: Bucket) -> BucketPage:
         under_way = engine.pass_under_way(bucket.name)
         probes = PageFact("Probes", probes_in_words(bucket))
         events_today = engine.events_today([bucket.name])[bucket.name]
+        quiet_s = engine.quiet_times([bucket.name]).get(bucket.name)
         history = engine.scan_history(bucket.name)
         events = wiring.interactive().recent_events.read(limit=RECENT, bucket=bucket.name).events
     except RedisUnavailable as exc:
         return BucketPage(
             state=selectors.state(bucket),
             callout=_callout(bucket, selectors.state(bucket)),
-            facts=list(_facts(bucket, None, None)),
+            facts=list(_facts(bucket)),
             redis_problem=str(exc),
             warnings=_warnings(bucket),
         )
@@ -98,7 +99,11 @@ def look_at(bucket: Bucket) -> BucketPage:
     return BucketPage(
         state=state,
         callout=_callout(bucket, state),
-        facts=[*_facts(bucket, next_scan, events_today), probes, *_progress(bucket, under_way)],
+        facts=[
+            *_facts(bucket, next_scan, events_today, quiet_s),
+            probes,
+            *_progress(bucket, under_way),
+        ],
         charts=_charts(history),
         failed_scans=_failed(history),
         events=events,
@@ -194,14 +199,17 @@ def _warnings(bucket: Bucket) -> list[Callout]:
 
 
 def _facts(
-    bucket: Bucket, next_scan: NextScan | None, events_today: int | None
+    bucket: Bucket,
+    next_scan: NextScan | None = None,
+    events_today: int | None = None,
+    quiet_s: float | None = None,
 ) -> Iterator[PageFact]:
     yield PageFact("Objects", format_number(bucket.object_count))
     yield PageFact("Events today", format_number(events_today))
     yield PageFact("Last scan", badges.moment(bucket.last_scan_at))
     yield PageFact("Duration", format_duration(bucket.last_scan_duration_s))
     yield PageFact("Next scan", next_scan_in_words(bucket, next_scan))
-    yield PageFact("Polling interval", _interval(bucket))
+    yield PageFact("Polling interval", _interval(bucket, quiet_s))
     costs = costs_of([bucket])[bucket.name]
     yield PageFact("Requests today", costs_in_words.sent_today(costs))
     yield PageFact("Requests a day", costs_in_words.a_day(costs.forecast))
@@ -230,9 +238,15 @@ def _progress(bucket: Bucket, under_way: PassUnderWay | None) -> Iterator[PageFa
     yield PageFact("Scan under way", f"{listed} listed{share}; it began {began}")
 
 
-def _interval(bucket: Bucket) -> str:
-    interval_s = wiring.conf().defaults.interval_s(bucket.polling_interval)
-    return format_duration(interval_s) + ("" if bucket.polling_interval else " (default)")
+def _interval(bucket: Bucket, quiet_s: float | None) -> str:
+    intervals = wiring.conf().polling_intervals(bucket.polling_interval, bucket.polling_longest)
+    shortest = format_duration(intervals.shortest_s)
+    shortest += "" if bucket.polling_interval else " (default)"
+    if not intervals.may_grow:
+        return shortest
+    now = "" if quiet_s is None else f"; now {format_duration(intervals.choose(quiet_s))}"
+    longest = format_duration(intervals.longest_s)
+    return f"{shortest}, up to {longest} while nothing changes{now}"
 
 
 def _credential(bucket: Bucket) -> SafeString:

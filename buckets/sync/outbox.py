@@ -155,6 +155,7 @@ def document(bucket: Bucket) -> dict[str, Any]:
             "credential": bucket.credential.vault_prefix if bucket.credential_id else "",
             "generation": bucket.generation,
             "polling_interval": bucket.polling_interval,
+            "polling_longest": bucket.polling_longest,
             "probe_interval": bucket.probe_interval,
             "fetch_metadata": bucket.fetch_metadata,
             "trust_etags": bucket.trust_etags,

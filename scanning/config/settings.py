@@ -18,6 +18,7 @@ from scanning.core.deletions import Confirm
 from scanning.core.endpoints import LINODE
 from scanning.core.probing import AUTO, ProbePlan, plan_probes
 from scanning.core.request_costs import MOST_REQUESTS, RequestPrices, parse_prices
+from scanning.core.schedule import PollingIntervals
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, MOST_OBJECTS
 
 
@@ -77,6 +78,15 @@ class DefaultsSection(Section):
     def interval_s(self, own_s: int | None) -> int:
         """Give the polling interval of a bucket whose own is ``own_s``; None has the default."""
         return own_s or self.polling_interval
+
+
+class PollingSection(Section):
+    longest: int = Field(
+        0,
+        ge=0,
+        le=LONGEST_INTERVAL_S,
+        description="seconds that the polling interval may grow to while nothing changes; 0: not",
+    )
 
 
 class RedisSection(Section):
@@ -372,6 +382,7 @@ class EngineSettings(Section):
 
     parallel: ParallelSection = ParallelSection()
     defaults: DefaultsSection = DefaultsSection()
+    polling: PollingSection = PollingSection()
     redis: RedisSection = RedisSection()
     scan: ScanSection = ScanSection()
     look: LookSection = LookSection()
@@ -400,6 +411,11 @@ class EngineSettings(Section):
     @property
     def endpoint_limits(self) -> tuple[tuple[str, pacing.EndpointLimits], ...]:
         return pacing.parse_limits(self.limits.endpoints) + providers.LIMITS
+
+    def polling_intervals(self, own_s: int | None, own_longest_s: int | None) -> PollingIntervals:
+        """Give the intervals of a bucket with these of its own; None has the default."""
+        longest_s = self.polling.longest if own_longest_s is None else own_longest_s
+        return PollingIntervals(self.defaults.interval_s(own_s), longest_s)
 
     @property
     def page_size(self) -> int:

@@ -32,7 +32,8 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
     interval = int(ours.get("polling_interval") or 0)
     probe_interval = ours.get("probe_interval")
     events = announced_events(ours)
-    if interval < 0:
+    longest = ours.get("polling_longest")
+    if interval < 0 or int(longest or 0) < 0:
         raise ValueError("a polling interval cannot be negative")
     return BucketConfig(
         name=name,
@@ -41,6 +42,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
         credential=str(ours.get("credential") or prefix_of(name)),
         generation=int(ours.get("generation") or 0),
         polling_interval_s=interval or None,
+        polling_longest_s=None if longest is None else int(longest),
         probe_interval_s=None if probe_interval is None else max(0, int(probe_interval)),
         active=document.get("status", "active") == "active",
         notifications=notifications,

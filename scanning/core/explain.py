@@ -7,7 +7,7 @@ key. `tests/inspection/test_explain.py` compares the explanations with what scan
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from scanning.core.changes import (
     RECENT_S,
@@ -28,6 +28,7 @@ from scanning.core.types import EventType
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from scanning.core.schedule import PollingIntervals
     from scanning.core.types import BucketConfig, ObjectState
 
 # A bucket that is due for longer than this is not only waiting for its turn.
@@ -62,8 +63,26 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class LookedAt:
+    """When a bucket's last look began, and the ``ranges`` that it listed.
+
+    Each holds the keys after its first up to its second one; "" is before all, None behind all.
+    """
+
+    at: float
+    ranges: tuple[tuple[str, str | None], ...] = ()
+
+    def covers(self, key: str) -> bool:
+        return any(after < key and (until is None or key <= until) for after, until in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleStatus:
-    """A bucket's place in the schedule, and its last scan; times are epoch seconds."""
+    """A bucket's place in the schedule, and its last scans; times are epoch seconds.
+
+    ``last_pass_at`` is when the last complete pass began, ``pass_due`` when the next one is due
+    where the bucket is due sooner for a look. ``quiet_s``: for how long nothing had changed.
+    """
 
     is_managed: bool = True
     is_clearing: bool = False
@@ -73,6 +92,17 @@ class ScheduleStatus:
     held_missing: int = 0
     held_moved: int = 0
     queue_length: int = 0
+    last_pass_at: float | None = None
+    last_look: LookedAt | None = None
+    pass_due: float | None = None
+    quiet_s: float | None = None
+
+
+class Listed(NamedTuple):
+    """When the scan began that listed the range of a key last, and of which kind it was."""
+
+    at: float
+    by: Literal["pass", "look"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +110,8 @@ class KeyFacts:
     """Everything that counts for one key.
 
     ``problem`` says why the listing could not be asked: ``listed`` means nothing then; ``damage``
-    why what is stored cannot be used: nothing is in ``known`` then.
+    why what is stored cannot be used: nothing is in ``known`` then. ``probe_s``: the bucket is
+    probed so often, 0 for never; without totals it is looked at as often.
     """
 
     bucket: BucketConfig
@@ -94,6 +125,9 @@ class KeyFacts:
     queue_high_water: int = 1_000_000
     second_look_s: float = 0.0
     baseline_margin_s: float = RECENT_S
+    intervals: PollingIntervals | None = None
+    probe_s: float = 0.0
+    has_totals: bool = True
     most_objects: int = 0
 
     @property
@@ -134,7 +168,8 @@ class Explanation:
     it would be put into the queue; ``reasons`` are sentences for people, in order. ``problem`` says
     why nobody can tell: the bucket could not be listed, or a part of what is known of it is lost;
     "" if there is none. The problem is the first of the reasons too. ``bucket_name`` is S3's,
-    "" where it is the watch's.
+    "" where it is the watch's. ``last_listed``: the key's range; None if no scan came to it.
+    ``pass_due`` is when the next pass is due, None if it is not scheduled.
     """
 
     bucket: str
@@ -146,6 +181,8 @@ class Explanation:
     reasons: tuple[str, ...]
     problem: str = ""
     bucket_name: str = ""
+    last_listed: Listed | None = None
+    pass_due: float | None = None
 
     @property
     def title(self) -> str:
@@ -196,9 +233,11 @@ def explain(facts: KeyFacts) -> Explanation:
         listed=None if facts.problem else facts.listed,
         event=event,
         announced=announced,
-        reasons=(*reasons, *_describe_next_scan(facts)),
+        reasons=(*reasons, *_describe_last_listing(facts), *_describe_next_scan(facts)),
         problem=facts.damage or facts.problem,
         bucket_name=facts.bucket.bucket_name,
+        last_listed=_find_last_listing(facts),
+        pass_due=facts.schedule.pass_due or facts.schedule.due_at,
     )
 
 
@@ -380,6 +419,57 @@ def _why_not_scanned(bucket: BucketConfig, schedule: ScheduleStatus) -> Iterator
         yield "The bucket is paused: it is not scanned until somebody lets it go on."
 
 
+def _find_last_listing(facts: KeyFacts) -> Listed | None:
+    if why_outside(facts.bucket, facts.key):
+        return None
+    known, schedule = facts.known, facts.schedule
+    found = []
+    if schedule.last_pass_at is not None:
+        found.append(Listed(schedule.last_pass_at, "pass"))
+    if known.is_covered and known.began is not None:
+        found.append(Listed(known.began, "pass"))
+    if schedule.last_look is not None and schedule.last_look.covers(facts.key):
+        found.append(Listed(schedule.last_look.at, "look"))
+    return max(found, default=None)
+
+
+def _describe_last_listing(facts: KeyFacts) -> Iterator[str]:
+    if why_outside(facts.bucket, facts.key):
+        return
+    listed = _find_last_listing(facts)
+    if listed is None:
+        yield "No scan has listed the key's range of the bucket yet."
+        return
+    ago_s = max(0.0, facts.now - listed.at)
+    if listed.by == "look":
+        yield f"The key's range was last listed by a look, which began {ago_s:.0f} s ago."
+    elif facts.known.is_covered and listed.at == facts.known.began:
+        yield f"The pass under way has listed the key's range; it began {ago_s:.0f} s ago."
+    else:
+        yield f"The key's range was last listed by the pass that began {ago_s:.0f} s ago."
+
+
+def _describe_intervals(facts: KeyFacts) -> Iterator[str]:
+    intervals, quiet_s = facts.intervals, facts.schedule.quiet_s
+    if intervals is None or not intervals.may_grow or quiet_s is None:
+        return
+    yield (
+        f"Passes are {intervals.choose(quiet_s):.0f} s apart now, and up to "
+        f"{intervals.longest_s:.0f} s while nothing changes; nothing had for "
+        f"{max(0.0, quiet_s):.0f} s when the last one began."
+    )
+
+
+def _describe_probes(facts: KeyFacts) -> Iterator[str]:
+    if facts.probe_s and facts.has_totals:
+        yield (
+            f"The bucket's totals are asked for every {facts.probe_s:.0f} s, and a look follows "
+            "where they have moved."
+        )
+    elif facts.probe_s:
+        yield f"A look follows every {facts.probe_s:.0f} s: at what changed lately."
+
+
 def _describe_next_scan(facts: KeyFacts) -> Iterator[str]:
     schedule = facts.schedule
     if any(_why_not_scanned(facts.bucket, schedule)):
@@ -390,8 +480,12 @@ def _describe_next_scan(facts: KeyFacts) -> Iterator[str]:
         yield "The bucket is being scanned now."
     elif schedule.due_at is None:
         yield "The schedule does not know the bucket yet: does a monitor run?"
+    elif schedule.pass_due is not None and schedule.pass_due > facts.now:
+        pass_s = schedule.pass_due - facts.now
+        yield "A look is due now: at what hints named, and where something changed lately."
+        yield f"The next pass is due in {pass_s:.0f} s."
     elif schedule.due_at > facts.now:
-        yield f"The next scan is due in {schedule.due_at - facts.now:.0f} s."
+        yield f"The next pass is due in {schedule.due_at - facts.now:.0f} s."
     elif (late_s := facts.now - schedule.due_at) > _LONG_DUE_S:
         yield (
             f"A scan has been due for {late_s:.0f} s: do workers run, and does "
@@ -399,3 +493,5 @@ def _describe_next_scan(facts: KeyFacts) -> Iterator[str]:
         )
     else:
         yield "A scan is due now."
+    yield from _describe_intervals(facts)
+    yield from _describe_probes(facts)

@@ -43,9 +43,6 @@ class ProbePlan:
         return self.every_s > 0 and (self.is_chosen or objects > page_size)
 
 
-NO_PROBES: Final = ProbePlan(0.0)
-
-
 def plan_probes(
     own_s: int | None, configured: int | Literal["auto"], *, polling_s: float
 ) -> ProbePlan:

@@ -82,8 +82,8 @@ class BucketConfig:
     ``endpoint`` is a host (https is implied) or an http(s) URL. ``region`` groups buckets for
     queues and limits. ``credential`` is the vault prefix of the key pair. ``generation`` changes
     when what the state was compared with no longer counts (deleted and added again, new endpoint).
-    ``polling_interval_s`` None means the configured default, and so does ``probe_interval_s``, of
-    which 0 means that the bucket is not asked for its totals.
+    ``polling_interval_s`` and ``polling_longest_s`` None mean the configured defaults, and so does
+    ``probe_interval_s``, of which 0 means that the bucket is not asked for its totals.
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
@@ -100,6 +100,7 @@ class BucketConfig:
     credential: str
     generation: int = 0
     polling_interval_s: int | None = None
+    polling_longest_s: int | None = None
     probe_interval_s: int | None = None
     active: bool = True
     notifications: bool = True
@@ -148,8 +149,9 @@ class Claim:
     when that was known here, by this process's monotonic clock.
     ``offset_s`` is the bucket's place in its polling interval, None before the schedule knows it.
     ``commit`` is the number of the bucket's last commit, ``failures`` how many of its last scans
-    failed in a row, ``objects`` how many its last complete pass saw. ``look``: what the bucket is
-    to be looked at for; None means a pass.
+    failed in a row, ``objects`` how many its last complete pass saw, ``changed_at`` when the last
+    scan began that found a change. ``look``: what the bucket is to be looked at for; None means a
+    pass.
     """
 
     bucket: str
@@ -164,6 +166,7 @@ class Claim:
     objects: int | None = None
     taken_at: float = 0.0
     arrived_s: float = 0.0
+    changed_at: float | None = None
     look: LookRequest | None = None
 
     def redis_time(self, monotonic_s: float) -> float:
@@ -226,7 +229,7 @@ class ScanResult:
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
     of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A complete pass that
     left objects out has an error too; the first one is then to be done ``again``. A *look* lists
-    some ranges of keys, and may ask for a pass in ``pass_in_s``. ``totals``: as seen; None if
+    some ``ranges`` of keys, and may ask for a pass in ``pass_in_s``. ``totals``: as seen; None if
     nobody goes by them.
     """
 
@@ -250,6 +253,7 @@ class ScanResult:
     kind: Literal["pass", "look"] = "pass"
     totals: SeenTotals | None = None
     pass_in_s: float | None = None
+    ranges: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def title(self) -> str:

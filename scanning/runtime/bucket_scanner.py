@@ -196,20 +196,28 @@ class BucketScanner(threading.Thread):
             return None  # the schedule does not know this bucket (yet)
         now = self._redis_time(claim)
         jitter = pacing.draw_jitter()
-        interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
+        intervals = self.conf.polling_intervals(
+            self.bucket.polling_interval_s, self.bucket.polling_longest_s
+        )
+        quiet_s = schedule.quiet_s(claim, result)
+        next_pass = intervals.next_due(claim.offset_s, quiet_s=quiet_s, now=now)
         failures, retry = claim.failures + 1, self.conf.retry
         limiter = self._adapters.endpoints.limiter_for(self.bucket.endpoint)
         match error:
             case StorageUnavailable() if limiter.blocks(self.bucket.name):
                 return limiter.health().wait_until  # to try it then, or to wait with the others
             case None if result.is_look or not result.complete:
-                return _rest_due(claim.look, result, now)
+                rest = _rest_due(claim.look, result, now)
+                return rest if quiet_s else min(rest, next_pass)
             # Consumers may make room at any moment; what is known of too many objects is watched.
             case None | QueueFull() | TooManyObjects():
-                return schedule.next_due(claim.offset_s, interval_s, now=now)
+                return next_pass
             case PermanentError():
                 return now + pacing.slow_poll_s(
-                    failures, interval_s=interval_s, longest_s=retry.permanent, jitter=jitter
+                    failures,
+                    interval_s=intervals.shortest_s,
+                    longest_s=retry.permanent,
+                    jitter=jitter,
                 )
         return now + pacing.back_off_s(failures, longest_s=retry.longest, jitter=jitter)
 
@@ -226,7 +234,7 @@ class BucketScanner(threading.Thread):
             return due, False
         if not (result.ok and result.complete):
             return due, False
-        if result.is_look and result.pass_in_s is None:
+        if claim.look and result.is_look and due >= claim.look.pass_due:
             return due, False
         requests = request_costs.pass_requests(result.listed, page_size=self.conf.page_size)
         left = self._adapters.budgets.left_today(self.bucket, pass_requests=requests)
@@ -261,7 +269,6 @@ def _with_own_settings(
     return replace(
         settings,
         lanes=bucket.lanes or settings.lanes,
-        probes=conf.probe_plan(bucket.probe_interval_s, own_polling_s=bucket.polling_interval_s),
         most_objects=conf.scan.objects_limit(bucket.most_objects),
         interval_s=conf.defaults.interval_s(bucket.polling_interval_s),
     )
@@ -323,7 +330,11 @@ class Outcome:
         result = replace(result, commit=end.commit, warnings=end.warnings, totals=end.totals)
         if isinstance(end, LookEnd):
             return replace(
-                result, complete=error is None, listed=end.known, pass_in_s=end.pass_in_s
+                result,
+                complete=error is None,
+                listed=end.known,
+                pass_in_s=end.pass_in_s,
+                ranges=end.ranges,
             )
         return replace(
             result,

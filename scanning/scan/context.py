@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from scanning.core.deletions import Confirm
-from scanning.core.probing import NO_PROBES, ProbePlan
 from scanning.core.scan_warnings import ScanWarnings
 from scanning.scan.prefetch import SLOW_S
 
@@ -30,8 +29,8 @@ class ScanSettings:
     So many objects may be known, ``most_objects``, or any number (0); others are left out.
     A baseline announces multipart uploads that began up to ``baseline_margin_s`` before it.
     Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
-    ``probes`` say whether somebody goes by the bucket's totals. A look that does not explain them
-    asks for a pass ``look_pass_gap_s`` after the last one began.
+    ``asks_totals``: somebody goes by the bucket's totals. A look that does not explain them asks
+    for a pass ``look_pass_gap_s`` after the last one began.
     """
 
     page_size: int = 1000
@@ -47,7 +46,7 @@ class ScanSettings:
     baseline_margin_s: float = 86_400.0
     slow_page_s: float = SLOW_S
     most_objects: int = 0
-    probes: ProbePlan = NO_PROBES
+    asks_totals: bool = False
     look_pass_gap_s: float = 60.0
 
 

@@ -23,7 +23,7 @@ from scanning.scan.listing_phase import ListingPhase
 from scanning.scan.moved_times_phase import MovedTimesPhase
 from scanning.scan.notifier import Notifier
 from scanning.scan.prefetch import Lane
-from scanning.scan.totals import are_totals_asked, ask_totals
+from scanning.scan.totals import ask_totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ class LookEnd:
 
     ``pass_in_s``: in how many seconds the bucket's pass shall be due, if sooner than it is anyway:
     the look could not explain the totals, or not look at all that it should. ``totals``: as seen;
-    None if nobody goes by them.
+    None if nobody goes by them. ``ranges``: what was listed, after which key and up to which one.
     """
 
     commit: int
@@ -52,6 +52,7 @@ class LookEnd:
     pass_in_s: float | None = None
     totals: SeenTotals | None = None
     warnings: tuple[ScanWarning, ...] = ()
+    ranges: tuple[tuple[str, str | None], ...] = ()
 
 
 class BucketLook:
@@ -85,8 +86,7 @@ class BucketLook:
     def _look(self, known: KnownState, commits: _LookCommits, notifier: Notifier) -> LookEnd:
         context = self._context
         # 2. List ranges until the totals are explained.
-        are_asked = are_totals_asked(context, known)
-        totals = ask_totals(context) if are_asked else None
+        totals = ask_totals(context)
         progress = Progress(began=context.clock())
         listing = ListingPhase(self._bucket, self._claim, context, known, commits, progress)
         ranges = self._choose_ranges(known, totals)
@@ -112,8 +112,9 @@ class BucketLook:
             commits.number,
             _objects(known),
             pass_in_s=self._pass_in_s(known) if needs_pass and not known.progress else None,
-            totals=SeenTotals(totals) if are_asked else None,
+            totals=SeenTotals(totals) if context.settings.asks_totals else None,
             warnings=tuple(context.warnings),
+            ranges=tuple((wanted.after, wanted.until) for wanted, _ in listed),
         )
 
     def _wait_for_pass(self, known: KnownState) -> LookEnd:

@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def are_totals_asked(context: ScanContext, known: KnownState) -> bool:
-    """Tell whether somebody goes by a bucket's totals."""
-    objects, settings = sum(entry.count for entry in known.entries), context.settings
-    return settings.probes.is_worth_it(objects, page_size=settings.page_size)
-
-
 def ask_totals(context: ScanContext) -> Totals | None:
-    """Ask for a bucket's totals; None where they are not told."""
+    """Ask for a bucket's totals, if somebody goes by them; None where they are not told."""
+    if not context.settings.asks_totals:
+        return None
     context.keep_going()
     try:
         return context.storage.totals()
@@ -39,17 +35,12 @@ class PassTotals:
 
     def __init__(self, context: ScanContext, known: KnownState) -> None:
         self._context, self._known = context, known
-        self._before: Totals | None = None
-        self._are_asked = are_totals_asked(context, known)
-        if known.progress:
-            self._before = known.totals_before
-        elif self._are_asked:
-            self._before = ask_totals(context)
+        self._before = known.totals_before if known.progress else ask_totals(context)
 
     def at_end(self, gained: Totals, *, complete: bool) -> SeenTotals | None:
         """Tell what a slice saw, in which the listed rows ``gained`` so much; None if not asked."""
         before = self._before
-        if not self._are_asked:
+        if not self._context.settings.asks_totals:
             return None
         if not complete:
             return SeenTotals(before, before)

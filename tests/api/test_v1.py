@@ -35,6 +35,7 @@ MEMBERS = {
         "prefix",
         "suffix",
         "polling_interval",
+        "polling_longest",
         "probe_interval",
     ),
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
@@ -108,6 +109,7 @@ SETTINGS: dict[str, Any] = {
     "prefix": "in/",
     "suffix": ".mp4",
     "polling_interval": 300,
+    "polling_longest": 3600,
     "probe_interval": 0,
     "monitoring_enabled": False,
     "notifications_enabled": False,
@@ -130,6 +132,7 @@ NOBODY = [
         ("POST", "scan/", None),
         ("POST", "test/", None),
         ("GET", "held/", None),
+        ("GET", "explain/?key=k", None),
         ("POST", "release/", None),
         ("POST", "resume/", {"choice": "announce"}),
     )
@@ -200,6 +203,11 @@ CASES = [
     patched("the keys", KEYS, credential="media-in"),
     patched("the credential", {"credential": "shared"}),
     patched("the default interval back", {"polling_interval": None}),
+    patched("an interval that does not grow", {"polling_longest": 0}),
+    patched("the default growth back", {"polling_longest": None}),
+    not_patched("a negative longest interval", {"polling_longest": -1}, "polling_longest"),
+    not_patched("more than a week", {"polling_longest": 604_801}, "polling_longest"),
+    not_patched("a longest interval in text", {"polling_longest": "900"}, "polling_longest"),
     patched("probes every 5 s", {"probe_interval": 5}, probe_interval=5),
     patched("the default of probes back", {"probe_interval": None}, probe_interval=None),
     patched("the webhook away", {"webhook_url": ""}),
@@ -267,6 +275,8 @@ CASES = [
     done("scan", "POST", f"{ONE}scan/", None, 202, bucket="media-in"),
     done("held", "GET", f"{ONE}held/", bucket="media-in", held_since=None, count=0, results=[]),
     refused("too many held", "GET", f"{ONE}held/?limit=1001", None, 400, "limit", "1000"),
+    refused("explain nothing", "GET", f"{ONE}explain/", None, 400, "key"),
+    refused("explain twice", "GET", f"{ONE}explain/?key=a&key=b", None, 400, "key", "once"),
     refused("held by colour", "GET", f"{ONE}held/?colour=red", None, 400, "colour"),
     done("release", "POST", f"{ONE}release/", None, 202, bucket="media-in"),
     *(
@@ -403,6 +413,22 @@ def test_a_connection_test_says_what_is_in_the_bucket(caller, s3_server, setting
     assert not answer["ok"]
     assert "on-this-host" in answer["error"]
     assert answer["fix"]
+
+
+def test_a_key_is_explained_with_when_its_range_was_listed_and_will_be(caller, s3_server, settings):
+    conf = settings.SCANNING
+    security = conf.security.model_copy(update={"allow_private_endpoints": True})
+    settings.SCANNING = conf.model_copy(update={"security": security})
+    name = s3_server.bucket()
+    s3_server.put(name, "a/b c.mp4", b"film")
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    api_client.add_bucket(name, endpoint=s3_server.url, **pair)
+    answer = caller.get(f"{BUCKETS}{name}/explain/?key=a/b%20c.mp4")
+    assert answer.status_code == 200
+    found = answer.json()
+    assert (found["event"], found["stored"], found["listed"]["size"]) == ("created", None, 4)
+    assert (found["last_listed"], found["problem"]) == (None, "")
+    assert "No scan has listed" in " ".join(found["reasons"])
 
 
 def test_held_objects_are_listed_before_their_deletion_is_confirmed(

@@ -44,6 +44,7 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
         webhook_client_secret="client-secret",
         webhook_token_url="https://auth.example.com/token",
         polling_interval=30,
+        polling_longest=600,
     )
 
     assert document(redis) == {
@@ -63,6 +64,7 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
             "credential": "MEDIA_IN",
             "generation": bucket.generation,
             "polling_interval": 30,
+            "polling_longest": 600,
             "probe_interval": None,
             "fetch_metadata": True,
             "trust_etags": False,

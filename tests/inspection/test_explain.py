@@ -11,8 +11,10 @@ import pytest
 
 from scanning import engine, wiring
 from scanning.core import redis_keys
-from scanning.core.explain import KeyFacts, Known, ScheduleStatus, explain
+from scanning.core.explain import KeyFacts, Known, Listed, LookedAt, ScheduleStatus, explain
 from scanning.core.listing.body import Columns
+from scanning.core.probing import LastProbe
+from scanning.core.schedule import PollingIntervals
 from scanning.core.segments.model import Entry
 from scanning.core.types import BucketConfig, EventType, KeyPair, ObjectState
 from scanning.inspection.explain import known_of
@@ -183,7 +185,7 @@ def test_what_the_next_scan_finds(it, event, reason):
     assert said.event == event
     assert reason in " ".join(said.reasons)
     assert said.announced == (event is not None)
-    assert "The next scan is due in 30 s." in said.reasons
+    assert "The next pass is due in 30 s." in said.reasons
 
 
 GONE = replace(KNOWN, listed=None)
@@ -252,11 +254,13 @@ def test_what_is_held_is_announced_after_the_configured_second_look(held):
 
 def test_a_hold_and_a_full_queue_do_not_concern_what_has_no_event():
     quiet = replace(KNOWN, schedule=replace(DUE, queue_length=10), queue_high_water=10)
-    assert len(explain(quiet).reasons) == 2
+    said = " ".join(explain(quiet).reasons)
+    assert "queue" not in said
+    assert "held" not in said
 
 
 NEXT = {
-    "soon": (DUE, "The next scan is due in 30 s."),
+    "soon": (DUE, "The next pass is due in 30 s."),
     "now": (ScheduleStatus(due_at=NOW - 5), "A scan is due now."),
     "long ago": (ScheduleStatus(due_at=NOW - 300), "A scan has been due for 300 s: do workers run"),
     "never": (ScheduleStatus(), "The schedule does not know the bucket yet"),
@@ -477,6 +481,138 @@ def test_damaged_state_is_said(place, s3_server, store):
     assert said.problem in said.reasons[0]
 
 
+# --- when the key's range was listed, and when it will be
+
+LOOKED = LookedAt(NOW - 3, (("", "a"), ("in/", "in/b"), ("x", None)))
+SCANNED = replace(DUE, last_pass_at=NOW - 90)
+GROWS = PollingIntervals(60.0, 900.0)
+
+
+@pytest.mark.parametrize(
+    ("it", "listed", "said"),
+    [
+        pytest.param(IT, None, "No scan has listed the key's range", id="never"),
+        pytest.param(
+            replace(IT, schedule=SCANNED),
+            Listed(NOW - 90, "pass"),
+            "last listed by the pass that began 90 s ago.",
+            id="by a pass",
+        ),
+        pytest.param(
+            replace(IT, schedule=SCANNED, known=Known(began=NOW - 30, is_covered=True)),
+            Listed(NOW - 30, "pass"),
+            "The pass under way has listed the key's range; it began 30 s ago.",
+            id="by the pass under way",
+        ),
+        pytest.param(
+            replace(IT, schedule=SCANNED, known=Known(began=NOW - 30)),
+            Listed(NOW - 90, "pass"),
+            "by the pass that began 90 s ago.",
+            id="not yet by the pass under way",
+        ),
+        pytest.param(
+            replace(IT, schedule=replace(SCANNED, last_look=LOOKED)),
+            Listed(NOW - 3, "look"),
+            "last listed by a look, which began 3 s ago.",
+            id="by a look",
+        ),
+        pytest.param(
+            replace(IT, key="in/c", schedule=replace(SCANNED, last_look=LOOKED)),
+            Listed(NOW - 90, "pass"),
+            "by the pass that began 90 s ago.",
+            id="not by a look at other ranges",
+        ),
+        pytest.param(
+            replace(IT, key="z", schedule=replace(SCANNED, last_look=LOOKED)),
+            Listed(NOW - 3, "look"),
+            "by a look",
+            id="behind the last known key",
+        ),
+        pytest.param(
+            replace(IT, schedule=replace(SCANNED, last_pass_at=NOW, last_look=LOOKED)),
+            Listed(NOW, "pass"),
+            "by the pass that began 0 s ago.",
+            id="by a pass after the look",
+        ),
+    ],
+)
+def test_who_listed_the_range_of_the_key_last(it, listed, said):
+    explained = explain(it)
+    assert explained.last_listed == listed
+    assert said in " ".join(explained.reasons)
+
+
+def test_nobody_lists_what_is_outside_the_prefix():
+    explained = explain(of_bucket(replace(IT, schedule=SCANNED), prefix="out/"))
+    assert explained.last_listed is None
+    assert "range" not in " ".join(explained.reasons)
+
+
+@pytest.mark.parametrize(
+    ("status", "pass_due", "said"),
+    [
+        pytest.param(DUE, NOW + 30, "The next pass is due in 30 s.", id="pass"),
+        pytest.param(
+            replace(DUE, due_at=NOW, pass_due=NOW + 600),
+            NOW + 600,
+            "A look is due now: at what hints named, and where something changed lately. "
+            "The next pass is due in 600 s.",
+            id="look",
+        ),
+        pytest.param(
+            replace(DUE, quiet_s=3000.0),
+            NOW + 30,
+            "Passes are 240 s apart now, and up to 900 s while nothing changes; nothing had for "
+            "3000 s when the last one began.",
+            id="grown interval",
+        ),
+    ],
+)
+def test_when_the_range_of_the_key_is_listed_next(status, pass_due, said):
+    explained = explain(replace(IT, schedule=status, intervals=GROWS))
+    assert explained.pass_due == pass_due
+    assert said in " ".join(explained.reasons)
+
+
+@pytest.mark.parametrize(
+    ("probe_s", "has_totals", "said"),
+    [
+        pytest.param(5.0, True, "totals are asked for every 5 s, and a look follows", id="probes"),
+        pytest.param(5.0, False, "A look follows every 5 s: at what changed lately.", id="none"),
+    ],
+)
+def test_how_often_a_bucket_is_probed_is_a_part_of_when_it_is_listed(probe_s, has_totals, said):
+    reasons = explain(replace(IT, probe_s=probe_s, has_totals=has_totals)).reasons
+    assert said in reasons[-1]
+    assert "look" not in " ".join(explain(IT).reasons)
+
+
+def test_the_probes_of_a_bucket_are_those_of_its_plan(place, store):
+    here = place(bucketwatch={"probe_interval": 7})
+    assert "every 7 s" not in " ".join(engine.explain(here.name, "key").reasons)
+    here.scan()
+    assert "totals are asked for every 7 s" in engine.explain(here.name, "key").reasons[-1]
+    wiring.background().probes.record({here.name: LastProbe(None)}, {})
+    assert engine.explain(here.name, "key").reasons[-1].startswith("A look follows every 7 s")
+
+
+def test_an_interval_that_does_not_grow_is_not_spoken_of():
+    quiet = replace(IT, schedule=replace(DUE, quiet_s=9e9), intervals=PollingIntervals(60.0))
+    assert "apart" not in " ".join(explain(quiet).reasons)
+
+
+def test_the_last_pass_and_look_are_those_of_the_bucket_that_is_watched_now(place, store):
+    here = place()
+    here.scan()
+    at = float(store.hget(redis_keys.bucket(here.name), "scan_at"))
+    assert engine.explain(here.name, "key").last_listed == (at, "pass")
+    store.hset(redis_keys.bucket(here.name), "looked_at", json.dumps([at + 1, [["j", "l"]]]))
+    assert engine.explain(here.name, "key").last_listed == (at + 1, "look")
+    assert engine.explain(here.name, "other").last_listed == (at, "pass")
+    store.hset(redis_keys.bucket(here.name), "complete", "another generation")
+    assert engine.explain(here.name, "other").last_listed is None
+
+
 # --- the command
 
 
@@ -515,6 +651,8 @@ def test_the_command_prints_what_programs_read(command, place, s3_server):
         "event": "created",
         "announced": True,
         "problem": None,
+        "last_listed": None,
+        "pass_due": None,
     }
 
 

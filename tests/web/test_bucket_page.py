@@ -111,6 +111,23 @@ def test_the_overview_says_how_the_bucket_is(operator, store, bucket):
 
 
 @pytest.mark.parametrize(
+    ("quiet_s", "shown"),
+    [
+        pytest.param(None, "1 min (default), up to 15 min while nothing changes", id="unknown"),
+        pytest.param(
+            3000, "1 min (default), up to 15 min while nothing changes; now 4 min", id="quiet"
+        ),
+    ],
+)
+def test_the_overview_says_which_interval_is_in_force(operator, store, bucket, quiet_s, shown):
+    Bucket.objects.update(polling_longest=900)
+    if quiet_s is not None:
+        times = {"scan_at": "1764444000.5", "changed_at": str(1764444000.5 - quiet_s)}
+        store.hset(redis_keys.bucket(bucket.name), mapping=times)
+    assert f"Polling interval {shown} Requests today" in text(operator.get(url(bucket)))
+
+
+@pytest.mark.parametrize(
     ("given", "conf", "probe", "says"),
     [
         ({}, "auto", LastProbe(Totals(4711, 2048)), "every 5 s: 4,711 objects, 2.0 KiB, not seen"),

@@ -23,6 +23,8 @@ from scanning.core.holds import Release
 if TYPE_CHECKING:
     from rest_framework.request import Request
 
+    from scanning.core.types import ObjectState
+
 _RESUMED = {
     Bucket.FirstScan.ANNOUNCE.value: "What Redis does not know is announced by the next scan.",
     Bucket.FirstScan.BASELINE.value: "What is there now is remembered, and not announced.",
@@ -115,6 +117,28 @@ class HeldObjects(APIView):
         return Response(responses.HeldObjectsAnswer(found).data)
 
 
+class ExplainKey(APIView):
+    @schema.EXPLAIN_KEY
+    def get(self, request: Request, name: str) -> Response:
+        bucket = bucket_commands.find_bucket(name)
+        key = parsing.query(requests.ExplainQuery, request)["key"]
+        found = engine.explain(bucket.name, key)
+        listed = found.last_listed
+        shown = {
+            "bucket": name,
+            "key": key,
+            "stored": _state(found.stored),
+            "listed": _state(found.listed),
+            "event": found.event,
+            "announced": found.announced,
+            "reasons": found.reasons,
+            "problem": found.problem,
+            "last_listed": listed and {"at": _time(listed.at), "by": listed.by},
+            "pass_due": None if found.pass_due is None else _time(found.pass_due),
+        }
+        return Response(responses.ExplanationAnswer(shown).data)
+
+
 class ReleaseBucket(APIView):
     @schema.RELEASE_BUCKET
     def post(self, request: Request, name: str) -> Response:
@@ -143,6 +167,13 @@ class ResumeBuckets(APIView):
         )
         message = _RESUMED[choice] if names else _NONE_WAITED
         return Response({"buckets": names, "message": message}, status.HTTP_202_ACCEPTED)
+
+
+def _state(state: ObjectState | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    modified = _time(state.last_modified)
+    return {"size": state.size, "last_modified": modified, "etag": state.etag}
 
 
 def _time(at: float) -> datetime:

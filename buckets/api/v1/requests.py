@@ -19,7 +19,9 @@ from buckets.api.fields import (
 )
 from buckets.models import EVENT_TYPES, Bucket
 from scanning.core.endpoint_profile import CHOICES, Fact
+from scanning.core.hints import LONGEST_BUCKET_NAME
 from scanning.core.holds import Release
+from scanning.core.listing.body import MOST_KEY_BYTES
 
 LARGEST_PAGE = 500
 MOST_EVENTS = 1000
@@ -113,6 +115,12 @@ class BucketSettings(Strict):
     polling_interval = Seconds(
         required=False, allow_null=True, help_text="1 to 604800; null: the configured default."
     )
+    polling_longest = Seconds(
+        required=False,
+        allow_null=True,
+        help_text="What the interval may grow to while nothing changes, at most 604800; 0: it does "
+        "not grow; null: the configured default.",
+    )
     probe_interval = Seconds(
         required=False,
         allow_null=True,
@@ -162,6 +170,15 @@ class KeyPairFields(Strict):
 
     access_key = Text(required=False, max_length=LONGEST_SECRET)
     secret_key = Text(required=False, max_length=LONGEST_SECRET)
+
+
+class HintedKeys(Strict):
+    """The form for programs of one's own; `scanning/core/hints.py` reads it, and the others."""
+
+    bucket = Text(max_length=LONGEST_BUCKET_NAME, help_text="What S3 calls it.")
+    keys = serializers.ListField(
+        child=Text(max_length=MOST_KEY_BYTES, trim_whitespace=False), min_length=1
+    )
 
 
 class Resumption(Strict):
@@ -266,6 +283,10 @@ class EventQuery(Strict):
         help_text="How the object's key begins.",
     )
     limit = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EVENTS)
+
+
+class ExplainQuery(Strict):
+    key = Text(trim_whitespace=False, help_text="The whole key.")
 
 
 class ReleaseChoice(Strict):

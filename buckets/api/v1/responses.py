@@ -127,6 +127,11 @@ class BucketAnswer(_Costly):
     polling_interval = serializers.IntegerField(
         allow_null=True, help_text="Seconds; null: the configured default."
     )
+    polling_longest = serializers.IntegerField(
+        allow_null=True,
+        help_text="Seconds that the interval may grow to while nothing changes; 0: it does not "
+        "grow; null: the configured default.",
+    )
     probe_interval = serializers.IntegerField(
         allow_null=True,
         help_text="Seconds between two probes; 0: none; null: the configured default.",
@@ -174,6 +179,17 @@ class BucketAnswer(_Costly):
     def costs(self, row: Bucket) -> Costs:
         found: Costs = self.context["costs"][row.name]
         return found
+
+
+@extend_schema_serializer(component_name="HintsTaken")
+class HintsAnswer(_Serializer):
+    accepted = serializers.IntegerField(help_text="How many hints are looked at.")
+    ignored = serializers.IntegerField(
+        help_text="How many are of keys that no watch covers, or of paused watches."
+    )
+    unknown = serializers.ListField(
+        child=Shown(), help_text="Buckets that nobody watches, at most 100 of them."
+    )
 
 
 @extend_schema_serializer(component_name="Credential")
@@ -302,6 +318,37 @@ class HeldObjectsAnswer(_Serializer):
     known = serializers.IntegerField(help_text="How many objects are known, those included.")
     count = serializers.IntegerField(help_text="All that are held.")
     results = HeldObjectAnswer(many=True, help_text="The first of them, by key.")
+
+
+@extend_schema_serializer(component_name="ObjectState")
+class ObjectStateAnswer(_Serializer):
+    size = serializers.IntegerField(help_text="Bytes.")
+    last_modified = serializers.DateTimeField()
+    etag = Shown()
+
+
+@extend_schema_serializer(component_name="LastListed")
+class LastListedAnswer(_Serializer):
+    at = serializers.DateTimeField(help_text="When that scan began.")
+    by = serializers.ChoiceField(choices=["pass", "look"])
+
+
+@extend_schema_serializer(component_name="Explanation")
+class ExplanationAnswer(_Serializer):
+    bucket = Shown()
+    key = Shown()
+    stored = ObjectStateAnswer(allow_null=True, help_text="What is known of the key.")
+    listed = ObjectStateAnswer(allow_null=True, help_text="What a listing shows of it now.")
+    event = serializers.ChoiceField(
+        choices=EVENT_TYPES, allow_null=True, help_text="What the next scan would find."
+    )
+    announced = serializers.BooleanField()
+    reasons = serializers.ListField(child=Shown(), help_text="Sentences for people.")
+    problem = Shown(help_text="Why it cannot be told; empty if it can.")
+    last_listed = LastListedAnswer(
+        allow_null=True, help_text="The range of the key: when it was listed last, and by what."
+    )
+    pass_due = serializers.DateTimeField(allow_null=True, help_text="When it is listed next.")
 
 
 @extend_schema_serializer(component_name="Resumed")

@@ -27,6 +27,7 @@ BUCKET: dict[str, Any] = {
     "prefix": "",
     "suffix": ".mp4",
     "polling_interval": 300,
+    "polling_longest": 3600,
     "probe_interval": None,
     "monitoring_enabled": True,
     "notifications_enabled": True,
@@ -222,6 +223,31 @@ HELD_OBJECTS = route(
         ],
     },
 )
+EXPLAIN_KEY = route(
+    "v1_explain_key",
+    "What the next scan would find of one key, and when its range was and will be listed",
+    description="Costs one LIST request and changes nothing.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET, requests.ExplainQuery],
+    answers={200: responses.ExplanationAnswer},
+    errors=(400, 404),
+    answered={
+        "bucket": "media-in",
+        "key": "a/b c.mp4",
+        "stored": None,
+        "listed": {
+            "size": 1024,
+            "last_modified": "2025-04-11T09:35:30Z",
+            "etag": "951be343b093f1f4ccea1db8e178b151",
+        },
+        "event": "created",
+        "announced": True,
+        "reasons": ["Nothing is known of the key, …", "The next pass is due in 41 s."],
+        "problem": "",
+        "last_listed": {"at": "2025-04-11T09:35:00Z", "by": "pass"},
+        "pass_due": "2025-04-11T09:36:00Z",
+    },
+)
 RELEASE_BUCKET = route(
     "v1_release_bucket",
     "Decide about a held mass deletion or storm of moved times",
@@ -256,6 +282,21 @@ RESUME_BUCKETS = route(
     errors=(400, 403),
     example={"choice": "baseline"},
     answered={"buckets": ["media-in"], "message": "What is there now is remembered …"},
+)
+GIVE_HINTS = route(
+    "v1_give_hints",
+    "Say where something may have changed",
+    description="Also takes a list of these; notifications of S3, Ceph and MinIO (`Records`), of "
+    "Amazon EventBridge, and CloudEvents: structured, as a list, or in `ce-` headers. A hint is a "
+    "place to look, within seconds; what is announced is what the listing shows. 200 instead of "
+    "202 where a server only tests the connection. Takes the client's id and secret instead of a "
+    "token, too.",
+    tag="hints",
+    takes=requests.HintedKeys,
+    answers={202: responses.HintsAnswer, 200: responses.HintsAnswer},
+    errors=(400, 429),
+    example={"bucket": "media-in", "keys": ["a/b c.mp4"]},
+    answered={"accepted": 1, "ignored": 0, "unknown": []},
 )
 LIST_CREDENTIALS = route(
     "v1_list_credentials",

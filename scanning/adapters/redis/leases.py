@@ -12,9 +12,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from scanning.adapters.redis.schedule import server_time
+from scanning.adapters.redis.schedule import epoch_s, server_time
 from scanning.adapters.redis.telemetry import SCANS_KEPT, history_entry
-from scanning.core import redis_keys, scan_warnings
+from scanning.core import redis_keys, scan_warnings, schedule
 from scanning.core.metrics import counters
 from scanning.core.texts import MOST_MESSAGE, clean
 from scanning.core.types import Claim, EventType, LookRequest
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEASE_S = 15.0
+# Of what a look listed, for whoever asks about a key; hints may have named more.
+_RANGES_KEPT = 100
 
 
 class RedisLeases:
@@ -113,7 +115,10 @@ class RedisLeases:
             "history_entry": history_entry(result),
             "history_kept": SCANS_KEPT,
             "counters": counters.of_scan(result, late_s=late_s),
-            "fields": _status_fields(claim, result) | _next_try(next_due, failures),
+            "fields": _status_fields(claim, result)
+            | _next_try(next_due, failures)
+            | _last_change(claim, result)
+            | _looked_at(result),
         }
         ended = self._finish(keys, args)
         if ended != "ok":
@@ -149,7 +154,7 @@ class RedisLeases:
 
 def _claim(region: str, row: list[str]) -> Claim:
     bucket, fence, generation, commit, scheduled, offset, *row = row
-    expires, failures, now, objects, *look = row
+    expires, failures, now, objects, changed, *look = row
     return Claim(
         bucket=bucket,
         region=region,
@@ -163,6 +168,7 @@ def _claim(region: str, row: list[str]) -> Claim:
         objects=int(objects) if objects else None,
         taken_at=float(now),
         arrived_s=time.monotonic(),
+        changed_at=epoch_s(changed),
         look=_look_request(*look) if look else None,
     )
 
@@ -219,6 +225,16 @@ def _next_try(next_due: float | None, failures: int) -> dict[str, str]:
         "next_scan_at": "" if next_due is None else f"{next_due:.3f}",
         "failures": str(failures or ""),
     }
+
+
+def _last_change(claim: Claim, result: ScanResult) -> dict[str, str]:
+    at = schedule.last_change(claim, result)
+    return {} if at is None else {"changed_at": repr(at)}
+
+
+def _looked_at(result: ScanResult) -> dict[str, str]:
+    ranges = result.ranges[:_RANGES_KEPT]
+    return {"looked_at": json.dumps([result.started_at, ranges])} if ranges else {}
 
 
 def _held_fields(result: ScanResult) -> dict[str, str]:

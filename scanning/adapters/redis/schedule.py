@@ -56,6 +56,27 @@ class ScheduleStore:
         times = {name: epoch_s(text) for name, text in zip(names, texts, strict=True)}
         return {name: at for name, at in times.items() if at is not None}
 
+    def quiet_times(self, buckets: Iterable[str]) -> dict[str, float]:
+        """Read for how long nothing had changed in each bucket when its last pass began.
+
+        Buckets of which that is not known are left out.
+        """
+        names = list(buckets)
+
+        def read(r: Any) -> list[list[str | None]]:
+            pipe = r.pipeline(transaction=False)
+            for name in names:
+                pipe.hmget(redis_keys.bucket(name), "scan_at", "changed_at")
+            found: list[list[str | None]] = pipe.execute()
+            return found
+
+        rows = self._connection.run(read) if names else []
+        return {
+            name: float(began) - float(changed_at)
+            for name, (began, changed_at) in zip(names, rows, strict=True)
+            if began and changed_at
+        }
+
     def regions(self) -> set[str]:
         """List the regions that have active buckets, or had them at the schedule's last write."""
         return set(self._connection.run(read_regions))
