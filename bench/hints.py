@@ -70,14 +70,18 @@ def measure(directory: Path, size: Size) -> Mapping[str, float]:
         seconds = []
         for place in range(OBJECTS, objects):
             time.sleep(random.uniform(0.5, 1.5))  # noqa: S311 - some moment of the monitor's second
-            before = client.llen(QUEUE)
             server.show(objects=place + 1)
-            began = time.monotonic()
-            api.hint(rows.key(place).decode())
-            _wait(lambda before=before: client.llen(QUEUE) > before)
-            seconds.append(time.monotonic() - began)
+            seconds.append(_hint_at(rows.key(place).decode(), api, client))
     split = quantiles(seconds, n=20, method="inclusive")
     return {"hint_to_queue_p95_s": split[18], "hint_to_queue_p50_s": split[9]}
+
+
+def _hint_at(key: str, api: _Api, client: Any) -> float:
+    """Hint at a key that has just come; tell how many seconds later it is in the queue."""
+    before, began = client.llen(QUEUE), time.monotonic()
+    api.hint(key)
+    _wait(lambda: client.llen(QUEUE) > before)
+    return time.monotonic() - began
 
 
 class _Api:
