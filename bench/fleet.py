@@ -71,12 +71,12 @@ def running(directory: Path, size: Size) -> Iterator[tuple[psutil.Process, Any]]
         stack.callback(redis.stop)
         server = BenchServer(home, objects=size.objects, changing=size.objects, ports=size.regions)
         stack.enter_context(server)
-        environ = _environment(home, redis.url)
+        environ = environment(home, redis.url)
         buckets = home / "buckets.yaml"  # JSON is YAML too
         buckets.write_text(json.dumps(_buckets(server.ports, size)), encoding="utf-8")
-        for command in (["migrate"], ["importbuckets", str(buckets)]):
-            _manage(command, home, environ)
-        product = ServerProcess(_command("runmonitor"), log=home / "product.log", environ=environ)
+        for arguments in (["migrate"], ["importbuckets", str(buckets)]):
+            manage(arguments, home, environ)
+        product = ServerProcess(command("runmonitor"), log=home / "product.log", environ=environ)
         stack.callback(product.stop, timeout_s=20)
         yield psutil.Process(product.process.pid), stack.enter_context(redis.client())
 
@@ -185,7 +185,7 @@ def _region(number: int) -> str:
     return f"region-{number:02}"
 
 
-def _environment(home: Path, redis_url: str) -> dict[str, str]:
+def environment(home: Path, redis_url: str) -> dict[str, str]:
     return without_product_variables(os.environ) | {
         "DJANGO_SETTINGS_MODULE": "bucketwatch.settings",
         "ENV_FILE": os.devnull,
@@ -198,12 +198,12 @@ def _environment(home: Path, redis_url: str) -> dict[str, str]:
     }
 
 
-def _command(*arguments: str) -> list[str]:
+def command(*arguments: str) -> list[str]:
     return [sys.executable, str(ROOT / "manage.py"), *arguments]
 
 
-def _manage(arguments: list[str], home: Path, environ: Mapping[str, str]) -> None:
+def manage(arguments: list[str], home: Path, environ: Mapping[str, str]) -> None:
     log = home / f"{arguments[0]}.log"
-    child = ServerProcess(_command(*arguments), log=log, environ=environ)
+    child = ServerProcess(command(*arguments), log=log, environ=environ)
     if child.process.wait() != 0:
         raise RuntimeError(f"manage.py {arguments[0]} failed: {child.last_words()}")

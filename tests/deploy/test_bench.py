@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from bench import fleet, schedules
+from bench import fleet, hints, schedules
 from bench.fleet import ROOT
 from bench.measuring import GROUPS, Bench, Sizes
 from bench.objects import clustered, make_rows, overwritten, scattered
@@ -128,6 +128,11 @@ def test_a_small_fleet_is_scanned_and_looked_at(tmp_path):
     assert figures["fleet_rss_mb"] > 0
     assert figures["fleet_cpu_share"] > 0
     assert figures["fleet_processes"] > 4
+
+
+def test_hints_are_timed_from_the_request_to_the_queue(tmp_path):
+    figures = hints.measure(tmp_path, hints.Size(hints=2))
+    assert 0 < figures["hint_to_queue_p50_s"] <= figures["hint_to_queue_p95_s"]
 
 
 def test_growing_intervals_save_requests_of_quiet_buckets_and_spread_what_is_left():

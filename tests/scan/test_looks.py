@@ -421,6 +421,26 @@ def test_marks_of_a_pass_under_way_are_left_to_it():
     assert held.missing == 61
 
 
+def test_a_few_moved_times_are_updates_and_most_of_them_are_for_a_pass_to_judge():
+    here = watched(numbered(50))
+    bucket = numbered(50) | {"key-00012": ("e", NEW, 1)}
+    here.look(FakeStorage(bucket), "key-00012")
+    assert announced(here) == [("updated", "key-00012")]
+    touched = dict.fromkeys(bucket, ("e", NEW + 1, 1))
+    here.look(FakeStorage(touched), "key-00012")
+    assert announced(here) == []
+    scanned(here, touched)
+    assert announced(here) == [("updated", key) for key in sorted(touched)]
+
+
+def test_while_a_storm_of_moved_times_is_held_a_look_announces_none_of_it():
+    here = watched(numbered(50), mass_minimum=10)
+    touched = dict.fromkeys(numbered(50), ("e", NEW, 1))
+    assert here.scan(FakeStorage(touched)).held_times
+    here.look(FakeStorage(touched | {"key-00012x": ("e", OLD, 1)}), "key-00012")
+    assert announced(here) == [("detected", "key-00012x")]
+
+
 # --- what a look leaves alone
 
 

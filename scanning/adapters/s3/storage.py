@@ -7,28 +7,23 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
 from scanning.adapters.s3.clients import S3ClientCache
 from scanning.adapters.s3.errors import (
     is_missing,
     is_unknown,
     lessons_of,
+    out_of_order,
     refuses,
-    s3_error,
-    silence,
-    throttles,
-    timed_out,
     unreadable,
     wrong_endpoint,
     wrong_name,
 )
 from scanning.adapters.s3.listing import BODY, ListedPage, read_page
-from scanning.core import pacing
+from scanning.adapters.s3.sender import RequestSender
 from scanning.core.bucket_names import is_bucket_name
 from scanning.core.deletions import HeadAnswer
 from scanning.core.endpoint_profile import (
@@ -42,11 +37,8 @@ from scanning.core.endpoint_profile import (
 )
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import (
-    AddressRefused,
     BucketwatchError,
     PermanentError,
-    StorageUnavailable,
-    Throttled,
 )
 from scanning.core.listing.body import (
     KeysOutOfOrder,
@@ -83,30 +75,12 @@ MOST_EMPTY_PAGES: Final = 5000
 MOST_AT_ONE_PLACE: Final = 8
 # Pages of nothing but rows that cannot be read, one after the other.
 MOST_ODD_PAGES: Final = 100
-# A request that failed for now is sent again after this and up to twice as much, then after twice
-# of it; but not one that took so long already: a lease and a slot are waiting.
-AGAIN_S: Final = 0.5
 # Its signing region, its addressing, its version of listings: no endpoint has more to say.
 _MOST_LESSONS: Final = 3
-LONGEST_S: Final = 20.0
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-# The built-in ones are what botocore stumbles with over numbers, times and members that are none.
-_VENDOR_ERRORS: Final = (
-    ClientError,
-    BotoCoreError,
-    ResponseParserError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    RecursionError,
-    MemoryError,
-    AddressRefused,  # names the address; s3_error adds the bucket
-)
 
 
 class S3Storage:
@@ -128,7 +102,7 @@ class S3Storage:
         self._cache = cache
         self._bucket = bucket
         self._pair = pair
-        self._limiter = limiter
+        self._sender = RequestSender(cache, bucket, limiter)
         self._profiles = profiles
         self._endpoint = endpoint_name(bucket.endpoint)
         self._profile = profiles.read(self._endpoint) if profiles else EndpointProfile()
@@ -199,9 +173,10 @@ class S3Storage:
             )
         try:
             return self._cache.parser.rows(entries, _shape(self._client()))
+        except KeysOutOfOrder as exc:
+            self._learn({Fact.KEY_ORDER: KeyOrder.OTHER})
+            raise out_of_order(self._bucket, str(exc)) from exc
         except UnreadableListing as exc:
-            if isinstance(exc, KeysOutOfOrder):
-                self._learn({Fact.KEY_ORDER: KeyOrder.OTHER})
             raise unreadable(self._bucket, str(exc)) from exc
 
     def head(self, key: str) -> ObjectMetadata | None:
@@ -430,7 +405,7 @@ class S3Storage:
         lessons: dict[Fact, str] = {}
         for _ in range(_MOST_LESSONS):
             try:
-                answer = self._patiently(ask, kind)
+                answer = self._sender.send(ask, kind)
             except PermanentError as error:
                 lesson = lessons_of(error.__cause__)
                 if not self._take_in(lesson):
@@ -440,48 +415,7 @@ class S3Storage:
                 if lessons:  # not before: the refusal may have been of something else
                     self._share(lessons)
                 return answer
-        return self._patiently(ask, kind)
-
-    def _patiently(self, ask: Callable[[], T], kind: RequestKind) -> T:
-        """Send one request, and send it again if it failed for now."""
-        began = time.monotonic()
-        for attempt in count(1):
-            with self._limiter.acquire(self._bucket.name, kind):
-                try:
-                    return self._once(ask)
-                except (StorageUnavailable, Throttled) as exc:
-                    problem = exc
-            pause_s = pacing.equal_jitter(2 * AGAIN_S * attempt, pacing.draw_jitter())
-            is_late = time.monotonic() + pause_s - began > LONGEST_S
-            is_last = is_late or attempt == self._cache.attempts
-            if is_last or self._limiter.blocks(self._bucket.name):
-                self._limiter.wait(0)
-                raise problem
-            self._limiter.wait(pause_s)
-        raise AssertionError("it counts for ever")
-
-    def _once(self, ask: Callable[[], T]) -> T:
-        try:
-            answer = ask()
-        except UnreadableListing as exc:
-            self._limiter.record_answer()
-            raise unreadable(self._bucket, str(exc)) from exc
-        except _VENDOR_ERRORS as exc:
-            error = s3_error(exc, self._bucket)
-            self._record(exc, error)
-            raise error from exc
-        self._limiter.record_answer()
-        return answer
-
-    def _record(self, exc: Exception, error: Exception) -> None:
-        """Record an error with the limiter, if it is the endpoint's and not the bucket's."""
-        why = silence(exc)
-        if why and isinstance(error, StorageUnavailable):
-            self._limiter.record_failure(self._bucket.name, why, timed_out=timed_out(exc))
-        elif isinstance(exc, ClientError | ResponseParserError):
-            self._limiter.record_answer()
-        if throttles(exc):
-            self._limiter.record_throttling()
+        return self._sender.send(ask, kind)
 
     def _client(self) -> S3Client:
         if self._made is not None and self._made[0] is self._profile:
