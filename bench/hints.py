@@ -12,6 +12,7 @@ import secrets
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,7 +75,7 @@ def measure(directory: Path, size: Size) -> Mapping[str, float]:
             server.show(objects=place + 1)
             began = time.monotonic()
             api.hint(rows.key(place).decode())
-            _wait(lambda before=before: client.llen(QUEUE) > before)
+            _wait(partial(_is_longer, client, before))
             seconds.append(time.monotonic() - began)
     split = quantiles(seconds, n=20, method="inclusive")
     return {"hint_to_queue_p95_s": split[18], "hint_to_queue_p50_s": split[9]}
@@ -101,6 +102,10 @@ class _Api:
         if answer.status >= http.client.BAD_REQUEST:
             raise RuntimeError(f"{path} answers {answer.status}: {content!r}")
         return content
+
+
+def _is_longer(client: Any, length: int) -> bool:
+    return int(client.llen(QUEUE)) > length
 
 
 def _wait(is_so: Callable[[], bool]) -> None:
