@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 
 from bench import fleet
-from bench.fleet import ROOT
+from bench.installation import ROOT
 from bench.measuring import GROUPS, Bench, Sizes
 from bench.objects import clustered, make_rows, overwritten, scattered
 from bench.product import Product
