@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,21 +15,29 @@ from bucketwatch.local.environment import without_product_variables
 from bucketwatch.local.servers import LOOPBACK, ServerProcess, free_port
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator, Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
 
+@dataclass(frozen=True)
+class Installation:
+    """``pid`` of `runmonitor`, and the port of its web server."""
+
+    pid: int
+    port: int
+
+
 @contextmanager
 def installed(
-    home: Path, redis_url: str, buckets: Sequence[Mapping[str, Any]]
-) -> Iterator[subprocess.Popen[bytes]]:
+    home: Path, redis_url: str, buckets: Sequence[Mapping[str, Any]], **more: str
+) -> Iterator[Installation]:
     """Web, monitor and workers over a new database that watches ``buckets``.
 
-    Buckets are as `importbuckets` takes them, but for the credential, which all share.
+    Buckets are as `importbuckets` takes them, but for the credential, which all share. ``more`` are
+    environment variables.
     """
-    environ = _environment(home, redis_url)
+    environ = _environment(home, redis_url) | more
     credential = {"name": "bench", "access_key": "bench", "secret_key": secrets.token_hex()}
     rows = [{**bucket, "credential": "bench"} for bucket in buckets]
     file = home / "buckets.yaml"  # JSON is YAML too
@@ -37,7 +46,7 @@ def installed(
         _manage(command, home, environ)
     product = ServerProcess(_command("runmonitor"), log=home / "product.log", environ=environ)
     try:
-        yield product.process
+        yield Installation(product.process.pid, int(environ["PORT"]))
     finally:
         product.stop(timeout_s=20)
 

@@ -28,7 +28,10 @@ WHAT = {
     "probe_and_pass_requests_vs_scan": "the same with a pass an hour",
     "probe_announced_p95_s": "seconds until a change of that bucket is announced, p95",
     "look_without_totals": "the same where no totals are told, with a pass every 15 minutes",
+    "adaptive_requests": "requests of 1,000 buckets, 5 % busy, at 1 to 15 min / at 1 min",
+    "adaptive_busy_lag_p95": "the lag of the busy ones, p95 / at 1 min",
     "probe_cpu_share_1000_buckets_5s": "share of a core that 1,000 probes every 5 s take",
+    "hint_to_queue_p95_s": "seconds from a hint over HTTP to its change in the queue, p95",
     "fleet_5000_lateness_p99_s": "seconds that a scan begins after its scheduled start, p99",
     "fleet_rss_mb": "MiB of web, monitor and workers together, shared pages counted once",
 }

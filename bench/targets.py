@@ -42,7 +42,10 @@ TARGETS: Final = {
     "probe_and_pass_requests_vs_scan": _at_most(0.05),
     "probe_announced_p95_s": _at_most(7),
     "look_without_totals": _at_most(0.12),
+    "adaptive_requests": _at_most(0.2),
+    "adaptive_busy_lag_p95": _at_most(1.05),
     "probe_cpu_share_1000_buckets_5s": _at_most(0.25),
+    "hint_to_queue_p95_s": _at_most(2.0),
     "fleet_5000_lateness_p99_s": _at_most(1.0),
     "fleet_rss_mb": _at_most(1200),
 }

@@ -10,14 +10,17 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
+from django.utils.text import capfirst
 
 from buckets import services
 from buckets.admin import forms
 from buckets.admin.base import ServiceAdmin, actor
 from buckets.models import Endpoint
 from buckets.pages import badges
+from buckets.pages import costs as costs_in_words
 from buckets.pages import endpoint as endpoint_page
-from scanning.core.errors import RedisUnavailable
+from scanning.core.errors import RedisUnavailable, UnsupportedKeyOrder
+from scanning.core.remedies import REMEDIES
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
@@ -38,7 +41,7 @@ class EndpointAdmin(ServiceAdmin):
     list_display = ("name", "used_by", "state", "known")
     list_per_page = 100
     search_fields = ("name",)
-    ABOUT: ClassVar[Any] = ("name", "used_by", "state", "limits", "profile")
+    ABOUT: ClassVar[Any] = ("name", "used_by", "state", "limits", "requests", "budget", "profile")
     FACTS: ClassVar[Any] = (
         "start_after",
         "list_version",
@@ -53,6 +56,7 @@ class EndpointAdmin(ServiceAdmin):
         return [
             (None, {"fields": self.ABOUT}),
             ("Limits", {"fields": ("list_per_s", "connections")}),
+            ("What it costs", {"fields": ("requests_per_day", "request_price")}),
             ("What wins over what is learnt", {"fields": self.FACTS}),
         ]
 
@@ -98,12 +102,14 @@ class EndpointAdmin(ServiceAdmin):
 
     @admin.display(description="stands")
     def state(self, endpoint: Endpoint) -> str:
-        load = self._overview_of(endpoint).load
+        overview = self._overview_of(endpoint)
+        order = badges.badge("failing", "key order") if overview.is_out_of_order else ""
+        load = overview.load
         if load is None:
-            return "not asked lately"
+            return format_html("{} {}", "not asked lately", order) if order else "not asked lately"
         kind, word = _STATES[load.state]
         per_s = f"at most {load.list_per_s:.1f} requests a second" if load.list_per_s else ""
-        return format_html("{} {} {}", badges.badge(kind, word), per_s, load.why)
+        return format_html("{} {} {} {}", badges.badge(kind, word), order, per_s, load.why)
 
     @admin.display(description="limits in force")
     def limits(self, endpoint: Endpoint) -> str:
@@ -111,6 +117,17 @@ class EndpointAdmin(ServiceAdmin):
         per_s = f"{limits.list_per_s:g} LIST a second in a bucket" if limits.list_per_s else ""
         at_once = f"{limits.connections} requests at once" if limits.connections else ""
         return ", ".join(filter(None, [per_s, at_once])) or "none"
+
+    @admin.display(description="requests")
+    def requests(self, endpoint: Endpoint) -> str:
+        costs = self._overview_of(endpoint).costs
+        today, expected = costs_in_words.sent_today(costs), costs_in_words.a_day(costs.forecast)
+        return format_html("Today: {}<br>A day: {}", today, expected)
+
+    @admin.display(description="budget in force")
+    def budget(self, endpoint: Endpoint) -> str:
+        costs = self._overview_of(endpoint).costs
+        return costs_in_words.budget(costs) if costs.budget else "none"
 
     @admin.display(description="known")
     def known(self, endpoint: Endpoint) -> str:
@@ -129,7 +146,8 @@ class EndpointAdmin(ServiceAdmin):
             for fact in self._overview_of(endpoint).facts
         )
         return format_html(
-            '<table class="plain"><tbody>{}</tbody></table>',
+            '{}<table class="plain"><tbody>{}</tbody></table>',
+            _key_order_callout() if self._overview_of(endpoint).is_out_of_order else "",
             format_html_join(
                 "", '<tr><th scope="row">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>', rows
             ),
@@ -142,3 +160,13 @@ class EndpointAdmin(ServiceAdmin):
             [known] = endpoint_page.endpoint_overviews([endpoint])
             endpoint.overview = known  # type: ignore[attr-defined]
         return known
+
+
+def _key_order_callout() -> str:
+    remedy = REMEDIES[UnsupportedKeyOrder]
+    return format_html(
+        '<div class="card callout is-failing"><p><strong>{}.</strong> Buckets in which that shows '
+        "fail, and nothing of them is announced. {}</p></div>",
+        capfirst(remedy.meaning),
+        remedy.next_step,
+    )

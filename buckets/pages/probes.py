@@ -39,7 +39,7 @@ def _why_not(bucket: Bucket, plan: ProbePlan, *, page_size: int) -> str:
         return "off" if plan.is_chosen else "none: it is scanned as often"
     if bucket.object_count is None:
         return "from its first complete scan on"
-    if not plan.is_chosen and bucket.object_count <= page_size:
+    if not plan.is_worth_it(bucket.object_count, page_size=page_size):
         return "none: to list its one page costs the same"
     return "none while its scans fail" if bucket.last_error_class else ""
 

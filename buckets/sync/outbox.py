@@ -155,6 +155,7 @@ def document(bucket: Bucket) -> dict[str, Any]:
             "credential": bucket.credential.vault_prefix if bucket.credential_id else "",
             "generation": bucket.generation,
             "polling_interval": bucket.polling_interval,
+            "polling_longest": bucket.polling_longest,
             "probe_interval": bucket.probe_interval,
             "fetch_metadata": bucket.fetch_metadata,
             "trust_etags": bucket.trust_etags,
@@ -163,6 +164,8 @@ def document(bucket: Bucket) -> dict[str, Any]:
             **bucket_document.names_and_events(bucket.bucket_name, bucket.wanted_events),
             "first_scan": bucket.first_scan,
             "lanes": bucket.lanes,
+            "requests_per_day": bucket.requests_per_day,
+            "most_objects": bucket.most_objects,
             "taken_over": bucket.taken_over,
         },
     }

@@ -116,7 +116,8 @@ class EndpointSettings:
 
     Facts by their names. ``authorities``: ``bundled``, ``system``, or the path of a file.
     ``list_per_s`` and ``connections`` are limits, 0 for none; without them ``limits.endpoints``
-    counts.
+    counts. ``requests_per_day`` is a budget that its buckets share, 0 for none; ``request_price``
+    what `core/request_costs.py` reads.
     """
 
     start_after: str = ""
@@ -129,6 +130,8 @@ class EndpointSettings:
     authorities: str = ""
     list_per_s: float | None = None
     connections: int | None = None
+    requests_per_day: int | None = None
+    request_price: str = ""
 
     @classmethod
     def of(cls, members: Mapping[str, Any]) -> EndpointSettings:

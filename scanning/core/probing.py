@@ -38,6 +38,10 @@ class ProbePlan:
     every_s: float
     is_chosen: bool = False
 
+    def is_worth_it(self, objects: int, *, page_size: int) -> bool:
+        """Tell whether a probe is worth its request: a listing of one page costs the same."""
+        return self.every_s > 0 and (self.is_chosen or objects > page_size)
+
 
 def plan_probes(
     own_s: int | None, configured: int | Literal["auto"], *, polling_s: float
@@ -68,10 +72,7 @@ class ProbedBucket:
         return self.objects is not None and not self.waits
 
     def is_probed(self, plan: ProbePlan, *, page_size: int) -> bool:
-        """Tell whether a probe is worth its request: a listing of one page costs the same."""
-        if not plan.every_s or not self.is_settled:
-            return False
-        return plan.is_chosen or (self.objects or 0) > page_size
+        return self.is_settled and plan.is_worth_it(self.objects or 0, page_size=page_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +97,9 @@ def parse_probed(fields: Sequence[str | None]) -> ProbedBucket:
     objects, totals, *marks = fields
     return ProbedBucket(
         objects=int(objects) if objects and objects.isdecimal() else None,
-        totals=parse_totals(totals),
+        totals=Totals.read(totals),
         waits=any(marks),
     )
 
 
 PROBED_FIELDS: Final = ("objects", "totals", "failures", "parked", "lost_since")
-
-
-def format_totals(totals: Totals) -> str:
-    return f"{totals.objects}:{totals.size_bytes}"
-
-
-def parse_totals(text: str | None) -> Totals | None:
-    """Read what `format_totals` wrote; None for anything else."""
-    objects, _, size_bytes = (text or "").partition(":")
-    if not (objects.isdecimal() and size_bytes.isdecimal()):
-        return None
-    return Totals(int(objects), int(size_bytes))

@@ -7,15 +7,16 @@ be due sooner. So whatever is away or slow here, Redis, the vault, an endpoint, 
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from scanning import wiring
-from scanning.core import probing, schedule
+from scanning.core import probing, request_costs, schedule
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import BucketwatchError
 from scanning.core.probing import LastProbe, ProbedBucket, ProbePlan
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 TICK_S: Final = 0.25
 # 1,000 buckets every 5 s at one endpoint that answers after 0.1 s keep 20 busy.
 _MOST_THREADS: Final = 64
+# A budget that pays for no probes may do so after a while: midnight comes, or somebody raises it.
+_UNPAID_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,9 @@ class Prober:
     def _ask(self, one: _Watched) -> None:
         answer = _Answer(one.bucket.name, "failed")
         try:
-            answer = _ask(one.bucket)
+            answer = (
+                _ask(one.bucket) if self._is_paid_for(one) else replace(answer, result="skipped")
+            )
         except BucketwatchError as exc:
             logger.debug("%s: its probe failed: %s", one.bucket.name, exc)
         except Exception:
@@ -173,6 +178,24 @@ class Prober:
         finally:
             one.is_being_asked = False
             self._answers.put(answer)
+
+    def _is_paid_for(self, one: _Watched) -> bool:
+        """Put the next probe off where a budget of requests wants that; tell whether to ask now."""
+        objects = one.state.objects if one.state else None
+        requests = request_costs.pass_requests(objects or 0, page_size=self._conf.page_size)
+        left = wiring.interactive().budgets.left_today(one.bucket, pass_requests=requests)
+        if left == math.inf:
+            return True
+        wait_s = request_costs.probe_wait_s(
+            left,
+            pass_requests=requests,
+            polling_s=self._conf.defaults.interval_s(one.bucket.polling_interval_s),
+            day_left_s=request_costs.day_left_s(time.time()),
+        )
+        is_paid_for = wait_s < math.inf
+        pause_s = wait_s if is_paid_for else _UNPAID_S
+        one.due_at = max(one.due_at, time.monotonic() + pause_s)
+        return is_paid_for
 
     def _take_answers(self) -> list[_Answer]:
         answers: list[_Answer] = []

@@ -13,12 +13,14 @@ from scanning.core.changes import (
     announce_cutoff,
     classify_new,
     classify_older,
+    moved_since_older,
 )
 from scanning.core.errors import StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
+from scanning.core.scan_warnings import WarningKind
 from scanning.core.segments.matcher import Unchanged
 from scanning.core.segments.model import Entry, Piece, states_of, strings_need_refresh
-from scanning.core.segments.writer import Rewriting, SegmentWriter, entries_after
+from scanning.core.segments.writer import Rewriting, Room, SegmentWriter, entries_after
 from scanning.core.types import Change, EventType, ObjectState
 from scanning.scan.lane import LaneComparer, cut_lanes, cut_stretches, entries_of
 from scanning.scan.prefetch import prefetch_pages
@@ -28,11 +30,16 @@ if TYPE_CHECKING:
 
     from scanning.core.changes import Cutoff
     from scanning.core.segments.matcher import Page
+    from scanning.core.segments.model import Merged
     from scanning.core.types import BucketConfig, Claim
     from scanning.ports import KnownState, Progress
     from scanning.scan.commit_pipeline import CommitPipeline
     from scanning.scan.context import ScanContext
     from scanning.scan.prefetch import Lane
+
+
+# Other programs may have written larger times than a row can hold.
+_MOST_TIME_S = 2.0**50
 
 
 class ListingPhase:
@@ -57,6 +64,13 @@ class ListingPhase:
         self._settings, self._counts = context.settings, context.counts
         self._known, self._commits, self._warnings = known, commits, context.warnings
         self._new_ids = count()
+        self._takes_over = known.is_first and bucket.taken_over
+        # What an older monitor knew of the rows that appeared in the range compared last.
+        self._older: dict[str, ObjectState] = {}
+        self._most_objects = context.settings.most_objects
+        self._room = Room()
+        if self._most_objects:
+            self._room.left = self._most_objects - sum(entry.count for entry in known.entries)
         self._cutoff = announce_cutoff(
             bucket,
             is_first=known.is_first,
@@ -66,7 +80,7 @@ class ListingPhase:
         )
 
     def run(self, *, pause_at: float) -> Sequence[Entry] | None:
-        """List what the pass has not covered yet; None if it paused before the end."""
+        """List what the pass has not covered yet; None if it paused or gave up before the end."""
         entries, began_after = self._known.entries, self.progress.after
         start = entries_after(entries, began_after)
         listed = list(entries[:start])
@@ -77,6 +91,8 @@ class ListingPhase:
             comparers = [self._comparer(lane, stretch) for lane in lanes]
             with closing(self._process_stretch(lanes, comparers)) as pages:
                 for _ in pages:
+                    if self.gave_up:
+                        return None
                     # One that has covered nothing yet would pause at the same place for ever.
                     if self._clock() >= pause_at and self.progress.after != began_after:
                         return None
@@ -85,6 +101,24 @@ class ListingPhase:
         objects = sum(entry.listed for entry in listed)
         self.progress = replace(self.progress, is_listed=True, listed=objects, after="")
         return listed
+
+    def list_range(self, lane: Lane, *, pause_at: float) -> Sequence[Entry] | None:
+        """List a range of keys that begins and ends with segments; None if its end was not reached.
+
+        What was listed of it is committed.
+        """
+        comparer = self._comparer(lane, self._known.entries)
+        with closing(self._process_stretch([lane], [comparer])) as pages:
+            for _ in pages:
+                if self._clock() >= pause_at:
+                    return None
+        return comparer.entries
+
+    @property
+    def gave_up(self) -> bool:
+        """Tell whether more was left out than a bucket may have: a listing may have no end."""
+        left_out = self._warnings.count_of(WarningKind.LEFT_OUT)
+        return 0 < self._most_objects < left_out
 
     # --- pages
 
@@ -98,7 +132,10 @@ class ListingPhase:
                 new_id=self._new_id,
                 limit=self._settings.page_size,
                 strings_at=self._clock() if self._settings.strings else 0.0,
+                now=0.0 if self._known.is_first else self._clock(),
                 trust_etags=self._bucket.trust_etags,
+                older_times=self._find_older_times if self._takes_over else None,
+                room=self._room,
             ),
         )
 
@@ -117,8 +154,9 @@ class ListingPhase:
                 self._keep_going()
                 self._counts.pages += 1
                 self._process_page(comparers, number, page)
-                if not all(comparer.done for comparer in comparers):
-                    yield
+                if all(comparer.done for comparer in comparers):
+                    return
+                yield
 
     def _process_page(self, comparers: Sequence[LaneComparer], number: int, page: Page) -> None:
         comparer = comparers[number]
@@ -131,9 +169,9 @@ class ListingPhase:
                     self._count_listed(found.entry.listed)
                 else:
                     self._counts.compared += 1
-                    self._count_listed(found.listed, appeared=len(found.merged.appeared))
+                    self._count_listed(found.listed, appeared=self._count_unknown(found.merged))
                     self._commit_changes(found)
-                comparer.replace_last(self._refresh_documented_strings(comparer.entries[-1]))
+                comparer.replace_last(self._refresh_documented_strings)
         except UnreadableListing as exc:
             raise StorageUnavailable(
                 f"{self._bucket.name}: {self._bucket.endpoint_host} sent a listing that makes no "
@@ -155,6 +193,13 @@ class ListingPhase:
             listed=self.progress.listed + objects,
             appeared=self.progress.appeared + appeared,
         )
+
+    def _count_unknown(self, merged: Merged) -> int:
+        """Count the rows that appeared and that no older monitor knew."""
+        if not self._older:
+            return len(merged.appeared)
+        keys = merged.columns.keys
+        return sum(keys[row] not in self._older for row in merged.appeared)
 
     # --- changes
 
@@ -178,6 +223,7 @@ class ListingPhase:
             self.progress,
             pieces=found.pieces,
             removed=found.removed,
+            gained=found.gained,
             strings=strings,
         )
 
@@ -185,12 +231,11 @@ class ListingPhase:
         self, states: Mapping[str, ObjectState], now: float, cutoff: Cutoff
     ) -> list[Change]:
         """Name the changes of keys that bucketwatch sees for the first time."""
-        if self._known.is_first and self._bucket.taken_over:
-            older = self._states.older_states(self._bucket, list(states))
+        if self._takes_over:
             return [
                 Change(event_type, key, current, previous)
-                for (key, current), previous in zip(states.items(), older, strict=True)
-                if (previous or cutoff.is_news(current))
+                for key, current in states.items()
+                if ((previous := self._older.get(key)) or cutoff.is_news(current))
                 and (event_type := classify_older(previous, current, now=now))
             ]
         news = states
@@ -198,6 +243,18 @@ class ListingPhase:
             news = {key: state for key, state in states.items() if cutoff.is_news(state)}
         kinds = [classify_new(state, now=now) for state in news.values()]
         return list(map(Change, kinds, news, news.values(), repeat(None)))
+
+    def _find_older_times(self, merged: Merged) -> dict[int, int]:
+        """Look up what an older monitor knew of appeared rows; find the times that moved since."""
+        states = states_of(merged.columns, merged.appeared, 0.0)
+        older = self._states.older_states(self._bucket, list(states)) if states else []
+        self._older = {key: state for key, state in zip(states, older, strict=True) if state}
+        found = {}
+        for row, (key, state) in zip(merged.appeared, states.items(), strict=True):
+            at = moved_since_older(self._older.get(key), state)
+            if at is not None and abs(at) < _MOST_TIME_S:
+                found[row] = round(at * 1000)
+        return found
 
     def _refresh_documented_strings(self, entry: Entry) -> Entry:
         """Write, renew or remove a segment's documented strings, if that is due.

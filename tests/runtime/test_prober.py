@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
@@ -11,12 +12,12 @@ import pytest
 import redis
 
 from scanning import wiring
+from scanning.core import probing as probing_rules
 from scanning.core import redis_keys
 from scanning.core.errors import RedisUnavailable
 from scanning.core.probing import LastProbe
 from scanning.core.totals import Totals
 from scanning.core.types import BucketConfig, KeyPair
-from scanning.runtime import prober as prober_module
 from scanning.runtime import region_task
 from scanning.runtime.prober import Prober
 from scanning.runtime.processes import StopSignal
@@ -31,6 +32,7 @@ from tests.support.waiting import eventually
 HOURLY = 3600
 TELLING, SILENT = 0, 1  # endpoints of the server
 _numbers = count(1)
+_before: Counter[str] = Counter()  # what passes asked, by bucket
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +62,22 @@ def watched(store, s3):
         objects: int = 3,
         endpoint: int = TELLING,
         probe_interval: int | None = 1,
+        budget: int | None = None,
     ) -> BucketConfig:
         name = f"bucket-{next(_numbers)}"
         put_objects(s3, name, *(f"key-{number:04}" for number in range(objects)))
-        given = {"interval": HOURLY, "probe_interval": probe_interval, "credential": "SHARED"}
+        given: dict[str, Any] = {
+            "interval": HOURLY,
+            "probe_interval": probe_interval,
+            "credential": "SHARED",
+        }
+        given |= {"budget": budget}
         bucket = engine_buckets.put(name, endpoint=s3.urls[endpoint], **given)
         engine_buckets.schedule(store, bucket)
         region_task.scan_region(REGION)
         assert store.hget(redis_keys.bucket(name), "objects") == str(objects)
         store.delete(wiring.conf().redis.queue_name)
+        _before[name] = [head for _, head in s3.heads()].count(name)
         return bucket
 
     return make
@@ -88,7 +97,8 @@ def tick_until(prober: Prober, condition: Callable[[], Any]) -> Any:
 
 
 def heads(s3: ChaosS3, bucket: BucketConfig) -> int:
-    return [name for _, name in s3.heads()].count(bucket.name)
+    """Count what asked for the bucket's totals since its first pass."""
+    return [name for _, name in s3.heads()].count(bucket.name) - _before[bucket.name]
 
 
 def last(bucket: BucketConfig) -> LastProbe | None:
@@ -101,8 +111,10 @@ def is_due(store: redis.Redis, bucket: BucketConfig) -> bool:
 
 
 def results(store: redis.Redis) -> Mapping[str, int]:
-    counted = store.hgetall(redis_keys.STATS).items()
-    return {f.removeprefix("probes:"): int(n) for f, n in counted if f.startswith("probes:")}
+    counted: Any = store.hgetall(redis_keys.STATS)
+    return {
+        f.removeprefix("probes:"): int(n) for f, n in counted.items() if f.startswith("probes:")
+    }
 
 
 def announced(store: redis.Redis) -> list[tuple[str, str]]:
@@ -172,7 +184,7 @@ def test_a_request_that_was_lost_is_made_again(store, s3, watched, monkeypatch):
     prober = probing(bucket)
     tick_until(prober, lambda: is_due(store, bucket))
     store.hdel(redis_keys.bucket(bucket.name), "pass_due")
-    monkeypatch.setattr(prober_module.probing, "REQUEST_AGAIN_S", 0.1)
+    monkeypatch.setattr(probing_rules, "REQUEST_AGAIN_S", 0.1)
     engine_buckets.schedule(store, bucket, at=9e9)
     tick_until(prober, lambda: is_due(store, bucket))
 
@@ -200,6 +212,17 @@ def test_buckets_of_one_page_are_not_asked_unless_somebody_chose_to(store, s3, w
     assert heads(s3, small) == 0
 
 
+def test_scans_see_totals_only_where_probes_go_by_them(store, s3, watched):
+    """A first pass cannot know how large a bucket is, and asks."""
+    small, large = watched(probe_interval=None), watched(objects=1001, probe_interval=None)
+    assert store.hget(redis_keys.bucket(large.name), "totals") == "1001:10010"
+    for bucket in (small, large):
+        engine_buckets.schedule(store, bucket)
+    region_task.scan_region(REGION)
+    assert heads(s3, small) == 0
+    assert heads(s3, large) == 2  # before the pass and after it
+
+
 def test_a_bucket_that_never_was_scanned_or_fails_is_not_asked(store, s3, watched):
     new, failing, fine = watched(), watched(), watched()
     store.hdel(redis_keys.bucket(new.name), "objects")
@@ -215,7 +238,7 @@ def test_a_bucket_without_totals_is_looked_at_as_often_as_it_would_be_asked(stor
         tick_until(prober, lambda: is_due(store, chosen))
         store.hdel(redis_keys.bucket(chosen.name), "pass_due")
         engine_buckets.schedule(store, chosen, at=9e9)
-    assert heads(s3, chosen) == 1  # that there are none is known from then on
+    assert heads(s3, chosen) == 0  # that there are none is known since its first pass
     assert last(chosen) == LastProbe(None)
 
 
@@ -227,6 +250,12 @@ def test_a_bucket_without_totals_that_nobody_chose_to_probe_is_left_alone(store,
     tick_until(prober, lambda: last(large))
     assert not is_due(store, large)
     assert results(store) == {"untold": 1}
+
+
+def test_a_budget_that_passes_need_pays_for_no_probes(store, s3, watched):
+    poor, fine = watched(budget=2), watched()
+    tick_until(probing(poor, fine), lambda: results(store).get("unmoved", 0) >= 2)
+    assert heads(s3, poor) == 0
 
 
 def test_a_dead_endpoint_is_not_asked(store, s3, watched):

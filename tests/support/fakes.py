@@ -13,11 +13,12 @@ from scanning.core.listing.body import Columns, UnreadableListing, render_entrie
 from scanning.core.listing.rows import ListedRows, read_entries
 from scanning.core.scan_warnings import ScanWarning
 from scanning.core.segments.model import Entry
-from scanning.core.totals import Totals
+from scanning.core.totals import NO_CHANGE, Totals
 from scanning.core.types import (
     BucketConfig,
     Claim,
     KeyPair,
+    LookRequest,
     ObjectMetadata,
     ObjectState,
     ScanCounts,
@@ -26,6 +27,7 @@ from scanning.core.vault_names import entries_of, pairs_in
 from scanning.ports import Commit, KnownState, Position, Progress, Storage
 from scanning.scan.bucket_pass import BucketPass, PassEnd
 from scanning.scan.context import ScanContext, ScanSettings
+from scanning.scan.look import BucketLook, LookEnd
 
 Bucket = dict[str, tuple[str, int, int]]
 """Key -> ETag, last_modified (ms), size."""
@@ -127,10 +129,17 @@ class FakeStates:
     complete: bool = False
     held_since: float | None = None
     released: int = 0
+    held_moved_since: float | None = None
+    released_moved: int = 0
+    takes_times: bool = False
     stuck: int = 0
     warnings: tuple[ScanWarning, ...] = ()
     older_scan_at: float | None = None
     loads: int = 0
+    listed: Totals = NO_CHANGE
+    last_pass_at: float | None = None
+    totals_apart: Totals | None = None
+    totals_before: Totals | None = None
     before_commit: Callable[[], None] = lambda: None
     after_commit: Callable[[], None] = lambda: None
 
@@ -146,6 +155,13 @@ class FakeStates:
             older_scan_at=self.older_scan_at,
             stuck=self.stuck,
             warnings=self.warnings,
+            held_moved_since=self.held_moved_since,
+            released_moved=self.released_moved,
+            takes_times=self.takes_times,
+            last_pass_at=self.last_pass_at,
+            listed=self.listed,
+            totals_apart=self.totals_apart,
+            totals_before=self.totals_before,
         )
 
     def load(
@@ -185,12 +201,15 @@ class FakeStates:
             self.manifest[piece.entry.id] = piece.entry
             if piece.columns is not None:
                 self.segments[piece.entry.id] = piece.columns
+        self.listed += commit.gained
         self.strings |= commit.strings
         for key in commit.no_strings:
             self.strings.pop(key, None)
         self.queue += map(json.loads, commit.notifications)
         self.number, self.progress = commit.number, commit.progress
         self.warnings = tuple(commit.warnings)
+        if commit.took_times:
+            self.held_moved_since, self.takes_times = None, False
         self.commits.append(commit)
         self.after_commit()
 
@@ -240,11 +259,29 @@ class Site:
     def scan_under(self, claim: Claim, storage: Storage) -> PassEnd:
         self.counts = ScanCounts()
         end = BucketPass(self.bucket, claim, self.means(storage)).run()
+        return self._record(end)
+
+    def look(self, storage: Storage, *keys: str) -> LookEnd:
+        """Look at a bucket that had a pass, under a new claim."""
+        self.counts = ScanCounts()
+        request = LookRequest(keys, pass_due=0.0)
+        end = BucketLook(self.bucket, self.claim(), request, self.means(storage)).run()
+        assert isinstance(end, LookEnd)
+        return end
+
+    def _record(self, end: PassEnd) -> PassEnd:
+        states, totals = self.states, end.totals
+        states.totals_before = totals.before if totals and not end.complete else None
+        if end.complete:
+            states.last_pass_at = end.progress.began
+            states.totals_apart = totals.apart if totals else states.totals_apart
         self.states.warnings = () if end.complete else end.warnings
         if end.complete:
-            self.states.progress, self.states.complete = None, True
+            self.states.progress, self.states.complete = end.again, end.again is None
             self.states.held_since = end.held.since if end.held else None
             self.states.released = 0
+            self.states.held_moved_since = end.held_times.since if end.held_times else None
+            self.states.released_moved, self.states.takes_times = 0, False
         else:
             self.states.progress = end.progress
         return end

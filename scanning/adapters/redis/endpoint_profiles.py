@@ -4,6 +4,7 @@
                                    revision -> the settings' revision
                                    asked_at -> when the endpoint was last asked for its facts
                                    {fact}   -> "value at": what it showed, and when
+                                   sent:{kind} -> requests since ever (`lua/share_usage.lua`)
 
 Without Redis a process goes by what it knows itself: facts that are lost are learnt again.
 """
@@ -26,11 +27,13 @@ from scanning.core.endpoint_profile import (
     is_value,
 )
 from scanning.core.errors import RedisUnavailable
+from scanning.core.request_costs import RequestKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from scanning.adapters.redis.connection import RedisConnection
+    from scanning.core.request_costs import Requests
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +65,12 @@ class RedisEndpointProfiles:
         self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
     ) -> EndpointProfile:
         now = time.time()
-        profile = self.read(endpoint).with_learnt(facts, now=now)
+        profile = _with_learnt(self.read(endpoint), facts, now=now, asked=asked)
         fields = {
             str(fact): f"{text} {now:.0f}" for fact, text in facts.items() if is_value(fact, text)
         }
         if asked:
             fields["asked_at"] = f"{now:.0f}"
-            profile = replace(profile, asked_at=now)
         # Here first: scans that begin in this moment need not ask the endpoint, too.
         self._keep(endpoint, profile)
         if fields:
@@ -107,6 +109,13 @@ class RedisEndpointProfiles:
         found = self._hashes(endpoints)
         return {name: int(fields.get("revision", 0)) for name, fields in found.items()}
 
+    def sent(self, endpoints: Iterable[str]) -> dict[str, Requests]:
+        """Count the requests since ever, by endpoint and kind. Raises RedisUnavailable."""
+        return {
+            name: {k: int(fields[f"sent:{k}"]) for k in RequestKind if f"sent:{k}" in fields}
+            for name, fields in self._hashes(endpoints).items()
+        }
+
     def _hashes(self, endpoints: Iterable[str]) -> dict[str, dict[str, str]]:
         names = list(endpoints)
 
@@ -137,8 +146,14 @@ class ReadOnlyEndpointProfiles:
     def learn(
         self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
     ) -> EndpointProfile:
-        profile = self.read(endpoint).with_learnt(facts, now=time.time())
-        return replace(profile, asked_at=time.time()) if asked else profile
+        return _with_learnt(self.read(endpoint), facts, now=time.time(), asked=asked)
+
+
+def _with_learnt(
+    profile: EndpointProfile, facts: Mapping[Fact, str], *, now: float, asked: bool
+) -> EndpointProfile:
+    learnt = profile.with_learnt(facts, now=now)
+    return replace(learnt, asked_at=now) if asked else learnt
 
 
 def _profile(fields: Mapping[str, str]) -> EndpointProfile:

@@ -17,10 +17,9 @@ from scanning.core.probing import (
     PROBED_FIELDS,
     LastProbe,
     ProbedBucket,
-    format_totals,
     parse_probed,
-    parse_totals,
 )
+from scanning.core.totals import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -77,10 +76,10 @@ class ProbeStore:
 
 
 def _text(seen: LastProbe) -> str:
-    totals = _NONE if seen.totals is None else format_totals(seen.totals)
+    totals = _NONE if seen.totals is None else str(seen.totals)
     return f"{totals} {'' if seen.moved_at is None else format(seen.moved_at, '.3f')}"
 
 
 def _parsed(text: str) -> LastProbe:
     totals, _, moved_at = text.partition(" ")
-    return LastProbe(parse_totals(totals), float(moved_at) if moved_at else None)
+    return LastProbe(Totals.read(totals), float(moved_at) if moved_at else None)

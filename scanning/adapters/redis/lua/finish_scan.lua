@@ -2,7 +2,7 @@
 --
 -- Repeating it changes nothing: the bucket has left the running set by then.
 --
--- KEYS     run, bucket hash, due, status_changes, last_scan, stats, history, minute
+-- KEYS     run, bucket hash, due, status_changes, last_scan, stats, history, minute, stretched
 -- args     bucket, fence, generation
 --          next_due           when the pass is due, or the next try; nil leaves the schedule as it is,
 --                             and so does a scan that is wanted since the claim
@@ -12,6 +12,7 @@
 --          began              when a pass began that is complete now; nil if none is
 --          commit             number of the last commit; nil if it is not known
 --          broke_off_at       number of the last commit before a scan that S3 broke off; else nil
+--          is_stretched       whether a budget puts next_due off
 --          history_entry      '' for a pass that goes on;  history_kept: how many
 --          counters           field -> number
 --          fields             field of the bucket hash -> value; '' removes it
@@ -24,7 +25,7 @@
 -- include counting.lua
 
 local args = cmsgpack.unpack(ARGV[1])
-local run, hash, due, status_changes, last_scan, stats, history, minute = unpack(KEYS)
+local run, hash, due, status_changes, last_scan, stats, history, minute, stretched = unpack(KEYS)
 local now = server_time()
 
 -- Forget the first so many of the keys that hints named: those after them came later.
@@ -62,6 +63,9 @@ else
   if args.next_due then redis.call('ZADD', due, 'XX', args.next_due, args.bucket) end
   if args.ok then redis.call('HDEL', hash, 'pass_due', 'look_keys') end
 end
+redis.call('ZREMRANGEBYSCORE', stretched, '-inf', now)
+if args.is_stretched then redis.call('ZADD', stretched, args.next_due, args.bucket)
+elseif not args.is_look then redis.call('ZREM', stretched, args.bucket) end
 
 -- 3. Count it, for people.
 count(stats, minute, args.counters)
@@ -82,8 +86,8 @@ end
 if args.began then
   redis.call('SET', last_scan, args.began)
   redis.call('HSET', stats, 'last_scan_time', args.began)
-  -- What was confirmed before this scan did not suffice, or is done.
-  if not is_wanted_again then redis.call('HDEL', hash, 'released') end
+  -- What was released before this scan did not suffice, or is done.
+  if not is_wanted_again then redis.call('HDEL', hash, 'released', 'released_moved') end
   -- Even if there was nothing to commit: that the bucket is empty is known from now on.
   redis.call('HSETNX', hash, 'commit_at', timestamp(now))
 end

@@ -5,7 +5,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('buckets', '0009_trust_etags'),
+        ('buckets', '0012_request_budgets'),
     ]
 
     operations = [
