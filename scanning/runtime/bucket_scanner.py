@@ -243,7 +243,7 @@ class BucketScanner(threading.Thread):
         )
         if earliest <= due:
             return due, False
-        if claim.look is not None:
+        if claim.look and result.is_look:
             return min(claim.look.pass_due, earliest), False
         interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
         return schedule.next_due(claim.offset_s, interval_s, now=earliest), True
