@@ -48,6 +48,7 @@ class Informant:
         try:
             status, _ = self._api.ask("POST", "/api/v1/hints/", hints)
         except Unanswered:
-            status = 0
-        kind = "given" if status == http.client.ACCEPTED else "failed"
-        self.gave[kind] += sum(map(len, places.values()))
+            outcome = "unanswered"
+        else:
+            outcome = "given" if status == http.client.ACCEPTED else f"HTTP {status}"
+        self.gave[outcome] += sum(map(len, places.values()))
