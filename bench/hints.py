@@ -16,10 +16,10 @@ from functools import partial
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.fleet import command, environment, manage
+from bench.installation import installed
 from bench.objects import make_rows
 from bench.server import BenchServer
-from bucketwatch.local.servers import LOOPBACK, RedisServer, ServerProcess
+from bucketwatch.local.servers import LOOPBACK, RedisServer
 from scanning.core import redis_keys
 
 if TYPE_CHECKING:
@@ -54,19 +54,18 @@ def measure(directory: Path, size: Size) -> Mapping[str, float]:
         server = stack.enter_context(BenchServer(home, objects=objects, changing=objects))
         server.show(objects=OBJECTS)
         client_secret = secrets.token_urlsafe(32)
-        environ = environment(home, redis.url) | {
-            "API_CLIENT_ID": "bench",
-            "API_CLIENT_SECRET": client_secret,
-        }
-        buckets = home / "buckets.yaml"  # JSON is YAML too
-        buckets.write_text(json.dumps(_buckets(server.url)), encoding="utf-8")
-        for arguments in (["migrate"], ["importbuckets", str(buckets)]):
-            manage(arguments, home, environ)
-        product = ServerProcess(command("runmonitor"), log=home / "product.log", environ=environ)
-        stack.callback(product.stop, timeout_s=20)
+        product = stack.enter_context(
+            installed(
+                home,
+                redis.url,
+                [_bucket(server.url)],
+                API_CLIENT_ID="bench",
+                API_CLIENT_SECRET=client_secret,
+            )
+        )
         client = stack.enter_context(redis.client())
         _wait(lambda: bool(client.hget(redis_keys.bucket(BUCKET), "scan_at")))
-        api = _Api(int(environ["PORT"]), client_secret)
+        api = _Api(product.port, client_secret)
         rows = make_rows(objects)
         seconds = []
         for place in range(OBJECTS, objects):
@@ -116,20 +115,14 @@ def _wait(is_so: Callable[[], bool]) -> None:
         time.sleep(LOOK_EVERY_S)
 
 
-def _buckets(url: str) -> dict[str, Any]:
+def _bucket(url: str) -> dict[str, Any]:
     """One bucket that only its first pass and hints have listed."""
     return {
-        "buckets": [
-            {
-                "name": BUCKET,
-                "region": "bench",
-                "endpoint": url,
-                "access_key": "bench",
-                "secret_key": secrets.token_hex(),
-                "polling_interval": 604_800,
-                "probe_interval": 0,
-                "fetch_metadata": False,
-                "first_scan": "baseline",
-            }
-        ]
+        "name": BUCKET,
+        "region": "bench",
+        "endpoint": url,
+        "polling_interval": 604_800,
+        "probe_interval": 0,
+        "fetch_metadata": False,
+        "first_scan": "baseline",
     }

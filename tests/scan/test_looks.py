@@ -76,8 +76,9 @@ RANGES = {
     "the hottest first": (ranges(entries("b", "d", "f", "h", hot="bf")), ["h- ", "d-f f", "-b b"]),
     "the hottest alone": (ranges(entries("b", "d", "f", "h", hot="bf"), hot=1), ["h- ", "d-f f"]),
     "hot neighbours": (ranges(entries("b", "d", "f", "h", hot="bd")), ["h- ", "-d bd"]),
-    "a hot last segment": (ranges(entries("b", "d", hot="d")), ["b- d"]),
-    "hot beside hinted": (ranges(entries("b", "d", "f", hot="d"), "a"), ["!-d bd", "f- "]),
+    "a hot last segment": (ranges(entries("b", "d", hot="d")), ["d- ", "b-d d"]),
+    "hot beside hinted": (ranges(entries("b", "d", "f", hot="d"), "a"), ["!-b b", "f- ", "b-d d"]),
+    "hinted beside the tail": (ranges(KNOWN, "g", "i"), ["!f- h"]),
     "a pass between two": (ranges(KNOWN, "c", "e", pass_after="d"), ["!b-d d", "!d-f f", "h- "]),
     "a pass behind what was": (ranges(KNOWN, "e", pass_after="e"), ["!e-f f", "h- "]),
     "a pass at the end": (ranges(entries("b", "d", count=2), pass_after="d"), ["b-d d", "d- "]),
@@ -120,6 +121,15 @@ def test_appended_keys_cost_a_page_however_large_the_bucket_is():
     end = here.look(storage)
     assert announced(here) == [("detected", f"key-{n:05d}") for n in (200, 201, 202)]
     assert (storage.requests, end.pass_in_s) == (1, None)
+
+
+def test_what_was_written_last_is_not_listed_with_the_tail():
+    """Names with dates: the last segments are the hottest."""
+    bucket = {key: ("e", OLD + place, 1) for place, key in enumerate(numbered(200))}
+    here = watched(bucket)
+    storage = FakeStorage(bucket | {"key-00200": ("e", NEW, 1)})
+    here.look(storage)
+    assert (announced(here), storage.requests) == ([("created", "key-00200")], 1)
 
 
 def test_what_is_appended_little_by_little_fills_segments():
