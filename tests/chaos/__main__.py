@@ -69,7 +69,7 @@ def show(outcome: Outcome) -> None:
     say(f"failovers {outcome.failovers}")
     say(f"events {outcome.events} of {outcome.changes} changes")
     say(f"frozen {_added_up(outcome.frozen)}")
-    say(f"S3 faults {outcome.faults}")
+    say(f"S3 faults {_added_up(outcome.faults)}")
     say(f"API requests {_added_up(outcome.operator)}")
     say(f"hints {_added_up(outcome.hints)}")
     say(

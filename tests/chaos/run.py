@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -33,7 +34,6 @@ from tests.support.notifications import QUEUE, message
 from tests.support.redis_topology import RedisTopology
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
@@ -102,7 +102,7 @@ class Outcome:
     changes: int
     killed: Counter[str]
     failovers: int
-    faults: int
+    faults: Counter[str]
     frozen: Counter[str]
     operator: Counter[str]
     hints: Counter[str]
@@ -170,7 +170,6 @@ class Run:
                 self._until_quiet(programs, topology, failovers, somebody)
             self._compare_configurations(environ)
             drawn = s3.drawn()
-            self.note(f"S3 faults: {drawn}")
             self._stop(programs)
             with topology.client() as client:
                 announced = self._comparable(read_queue(client))
@@ -183,7 +182,7 @@ class Run:
             changes=self._changes,
             killed=mischief.killed + failovers.killed,
             failovers=failovers.happened,
-            faults=sum(drawn.values()),
+            faults=Counter(drawn),
             frozen=mischief.frozen + failovers.frozen,
             operator=somebody.did,
             hints=informant.gave,
