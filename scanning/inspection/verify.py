@@ -75,7 +75,6 @@ class Verification:
             [without_digest(entry) for entry in entries],
             self._storage.rows,
             limit=self._settings.page_size,
-            tail=True,
         )
         with prefetch_pages(
             self._storage,

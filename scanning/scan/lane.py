@@ -41,7 +41,7 @@ class LaneComparer:
         self.covered = lane.after
         self._writer = writer
         self._matcher = Matcher(
-            known, parse, limit=writer.limit, tail=lane.until is None, after=lane.after
+            known, parse, limit=writer.limit, after=lane.after, until=lane.until
         )
 
     @property
