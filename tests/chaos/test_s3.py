@@ -10,7 +10,8 @@ import pytest
 from scanning.adapters.s3.storage import S3ClientCache, S3Storage
 from scanning.core.errors import PermanentError, TransientError
 from scanning.core.types import BucketConfig, KeyPair
-from scanning.scan.prefetch import Lane, list_pages
+from scanning.scan.lane_splitter import Lane
+from scanning.scan.prefetch import list_pages
 from tests.chaos.model import ModelBucket, World
 from tests.chaos.s3_faults import FAULTS, LIES, PERMANENT, SHAPES
 from tests.chaos.s3_server import ChaosS3

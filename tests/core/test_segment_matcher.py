@@ -26,7 +26,7 @@ from scanning.core.segments.matcher import (
 from scanning.core.segments.model import NOTHING, Entry
 from scanning.core.segments.writer import Rewriting, SegmentWriter, drop_missing_rows
 from scanning.scan.lane import LaneComparer
-from scanning.scan.prefetch import Lane
+from scanning.scan.lane_splitter import Lane
 from tests.support.fakes import Bucket, FakePage, FakeStorage, columns_of
 
 LIMIT = 4

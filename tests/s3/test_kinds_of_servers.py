@@ -25,7 +25,8 @@ from scanning.core.endpoint_profile import (
 )
 from scanning.core.errors import StorageUnavailable, WrongEndpoint
 from scanning.core.types import BucketConfig, KeyPair
-from scanning.scan.prefetch import Lane, list_pages
+from scanning.scan.lane_splitter import Lane
+from scanning.scan.prefetch import list_pages
 from tests.support.canned_http import Answer, CannedServer
 from tests.support.listing_bodies import XMLNS, rgw_key
 from tests.support.servers import LOCAL
