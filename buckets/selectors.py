@@ -159,7 +159,7 @@ def lost_buckets() -> QuerySet[Bucket]:
 def with_scan_warnings() -> QuerySet[Bucket]:
     """Pick the buckets whose last complete scan warned of something."""
     watched = Bucket.objects.filter(monitoring_enabled=True, scan_warnings__isnull=False)
-    return watched.only("name", "scan_warnings").order_by("name")
+    return watched.only("name", "scan_warnings", "last_error_class").order_by("name")
 
 
 def bucket_named(name: str) -> Bucket | None:

@@ -262,4 +262,5 @@ def scan_settings(conf: EngineSettings) -> ScanSettings:
         second_look_s=conf.deletions.second_look,
         confirm=conf.deletions.confirm,
         interval_s=conf.defaults.polling_interval,
+        most_objects=conf.scan.most_objects,
     )

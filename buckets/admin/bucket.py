@@ -54,6 +54,7 @@ class BucketAdmin(ListedBuckets):
                     "fetch_metadata",
                     "trust_etags",
                     "lanes",
+                    "most_objects",
                 )
             },
         ),

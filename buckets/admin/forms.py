@@ -110,6 +110,11 @@ class BucketForm(ServiceForm[Bucket]):
             f"Most listings at once in this bucket, 1 to {MOST_LANES}, if it is large. Empty: the "
             f"configured default, {defaults.scan.lanes}."
         )
+        most = defaults.scan.most_objects
+        self.fields["most_objects"].help_text = (
+            "How many objects may be known of this bucket, 0 for any number: others are left out, "
+            f"and the bucket says so. Empty: the configured default, {most:,}."
+        )
         credential = cast("forms.ModelChoiceField[Credential]", self.fields["credential"])
         # Those that came with a bucket may be thousands, and are seldom meant for another one.
         credential.queryset = Credential.objects.filter(

@@ -22,14 +22,13 @@ from buckets.models import Bucket, Outbox, VaultRemoval
 from scanning import engine, wiring
 from scanning.core.errors import StateLost
 from scanning.core.remedies import REMEDIES, remedy_for
-from scanning.core.scan_warnings import EXPLAINED
+from scanning.core.scan_warnings import EXPLAINED, WarningKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from scanning.core.errors import RedisUnavailable
     from scanning.core.metrics.telemetry import EndpointLoad, RegionLoad, Telemetry
-    from scanning.core.scan_warnings import WarningKind
 
 EXAMPLES = 3
 LIMIT_PER_KIND = 10
@@ -335,6 +334,8 @@ def _warning_alerts() -> Iterator[Alert]:
     buckets: dict[WarningKind, list[str]] = {}
     for bucket in selectors.with_scan_warnings():
         for warning in bucket.warnings:
+            if warning.kind is WarningKind.LEFT_OUT and bucket.last_error_class:
+                continue  # the bucket fails by that, and says so with numbers
             buckets.setdefault(warning.kind, []).append(bucket.name)
     for kind, names in buckets.items():
         explained = EXPLAINED[kind]

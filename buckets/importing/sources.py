@@ -93,6 +93,7 @@ class _BucketRow(BaseModel):
     suffix: _Text | None = None
     first_scan: _Text | None = None
     lanes: int | None = None
+    most_objects: int | None = None
     webhook_url: _Text | None = None
     webhook_client_id: _Text | None = Field(None, alias="client_id")
     webhook_token_url: _Text | None = Field(None, alias="token_url")
@@ -253,6 +254,7 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
         "prefix": config.prefix,
         "suffix": config.suffix,
         "lanes": config.lanes,
+        "most_objects": config.most_objects,
         "webhook_url": config.webhook_url,
         "generation": config.generation,
         **_announce_columns(config.events),

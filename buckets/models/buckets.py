@@ -17,7 +17,7 @@ from buckets import validators
 from buckets.models.credentials import Credential
 from scanning.core import scan_warnings
 from scanning.core.endpoints import endpoint_name
-from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, EventType
+from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, MOST_OBJECTS, EventType
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -63,6 +63,7 @@ class Bucket(models.Model):
         "announce_deleted",
         "first_scan",
         "lanes",
+        "most_objects",
         "webhook_url",
         "webhook_client_id",
         "webhook_token_url",
@@ -184,6 +185,16 @@ class Bucket(models.Model):
         help_text="Most listings at once in this bucket, if it is large; "
         "left empty, the configured default.",
     )
+    most_objects = models.BigIntegerField(
+        null=True,
+        blank=True,
+        validators=[
+            MinValueValidator(0, "Enter 0 for any number, or leave it empty for the default."),
+            MaxValueValidator(MOST_OBJECTS, f"Enter at most {MOST_OBJECTS}."),
+        ],
+        help_text="How many objects may be known of this bucket, 0 for any number: others are left "
+        "out, and the bucket says so; left empty, the configured default.",
+    )
     webhook_url = models.CharField(
         "webhook URL",
         max_length=2000,
@@ -277,6 +288,11 @@ class Bucket(models.Model):
                 condition=Q(lanes__isnull=True) | Q(lanes__range=(1, MOST_LANES)),
                 name="bucket_lanes",
                 violation_error_message=f"Enter 1 to {MOST_LANES} lanes.",
+            ),
+            models.CheckConstraint(
+                condition=Q(most_objects__isnull=True) | Q(most_objects__range=(0, MOST_OBJECTS)),
+                name="bucket_most_objects",
+                violation_error_message=f"Enter 0 to {MOST_OBJECTS} objects.",
             ),
             models.CheckConstraint(
                 condition=Q(first_scan__in=["announce", "baseline"]), name="bucket_first_scan"

@@ -162,6 +162,7 @@ def document(bucket: Bucket) -> dict[str, Any]:
             **bucket_document.names_and_events(bucket.bucket_name, bucket.wanted_events),
             "first_scan": bucket.first_scan,
             "lanes": bucket.lanes,
+            "most_objects": bucket.most_objects,
             "taken_over": bucket.taken_over,
         },
     }

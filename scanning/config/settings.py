@@ -16,7 +16,7 @@ from scanning.core import pacing, providers
 from scanning.core.addresses import AddressRules, networks_in
 from scanning.core.deletions import Confirm
 from scanning.core.endpoints import LINODE
-from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES
+from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, MOST_OBJECTS
 
 
 def checked_networks(networks: str) -> str:
@@ -210,6 +210,12 @@ class ScanSection(Section):
         ge=0,
         le=604_800,
         description="a baseline announces multipart uploads that began so many seconds before it",
+    )
+    most_objects: int = Field(
+        200_000_000,
+        ge=0,
+        le=MOST_OBJECTS,
+        description="objects that may be known of one bucket, others are left out; 0: any number",
     )
 
 

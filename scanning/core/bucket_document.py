@@ -6,7 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from scanning.core.endpoints import endpoint_host
-from scanning.core.types import MOST_LANES, WANTED_BY_DEFAULT, BucketConfig, EventType
+from scanning.core.types import (
+    MOST_LANES,
+    MOST_OBJECTS,
+    WANTED_BY_DEFAULT,
+    BucketConfig,
+    EventType,
+)
 from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
@@ -46,6 +52,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
         taken_over=bool(ours.get("taken_over")),
         lanes=_lanes(ours.get("lanes")),
         bucket_name=str(ours.get("bucket_name") or ""),
+        most_objects=_most_objects(ours.get("most_objects")),
     )
 
 
@@ -110,3 +117,7 @@ def _object(found: Any) -> dict[str, Any]:
 
 def _lanes(value: Any) -> int | None:
     return max(1, min(int(value), MOST_LANES)) if value else None
+
+
+def _most_objects(value: Any) -> int | None:
+    return None if value is None else max(0, min(int(value), MOST_OBJECTS))

@@ -17,6 +17,7 @@
     │   ├── AddressRefused        the endpoint's address is one that configuration does not allow
     │   ├── StateDamaged          a part of the bucket's state is missing in Redis
     │   ├── StateLost             Redis was emptied or set back; nobody has said how to go on yet
+    │   ├── TooManyObjects        more objects than a bucket may have; those known stay watched
     │   ├── ClockSkewed           S3: RequestTimeTooSkewed
     │   ├── CredentialMissing     the vault does not hold the bucket's keys
     │   └── VaultRefused          the vault does not let us in, or refuses what we ask
@@ -118,6 +119,18 @@ class StateDamaged(PermanentError):
 
 class StateLost(PermanentError):
     """Redis knows less of a bucket than the database saw; an operator says how to go on."""
+
+
+class TooManyObjects(PermanentError):
+    """The bucket has more objects than it may; some are neither known nor announced."""
+
+    @classmethod
+    def of(cls, bucket: str, *, limit: int, left_out: int) -> TooManyObjects:
+        return cls(
+            f"{bucket} has more than {limit:,} objects, the most that it may (SCAN_MOST_OBJECTS, "
+            f"or its own limit): {left_out:,} or more are neither known nor announced until there "
+            "is room; the others are watched as usual"
+        )
 
 
 class ScanAborted(BucketwatchError):

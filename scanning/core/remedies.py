@@ -81,6 +81,11 @@ REMEDIES: Final[Mapping[type[errors.BucketwatchError], Remedy]] = {
         "Restore the right backup; or choose, at the bucket or in the list of buckets, whether to "
         "announce what Redis does not know or only to remember it.",
     ),
+    errors.TooManyObjects: Remedy(
+        "it has more objects than it may",
+        "Raise SCAN_MOST_OBJECTS or the bucket's own limit if Redis has the memory, watch only a "
+        "prefix, or remove objects; what was left out is announced as soon as there is room.",
+    ),
     errors.ClockSkewed: Remedy(
         "the clocks of this host and of S3 differ",
         "Set the clock of the hosts that scan, best by NTP.",

@@ -28,6 +28,7 @@ class WarningKind(StrEnum):
     KEY_ORDER = "key_order"
     HEAD_REFUSED = "head_refused"
     HEAD_MISMATCH = "head_mismatch"
+    LEFT_OUT = "left_out"
 
 
 # The meaning follows a number of objects.
@@ -63,6 +64,11 @@ EXPLAINED: Final = {
         "announced without content type and metadata: HEAD told of another version each time",
         "Listing and HEAD of this server disagree. Ask its operator, or turn the bucket's metadata "
         "off.",
+    ),
+    WarningKind.LEFT_OUT: Remedy(
+        "left out, because the bucket has as many as it may: neither known nor announced",
+        "Raise SCAN_MOST_OBJECTS or the bucket's own limit, or remove objects: what is left out is "
+        "announced as soon as there is room.",
     ),
 }
 
@@ -101,6 +107,9 @@ class ScanWarnings:
     def merge(self, others: Iterable[ScanWarning]) -> None:
         for warning in others:
             self.add(warning.kind, *warning.examples, count=warning.count)
+
+    def count_of(self, kind: WarningKind) -> int:
+        return self._found[kind].count if kind in self._found else 0
 
     def __iter__(self) -> Iterator[ScanWarning]:
         return iter([self._found[kind] for kind in WarningKind if kind in self._found])

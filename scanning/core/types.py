@@ -23,9 +23,10 @@ class EventType(StrEnum):
     __hash__ = str.__hash__
 
 
-# Of one bucket: seconds between two scans, and listings at once.
+# Of one bucket: seconds between two scans, listings at once, and objects that may be known.
 LONGEST_INTERVAL_S: Final = 604_800
 MOST_LANES: Final = 16
+MOST_OBJECTS: Final = 1_000_000_000_000
 WANTED_BY_DEFAULT: Final = frozenset({EventType.CREATED, EventType.UPDATED, EventType.DETECTED})
 
 
@@ -82,7 +83,8 @@ class BucketConfig:
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
-    ``lanes``: most listings at once in this bucket; None means the configured default.
+    ``lanes``: most listings at once in this bucket; None means the configured default, and so it
+    does of ``most_objects``, how many may be known of it; 0: any number.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
     ``filter_fingerprint`` stands for what decides which events are announced; commits compare it.
     """
@@ -106,6 +108,7 @@ class BucketConfig:
     lanes: int | None = None
     filter_fingerprint: str = ""
     bucket_name: str = ""
+    most_objects: int | None = None
 
     @property
     def s3_name(self) -> str:
@@ -189,7 +192,8 @@ class ScanResult:
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
     is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
-    of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's.
+    of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A complete pass that
+    left objects out has an error too; the first one is then to be done ``again``.
     """
 
     bucket: str
@@ -207,6 +211,7 @@ class ScanResult:
     commit: int | None = None
     warnings: tuple[ScanWarning, ...] = ()
     bucket_name: str = ""
+    again: bool = False
 
     @property
     def title(self) -> str:

@@ -23,6 +23,7 @@ from scanning.core.errors import (
     ScanAborted,
     StateLost,
     StorageUnavailable,
+    TooManyObjects,
 )
 from scanning.core.types import BucketConfig, Claim, KeyPair, ScanCounts, ScanResult
 from scanning.scan.bucket_pass import BucketPass, PassEnd
@@ -175,7 +176,8 @@ class BucketScanner(threading.Thread):
                 return limiter.health().wait_until  # to try it then, or to wait with the others
             case None if not result.complete:
                 return now  # it only let others go first
-            case None | QueueFull():  # consumers may make room at any moment
+            # Consumers may make room at any moment; what is known of too many objects is watched.
+            case None | QueueFull() | TooManyObjects():
                 return schedule.next_due(claim.offset_s, interval_s, now=now)
             case PermanentError():
                 return now + pacing.slow_poll_s(
@@ -204,6 +206,9 @@ def _with_own_settings(
     return replace(
         settings,
         lanes=bucket.lanes or settings.lanes,
+        most_objects=(
+            settings.most_objects if bucket.most_objects is None else bucket.most_objects
+        ),
         interval_s=conf.defaults.interval_s(bucket.polling_interval_s),
     )
 
@@ -226,6 +231,8 @@ class Outcome:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: object
     ) -> bool:
+        if exc is None and self.end is not None:
+            exc = self.end.error
         if isinstance(exc, BucketwatchError):
             level = logging.INFO if isinstance(exc, ScanAborted) else logging.WARNING
             logger.log(level, "%s: %s", self._bucket.name, exc)
@@ -245,16 +252,17 @@ class Outcome:
             started_at=self._started_at,
             duration_s=self._clock() - self._started_at,
             counts=self.counts,
-            complete=end is not None and end.complete,
+            complete=end is not None and end.complete and error is end.error,
             began=end.progress.began if end else self._started_at,
             listed=end.progress.listed if end else 0,
-            progress=json.dumps(asdict(end.progress)) if end else "",
+            progress=json.dumps(asdict(end.again or end.progress)) if end else "",
             held=end.held if end else None,
             error=str(error) if error else "",
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
             commit=end.commit if end else None,
             warnings=end.warnings if end else (),
+            again=end is not None and end.again is not None,
         )
 
 

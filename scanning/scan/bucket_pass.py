@@ -15,7 +15,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from scanning.core.errors import StateDamaged
+from scanning.core.errors import StateDamaged, TooManyObjects
+from scanning.core.scan_warnings import WarningKind
 from scanning.ports import Progress
 from scanning.scan.commit_pipeline import CommitPipeline
 from scanning.scan.deletion_phase import DeletionPhase
@@ -36,7 +37,8 @@ MOST_STUCK = 5
 class PassEnd:
     """``progress`` is what to go on with where the pass is not ``complete``.
 
-    ``commit`` is the number of the last commit.
+    ``commit`` is the number of the last commit. ``error`` is set if objects were left out, since
+    there was no room for them; the bucket's first pass is then to be done once more from ``again``.
     """
 
     complete: bool
@@ -44,6 +46,8 @@ class PassEnd:
     commit: int
     held: Held | None = None
     warnings: tuple[ScanWarning, ...] = ()
+    error: TooManyObjects | None = None
+    again: Progress | None = None
 
 
 class BucketPass:
@@ -70,6 +74,8 @@ class BucketPass:
                 listed = listing.run(pause_at=self._pause_at)
                 progress = listing.progress
                 if listed is None:
+                    if listing.gave_up:
+                        return self._give_up(commits, progress)
                     return self._end(commits, notifier, progress, complete=False)
                 entries = listed
             with DeletionPhase(bucket, context, known, commits, progress, entries) as deletions:
@@ -80,7 +86,8 @@ class BucketPass:
                 # 4. Commit the deletions that a second witness confirms.
                 else:
                     complete = deletions.commit_deletions(pause_at=self._pause_at)
-            return self._end(commits, notifier, deletions.progress, complete=complete, held=held)
+            end = self._end(commits, notifier, deletions.progress, complete=complete, held=held)
+            return self._with_error(end, is_first=known.is_first) if complete else end
             # 5. Whatever ends the scan, the pipeline awaits the last commit.
 
     def _suited_to_the_listing(self) -> ScanContext:
@@ -104,6 +111,31 @@ class BucketPass:
         notifier.warn(warnings)
         return PassEnd(complete, progress, commits.number, held, tuple(warnings))
 
+    def _give_up(self, commits: CommitPipeline, progress: Progress) -> PassEnd:
+        """End a listing that may be endless; what is known before its end is looked at again."""
+        error = self._too_many_objects()
+        return PassEnd(
+            complete=False, progress=_once_more(progress), commit=commits.number, error=error
+        )
+
+    def _with_error(self, end: PassEnd, *, is_first: bool) -> PassEnd:
+        """Say that objects were left out; a baseline is silent about them also when there is room.
+
+        What is held comes first: somebody has to decide that, and it may make room.
+        """
+        error = self._too_many_objects()
+        if error is None:
+            return end
+        again = _once_more(end.progress) if is_first else None
+        return replace(end, error=None if end.held else error, again=again)
+
+    def _too_many_objects(self) -> TooManyObjects | None:
+        left_out = self._context.warnings.count_of(WarningKind.LEFT_OUT)
+        limit = self._context.settings.most_objects
+        if not left_out:
+            return None
+        return TooManyObjects.of(self._bucket.name, limit=limit, left_out=left_out)
+
     def _open(self) -> KnownState:
         known = self._context.states.open(self._bucket, self._claim)
         if not known.is_whole:
@@ -117,3 +149,8 @@ class BucketPass:
             return known.progress.begun_anew()
         self._context.warnings.merge(known.warnings)
         return known.progress
+
+
+def _once_more(progress: Progress) -> Progress:
+    """List everything again, as of the same beginning; what appeared meanwhile is known by now."""
+    return replace(progress.begun_anew(), appeared=0)

@@ -25,6 +25,7 @@ class ScanSettings:
     held, until somebody confirms it or ``second_look_s`` (0: never) have passed.
     A missing key counts as deleted once what ``confirm`` names says so too: the next listing does
     if it comes ``interval_s`` later.
+    So many objects may be known, ``most_objects``, or any number (0); others are left out.
     A baseline announces multipart uploads that began up to ``baseline_margin_s`` before it.
     Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
     """
@@ -41,6 +42,7 @@ class ScanSettings:
     interval_s: float = 60.0
     baseline_margin_s: float = 86_400.0
     slow_page_s: float = SLOW_S
+    most_objects: int = 0
 
 
 @dataclass(frozen=True, slots=True)

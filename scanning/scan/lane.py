@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scanning.core.scan_warnings import WarningKind
 from scanning.core.segments.matcher import Matcher, Unchanged
 from scanning.core.segments.writer import entries_after
 from scanning.scan.prefetch import Lane
@@ -26,7 +27,8 @@ STRETCH = 25
 class LaneComparer:
     """Compares one lane's pages with its known segments.
 
-    ``entries`` are the segments as they will stand, in key order, up to ``covered``.
+    ``entries`` are the segments as they will stand, in key order, up to ``covered``. Behind all
+    known keys it is done with the first object for which there is no room: nothing is to be found.
     """
 
     def __init__(
@@ -40,13 +42,14 @@ class LaneComparer:
         self.entries = writer.entries
         self.covered = lane.after
         self._writer = writer
+        self._is_full = False
         self._matcher = Matcher(
             known, parse, limit=writer.limit, after=lane.after, until=lane.until
         )
 
     @property
     def done(self) -> bool:
-        return self._matcher.done
+        return self._is_full or self._matcher.done
 
     @property
     def warnings(self) -> ScanWarnings:
@@ -55,6 +58,8 @@ class LaneComparer:
 
     def compare(self, page: Page) -> Iterator[Unchanged | Rewriting]:
         """Compare one more page; ``entries`` and ``covered`` are ahead of what is yielded."""
+        if self._is_full:
+            return
         for found in self._matcher.feed(page):
             if isinstance(found, Unchanged):
                 self._writer.keep(found)
@@ -64,12 +69,19 @@ class LaneComparer:
             rewriting = self._writer.write(found)
             if found.entry is not None and found.up_to is not None:
                 self._matcher.replace_current(self._writer.rest_of(found.entry))
-            self.covered = found.up_to or self.entries[-1].last_key
+            if self._writer.left_out:
+                self.warnings.add(WarningKind.LEFT_OUT, *self._writer.left_out)
+                self._is_full = found.entry is None
+            if found.up_to or self.entries:
+                self.covered = found.up_to or self.entries[-1].last_key
             yield rewriting
+            if self._is_full:
+                return
 
-    def replace_last(self, entry: Entry) -> None:
-        """Put ``entry`` in the place of the last one, for a reason other than its rows."""
-        self.entries[-1] = entry
+    def replace_last(self, by: Callable[[Entry], Entry]) -> None:
+        """Put another entry in the place of the last one, for a reason other than its rows."""
+        if self.entries:
+            self.entries[-1] = by(self.entries[-1])
 
 
 def cut_stretches(

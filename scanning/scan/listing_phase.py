@@ -16,9 +16,10 @@ from scanning.core.changes import (
 )
 from scanning.core.errors import StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
+from scanning.core.scan_warnings import WarningKind
 from scanning.core.segments.matcher import Unchanged
 from scanning.core.segments.model import Entry, Piece, states_of, strings_need_refresh
-from scanning.core.segments.writer import Rewriting, SegmentWriter, entries_after
+from scanning.core.segments.writer import Rewriting, Room, SegmentWriter, entries_after
 from scanning.core.types import Change, EventType, ObjectState
 from scanning.scan.lane import LaneComparer, cut_lanes, cut_stretches, entries_of
 from scanning.scan.prefetch import prefetch_pages
@@ -57,6 +58,10 @@ class ListingPhase:
         self._settings, self._counts = context.settings, context.counts
         self._known, self._commits, self._warnings = known, commits, context.warnings
         self._new_ids = count()
+        self._most_objects = context.settings.most_objects
+        self._room = Room()
+        if self._most_objects:
+            self._room.left = self._most_objects - sum(entry.count for entry in known.entries)
         self._cutoff = announce_cutoff(
             bucket,
             is_first=known.is_first,
@@ -66,7 +71,7 @@ class ListingPhase:
         )
 
     def run(self, *, pause_at: float) -> Sequence[Entry] | None:
-        """List what the pass has not covered yet; None if it paused before the end."""
+        """List what the pass has not covered yet; None if it paused or gave up before the end."""
         entries, began_after = self._known.entries, self.progress.after
         start = entries_after(entries, began_after)
         listed = list(entries[:start])
@@ -77,6 +82,8 @@ class ListingPhase:
             comparers = [self._comparer(lane, stretch) for lane in lanes]
             with closing(self._process_stretch(lanes, comparers)) as pages:
                 for _ in pages:
+                    if self.gave_up:
+                        return None
                     # One that has covered nothing yet would pause at the same place for ever.
                     if self._clock() >= pause_at and self.progress.after != began_after:
                         return None
@@ -85,6 +92,12 @@ class ListingPhase:
         objects = sum(entry.listed for entry in listed)
         self.progress = replace(self.progress, is_listed=True, listed=objects, after="")
         return listed
+
+    @property
+    def gave_up(self) -> bool:
+        """Tell whether more was left out than a bucket may have: a listing may have no end."""
+        left_out = self._warnings.count_of(WarningKind.LEFT_OUT)
+        return 0 < self._most_objects < left_out
 
     # --- pages
 
@@ -99,6 +112,7 @@ class ListingPhase:
                 limit=self._settings.page_size,
                 strings_at=self._clock() if self._settings.strings else 0.0,
                 trust_etags=self._bucket.trust_etags,
+                room=self._room,
             ),
         )
 
@@ -117,8 +131,9 @@ class ListingPhase:
                 self._keep_going()
                 self._counts.pages += 1
                 self._process_page(comparers, number, page)
-                if not all(comparer.done for comparer in comparers):
-                    yield
+                if all(comparer.done for comparer in comparers):
+                    return
+                yield
 
     def _process_page(self, comparers: Sequence[LaneComparer], number: int, page: Page) -> None:
         comparer = comparers[number]
@@ -133,7 +148,7 @@ class ListingPhase:
                     self._counts.compared += 1
                     self._count_listed(found.listed, appeared=len(found.merged.appeared))
                     self._commit_changes(found)
-                comparer.replace_last(self._refresh_documented_strings(comparer.entries[-1]))
+                comparer.replace_last(self._refresh_documented_strings)
         except UnreadableListing as exc:
             raise StorageUnavailable(
                 f"{self._bucket.name}: {self._bucket.endpoint_host} sent a listing that makes no "

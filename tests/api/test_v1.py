@@ -37,7 +37,7 @@ MEMBERS = {
     ),
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
     "trust_etags",
-    *("lanes", "webhook_url", "webhook_client_id", "webhook_token_url"),
+    *("lanes", "most_objects", "webhook_url", "webhook_client_id", "webhook_token_url"),
     *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
 }
 
@@ -112,6 +112,7 @@ SETTINGS: dict[str, Any] = {
     "fetch_metadata": False,
     "trust_etags": True,
     "lanes": 2,
+    "most_objects": 0,
     "webhook_url": "https://b.example.com/hook",
 }
 NOT_TEXT = ("region", "endpoint", "prefix", "suffix", "webhook_url", "credential", "access_key")
@@ -171,6 +172,8 @@ CASES = [
     not_created("with a bad first scan", {"first_scan": "ignore"}, "first_scan", "baseline"),
     not_created("with no lanes", {"lanes": 0}, "lanes"),
     not_created("with many lanes", {"lanes": 10**30}, "lanes"),
+    not_created("with less than no objects", {"most_objects": -1}, "most_objects"),
+    not_created("with too many objects", {"most_objects": 10**30}, "most_objects"),
     *(not_created(f"with {name} of 7", {name: 7}, name, "text") for name in NOT_TEXT),
     *(
         not_created(f"with {name} as text", {name: "no"}, name, "true or false")

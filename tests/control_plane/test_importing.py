@@ -354,6 +354,7 @@ buckets:
     polling_interval: 30
     events: [created, deleted]
     lanes: 2
+    most_objects: 5000
   - name: media-out
     endpoint: https://s3.example.com
     access_key: AKIAOUT
@@ -373,6 +374,7 @@ def test_a_file_brings_buckets_and_keys(store, tmp_path: Path):
 
     first, second = Bucket.objects.order_by("name")
     assert (first.polling_interval, first.lanes, first.first_scan) == (30, 2, "baseline")
+    assert first.most_objects == 5000
     assert first.wanted_events == ["created", "deleted"]
     assert (second.region, second.first_scan) == ("s3.example.com", "announce")
     assert not first.taken_over

@@ -293,6 +293,7 @@ def test_a_polling_interval_out_of_bounds_is_refused_with_the_bound(make, second
         pytest.param({"polling_interval": 604_801}, id="interval-too-long"),
         pytest.param({"lanes": 0}, id="no-lane"),
         pytest.param({"lanes": 17}, id="too-many-lanes"),
+        pytest.param({"most_objects": -1}, id="less-than-no-objects"),
         pytest.param({"webhook_client_id": "me"}, id="half-of-oauth2"),
     ],
 )

@@ -70,6 +70,7 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
             "events": ["created", "updated", "detected"],
             "first_scan": "announce",
             "lanes": None,
+            "most_objects": None,
             "taken_over": False,
         },
     }

@@ -12,6 +12,8 @@ from buckets.models import Bucket
 from buckets.sync import scan_status
 from scanning import engine, wiring
 from scanning.core import scan_warnings
+from scanning.core.errors import TooManyObjects
+from scanning.core.remedies import REMEDIES
 from scanning.core.scan_warnings import EXPLAINED, ScanWarnings, WarningKind
 from scanning.management.output import result_line
 from tests.support import engine_buckets
@@ -75,3 +77,39 @@ def test_warnings_survive_redis_and_kinds_of_a_later_version_are_left_out():
 
 def test_every_kind_says_what_to_do():
     assert set(EXPLAINED) == set(WarningKind)
+
+
+def test_a_bucket_with_too_many_objects_is_one_line_with_numbers_and_the_remedy(store, operator):
+    services.add_bucket(name="media-in", region="us-iad-1", access_key="A", secret_key="S")
+    error = TooManyObjects.of("media-in", limit=200_000_000, left_out=25)
+    warnings = ScanWarnings()
+    warnings.add(WarningKind.LEFT_OUT, "z-1", count=25)
+    found = replace(
+        engine_buckets.result("media-in"),
+        warnings=tuple(warnings),
+        error=str(error),
+        error_class="TooManyObjects",
+        permanent=True,
+        commit=0,
+    )
+    bucket = wiring.background().bucket_configs.get("media-in")
+    assert bucket is not None
+    claim = wiring.background().leases.claim(bucket, slots=15)
+    assert claim is not None
+    wiring.background().leases.finish(claim, found, next_due=None)
+    scan_status.flush()
+
+    about_it = [one for one in alerts(engine.telemetry(), ()) if one.bucket == "media-in"]
+    [alert] = about_it
+    assert alert.kind is AlertKind.FAILING
+    assert "more than 200,000,000 objects, the most that it may (SCAN_MOST_OBJECTS" in alert.reason
+    assert alert.next_step == REMEDIES[TooManyObjects].next_step
+    text, _ = engine.metrics_text("prometheus")
+    assert b'bucketwatch_scan_errors_total{class="TooManyObjects"} 1.0' in text
+    assert b'bucketwatch_scan_warnings_total{kind="left_out"} 25.0' in text
+    pk = Bucket.objects.get(name="media-in").pk
+    page = operator.get(reverse("admin:buckets_bucket_overview", args=[pk])).text
+    assert "200,000,000 objects" in page
+    assert "z-1" in page
+    form = operator.get(reverse("admin:buckets_bucket_change", args=[pk])).text
+    assert "the configured default, 200,000,000." in form

@@ -490,3 +490,49 @@ def test_a_changed_prefix_announces_no_deletion_and_begins_as_a_first_scan_does(
         ("created", key) for key in announced
     ]
     assert scan(name, **incarnation(2, "in/")).counts.changes == 0
+
+
+def test_a_bucket_with_more_objects_than_it_may_have_says_so_and_is_scanned_on_time(
+    s3_server, store, clients
+):
+    name = s3_server.bucket()
+    for key in ("a", "b", "c", "d", "e"):
+        s3_server.put(name, key)
+
+    def scan_with(most_objects: int) -> ScanResult:
+        members = {"region": "r", "generation": 1, "polling_interval": 60}
+        limited = members | {"most_objects": most_objects, "fetch_metadata": False}
+        bucket = engine_buckets.put_real(s3_server, name, bucketwatch=limited)
+        engine_buckets.schedule(store, bucket)
+        client = wiring.background().connection.client
+        scanner = BucketScanner(bucket, client, wiring.conf(), None, clients)
+        scanner.run()
+        assert scanner.result is not None
+        return scanner.result
+
+    def hash_of(*fields: str) -> list[Any]:
+        return store.hmget(redis_keys.bucket(name), fields)
+
+    result = scan_with(3)
+    assert result.error_class == "TooManyObjects"
+    assert "has more than 3 objects" in result.error
+    assert "or its own limit): 2 or more" in result.error
+    assert [event["key"] for event in events(store)] == ["a", "b", "c"]
+    due = store.zscore(redis_keys.due("r"), name)
+    assert due is not None
+    assert due < time.time() + 61  # as every bucket, not as one that fails
+    assert hash_of("complete", "objects", "error_class") == [None, "3", "TooManyObjects"]
+
+    assert scan_with(5).ok
+    assert [event["key"] for event in events(store)] == ["a", "b", "c", "d", "e"]
+    assert hash_of("complete", "objects", "error_class", "progress") == ["1", "5", None, None]
+
+    s3_server.put(name, "f")
+    assert scan_with(5).error_class == "TooManyObjects"
+    assert hash_of("complete", "progress") == ["1", None]
+    assert hash_of("warnings") == ['[["left_out", 1, "f"]]']
+    s3_server.delete(name, "a", "b")
+    assert scan_with(5).error_class == "TooManyObjects"
+    assert scan_with(5).ok
+    assert hash_of("objects", "error_class", "warnings") == ["4", None, None]
+    assert [event["key"] for event in events(store)] == ["a", "b", "c", "d", "e", "f"]

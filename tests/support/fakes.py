@@ -238,7 +238,7 @@ class Site:
         end = BucketPass(self.bucket, claim, self.means(storage)).run()
         self.states.warnings = () if end.complete else end.warnings
         if end.complete:
-            self.states.progress, self.states.complete = None, True
+            self.states.progress, self.states.complete = end.again, end.again is None
             self.states.held_since = end.held.since if end.held else None
             self.states.released = 0
         else:

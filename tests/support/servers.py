@@ -59,6 +59,11 @@ class TestS3Server(S3Server):
     def put(self, bucket: str, key: str, body: bytes = b"x", **arguments: str) -> None:
         self.client().put_object(Bucket=bucket, Key=key, Body=body, **arguments)  # type: ignore[arg-type]
 
+    def delete(self, bucket: str, *keys: str) -> None:
+        """Delete objects by one request, so that no scan comes between two of them."""
+        objects = [{"Key": key} for key in keys]
+        self.client().delete_objects(Bucket=bucket, Delete={"Objects": objects})  # type: ignore[typeddict-item]
+
     def close(self) -> None:
         if self._client is not None:
             self._client.close()

@@ -126,8 +126,7 @@ def have_a_key_explained(page: Page) -> None:
 
 
 def see_deletions_held_and_release_them(page: Page, bucket: str, s3_server, redis) -> None:
-    for key in ("one.txt", "arrived/live.txt"):
-        s3_server.client().delete_object(Bucket=bucket, Key=key)
+    s3_server.delete(bucket, "one.txt", "arrived/live.txt")
     expect(page.locator("#callout")).to_contain_text("2 objects missing")
     assert redis.llen(QUEUE) == 2
 

@@ -123,6 +123,11 @@ class BucketSettings(Strict):
     lanes = WholeNumber(
         required=False, allow_null=True, help_text="Listings at once; null: the configured default."
     )
+    most_objects = WholeNumber(
+        required=False,
+        allow_null=True,
+        help_text="Objects that may be known, 0: any number; null: the configured default.",
+    )
     webhook_url = SomeText(max_length=longest("webhook_url"))
     webhook_client_id = SomeText(max_length=longest("webhook_client_id"))
     webhook_client_secret = Text(

@@ -83,6 +83,10 @@ class BucketAnswer(_Serializer):
     lanes = serializers.IntegerField(
         allow_null=True, help_text="Listings at once; null: the configured default."
     )
+    most_objects = serializers.IntegerField(
+        allow_null=True,
+        help_text="Objects that may be known, 0: any number; null: the configured default.",
+    )
     webhook_url = Shown()
     webhook_client_id = Shown()
     webhook_token_url = Shown()

@@ -27,6 +27,7 @@ BUCKET: dict[str, Any] = {
     "fetch_metadata": True,
     "trust_etags": False,
     "lanes": None,
+    "most_objects": None,
     "webhook_url": "https://api.example.com/hook",
     "webhook_client_id": "",
     "webhook_token_url": "",

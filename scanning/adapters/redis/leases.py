@@ -99,7 +99,7 @@ class RedisLeases:
             "fence": claim.fence,
             "generation": claim.generation,
             "next_due": None if next_due is None else f"{next_due:.6f}",
-            "began": repr(result.began) if result.ok and result.complete else None,
+            "began": repr(result.began) if result.complete and not result.again else None,
             "commit": result.commit,
             "broke_off_at": claim.commit if broke_off else None,
             "history_entry": history_entry(result),
@@ -157,23 +157,24 @@ def _claim(region: str, row: list[str]) -> Claim:
 
 
 def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
-    """Build fields of the bucket hash; a failed scan leaves those of the last complete one."""
-    if not result.ok:
-        return {
-            "error": clean(result.error, MOST_MESSAGE),
-            "error_class": result.error_class,
-            "error_at": repr(result.started_at + result.duration_s),
-        }
-    fields = {"error": "", "error_class": "", "error_at": "", "stuck": ""}
+    """Build fields of the bucket hash; one that broke off leaves those of the last complete one."""
+    fields = {
+        "error": clean(result.error, MOST_MESSAGE),
+        "error_class": result.error_class,
+        "error_at": "" if result.ok else repr(result.started_at + result.duration_s),
+    }
+    if not result.ok and result.commit is None:
+        return fields
+    fields["stuck"] = ""
     if not result.complete:
         so_far = scan_warnings.as_json(result.warnings)
         return fields | {"progress": result.progress, "pass_warnings": so_far}
     return (
         fields
         | {
-            "progress": "",
+            "progress": result.progress if result.again else "",
             "pass_warnings": "",
-            "complete": str(claim.generation),
+            "complete": "" if result.again else str(claim.generation),
             "scan_at": repr(result.began),
             "duration_s": f"{result.duration_s:.3f}",
             "objects": str(result.listed),

@@ -66,7 +66,7 @@ def of_scan(result: ScanResult, *, late_s: float) -> dict[str, int]:
     }
     if result.error_class:
         counted[f"{ERROR}{result.error_class}"] = 1
-    if result.ok and result.complete:
+    if result.complete:
         counted |= {f"{WARNING}{one.kind}": one.count for one in result.warnings}
     counted |= _histogram(LATENESS, histograms.LATENESS_S, [late_s])
     return {field: number for field, number in counted.items() if number}

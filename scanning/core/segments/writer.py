@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from scanning.core.listing.body import render_entries
 from scanning.core.segments.matcher import digest, end_of_rows, raw_last_key
 from scanning.core.segments.model import (
     NOTHING,
@@ -50,8 +52,15 @@ class Rewriting:
 
 
 # Of a segment of which nothing was listed before either: while a deletion of millions is held, no
-# pass reads their rows again.
-STILL_GONE = Rewriting(merge(NOTHING, NOTHING), NOTHING)
+# pass reads their rows again. And of rows for none of which there is room.
+NOTHING_NEW = Rewriting(merge(NOTHING, NOTHING), NOTHING)
+
+
+@dataclass(slots=True)
+class Room:
+    """How many objects more may become known of a bucket; all lanes of a scan share it."""
+
+    left: float = math.inf
 
 
 class SegmentWriter:
@@ -60,6 +69,7 @@ class SegmentWriter:
     ``entries`` are the segments as they will stand. The last of them is open: rows that follow may
     join it. ``load`` reads the rows of a stored segment, ``new_id`` names a new one.
     ``strings_at``: when the documented strings of new rows are written; 0 if none are wanted.
+    ``left_out`` are the keys for which there was no ``room`` in the range written last.
     """
 
     def __init__(
@@ -70,9 +80,12 @@ class SegmentWriter:
         limit: int,
         strings_at: float = 0.0,
         trust_etags: bool = False,
+        room: Room | None = None,
     ) -> None:
         self.entries: list[Entry] = []
+        self.left_out: Sequence[str] = ()
         self.limit = limit
+        self._room = room or Room()
         self._load = load
         self._new_id = new_id
         self._strings_at = strings_at
@@ -88,6 +101,7 @@ class SegmentWriter:
 
     def write(self, listed: Listed) -> Rewriting:
         """Bring the segments in step with the rows of a range."""
+        self.left_out = ()
         entry = listed.entry
         if entry is None:
             return self._append(listed)
@@ -95,7 +109,7 @@ class SegmentWriter:
             return self._write_part(entry, listed, listed.up_to)
         if not entry.listed and not len(listed.columns) and not listed.odd:
             self._add([entry], listed.raw)
-            return STILL_GONE
+            return NOTHING_NEW
         return self._write_range(entry, listed)
 
     def rest_of(self, entry: Entry) -> Entry:
@@ -104,8 +118,11 @@ class SegmentWriter:
 
     def _append(self, listed: Listed) -> Rewriting:
         """Write rows beyond all that is known."""
+        listed = self._fitting(listed, NOTHING)
+        if not len(listed.columns):
+            return NOTHING_NEW
         fresh = Entry(self._new_id(), "", 0, strings_at=self._strings_at)
-        merged = merge(NOTHING, listed.columns)
+        merged = self._merge(NOTHING, listed)
         pieces = self._cut(fresh, merged, listed.raw)
         entry = pieces[0].entry
         if len(pieces) == 1 and self._fits_open(entry, self.limit):
@@ -115,9 +132,9 @@ class SegmentWriter:
     def _write_range(self, entry: Entry, listed: Listed) -> Rewriting:
         """Write all rows of a segment's range, or all that were still to be listed of it."""
         known = self._known_rows(entry)
-        listed = listed.with_odd_rows(known)
+        listed = self._fitting(listed.with_odd_rows(known), known)
         raw = listed.raw
-        merged = merge(known, listed.columns, trust_etags=self._trust_etags)
+        merged = self._merge(known, listed)
         if merged.same:
             absent = _still_absent(entry, merged)
             described = _described(entry, merged.columns, merged.missing, raw, absent)
@@ -134,8 +151,8 @@ class SegmentWriter:
     def _write_part(self, entry: Entry, listed: Listed, up_to: str) -> Rewriting:
         """Write the rows of a segment's range up to a key, as segments of their own."""
         known, rest = split_at(self._known_rows(entry), up_to)
-        listed = listed.with_odd_rows(known)
-        merged = merge(known, listed.columns, trust_etags=self._trust_etags)
+        listed = self._fitting(listed.with_odd_rows(known), known)
+        merged = self._merge(known, listed)
         pieces = self._cut(replace(entry, id=self._new_id()), merged, listed.raw)
         rewriting = self._replace(pieces, known, merged, listed.raw)
         if not len(known):
@@ -147,6 +164,30 @@ class SegmentWriter:
         left = replace(entry, count=len(rest), digest=b"", length=0, missing=missing, absent=absent)
         self._rest = left, rest
         return replace(rewriting, pieces=[*pieces, Piece(left, rest)])
+
+    def _fitting(self, listed: Listed, known: Columns) -> Listed:
+        """Leave new rows out that are more than there is room for.
+
+        As with odd rows, the range is compared in each pass then.
+        """
+        left = self._room.left
+        if left >= len(listed.columns):  # nearly always
+            return listed
+        known_keys = set(known.keys)
+        rows = listed.columns.keys
+        new = [row for row, key in enumerate(rows) if key not in known_keys]
+        left_out = new[max(0, int(left)) :]
+        if not left_out:
+            return listed
+        self.left_out = [rows[row] for row in left_out]
+        dropped = set(left_out)
+        columns = _some_of(listed.columns, [n for n in range(len(rows)) if n not in dropped])
+        return replace(listed, columns=columns, raw=render_entries(columns))
+
+    def _merge(self, known: Columns, listed: Listed) -> Merged:
+        merged = merge(known, listed.columns, trust_etags=self._trust_etags)
+        self._room.left -= len(merged.appeared)
+        return merged
 
     def _known_rows(self, entry: Entry) -> Columns:
         if self._rest and self._rest[0].id == entry.id:
