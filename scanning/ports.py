@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scanning.core.listing.rows import ListedRows
     from scanning.core.pacing import EndpointHealth
     from scanning.core.scan_warnings import ScanWarning
+    from scanning.core.segments.key_ranges import KeyRange
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry, Piece
     from scanning.core.types import (
@@ -104,7 +105,8 @@ class KnownState:
     ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
     taken over, until its first pass is complete. ``is_whole``: there are as many segments as the
     last commit left. S3 broke off the last ``stuck`` scans where the pass stands. ``warnings`` are
-    those of the pass so far.
+    those of the pass so far, and ``ahead`` the ranges that it has covered behind its ``progress``:
+    none where something else was committed since.
     """
 
     entries: Sequence[Entry]
@@ -117,6 +119,7 @@ class KnownState:
     is_whole: bool = True
     stuck: int = 0
     warnings: tuple[ScanWarning, ...] = ()
+    ahead: Sequence[KeyRange] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ class Commit:
     documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
     how long before them the objects of some were modified. ``filter_fingerprint`` is that of
     the bucket by which they were chosen; "" where that does not matter. ``warnings`` are those of
-    the pass so far.
+    the pass so far, and ``ahead`` the ranges that it has covered behind its ``progress``.
     """
 
     number: int
@@ -143,6 +146,7 @@ class Commit:
     announced: Mapping[EventType, int] = field(default_factory=dict)
     lags_s: Sequence[float] = ()
     progress: Progress | None = None
+    ahead: Sequence[KeyRange] = ()
     filter_fingerprint: str = ""
     warnings: tuple[ScanWarning, ...] = ()
 

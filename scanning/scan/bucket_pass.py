@@ -24,7 +24,10 @@ from scanning.scan.listing_phase import ListingPhase
 from scanning.scan.notifier import Notifier
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from scanning.core.scan_warnings import ScanWarning
+    from scanning.core.segments.key_ranges import KeyRange
     from scanning.core.types import BucketConfig, Claim, Held
     from scanning.ports import KnownState
     from scanning.scan.context import ScanContext
@@ -35,7 +38,7 @@ MOST_STUCK = 5
 
 @dataclass(frozen=True, slots=True)
 class PassEnd:
-    """``progress`` is what to go on with where the pass is not ``complete``.
+    """``progress`` is what to go on with where the pass is not ``complete``, and what is ``ahead``.
 
     ``commit`` is the number of the last commit. ``error`` is set if objects were left out, since
     there was no room for them; the bucket's first pass is then to be done once more from ``again``.
@@ -46,6 +49,7 @@ class PassEnd:
     commit: int
     held: Held | None = None
     warnings: tuple[ScanWarning, ...] = ()
+    ahead: Sequence[KeyRange] = ()
     error: TooManyObjects | None = None
     again: Progress | None = None
 
@@ -70,13 +74,15 @@ class BucketPass:
             # 2. List what the pass has not covered; commit what was created and updated.
             if not progress.is_listed:
                 context = self._suited_to_the_listing()
-                listing = ListingPhase(bucket, claim, context, known, commits, progress)
+                ahead = known.ahead if progress is known.progress else ()
+                listing = ListingPhase(bucket, claim, context, known, commits, progress, ahead)
                 listed = listing.run(pause_at=self._pause_at)
                 progress = listing.progress
                 if listed is None:
                     if listing.gave_up:
                         return self._give_up(commits, progress)
-                    return self._end(commits, notifier, progress, complete=False)
+                    end = self._end(commits, notifier, progress, complete=False)
+                    return replace(end, ahead=listing.ahead)
                 entries = listed
             with DeletionPhase(bucket, context, known, commits, progress, entries) as deletions:
                 # 3. Hold a mass deletion until somebody has looked at it.

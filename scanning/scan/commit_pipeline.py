@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from scanning.core.listing.body import Columns
+    from scanning.core.segments.key_ranges import KeyRange
     from scanning.core.segments.model import Piece
     from scanning.core.types import BucketConfig, Change, Claim, EventType, ObjectState
     from scanning.ports import KnownState, Progress
@@ -61,6 +62,7 @@ class CommitPipeline:
         now: float,
         progress: Progress,
         *,
+        ahead: Sequence[KeyRange] = (),
         pieces: Sequence[Piece] = (),
         removed: Sequence[str] = (),
         strings: Mapping[str, ObjectState] = MappingProxyType({}),
@@ -84,6 +86,7 @@ class CommitPipeline:
             announced=counted if len(announced) == len(changes) else _count_by_type(announced),
             lags_s=self._lags_s(announced, now),
             progress=progress,
+            ahead=ahead,
             filter_fingerprint=self._bucket.filter_fingerprint if changes else "",
             warnings=tuple(self._warnings),
         )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from scanning.core.segments.matcher import Page
 
-# So many requests may have found no lane: two, and one for each two pages that came.
-MISSES_FROM_THE_START, PAGES_A_MISS = 2, 2
+# So many times a middle may be looked for: twice at first, and once more with each two pages.
+CUTS_AT_FIRST, PAGES_A_CUT = 2, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class LaneSplitter:
         self._courses = [_Course(lane, lane.after, lane.until) for lane in lanes]
         self._keys = KeyDistribution()
         self._asked: set[str] = set()
-        self._pages = self._misses = 0
+        self._pages = self._cuts = 0
 
     @property
     def lanes(self) -> Sequence[Lane]:
@@ -106,8 +106,7 @@ class LaneSplitter:
 
     def next_cut(self) -> str | None:
         """Choose a key to list after, for a thread that has no lane; None if there is none now."""
-        most = MISSES_FROM_THE_START + self._pages // PAGES_A_MISS
-        if not self._keys or len(self._asked) + self._misses >= most:
+        if not self._keys or self._cuts >= CUTS_AT_FIRST + self._pages // PAGES_A_CUT:
             return None
         parts = [part for course in self._courses for part in self._unknown_parts(course)]
         if not parts:
@@ -115,6 +114,7 @@ class LaneSplitter:
         cut = self._keys.middle(*max(parts, key=lambda part: self._keys.share(*part)))
         if cut is not None:
             self._asked.add(cut)
+            self._cuts += 1
         return cut
 
     def _unknown_parts(self, course: _Course) -> Iterator[tuple[str, str | None]]:
@@ -137,11 +137,9 @@ class LaneSplitter:
         self._asked.discard(cut)
         course = self._course_at(cut)
         if course is None:
-            self._misses += 1
             return None
         lane = course.lane
         if first_key is None or (lane.until is not None and first_key > lane.until):
-            self._misses += 1
             if course.empty_after is None or cut < course.empty_after:
                 course.empty_after = cut
             return None

@@ -186,7 +186,7 @@ class PageLister:
             self._changed.notify_all()
 
     def _next_lane(self) -> int | None:
-        """Take a lane that waits, or a part of another's; None when no lane is left for this thread."""
+        """Take a lane that waits, or a part of another's; None when none is left to take."""
         while True:
             with self._changed:
                 while not self._waiting:

@@ -12,6 +12,7 @@ from scanning.core.errors import CommitOutOfStep, StateDamaged, TransientError
 from scanning.core.listing.body import Columns, UnreadableListing, render_entries
 from scanning.core.listing.rows import ListedRows, read_entries
 from scanning.core.scan_warnings import ScanWarning
+from scanning.core.segments.key_ranges import KeyRange
 from scanning.core.segments.model import Entry
 from scanning.core.types import (
     BucketConfig,
@@ -120,6 +121,7 @@ class FakeStates:
     commits: list[Commit] = field(default_factory=list)
     number: int = 0
     progress: Progress | None = None
+    ahead: Sequence[KeyRange] = ()
     complete: bool = False
     held_since: float | None = None
     released: int = 0
@@ -142,6 +144,7 @@ class FakeStates:
             older_scan_at=self.older_scan_at,
             stuck=self.stuck,
             warnings=self.warnings,
+            ahead=self.ahead,
         )
 
     def load(
@@ -186,6 +189,7 @@ class FakeStates:
             self.strings.pop(key, None)
         self.queue += map(json.loads, commit.notifications)
         self.number, self.progress = commit.number, commit.progress
+        self.ahead = commit.ahead
         self.warnings = tuple(commit.warnings)
         self.commits.append(commit)
         self.after_commit()
@@ -237,6 +241,7 @@ class Site:
         self.counts = ScanCounts()
         end = BucketPass(self.bucket, claim, self.means(storage)).run()
         self.states.warnings = () if end.complete else end.warnings
+        self.states.ahead = end.ahead
         if end.complete:
             self.states.progress, self.states.complete = end.again, end.again is None
             self.states.held_since = end.held.since if end.held else None

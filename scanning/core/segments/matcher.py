@@ -118,7 +118,7 @@ class Matcher:
         """Tell whether every row of the range has been handed out."""
         return self._next == len(self._entries) and (self._ended or self._covered == self._until)
 
-    def end_at(self, until: str) -> None:
+    def end_at(self, until: str | None) -> None:
         """Leave what comes after ``until`` to somebody else; nothing of it was handed out."""
         self._until = until
 
