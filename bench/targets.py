@@ -30,6 +30,7 @@ TARGETS: Final = {
     "unchanged_vs_boto3": _at_least(70),
     "unchanged_vs_obstore": _at_least(2.5),
     "unchanged_vs_floor": _at_least(0.2),
+    "first_scan_vs_boto3": _at_least(7.5),
     "first_scan_vs_per_object": _at_least(25),
     "first_scan_compact_vs_per_object": _at_least(60),
     "scattered_1pct_vs_boto3": _at_least(15),
@@ -38,6 +39,7 @@ TARGETS: Final = {
     "redis_bytes_per_object_with_strings": _at_most(400),
     "rss_growth_mb_10k_to_2m": _at_most(20),
     "lanes_10_speedup_at_100ms": _at_least(8),
+    "first_pass_lanes_10_speedup_at_100ms": _at_least(6),
     "fleet_5000_lateness_p99_s": _at_most(1.0),
     "fleet_rss_mb": _at_most(1200),
 }

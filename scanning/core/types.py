@@ -193,7 +193,8 @@ class ScanResult:
     is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
     of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A complete pass that
-    left objects out has an error too; the first one is then to be done ``again``.
+    left objects out has an error too; the first one is then to be done ``again``. ``ahead`` (JSON)
+    is what lanes have covered behind the ``progress``.
     """
 
     bucket: str
@@ -212,6 +213,7 @@ class ScanResult:
     warnings: tuple[ScanWarning, ...] = ()
     bucket_name: str = ""
     again: bool = False
+    ahead: str = ""
 
     @property
     def title(self) -> str:

@@ -25,6 +25,7 @@ from scanning.core.errors import (
     StorageUnavailable,
     TooManyObjects,
 )
+from scanning.core.segments import key_ranges
 from scanning.core.types import BucketConfig, Claim, KeyPair, ScanCounts, ScanResult
 from scanning.scan.bucket_pass import BucketPass, PassEnd
 from scanning.scan.context import ScanContext, ScanSettings
@@ -263,6 +264,7 @@ class Outcome:
             commit=end.commit if end else None,
             warnings=end.warnings if end else (),
             again=end is not None and end.again is not None,
+            ahead=key_ranges.as_json(end.ahead, end.commit) if end else "",
         )
 
 

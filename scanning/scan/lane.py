@@ -100,9 +100,7 @@ class LaneComparer:
             self.entries[-1] = by(self.entries[-1])
 
 
-def cut_lanes(
-    entries: Sequence[Entry], ranges: Sequence[KeyRange], most: int
-) -> Sequence[Lane]:
+def cut_lanes(entries: Sequence[Entry], ranges: Sequence[KeyRange], most: int) -> Sequence[Lane]:
     """Cut ranges of keys into ``most`` lanes, of about as many segments each.
 
     There are more lanes where there are more ranges.

@@ -168,11 +168,13 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
     fields["stuck"] = ""
     if not result.complete:
         so_far = scan_warnings.as_json(result.warnings)
-        return fields | {"progress": result.progress, "pass_warnings": so_far}
+        pass_fields = {"progress": result.progress, "ahead": result.ahead}
+        return fields | pass_fields | {"pass_warnings": so_far}
     return (
         fields
         | {
             "progress": result.progress if result.again else "",
+            "ahead": "",
             "pass_warnings": "",
             "complete": "" if result.again else str(claim.generation),
             "scan_at": repr(result.began),

@@ -24,6 +24,7 @@ from scanning.core.errors import (
     StateLost,
 )
 from scanning.core.metrics import counters
+from scanning.core.segments import key_ranges
 from scanning.ports import KnownState, Position, Progress
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class RedisStateStore:
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = redis_keys.manifest(bucket.name, bucket.generation)
         wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
-        wanted += ["stuck", "pass_warnings", "fence", "commit"]
+        wanted += ["stuck", "pass_warnings", "ahead", "fence", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
             pipe = r.pipeline()
@@ -62,7 +63,7 @@ class RedisStateStore:
 
         stored, fields, last_scan = self._connection.run_bytes(read)
         complete, progress, held_since, released, segments, lost_since = fields[:6]
-        stuck, warnings = fields[6:8]
+        stuck, warnings, ahead = fields[6:9]
         found = _position(*fields[-2:])
         if claim is not None:
             self._check(bucket.name, found, Position(claim.fence, found.commit))
@@ -85,6 +86,7 @@ class RedisStateStore:
             older_scan_at=epoch_s(last_scan) if is_first and bucket.taken_over else None,
             stuck=int(stuck or 0),
             warnings=scan_warnings.from_json(warnings.decode() if warnings else None),
+            ahead=key_ranges.from_json(ahead, found.commit) if progress else (),
         )
 
     def load(
@@ -161,6 +163,7 @@ class RedisStateStore:
             "generation": claim.generation,
             "number": commit.number,
             "progress": json.dumps(asdict(commit.progress)) if commit.progress else "",
+            "ahead": key_ranges.as_json(commit.ahead, commit.number),
             "warnings": scan_warnings.as_json(commit.warnings),
             "wants": commit.filter_fingerprint,
             "high_water": self._conf.queue.high_water,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
@@ -48,6 +49,26 @@ def gaps_between(covered: Sequence[KeyRange]) -> list[KeyRange]:
             gaps.append((end, after))
         end = until
     return gaps if end is None else [*gaps, (end, None)]
+
+
+def is_within(key: str, ranges: Iterable[KeyRange]) -> bool:
+    return any(after < key and (until is None or key <= until) for after, until in ranges)
+
+
+def as_json(ranges: Sequence[KeyRange], commit: int) -> str:
+    """Write down what lanes had covered at a commit; "" where that is nothing."""
+    return json.dumps([commit, ranges]) if ranges else ""
+
+
+def from_json(text: bytes | str | None, commit: int) -> tuple[KeyRange, ...]:
+    """Read what lanes had covered at a commit; nothing if another commit came after it.
+
+    That may have been of a host or a look that knows no lanes, and joined segments over the ends.
+    """
+    if not text:
+        return ()
+    at, ranges = json.loads(text)
+    return tuple((after, until) for after, until in ranges) if at == commit else ()
 
 
 class KeyDistribution:

@@ -7,6 +7,7 @@
 -- args     bucket, fence, generation
 --          number         of this commit, one more than that of the last
 --          progress       JSON of an unfinished pass, or ''
+--          ahead          JSON of what lanes have covered behind that, or ''
 --          warnings       JSON of what the pass warned of so far, or ''
 --          wants          what the bucket wants to have announced; '' where it does not matter
 --          high_water     length of the queue from which on nothing is announced
@@ -104,6 +105,6 @@ for i = key + 1, #KEYS, 1000 do
   redis.call('UNLINK', unpack(KEYS, i, math.min(i + 999, #KEYS)))
 end
 redis.call('HSET', hash, 'commit', args.number, 'progress', args.progress,
-           'pass_warnings', args.warnings, 'commit_at', timestamp(now),
+           'ahead', args.ahead, 'pass_warnings', args.warnings, 'commit_at', timestamp(now),
            'segments', redis.call('HLEN', manifest))
 return 'ok'
