@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format docs chaos bench screenshots requirements audit licences chromium
+.PHONY: help demo run test test-ceph lint format docs chaos bench screenshots requirements audit licences chromium ceph
 
 # Call programs as modules: the scripts in .venv/bin break when the directory is moved.
 PY := .venv/bin/python
@@ -18,7 +18,7 @@ THROW_AWAY = export ENV_FILE=/dev/null CONFIG_PATH= SECRET_KEY="$$($(PY) -c 'imp
 	DATA_DIR="$$(mktemp -d)"; export DATA_DIR; trap 'rm -rf "$$DATA_DIR"' EXIT
 
 help: ## list the verbs
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 demo: .venv/.demo ## everything on this machine: buckets that change, notifications, a page (PORT=8080)
 	@exec $(PY) -m bucketwatch.demo --with-parent
@@ -33,6 +33,9 @@ run: .venv/.base ## web, scheduler and workers with the settings in .env
 
 test: .venv/.dev chromium ## every test (ARGS='-k word' passes options to pytest)
 	@exec $(PY) -m pytest -n 3 --dist worksteal $(ARGS)
+
+test-ceph: .venv/.dev ceph ## the tests that ask a real Ceph gateway, which runs here for as long
+	@exec $(PY) -m pytest tests/ceph -m ceph $(ARGS)
 
 lint: .venv/.dev ## ruff, mypy, import contracts, migrations, Django's checks
 	@$(THROW_AWAY)
@@ -83,6 +86,17 @@ chromium:
 		echo "Installing chromium for the browser tests …"
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
 			>/dev/null 2>&1 || echo "… it could not be installed: browser tests will be skipped" >&2
+	fi
+
+# Ceph from Debian's packages, as root or by a sudo that asks nothing; none of its services gets a
+# configuration. Without it its tests are skipped, and say so.
+ceph:
+	@if ! { command -v radosgw && command -v ceph-mon && command -v ceph-osd; } >/dev/null && command -v apt-get >/dev/null; then
+		echo "Installing Ceph for the tests that ask it …"
+		as_root=; [ "$$(id -u)" = 0 ] || as_root="sudo -n"
+		{ $$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq \
+			--no-install-recommends ceph-common ceph-mon ceph-osd radosgw; } >/dev/null 2>&1 ||
+			echo "… it could not be installed: tests that ask Ceph will be skipped" >&2
 	fi
 
 .venv/.base: requirements/base.txt .venv/.created

@@ -11,8 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from bench import peers
+from bench import peers, schedules
+from bench.probes import probes
 from bench.product import Cost, Product, Stopwatch
+from scanning.core.schedule import PollingIntervals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,7 +217,26 @@ def first_passes(bench: Bench) -> Figures:
     }
 
 
-GROUPS: Final = (listings, first_scans, stored_bytes, memory, lanes, first_passes)
+def intervals(_: Bench) -> Figures:
+    """Buckets of which few are busy, at a minute and at a minute that may grow to a quarter."""
+    fixed = schedules.poll(schedules.Fleet(), PollingIntervals(60.0))
+    adaptive = schedules.poll(schedules.Fleet(), PollingIntervals(60.0, 900.0))
+    return {
+        "adaptive_requests": adaptive.scans / fixed.scans,
+        "adaptive_busy_lag_p95": adaptive.lag_p95_s / fixed.lag_p95_s,
+    }
+
+
+GROUPS: Final = (
+    listings,
+    first_scans,
+    stored_bytes,
+    memory,
+    lanes,
+    first_passes,
+    probes,
+    intervals,
+)
 
 
 def _first_scan(bench: Bench, *, strings: bool, version: str = "as is", delay_ms: int = 0) -> Cost:

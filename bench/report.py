@@ -26,6 +26,9 @@ WHAT = {
     "rss_growth_mb_10k_to_2m": "MiB more at the peak for 2 million objects than for 10 thousand",
     "lanes_10_speedup_at_100ms": "ten lanes / one, by the clock, at 100 ms a page",
     "first_pass_lanes_10_speedup_at_100ms": "the same of a first scan, prefixed or flat keys",
+    "adaptive_requests": "requests of 1,000 buckets, 5 % busy, at 1 to 15 min / at 1 min",
+    "adaptive_busy_lag_p95": "the lag of the busy ones, p95 / at 1 min",
+    "probe_cpu_share_1000_buckets_5s": "share of a core that 1,000 probes every 5 s take",
     "fleet_5000_lateness_p99_s": "seconds that a scan begins after its scheduled start, p99",
     "fleet_rss_mb": "MiB of web, monitor and workers together, shared pages counted once",
 }

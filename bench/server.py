@@ -1,8 +1,9 @@
 """A fast S3 server for listings, in a process of its own: `python -m bench.server --fd N`.
 
 It answers ListObjectsV2 as a Ceph RGW would, from rows that were rendered before: it costs little
-more than sending them. What it shows is chosen through ``POST /control``, which takes the name of
-a version, how many objects there are, and by how many milliseconds to delay each page.
+more than sending them. HEAD of the bucket tells its totals. What it shows is chosen through
+``POST /control``, which takes the name of a version, how many objects there are, and by how many
+milliseconds to delay each page.
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ _TAIL: Final = b"</ListBucketResult>"
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n"
 
 
+_TOTALS: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
+    b"x-rgw-object-count: %d\r\nx-rgw-bytes-used: %d\r\n\r\n"
+)
+
+
 @dataclass(frozen=True)
 class Shown:
     """What the server shows now."""
@@ -65,6 +72,10 @@ class Listings:
         rows = self._versions[asked["version"]]
         count = min(int(asked["objects"]), len(rows))
         self.shown = Shown(rows, count, float(asked["delay_ms"]) / 1000)
+
+    def totals(self) -> bytes:
+        """The answer to HEAD of the bucket, as Ceph RGW gives it."""
+        return _TOTALS % (self.shown.count, self.shown.count)
 
     def answer(self, asked: Mapping[str, str]) -> list[bytes | memoryview]:
         """The parts of one answer to ListObjectsV2."""
@@ -116,6 +127,8 @@ def _talk(client: socket.socket, listings: Listings) -> None:
             if url.path == "/control":
                 listings.control(asked)
                 client.sendall(_ANSWER % 0)
+            elif request.startswith(b"HEAD "):
+                client.sendall(listings.totals())
             else:
                 _send(client, listings.answer(asked))
 

@@ -40,6 +40,9 @@ TARGETS: Final = {
     "rss_growth_mb_10k_to_2m": _at_most(20),
     "lanes_10_speedup_at_100ms": _at_least(8),
     "first_pass_lanes_10_speedup_at_100ms": _at_least(6),
+    "adaptive_requests": _at_most(0.2),
+    "adaptive_busy_lag_p95": _at_most(1.05),
+    "probe_cpu_share_1000_buckets_5s": _at_most(0.25),
     "fleet_5000_lateness_p99_s": _at_most(1.0),
     "fleet_rss_mb": _at_most(1200),
 }

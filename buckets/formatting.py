@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
+from scanning.core.request_costs import RequestKind
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from scanning.core.request_costs import Requests
 
 NOTHING = "—"
 
@@ -99,3 +103,26 @@ def as_sentence(text: str) -> str:
 def pluralize(value: int, noun: str) -> str:
     """Write "1 bucket", "5,000 buckets"."""
     return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+
+
+_LEAST_MONEY = 0.0001
+_REQUESTS = {
+    RequestKind.LIST: "LIST",
+    RequestKind.METADATA: "HEAD for metadata",
+    RequestKind.WITNESS: "HEAD of missing objects",
+    RequestKind.BUCKET: "HEAD of buckets",
+}
+
+
+def format_requests(sent: Requests) -> str:
+    """Write "1,440 LIST, 17,280 HEAD of buckets"."""
+    shown = (f"{sent[kind]:,} {text}" for kind, text in _REQUESTS.items() if sent.get(kind))
+    return ", ".join(shown) or "none"
+
+
+def format_money(amount: float, currency: str) -> str:
+    """Write "7.20 USD", as exactly as small amounts need it."""
+    if 0 < amount < _LEAST_MONEY:
+        return f"less than {_LEAST_MONEY} {currency}".rstrip()
+    number = f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}"
+    return f"{number} {currency}".rstrip()

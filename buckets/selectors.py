@@ -13,14 +13,22 @@ from django.db.models import Case, Count, Q, When
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
-from buckets.models import ApiClient, Bucket, Credential, Outbox, SecondFactor, VaultRemoval
+from buckets.models import (
+    ApiClient,
+    Bucket,
+    Credential,
+    Endpoint,
+    Outbox,
+    SecondFactor,
+    VaultRemoval,
+)
 from scanning import engine
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import RedisUnavailable, StateDamaged
 from scanning.core.vault_names import prefix_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from django.db.models import QuerySet
 
@@ -70,7 +78,7 @@ def state(bucket: Bucket, *, late: bool = False) -> State:
         State.PAUSED: not bucket.monitoring_enabled,
         State.LOST: bucket.lost_since,
         State.FAILING: bucket.last_error_class,
-        State.HELD: bucket.held_since,
+        State.HELD: bucket.held_since or bucket.held_moved_since,
         State.LATE: late,
         State.WAITING: not bucket.last_scan_at,
         State.WATCHED: True,
@@ -84,7 +92,7 @@ def _conditions(late: Collection[str]) -> dict[State, Q]:
         State.PAUSED: Q(monitoring_enabled=False),
         State.LOST: Q(lost_since__isnull=False),
         State.FAILING: ~Q(last_error_class=""),
-        State.HELD: Q(held_since__isnull=False),
+        State.HELD: Q(held_since__isnull=False) | Q(held_moved_since__isnull=False),
         State.LATE: Q(name__in=_names(late)),
         State.WAITING: Q(last_scan_at__isnull=True),
         State.WATCHED: Q(),
@@ -107,6 +115,12 @@ def buckets_by_endpoint() -> dict[str, int]:
     ):
         found[endpoint_name(endpoint)] += number
     return dict(found)
+
+
+def endpoints_of(buckets: Iterable[Bucket]) -> list[Endpoint]:
+    """Find the endpoints of some buckets."""
+    names = {endpoint_name(bucket.endpoint) for bucket in buckets}
+    return list(Endpoint.objects.filter(name__in=names))
 
 
 def late_buckets() -> frozenset[str]:
@@ -156,6 +170,11 @@ def lost_buckets() -> QuerySet[Bucket]:
     return Bucket.objects.filter(Q(lost_since__isnull=False) | is_damaged).order_by("name")
 
 
+def monitored(names: Collection[str]) -> QuerySet[Bucket]:
+    """Select those of some buckets that are monitored, by name; however many names there are."""
+    return Bucket.objects.filter(monitoring_enabled=True, name__in=_names(names)).order_by("name")
+
+
 def with_scan_warnings() -> QuerySet[Bucket]:
     """Pick the buckets whose last complete scan warned of something."""
     watched = Bucket.objects.filter(monitoring_enabled=True, scan_warnings__isnull=False)
@@ -170,11 +189,10 @@ def watch_names() -> frozenset[str]:
     return frozenset(Bucket.objects.order_by().values_list("name", flat=True))
 
 
-def watches_of(s3_name: str) -> QuerySet[Bucket]:
-    """Select the watches on buckets of this name, whatever their endpoints."""
-    return Bucket.objects.filter(Q(bucket_name=s3_name) | Q(bucket_name="", name=s3_name)).order_by(
-        "name"
-    )
+def watches_of(*s3_names: str) -> QuerySet[Bucket]:
+    """Select the watches on buckets of these names, whatever their endpoints."""
+    by_name = Q(bucket_name__in=s3_names) | Q(bucket_name="", name__in=s3_names)
+    return Bucket.objects.filter(by_name).order_by("name")
 
 
 def notification_status() -> list[dict[str, Any]]:

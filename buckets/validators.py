@@ -17,6 +17,7 @@ from scanning.core import endpoints, redis_keys
 from scanning.core.addresses import how_to_allow
 from scanning.core.bucket_names import is_bucket_name
 from scanning.core.endpoint_profile import BUNDLED, SYSTEM
+from scanning.core.request_costs import parse_prices
 
 if TYPE_CHECKING:
     from scanning.core.addresses import AddressRules
@@ -189,6 +190,14 @@ def authorities(text: str) -> None:
     is_path = text.startswith("/") and text.isprintable()
     if text and text not in {BUNDLED, SYSTEM} and not is_path:
         raise ValidationError("Enter bundled, system, or the path of a file, beginning with /.")
+
+
+def request_price(text: str) -> None:
+    """Require what `request_costs.parse_prices` reads."""
+    try:
+        parse_prices(text)
+    except ValueError as exc:
+        raise ValidationError(f"It {exc}.") from None
 
 
 def endpoint_of(region_name: str) -> str:

@@ -31,11 +31,12 @@ from scanning.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-# Variables in use since the older monitor; they win over the SECTION_KEY form.
+# Other names of variables, most in use since the older monitor; they win over SECTION_KEY.
 NAMES_IN_USE = {
     ("defaults", "polling_interval"): "POLLING_INTERVAL",
     ("redis", "url"): "REDIS_URL",
     ("redis", "host"): "REDIS_HOST",
+    ("requests", "price_per_1000"): "REQUEST_PRICE_PER_1000",
 }
 
 FERNET_KEY_BYTES = 32
@@ -75,6 +76,7 @@ class Site(BaseModel):
     infisical_env: str = "prod"
     metrics_token: SecretStr | None = None
     metrics_networks: Annotated[str, AfterValidator(checked_networks)] = ""
+    hints_per_minute: int = Field(6000, ge=0)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -29,12 +30,13 @@ from scanning.inspection.held import find_held_objects
 from scanning.inspection.replay import Replay, ReplayContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from scanning.adapters.redis.bucket_configs import BucketConfigStore
     from scanning.adapters.redis.connection import RedisHealth
+    from scanning.config.settings import EngineSettings
     from scanning.core.endpoint_profile import EndpointProfile
     from scanning.core.explain import Explanation
     from scanning.core.metrics.telemetry import (
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
         ScanRecord,
         Telemetry,
     )
+    from scanning.core.probing import LastProbe
     from scanning.core.replay import Selection
+    from scanning.core.request_costs import DailyRequests, Requests
     from scanning.core.types import BucketConfig, KeyPair, ObjectState
     from scanning.inspection.held import HeldObjects
     from scanning.ports import Vault
@@ -75,7 +79,8 @@ def metrics_text(form: prometheus.Format) -> tuple[bytes, str]:
             documented=metrics(),
             telemetry=store.read(),
             states=store.bucket_states(),
-            endpoints=endpoint_loads(),
+            endpoints=(loads := endpoint_loads()),
+            sent=wiring.interactive().endpoint_profiles.sent(load.endpoint for load in loads),
         )
     except RedisUnavailable:
         return prometheus.write(None, form, version=settings.VERSION)
@@ -102,6 +107,14 @@ def next_scans(buckets: Mapping[str, str]) -> dict[str, NextScan]:
     return wiring.interactive().schedule.next_scans(buckets)
 
 
+def quiet_times(buckets: Iterable[str]) -> dict[str, float]:
+    """Tell for how long nothing had changed in buckets when their last passes began, seconds.
+
+    Those of which that is not known are left out. Raises RedisUnavailable.
+    """
+    return wiring.interactive().schedule.quiet_times(buckets)
+
+
 def late_buckets() -> frozenset[str]:
     """List buckets that should have been scanned by now. Raises RedisUnavailable."""
     return wiring.interactive().schedule.late()
@@ -112,9 +125,34 @@ def pass_under_way(bucket: str) -> PassUnderWay | None:
     return wiring.interactive().bucket_status.pass_under_way(bucket)
 
 
+def last_probe(bucket: str) -> LastProbe | None:
+    """Tell what probes saw of a bucket last; None without any. Raises RedisUnavailable."""
+    return wiring.interactive().probes.last([bucket]).get(bucket)
+
+
 def being_cleared() -> list[str]:
     """List removed buckets that Redis still holds something of. Raises RedisUnavailable."""
     return wiring.interactive().bucket_status.being_cleared()
+
+
+def requests(buckets: Iterable[str]) -> dict[str, DailyRequests]:
+    """Count what was sent for each bucket, today and yesterday. Raises RedisUnavailable."""
+    return wiring.interactive().telemetry.requests(buckets)
+
+
+def endpoint_requests(endpoints: Iterable[str]) -> dict[str, DailyRequests]:
+    """Count what was sent to each endpoint, today and yesterday. Raises RedisUnavailable."""
+    return wiring.interactive().telemetry.endpoint_requests(endpoints)
+
+
+def all_requests_today() -> dict[str, Requests]:
+    """Count what was sent to every endpoint since midnight UTC. Raises RedisUnavailable."""
+    return wiring.interactive().telemetry.all_requests_today()
+
+
+def stretched_buckets() -> dict[str, float]:
+    """Tell until when passes of buckets wait for their budgets. Raises RedisUnavailable."""
+    return wiring.interactive().schedule.stretched()
 
 
 def endpoint_loads() -> list[EndpointLoad]:
@@ -164,6 +202,16 @@ def scan_all_now(buckets: Iterable[tuple[str, str, str]]) -> None:
     wiring.interactive().schedule.make_due({name: region for name, region, _ in rows})
 
 
+def request_looks(
+    buckets: Mapping[str, str], *, keys: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> set[str]:
+    """Have buckets (name -> region) looked at now, first of all at ``keys`` (by bucket).
+
+    Names the buckets that are scheduled. Raises RedisUnavailable.
+    """
+    return wiring.interactive().schedule.request_looks(buckets, keys=keys)
+
+
 def first_keys(
     name: str, document: Mapping[str, Any], pair: KeyPair, *, limit: int
 ) -> tuple[str, ...]:
@@ -198,14 +246,27 @@ def explain(name: str, key: str) -> Explanation:
         ),
         now=now,
     )
+    probe_s, has_totals = _probes_of(bucket, conf)
     return explain_rules.explain(
         replace(
             facts,
             queue_high_water=conf.queue.high_water,
             second_look_s=conf.deletions.second_look,
             baseline_margin_s=conf.scan.baseline_margin,
+            intervals=conf.polling_intervals(bucket.polling_interval_s, bucket.polling_longest_s),
+            probe_s=probe_s,
+            has_totals=has_totals,
         )
     )
+
+
+def _probes_of(bucket: BucketConfig, conf: EngineSettings) -> tuple[float, bool]:
+    """Tell how often a bucket is probed, 0 for never, and whether it is told totals."""
+    plan = conf.probe_plan(bucket.probe_interval_s, own_polling_s=bucket.polling_interval_s)
+    store, last = wiring.interactive().probes, last_probe(bucket.name)
+    has_totals = last is None or last.totals is not None
+    is_probed = store.read([bucket.name])[bucket.name].is_probed(plan, page_size=conf.page_size)
+    return plan.every_s if is_probed and (has_totals or plan.is_chosen) else 0.0, has_totals
 
 
 def _listed(bucket: BucketConfig, key: str, pair: KeyPair) -> ObjectState | None:
@@ -214,7 +275,7 @@ def _listed(bucket: BucketConfig, key: str, pair: KeyPair) -> ObjectState | None
 
 
 def held_objects(name: str) -> HeldObjects:
-    """Look up which objects a held mass deletion of a bucket concerns; none where none is held.
+    """Look up which objects of a bucket are held; none where nothing is.
 
     Changes nothing. Raises UnknownBucket, StateDamaged, StateLost and RedisUnavailable.
     """

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from scanning.core.totals import NO_CHANGE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
     from scanning.core.listing.body import Columns
     from scanning.core.listing.rows import ListedRows
     from scanning.core.pacing import EndpointHealth
+    from scanning.core.request_costs import RequestKind
     from scanning.core.scan_warnings import ScanWarning
-    from scanning.core.segments.key_ranges import KeyRange
+    from scanning.core.segments.key_ranges import Covered
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry, Piece
+    from scanning.core.totals import Totals
     from scanning.core.types import (
         BucketConfig,
         Claim,
@@ -63,6 +67,9 @@ class Storage(Protocol):
         Raises StorageUnavailable or Throttled where there is no answer to go by.
         """
 
+    def totals(self) -> Totals | None:
+        """Ask for the bucket's totals: one request; None where the server or the key tells none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -102,11 +109,15 @@ class KnownState:
     ``commit`` is the number of the commit that wrote it last.
     ``is_first`` until the first pass over the bucket is complete. ``held_since`` is set while a
     mass deletion waits to be confirmed; of how many objects somebody confirmed it says
-    ``released``. ``older_scan_at`` is when an older monitor last scanned a bucket that was
-    taken over, until its first pass is complete. ``is_whole``: there are as many segments as the
-    last commit left. S3 broke off the last ``stuck`` scans where the pass stands. ``warnings`` are
-    those of the pass so far, and ``ahead`` the ranges that it has covered behind its ``progress``:
-    none where something else was committed since.
+    ``released``. ``held_moved_since`` and ``released_moved`` say the same of a storm of moved
+    times; ``takes_times``: somebody chose to take the times silently. ``older_scan_at`` is when an
+    older monitor last scanned a bucket that was taken over, until its first pass is complete.
+    ``is_whole``: there are as many segments as the last commit left. S3 broke off the last
+    ``stuck`` scans where the pass stands. ``warnings`` are those of the pass so far, ``ahead`` the
+    ranges that it has covered behind its ``progress`` (none where something else was committed
+    since), and ``totals_before`` the bucket's totals before it began. ``last_pass_at`` is when the
+    last complete pass began. ``listed`` moves as the rows do that are not missing; the bucket's
+    totals differed from it by ``totals_apart`` after that pass, if that is known.
     """
 
     entries: Sequence[Entry]
@@ -119,25 +130,35 @@ class KnownState:
     is_whole: bool = True
     stuck: int = 0
     warnings: tuple[ScanWarning, ...] = ()
-    ahead: Sequence[KeyRange] = ()
+    ahead: Sequence[Covered] = ()
+    held_moved_since: float | None = None
+    released_moved: int = 0
+    takes_times: bool = False
+    last_pass_at: float | None = None
+    listed: Totals = NO_CHANGE
+    totals_apart: Totals | None = None
+    totals_before: Totals | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
     """What one commit writes: all of it or nothing.
 
-    ``pieces`` are new or changed segments, ``removed`` the ids of those that are no more.
+    ``pieces`` are new or changed segments, ``removed`` the ids of those that are no more;
+    ``gained`` is by how much the objects in them that are not missing are more.
     ``notifications`` are JSON texts in key order; ``recent`` one JSON text for the stream of
     recent events, or "". ``strings`` are documented states to write, ``no_strings`` keys whose
     documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
     how long before them the objects of some were modified. ``filter_fingerprint`` is that of
     the bucket by which they were chosen; "" where that does not matter. ``warnings`` are those of
     the pass so far, and ``ahead`` the ranges that it has covered behind its ``progress``.
+    ``took_times``: all moved times are taken silently, which ends their hold.
     """
 
     number: int
     pieces: Sequence[Piece] = ()
     removed: Sequence[str] = ()
+    gained: Totals = NO_CHANGE
     notifications: Sequence[str] = ()
     recent: str = ""
     strings: Mapping[str, ObjectState] = field(default_factory=dict)
@@ -146,9 +167,10 @@ class Commit:
     announced: Mapping[EventType, int] = field(default_factory=dict)
     lags_s: Sequence[float] = ()
     progress: Progress | None = None
-    ahead: Sequence[KeyRange] = ()
+    ahead: Sequence[Covered] = ()
     filter_fingerprint: str = ""
     warnings: tuple[ScanWarning, ...] = ()
+    took_times: bool = False
 
 
 class StateStore(Protocol):
@@ -213,13 +235,15 @@ class Leases(Protocol):
         next_due: float | None,
         failures: int = 0,
         broke_off: bool = False,
+        stretched: bool = False,
     ) -> None:
         """Release the claim, record how the scan ended and when the bucket is due again.
 
         ``failures`` is how many scans failed in a row, this one included: the bucket is postponed
         until ``next_due``, whatever its polling interval. ``broke_off``: an endpoint that answers
-        others broke it off, maybe because of where the pass stands. Of a bucket that was removed or
-        pointed elsewhere meanwhile nothing is recorded, and it stays due.
+        others broke it off, maybe because of where the pass stands. ``stretched``: a budget has the
+        bucket be due later than its polling interval does. Of a bucket that was removed or pointed
+        elsewhere meanwhile nothing is recorded, and it stays due.
         """
 
     def release(self, claim: Claim) -> None:
@@ -236,19 +260,32 @@ class Leases(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestReport:
+    """What one process sent to an endpoint since its last report, by bucket and kind.
+
+    A report that is sent twice, with the same ``number``, counts once; they are numbered by each
+    ``reporter`` for itself. ``throttled`` and ``unanswered`` are those that went wrong.
+    """
+
+    reporter: str
+    number: int
+    sent: Mapping[tuple[str, RequestKind], int] = field(default_factory=dict)
+    throttled: int = 0
+    unanswered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointUsage:
     """How one process uses an endpoint, and how many connections it wants.
 
-    ``limit`` is the most that all processes may have; 0: any number. ``throttled`` and
-    ``unanswered`` count requests since the process reported last.
+    ``limit`` is the most that all processes may have; 0: any number.
     """
 
     endpoint: str
     sent_per_s: float = 0.0
     connections: int = 0
     limit: int = 0
-    throttled: int = 0
-    unanswered: int = 0
+    report: RequestReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +328,13 @@ class EndpointHealthStore(Protocol):
 
     def postpone(self, claims: Sequence[Claim], *, until: float) -> None:
         """Release claims; their buckets are due at ``until``."""
+
+
+class RequestCounts(Protocol):
+    """How many requests all processes sent."""
+
+    def sent_today(self, bucket: str, endpoint: str) -> tuple[int, int]:
+        """Count what was sent for a bucket, and to an endpoint, since midnight UTC."""
 
 
 class EndpointProfileStore(Protocol):

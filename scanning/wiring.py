@@ -18,6 +18,7 @@ from scanning.adapters.redis.endpoint_profiles import RedisEndpointProfiles
 from scanning.adapters.redis.leases import RedisLeases
 from scanning.adapters.redis.losses import RedisContinuity
 from scanning.adapters.redis.pacing import RedisEndpointHealth
+from scanning.adapters.redis.probes import ProbeStore
 from scanning.adapters.redis.recent_events import RecentEvents
 from scanning.adapters.redis.schedule import ScheduleStore
 from scanning.adapters.redis.state import RedisStateStore
@@ -28,6 +29,8 @@ from scanning.adapters.vault.snapshot import CredentialSnapshot
 from scanning.config import active
 from scanning.config.settings import RedisSection
 from scanning.core.errors import BucketwatchError, CredentialsRejected
+from scanning.pacing.budgets import RequestBudgets
+from scanning.pacing.limiter import UnlimitedEndpoint
 from scanning.pacing.registry import EndpointRegistry
 from scanning.scan.context import ScanSettings
 from scanning.scan.heartbeat import LeaseHeartbeat
@@ -78,10 +81,22 @@ def _once(build: Callable[[], T]) -> Callable[[], T]:
 
 def reset() -> None:
     """Forget what was built, so that changed settings count (tests; after a fork)."""
-    of_this_process: Container | None = _built.get((os.getpid(), "background"))
+    of_this_process = _containers()
     _built.clear()
-    if of_this_process is not None:
-        of_this_process.endpoints.close()
+    for container in of_this_process:
+        container.endpoints.close()
+        container.connection.reconnect()  # leaves no idle connection open
+
+
+def report_requests() -> None:
+    """Have counted what this process sent to S3, before it ends."""
+    for container in _containers():
+        container.endpoints.report_requests()
+
+
+def _containers() -> list[Container]:
+    built = (_built.get((os.getpid(), name)) for name in ("background", "interactive"))
+    return [container for container in built if container is not None]
 
 
 class Container:
@@ -93,6 +108,7 @@ class Container:
         self.bucket_cache = BucketCache(self.bucket_configs)
         self.bucket_status = BucketStatusStore(connection)
         self.schedule = ScheduleStore(connection)
+        self.probes = ProbeStore(connection)
         self.leases = RedisLeases(connection)
         self.heartbeat = LeaseHeartbeat(self.leases)
         self.states = RedisStateStore(connection, conf)
@@ -110,6 +126,7 @@ class Container:
             probe_s=probe_s,
             profiles=self.endpoint_profiles,
         )
+        self.budgets = RequestBudgets(conf.requests, self.endpoints, self.telemetry)
 
 
 @_once
@@ -166,7 +183,7 @@ def preload() -> None:
 
 @_once
 def probing_clients() -> S3ClientCache:
-    """Build clients for somebody who waits in front of a page: one try, and short time-outs."""
+    """Build clients for pages that somebody waits for, and for probes: one try, short time-outs."""
     storage = conf().storage
     short = storage.model_copy(
         update={
@@ -245,7 +262,8 @@ def storage(
 def interactive_storage(bucket: BucketConfig, pair: KeyPair) -> S3Storage:
     """Open a bucket for somebody who waits in front of a page: at once, and short time-outs."""
     profiles = interactive().endpoint_profiles
-    return S3Storage(probing_clients(), bucket, pair, profiles=profiles)
+    limiter = UnlimitedEndpoint(interactive().endpoints.limiter_for(bucket.endpoint))
+    return S3Storage(probing_clients(), bucket, pair, limiter=limiter, profiles=profiles)
 
 
 def scan_settings(conf: EngineSettings) -> ScanSettings:
@@ -263,4 +281,5 @@ def scan_settings(conf: EngineSettings) -> ScanSettings:
         confirm=conf.deletions.confirm,
         interval_s=conf.defaults.polling_interval,
         most_objects=conf.scan.most_objects,
+        look_pass_gap_s=conf.look.pass_gap,
     )

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.http import Http404, HttpResponseRedirect, StreamingHttpResponse
+from django.http import Http404, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.html import format_html
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_POST
 
@@ -17,6 +18,7 @@ from buckets.admin.base import actor
 from buckets.admin.bucket_list import ListedBuckets
 from buckets.models import Bucket
 from buckets.pages import bucket as bucket_page
+from buckets.pages import costs as costs_in_words
 from scanning import engine
 from scanning.core.errors import BucketwatchError
 from scanning.inspection.held import csv_lines
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.db.models import Model
-    from django.http import HttpRequest, HttpResponse
+    from django.http import HttpRequest
     from django.http.response import HttpResponseBase
     from django.urls import URLPattern
 
@@ -49,6 +51,8 @@ class BucketAdmin(ListedBuckets):
             {
                 "fields": (
                     "polling_interval",
+                    "polling_longest",
+                    "probe_interval",
                     "monitoring_enabled",
                     "notifications_enabled",
                     "fetch_metadata",
@@ -58,6 +62,7 @@ class BucketAdmin(ListedBuckets):
                 )
             },
         ),
+        ("What it costs", {"fields": ("requests_per_day", "expected_objects", "forecast")}),
         (
             "Announcing",
             {
@@ -99,7 +104,7 @@ class BucketAdmin(ListedBuckets):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         # A bucket cannot be renamed in S3 either: another name is another bucket.
-        return ("name",) if obj else ()
+        return ("name", "forecast") if obj else ("forecast",)
 
     def get_urls(self) -> list[URLPattern]:
         pages = (
@@ -108,8 +113,14 @@ class BucketAdmin(ListedBuckets):
             ("explain/", "explain", self.explain_view),
             ("held/", "held", self.held_view),
             ("held.csv", "held_csv", self.held_csv_view),
+            ("forecast/", "forecast", self.forecast_view),
         )
-        return [*(self._path(*page) for page in pages), *super().get_urls()]
+        new = self.admin_site.admin_view(self.forecast_view)
+        return [
+            *(self._path(*page) for page in pages),
+            path("add/forecast/", new, name="buckets_bucket_forecast_new"),
+            *super().get_urls(),
+        ]
 
     def _path(self, end: str, name: str, view: Callable[..., HttpResponseBase]) -> URLPattern:
         view = self.admin_site.admin_view(view)
@@ -149,7 +160,7 @@ class BucketAdmin(ListedBuckets):
         return TemplateResponse(request, "admin/buckets/bucket/explain.html", context)
 
     def held_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Show the first objects that a held mass deletion concerns, and how many there are."""
+        """Show the first objects that are held, and how many there are."""
         bucket = self._bucket(request, pk)
         context = self._context(request, bucket)
         try:
@@ -173,6 +184,30 @@ class BucketAdmin(ListedBuckets):
             as_attachment=True, filename=name
         )
         return answer
+
+    def forecast_view(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:
+        """Say what a bucket would cost as the form has it."""
+        stored = None if pk is None else self._bucket(request, pk)
+        if stored is None and not self.has_add_permission(request):
+            raise PermissionDenied
+        form: Any = self.get_form(request, stored, change=stored is not None)
+        filled: forms.BucketForm = form(request.GET, instance=stored)
+        return HttpResponse(filled.forecast(), content_type="text/plain; charset=utf-8")
+
+    @admin.display(description="forecast")
+    def forecast(self, bucket: Bucket) -> str:
+        """Say it of what is stored, for the script to say it of what is typed."""
+        where = (
+            reverse("admin:buckets_bucket_forecast", args=[bucket.pk])
+            if bucket.pk
+            else reverse("admin:buckets_bucket_forecast_new")
+        )
+        return format_html(
+            '<output data-forecast="{}" data-fields="{}">{}</output>',
+            where,
+            " ".join(forms.BucketForm.FORECAST),
+            costs_in_words.forecast_of(bucket, objects=bucket.object_count),
+        )
 
     def _bucket(self, request: HttpRequest, pk: int) -> Bucket:
         bucket: Bucket | None = self.get_object(request, str(pk))

@@ -12,6 +12,7 @@ from buckets.admin.base import REFUSALS, actor
 from buckets.admin.forms import refusals
 from buckets.models import Bucket
 from scanning.core.errors import RedisUnavailable
+from scanning.core.holds import Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,22 @@ def _release(request: HttpRequest, bucket: Bucket) -> str:
     return "Released: the next scan announces the deletions."
 
 
+def _announce_updates(request: HttpRequest, bucket: Bucket) -> str:
+    _release_moved_times(request, bucket, Release.ANNOUNCE_UPDATES)
+    return "Released: the next scan announces the updates."
+
+
+def _take_times(request: HttpRequest, bucket: Bucket) -> str:
+    _release_moved_times(request, bucket, Release.TAKE_TIMES)
+    return "Released: the next scan takes the new times, and announces nothing of them."
+
+
+def _release_moved_times(request: HttpRequest, bucket: Bucket, choice: Release) -> None:
+    if not bucket.held_moved_since:
+        raise ValidationError("Nothing is held any more.")
+    services.release_hold(bucket=bucket, choice=choice, by=actor(request))
+
+
 def _rebaseline(request: HttpRequest, bucket: Bucket) -> str:
     services.rebaseline(bucket=bucket, by=actor(request))
     return "It starts over: the next scan only remembers what is there."
@@ -101,6 +118,8 @@ ACTIONS: dict[str, Callable[[HttpRequest, Bucket], str]] = {
     "notify": _notify,
     "silence": _silence,
     "release": _release,
+    "announce_updates": _announce_updates,
+    "take_times": _take_times,
     "rebaseline": _rebaseline,
     "announce_lost": _announce_lost,
     "remember_lost": _remember_lost,

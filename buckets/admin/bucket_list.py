@@ -25,6 +25,7 @@ from buckets.pages import badges
 from buckets.pages.bucket import next_scan_in_words
 from scanning import engine
 from scanning.core.errors import RedisUnavailable
+from scanning.core.holds import Release
 from scanning.core.remedies import remedy_for
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ class ListedBuckets(ServiceAdmin):
         "pause_monitoring",
         "resume_monitoring",
         "release_holds",
+        "announce_updates",
+        "take_times",
         "announce_after_loss",
         "remember_after_loss",
         "rebaseline",
@@ -206,15 +209,56 @@ class ListedBuckets(ServiceAdmin):
         if not held:
             self.message_user(request, "None of them holds deletions.", messages.WARNING)
             return None
+        done = "the next scan announces the deletions."
+        choice = Release.ANNOUNCE_DELETIONS
+        return self._release(request, held, confirmations.RELEASE, choice, done)
+
+    @admin.action(description="Release holds: announce the updates …", permissions=["change"])
+    def announce_updates(
+        self, request: HttpRequest, queryset: QuerySet[Bucket]
+    ) -> HttpResponse | None:
+        done = "the next scan announces the updates."
+        choice = Release.ANNOUNCE_UPDATES
+        return self._release_times(request, queryset, confirmations.ANNOUNCE_UPDATES, choice, done)
+
+    @admin.action(
+        description="Release holds: take the new times silently …", permissions=["change"]
+    )
+    def take_times(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> HttpResponse | None:
+        done = "the next scan takes the new times, and announces nothing of them."
+        choice = Release.TAKE_TIMES
+        return self._release_times(request, queryset, confirmations.TAKE_TIMES, choice, done)
+
+    def _release_times(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Bucket],
+        question: confirmations.Question,
+        choice: Release,
+        done: str,
+    ) -> HttpResponse | None:
+        held = queryset.filter(held_moved_since__isnull=False)
+        if not held:
+            self.message_user(request, "None of them holds moved times.", messages.WARNING)
+            return None
+        return self._release(request, held, question, choice, done)
+
+    def _release(
+        self,
+        request: HttpRequest,
+        held: QuerySet[Bucket],
+        question: confirmations.Question,
+        choice: Release,
+        done: str,
+    ) -> HttpResponse | None:
         if not confirmations.is_confirmed(request):
-            return confirmations.page(request, self, held, confirmations.RELEASE)
+            return confirmations.page(request, self, held, question)
         try:
-            services.release_holds(buckets=held, by=actor(request))
+            services.release_holds(buckets=held, choice=choice, by=actor(request))
         except RedisUnavailable as exc:
             self.message_user(request, f"Nothing was released: {exc}", messages.ERROR)
             return None
-        done = f"{len(held):,} released: the next scan announces the deletions."
-        self.message_user(request, done, messages.SUCCESS)
+        self.message_user(request, f"{len(held):,} released: {done}", messages.SUCCESS)
         return None
 
     @admin.action(description="Start over silently (new baseline) …", permissions=["change"])

@@ -38,12 +38,30 @@ RELEASE = Question(
     ),
     "Yes, announce the deletions",
 )
+ANNOUNCE_UPDATES = Question(
+    "announce_updates",
+    "Announce the held updates?",
+    (
+        "The next scan announces each of these objects as updated, with its new time.",
+        "If their times are back by then, nothing is announced.",
+    ),
+    "Yes, announce the updates",
+)
+TAKE_TIMES = Question(
+    "take_times",
+    "Take the new times silently?",
+    (
+        "The next scan takes the new times for known, and announces nothing of them.",
+        "An object among them that was written again with the same bytes is never announced.",
+    ),
+    "Yes, take the times",
+)
 REBASELINE = Question(
     "rebaseline",
     "Start over silently?",
     (
         "What is known of the objects is forgotten; the next scan announces none of those there.",
-        "What changed since the last scan is never announced; nor are held deletions.",
+        "What changed since the last scan is never announced; nor is what is held.",
         "From then on, the first scan of these buckets is a baseline.",
     ),
     "Yes, start over",

@@ -16,6 +16,7 @@ from buckets.admin import forms
 from buckets.admin.base import ServiceAdmin, actor
 from buckets.models import Endpoint
 from buckets.pages import badges
+from buckets.pages import costs as costs_in_words
 from buckets.pages import endpoint as endpoint_page
 from scanning.core.errors import RedisUnavailable
 
@@ -38,7 +39,7 @@ class EndpointAdmin(ServiceAdmin):
     list_display = ("name", "used_by", "state", "known")
     list_per_page = 100
     search_fields = ("name",)
-    ABOUT: ClassVar[Any] = ("name", "used_by", "state", "limits", "profile")
+    ABOUT: ClassVar[Any] = ("name", "used_by", "state", "limits", "requests", "budget", "profile")
     FACTS: ClassVar[Any] = (
         "start_after",
         "list_version",
@@ -53,6 +54,7 @@ class EndpointAdmin(ServiceAdmin):
         return [
             (None, {"fields": self.ABOUT}),
             ("Limits", {"fields": ("list_per_s", "connections")}),
+            ("What it costs", {"fields": ("requests_per_day", "request_price")}),
             ("What wins over what is learnt", {"fields": self.FACTS}),
         ]
 
@@ -111,6 +113,17 @@ class EndpointAdmin(ServiceAdmin):
         per_s = f"{limits.list_per_s:g} LIST a second in a bucket" if limits.list_per_s else ""
         at_once = f"{limits.connections} requests at once" if limits.connections else ""
         return ", ".join(filter(None, [per_s, at_once])) or "none"
+
+    @admin.display(description="requests")
+    def requests(self, endpoint: Endpoint) -> str:
+        costs = self._overview_of(endpoint).costs
+        today, expected = costs_in_words.sent_today(costs), costs_in_words.a_day(costs.forecast)
+        return format_html("Today: {}<br>A day: {}", today, expected)
+
+    @admin.display(description="budget in force")
+    def budget(self, endpoint: Endpoint) -> str:
+        costs = self._overview_of(endpoint).costs
+        return costs_in_words.budget(costs) if costs.budget else "none"
 
     @admin.display(description="known")
     def known(self, endpoint: Endpoint) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from django import forms
@@ -10,10 +11,13 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, Q
 from django.utils.html import format_html, format_html_join
 
-from buckets import services
+from buckets import services, validators
 from buckets.models import ApiClient, Bucket, Credential, Endpoint
+from buckets.pages import costs as costs_in_words
 from scanning import wiring
+from scanning.core.probing import AUTO
 from scanning.core.providers import PROVIDERS
+from scanning.core.request_costs import MOST_REQUESTS
 from scanning.core.types import MOST_LANES
 
 if TYPE_CHECKING:
@@ -86,7 +90,28 @@ class BucketForm(ServiceForm[Bucket]):
         "Kept in the vault. On a change, leave it empty to keep the stored one.",
     )
 
+    expected_objects = forms.IntegerField(
+        label="Objects, about",
+        required=False,
+        min_value=0,
+        max_value=MOST_REQUESTS,
+        widget=admin_widgets.AdminBigIntegerFieldWidget,
+        help_text="Only for the forecast below; not saved.",
+    )
+
     SECRETS = ("access_key", "secret_key", "webhook_client_secret")
+    NOT_SAVED = "expected_objects"
+    # What the forecast goes by.
+    FORECAST = (
+        "region",
+        "endpoint",
+        "polling_interval",
+        "probe_interval",
+        "fetch_metadata",
+        "notifications_enabled",
+        "requests_per_day",
+        "expected_objects",
+    )
 
     class Meta:
         model = Bucket
@@ -101,6 +126,18 @@ class BucketForm(ServiceForm[Bucket]):
             "Seconds between the starts of two scans, 1 to 604,800 (7 days). Empty: the configured "
             f"default, {defaults.defaults.polling_interval} s."
         )
+        longest_s = defaults.polling.longest
+        self.fields["polling_longest"].help_text = (
+            "Seconds that the interval may grow to while nothing changes: to an eighth of the time "
+            "since the last change. A change that is found brings it back. 0: it does not grow. "
+            f"Empty: the configured default, {f'{longest_s} s' if longest_s else '0'}."
+        )
+        probed = defaults.probe.interval
+        self.fields["probe_interval"].help_text = (
+            "Seconds between two probes, which ask for the bucket's totals and have it looked at "
+            "when they move; 0: none. Empty: the configured default, "
+            f"{probed if probed == AUTO else f'{probed} s'}."
+        )
         self.fields["endpoint"].help_text = (
             "Host, host:port or http:// URL of the S3 server; in a provider's pattern {region} is "
             f"the region above. Empty: it is {defaults.defaults.region_endpoint}."
@@ -109,6 +146,11 @@ class BucketForm(ServiceForm[Bucket]):
         self.fields["lanes"].help_text = (
             f"Most listings at once in this bucket, 1 to {MOST_LANES}, if it is large. Empty: the "
             f"configured default, {defaults.scan.lanes}."
+        )
+        per_day = defaults.requests.per_day
+        self.fields["requests_per_day"].help_text = (
+            "A budget of requests (UTC): passes and probes that would exceed it come less often. "
+            f"0: any number. Empty: the configured default, {f'{per_day:,}' if per_day else 'any'}."
         )
         most = defaults.scan.most_objects
         self.fields["most_objects"].help_text = (
@@ -129,17 +171,41 @@ class BucketForm(ServiceForm[Bucket]):
         else:
             self.fields["access_key"].help_text = "Leave both empty to keep the stored keys."
 
+    def _given(self) -> dict[str, Any]:
+        return {k: v for k, v in self.cleaned_data.items() if k != self.NOT_SAVED}
+
     def test(self, *, by: services.Actor) -> services.ConnectionCheck:
         """List the bucket as this form has it. Raises ValidationError."""
-        settings = {k: v for k, v in self.cleaned_data.items() if k not in self.SECRETS}
+        settings = {k: v for k, v in self._given().items() if k not in self.SECRETS}
         if self.instance.pk:
             settings = self.changed(services.CHANGEABLE)
         keys = self.given("access_key", "secret_key")
         return services.check_settings(bucket=self.instance, by=by, **keys, **settings)
 
+    def forecast(self) -> str:
+        """Say what the bucket would cost as this form has it, or what is wrong with the form."""
+        if wrong := [text for name in self.FORECAST for text in self.errors.get(name, ())]:
+            return str(wrong[0])
+        given = {name: self.cleaned_data.get(name) for name in self.FORECAST}
+        expected = given.pop(self.NOT_SAVED)
+        bucket = Bucket(**given, name=self.instance.name or "")
+        with suppress(ValidationError):  # then it has the prices that are configured
+            bucket.endpoint = (
+                validators.endpoint(bucket.endpoint, bucket.region)
+                if bucket.endpoint
+                else validators.endpoint_of(bucket.region)
+            )
+        others = {field.name for field in Bucket._meta.fields} - set(self.FORECAST)  # noqa: SLF001
+        try:
+            bucket.clean_fields(exclude=others)
+        except ValidationError as exc:
+            return exc.messages[0]
+        objects = self.instance.object_count if expected is None else expected
+        return costs_in_words.forecast_of(bucket, objects=objects)
+
     def write(self, *, by: services.Actor) -> Bucket:
         if not self.instance.pk:
-            return services.add_bucket(**self.cleaned_data, by=by)
+            return services.add_bucket(**self._given(), by=by)
         return services.update_bucket(
             bucket=self.instance,
             by=by,

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
 from django.contrib.auth.hashers import check_password
+from django.core.cache import cache as django_cache
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
+from rest_framework.authentication import BasicAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework_simplejwt.authentication import JWTAuthentication
@@ -22,9 +24,12 @@ from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.tokens import AccessToken
 
 from buckets import selectors, services
+from buckets.accounts import login_throttle
 from buckets.models import ApiClient
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import SecretStr
     from rest_framework.request import Request
     from rest_framework.views import APIView
@@ -38,9 +43,12 @@ REFUSED_TOKEN = (
     "or get a new token from POST /api/auth/token."
 )
 
+BAD_LOGIN = "client_id or client_secret is wrong, or disabled."
+
 _CLIENT = "client"
 _FINGERPRINT = "secret"
 _USED_EVERY = timedelta(minutes=1)
+_REMEMBERED_S = 300
 
 
 def client_of_login(*, client_id: str, client_secret: str) -> ApiClient | None:
@@ -103,6 +111,41 @@ class ApiClientAuthentication(JWTAuthentication):
         return client
 
 
+class ClientSecretAuthentication(BasicAuthentication):
+    """``Authorization: Basic``, for S3 servers that send hints: they cannot ask for tokens.
+
+    A secret that was right is remembered for minutes, as a digest, because checking it takes long.
+    """
+
+    www_authenticate_realm = REALM
+
+    def authenticate_credentials(
+        self, userid: str, password: str, request: Request | None = None
+    ) -> tuple[Any, None]:
+        digest = salted_hmac("buckets.api.auth.secret", f"{userid}\0{password}").hexdigest()
+        known = django_cache.get(f"client:{digest}")
+        client = selectors.find_api_client(userid) if known else None
+        if client is None or not client.enabled or known != _fingerprint(client):
+            client = log_in(userid, password, request)
+            django_cache.set(f"client:{digest}", _fingerprint(client), timeout=_REMEMBERED_S)
+        _note_use(client)
+        return client, None
+
+
+def log_in(client_id: str, client_secret: str, request: Request | None) -> ApiClient:
+    """Check a secret. Raises AuthenticationFailed and TooManyFailures."""
+    address = request.META.get("REMOTE_ADDR", "") if request else ""
+    attempt = login_throttle.LoginThrottle(name=f"client {client_id}", address=address)
+    attempt.begin()
+    # PostgreSQL refuses to be asked for a text with NUL in it.
+    is_text = "\0" not in client_id
+    client = client_of_login(client_id=client_id, client_secret=client_secret) if is_text else None
+    if client is None:
+        raise AuthenticationFailed(BAD_LOGIN)
+    attempt.succeeded()
+    return client
+
+
 def client_of(request: Request) -> ApiClient:
     """Return the client whose token the request carries; only for views that require a token."""
     return cast("ApiClient", request.user)
@@ -116,15 +159,27 @@ def _note_use(client: ApiClient) -> None:
 
 
 class IsApiClient(BasePermission):
-    """Whoever has a token may read; changing needs a client whose scope is ``manage``."""
-
-    message = (
-        "This needs an API client with the scope 'manage', and this one's is 'read': "
-        "ask the operator for another client."
-    )
+    """Reading takes a client whose scope is ``read`` or ``manage``, changing one of ``manage``."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         client: Any = request.user
         if not isinstance(client, ApiClient):
             return False
-        return request.method in SAFE_METHODS or client.scope == ApiClient.Scope.MANAGE
+        scopes = self.scopes(is_safe=request.method in SAFE_METHODS)
+        needed = " or ".join(f"'{scope.value}'" for scope in scopes)
+        self.message = (
+            f"This needs an API client with the scope {needed}, and this one's is "
+            f"'{client.scope}': ask the operator for another client."
+        )
+        return client.scope in scopes
+
+    @staticmethod
+    def scopes(*, is_safe: bool) -> Sequence[ApiClient.Scope]:
+        scope = ApiClient.Scope
+        return (scope.READ, scope.MANAGE) if is_safe else (scope.MANAGE,)
+
+
+class MayGiveHints(IsApiClient):
+    @staticmethod
+    def scopes(*, is_safe: bool) -> Sequence[ApiClient.Scope]:  # noqa: ARG004 - there is only POST
+        return (ApiClient.Scope.HINT, ApiClient.Scope.MANAGE)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rest_framework.request import Request
 
 LARGEST_BODY_BYTES = 65_536
+LARGEST_HINTS_BYTES = 1_048_576
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -57,6 +58,20 @@ class JSONObjectParser(BaseParser):
         return _json_object(_read(stream))
 
 
+class HintsParser(BaseParser):
+    """Whatever servers send, unread: `scanning/core/hints.py` knows their forms."""
+
+    media_type = "*/*"
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return _read(stream, largest_bytes=LARGEST_HINTS_BYTES)
+
+
 class LoginParser(JSONObjectParser):
     """A JSON object or a form, as OAuth clients send it."""
 
@@ -71,13 +86,13 @@ class LoginParser(JSONObjectParser):
         return QueryDict(body).dict() if is_form else _json_object(body)
 
 
-def _read(stream: IO[Any]) -> bytes:
+def _read(stream: IO[Any], *, largest_bytes: int = LARGEST_BODY_BYTES) -> bytes:
     try:
-        body: bytes = stream.read(LARGEST_BODY_BYTES + 1)
+        body: bytes = stream.read(largest_bytes + 1)
     except UnreadablePostError:
         raise ParseError("The body ended before its announced length.") from None
-    if len(body) > LARGEST_BODY_BYTES:
-        raise BodyTooLarge(f"The body is larger than {LARGEST_BODY_BYTES} bytes.")
+    if len(body) > largest_bytes:
+        raise BodyTooLarge(f"The body is larger than {largest_bytes} bytes.")
     return body
 
 

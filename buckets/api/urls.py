@@ -5,7 +5,7 @@ from django.urls import re_path
 from buckets.api.errors import no_such_route
 from buckets.api.legacy import views
 from buckets.api.openapi import views as openapi_views
-from buckets.api.v1 import buckets, credentials, endpoints, events
+from buckets.api.v1 import buckets, credentials, endpoints, events, hints
 
 NAME = r"(?P<name>[^/]+)"
 
@@ -34,6 +34,7 @@ urlpatterns = [
     re_path(rf"^v1/buckets/{NAME}/scan/?$", buckets.ScanBucket.as_view(), name="v1-scan"),
     re_path(rf"^v1/buckets/{NAME}/test/?$", buckets.TestBucket.as_view(), name="v1-test"),
     re_path(rf"^v1/buckets/{NAME}/held/?$", buckets.HeldObjects.as_view(), name="v1-held"),
+    re_path(rf"^v1/buckets/{NAME}/explain/?$", buckets.ExplainKey.as_view(), name="v1-explain"),
     re_path(rf"^v1/buckets/{NAME}/release/?$", buckets.ReleaseBucket.as_view(), name="v1-release"),
     re_path(rf"^v1/buckets/{NAME}/resume/?$", buckets.ResumeBucket.as_view(), name="v1-resume"),
     re_path(r"^v1/resume/?$", buckets.ResumeBuckets.as_view(), name="v1-resume-all"),
@@ -44,6 +45,7 @@ urlpatterns = [
     re_path(r"^v1/endpoints/?$", endpoints.Endpoints.as_view(), name="v1-endpoints"),
     re_path(rf"^v1/endpoints/{NAME}/?$", endpoints.OneEndpoint.as_view(), name="v1-endpoint"),
     re_path(r"^v1/events/?$", events.Events.as_view(), name="v1-events"),
+    re_path(r"^v1/hints/?$", hints.Hints.as_view(), name="v1-hints"),
     re_path(r"^schema/?$", openapi_views.Schema.as_view(), name="schema"),
     re_path(r"^docs/?$", openapi_views.ApiDocsPage.as_view(), name="docs"),
     re_path(r"", no_such_route),

@@ -12,14 +12,22 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from django.db.models import Count, F, Window
-from django.db.models.functions import RowNumber
+from django.db.models.functions import Coalesce, RowNumber
 from django.utils import timezone
 from django.utils.text import capfirst
 
 from buckets import selectors
-from buckets.formatting import as_sentence, join_some, pluralize
+from buckets.formatting import (
+    as_sentence,
+    format_duration,
+    format_time_of_day,
+    join_some,
+    pluralize,
+)
+from buckets.health.costs import affordable_interval_s, costs_at, costs_of
 from buckets.models import Bucket, Outbox, VaultRemoval
 from scanning import engine, wiring
+from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import StateLost
 from scanning.core.remedies import REMEDIES, remedy_for
 from scanning.core.scan_warnings import EXPLAINED, WarningKind
@@ -27,6 +35,7 @@ from scanning.core.scan_warnings import EXPLAINED, WarningKind
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from buckets.health.costs import Costs
     from scanning.core.errors import RedisUnavailable
     from scanning.core.metrics.telemetry import EndpointLoad, RegionLoad, Telemetry
 
@@ -50,6 +59,7 @@ class AlertKind(StrEnum):
     HELD = "held"
     LATE = "late"
     SCAN_WARNING = "odd listing"
+    BUDGET = "budget runs short"
     REDIS_AT_RISK = "Redis may lose data"
     QUEUE_FILLING = "queue filling up"
     QUEUE_UNREAD = "queue unread"
@@ -81,6 +91,7 @@ def alerts(telemetry: Telemetry, endpoints: Sequence[EndpointLoad]) -> list[Aler
         *_dead_endpoint_alerts(endpoints),
         *_redis_risk_alerts(),
         *_database_alerts(),
+        *_budget_alerts(),
     ]
     worst_first = list(AlertKind)
     return sorted(found, key=lambda one: worst_first.index(one.kind))
@@ -207,6 +218,54 @@ def _why_late(region: RegionLoad) -> tuple[str, str]:
     return reason, "Raise PARALLEL_MAX_WORKERS, or run workers on another host."
 
 
+def _budget_alerts() -> Iterator[Alert]:
+    """Name the buckets whose passes wait for a budget, each with its numbers if they are few."""
+    stretched = engine.stretched_buckets()
+    if not stretched:
+        return
+    rows = selectors.monitored(stretched.keys())
+    buckets = list(rows[: LIMIT_PER_KIND + 1])
+    if len(buckets) > LIMIT_PER_KIND:
+        number = rows.count()
+        names = join_some([bucket.name for bucket in buckets], limit=EXAMPLES)
+        yield Alert(
+            AlertKind.BUDGET,
+            f"{pluralize(number, 'bucket')}: budgets of requests make passes rarer",
+            f"Among them {names} What changes there is announced later.",
+            "Raise the requests a day of these buckets or of their endpoints, or lengthen their "
+            "polling intervals.",
+            count=number,
+        )
+        return
+    costs, shared = costs_of(buckets), costs_at(selectors.endpoints_of(buckets))
+    for bucket in buckets:
+        there = shared.get(endpoint_name(bucket.endpoint))
+        yield _budget_alert(bucket, costs[bucket.name], there, until=stretched[bucket.name])
+
+
+def _budget_alert(bucket: Bucket, costs: Costs, there: Costs | None, *, until: float) -> Alert:
+    """Make one of what the bucket costs, and what ``there``, at its endpoint."""
+    interval = format_duration(wiring.conf().defaults.interval_s(bucket.polling_interval))
+    budgets, pays_for = [], ""
+    if costs.budget:
+        budgets.append(
+            f"{costs.total_today or 0:,} of its {costs.budget:,} requests a day were sent"
+        )
+        longer = format_duration(affordable_interval_s(bucket, costs.budget))
+        pays_for = f" to {longer} or more, which the budget pays for"
+    if there and there.budget:
+        shared = f"{there.budget:,} that the buckets of its endpoint share"
+        budgets.append(f"{there.total_today or 0:,} of the {shared}")
+    return Alert(
+        AlertKind.BUDGET,
+        f"{bucket.name}: its budget of requests makes passes rarer",
+        f"The next one is at {format_time_of_day(until)} UTC, not {interval} after the last: "
+        f"{' and '.join(budgets)}. What changes there is announced later.",
+        f"Lengthen its polling interval{pays_for}, or raise the requests a day.",
+        bucket.name,
+    )
+
+
 # --- in the database
 
 
@@ -307,22 +366,36 @@ def _alerts_of_one_error(examples: Sequence[Bucket]) -> list[Alert]:
 
 
 def _held_alerts() -> Iterator[Alert]:
-    held = selectors.in_state(Bucket.objects.all(), selectors.State.HELD).order_by("held_since")
+    held = selectors.in_state(Bucket.objects.all(), selectors.State.HELD).order_by(
+        Coalesce("held_since", "held_moved_since")
+    )
     shown = list(held[:LIMIT_PER_KIND])
     for bucket in shown:
-        yield Alert(
-            AlertKind.HELD,
-            f"{bucket.name}: a mass deletion waits to be confirmed",
-            f"{_missing(bucket.held_missing)} not listed any more. Nothing is announced of that "
-            "yet; created and updated objects still are.",
-            "See in S3 whether they were meant to go: if so, release the hold; if not, put them "
-            "back, and the hold ends by itself.",
-            bucket.name,
-        )
+        if bucket.held_since:
+            yield Alert(
+                AlertKind.HELD,
+                f"{bucket.name}: a mass deletion waits to be confirmed",
+                f"{_missing(bucket.held_missing)} not listed any more. Nothing is announced of "
+                "that yet; created and updated objects still are.",
+                "See in S3 whether they were meant to go: if so, release the hold; if not, put "
+                "them back, and the hold ends by itself.",
+                bucket.name,
+            )
+        if bucket.held_moved_since:
+            yield Alert(
+                AlertKind.HELD,
+                f"{bucket.name}: a storm of moved times waits for a choice",
+                f"{pluralize(bucket.held_moved, 'object')} with the known ETag and size "
+                f"{_have(bucket.held_moved)} another time. Nothing is announced of that yet; other "
+                "changes still are.",
+                "If they were not written again, but a clock or a server changed, take the new "
+                "times silently; if they were, announce the updates.",
+                bucket.name,
+            )
     if len(shown) == LIMIT_PER_KIND and (more := held.count() - len(shown)):
         yield Alert(
             AlertKind.HELD,
-            f"{pluralize(more, 'bucket')} more: mass deletions wait to be confirmed",
+            f"{pluralize(more, 'bucket')} more: mass deletions or moved times wait for a choice",
             "The longest held are shown above.",
             "Filter the list of buckets by state to see all of them.",
             count=more,
@@ -354,6 +427,10 @@ def _warning_alerts() -> Iterator[Alert]:
 def _missing(number: int) -> str:
     was_known = "was known is" if number == 1 else "were known are"
     return f"{pluralize(number, 'object')} that {was_known}"
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _are(number: int) -> str:

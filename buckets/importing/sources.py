@@ -85,6 +85,8 @@ class _BucketRow(BaseModel):
     region: _Text | None = None
     endpoint: _Text | None = None
     polling_interval: int | None = None
+    polling_longest: int | None = None
+    probe_interval: int | None = None
     monitoring_enabled: bool | None = None
     notifications_enabled: bool | None = None
     fetch_metadata: bool | None = None
@@ -93,6 +95,7 @@ class _BucketRow(BaseModel):
     suffix: _Text | None = None
     first_scan: _Text | None = None
     lanes: int | None = None
+    requests_per_day: int | None = None
     most_objects: int | None = None
     webhook_url: _Text | None = None
     webhook_client_id: _Text | None = Field(None, alias="client_id")
@@ -247,6 +250,8 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
         "endpoint": config.endpoint,
         "region": config.region,
         "polling_interval": config.polling_interval_s,
+        "polling_longest": config.polling_longest_s,
+        "probe_interval": config.probe_interval_s,
         "monitoring_enabled": config.active,
         "notifications_enabled": config.notifications,
         "fetch_metadata": config.fetch_metadata,
@@ -254,6 +259,7 @@ def _settings(config: BucketConfig) -> dict[str, Any]:
         "prefix": config.prefix,
         "suffix": config.suffix,
         "lanes": config.lanes,
+        "requests_per_day": config.requests_per_day,
         "most_objects": config.most_objects,
         "webhook_url": config.webhook_url,
         "generation": config.generation,

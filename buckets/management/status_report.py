@@ -5,8 +5,9 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from buckets.formatting import format_duration, format_number
+from buckets.formatting import format_duration, format_number, format_requests
 from buckets.health.overview import rate_per_s
+from buckets.pages import costs as costs_in_words
 from scanning import wiring
 from scanning.core.texts import printable
 from scanning.core.types import EventType
@@ -36,6 +37,7 @@ def lines(seen: Overview, now: datetime, *, bad: Colour, good: Colour) -> Iterat
     yield from _buckets(seen)
     if telemetry:
         yield from _numbers(telemetry, now)
+        yield from _requests(seen)
         yield from _regions(telemetry.regions)
         yield from _endpoints(seen.endpoints)
         yield ""
@@ -71,6 +73,14 @@ def _numbers(telemetry: Telemetry, now: datetime) -> Iterator[str]:
     yield _row("RATE", f"{format_number(objects)} objects/s, {format_number(calls)} LIST/s")
     yield _row("LATENESS", _spread(telemetry.lateness))
     yield _row("LAG", _spread(telemetry.lag))
+
+
+def _requests(seen: Overview) -> Iterator[str]:
+    cost = costs_in_words.money(seen.cost_today)
+    text = format_requests(seen.sent_today) + (f"; {cost}" if cost else "")
+    yield from wrap(
+        _row("TODAY", f"{text} (UTC)"), WIDTH, subsequent_indent=" " * (_LABEL + len("  "))
+    )
 
 
 def _queue(telemetry: Telemetry) -> str:

@@ -13,6 +13,7 @@ class ApiClient(models.Model):
     class Scope(models.TextChoices):
         MANAGE = "manage", "read and change"
         READ = "read", "read only"
+        HINT = "hint", "give hints only"
 
     name = models.CharField(
         max_length=100,
@@ -34,7 +35,7 @@ class ApiClient(models.Model):
         verbose_name = "API client"
         constraints = [
             models.CheckConstraint(
-                condition=Q(scope__in=["manage", "read"]), name="api_client_scope"
+                condition=Q(scope__in=["manage", "read", "hint"]), name="api_client_scope"
             ),
         ]
 

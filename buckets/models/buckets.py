@@ -17,6 +17,7 @@ from buckets import validators
 from buckets.models.credentials import Credential
 from scanning.core import scan_warnings
 from scanning.core.endpoints import endpoint_name
+from scanning.core.request_costs import MOST_REQUESTS
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, MOST_OBJECTS, EventType
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Bucket(models.Model):
         "region",
         "credential",
         "polling_interval",
+        "polling_longest",
+        "probe_interval",
         "monitoring_enabled",
         "notifications_enabled",
         "fetch_metadata",
@@ -63,6 +66,7 @@ class Bucket(models.Model):
         "announce_deleted",
         "first_scan",
         "lanes",
+        "requests_per_day",
         "most_objects",
         "webhook_url",
         "webhook_client_id",
@@ -132,6 +136,32 @@ class Bucket(models.Model):
         ],
         help_text="Seconds between two scans; left empty, the configured default.",
     )
+    polling_longest = models.PositiveIntegerField(
+        "longest interval (s)",
+        null=True,
+        blank=True,
+        validators=[
+            MaxValueValidator(
+                LONGEST_INTERVAL_S,
+                f"Enter at most {LONGEST_INTERVAL_S} seconds (7 days), or 0 for none.",
+            ),
+        ],
+        help_text="Seconds that the interval may grow to while nothing changes; 0: it does not "
+        "grow. Left empty, the configured default.",
+    )
+    probe_interval = models.PositiveIntegerField(
+        "probe interval (s)",
+        null=True,
+        blank=True,
+        validators=[
+            MaxValueValidator(
+                LONGEST_INTERVAL_S,
+                f"Enter at most {LONGEST_INTERVAL_S} seconds (7 days).",
+            ),
+        ],
+        help_text="Seconds between two probes, which ask for the bucket's totals and have it "
+        "looked at when they move; 0: none; left empty, the configured default.",
+    )
     monitoring_enabled = models.BooleanField(
         "monitoring", default=True, help_text="Off: the bucket is not scanned at all."
     )
@@ -184,6 +214,14 @@ class Bucket(models.Model):
         ],
         help_text="Most listings at once in this bucket, if it is large; "
         "left empty, the configured default.",
+    )
+    requests_per_day = models.PositiveBigIntegerField(
+        "requests a day",
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(MOST_REQUESTS, f"Enter at most {MOST_REQUESTS:,}.")],
+        help_text="A budget (UTC): passes and probes that would exceed it come less often; "
+        "0: any number; left empty, the configured default.",
     )
     most_objects = models.BigIntegerField(
         null=True,
@@ -241,6 +279,10 @@ class Bucket(models.Model):
     last_error_at = models.DateTimeField(null=True, editable=False)
     held_since = models.DateTimeField(null=True, editable=False)
     held_missing = models.BigIntegerField("objects missing", default=0, editable=False)
+    held_moved_since = models.DateTimeField(null=True, editable=False)
+    held_moved = models.BigIntegerField(
+        "objects with another time only", default=0, db_default=0, editable=False
+    )
     next_scan_at = models.DateTimeField(
         "next scan",
         null=True,
@@ -276,6 +318,22 @@ class Bucket(models.Model):
                 name="bucket_polling_interval",
                 violation_error_message=(
                     f"Enter a polling interval from 1 to {LONGEST_INTERVAL_S} seconds."
+                ),
+            ),
+            models.CheckConstraint(
+                condition=Q(polling_longest__isnull=True)
+                | Q(polling_longest__range=(0, LONGEST_INTERVAL_S)),
+                name="bucket_polling_longest",
+                violation_error_message=(
+                    f"Enter a longest interval of at most {LONGEST_INTERVAL_S} seconds, or 0."
+                ),
+            ),
+            models.CheckConstraint(
+                condition=Q(probe_interval__isnull=True)
+                | Q(probe_interval__range=(0, LONGEST_INTERVAL_S)),
+                name="bucket_probe_interval",
+                violation_error_message=(
+                    f"Enter a probe interval from 0 to {LONGEST_INTERVAL_S} seconds."
                 ),
             ),
             models.CheckConstraint(

@@ -9,6 +9,7 @@ from django.db import models
 
 from buckets import validators
 from scanning.core.endpoint_profile import CHOICES, REGION, EndpointSettings, Fact
+from scanning.core.request_costs import MOST_REQUESTS
 
 
 def _fact(fact: Fact, help_text: str) -> models.CharField[str, str]:
@@ -67,6 +68,23 @@ class Endpoint(models.Model):
         blank=True,
         validators=[MaxValueValidator(100_000)],
         help_text="Of all processes; 0: no limit. Empty: as LIMITS_ENDPOINTS says.",
+    )
+    requests_per_day = models.PositiveBigIntegerField(
+        "requests a day",
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(MOST_REQUESTS)],
+        help_text="A budget (UTC) that all buckets here share; 0 or empty: any number.",
+    )
+    request_price = models.CharField(
+        "price of 1,000 requests",
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",  # hosts of an earlier version add rows without it
+        validators=[validators.request_price],
+        help_text="Of LIST/HEAD/HEAD of buckets, or one for all, such as 0.005/0.0004. "
+        "Empty: as REQUEST_PRICE_PER_1000 says.",
     )
     revision = models.BigIntegerField(default=0, editable=False)
 

@@ -22,7 +22,10 @@ from buckets.formatting import (
     join_some,
     pluralize,
 )
+from buckets.health.costs import costs_of
 from buckets.pages import badges, charts
+from buckets.pages import costs as costs_in_words
+from buckets.pages.probes import probes_in_words
 from buckets.selectors import State
 from scanning import engine, wiring
 from scanning.core.errors import RedisUnavailable, StateLost
@@ -79,14 +82,16 @@ def look_at(bucket: Bucket) -> BucketPage:
     try:
         next_scan = engine.next_scans({bucket.name: bucket.region})[bucket.name]
         under_way = engine.pass_under_way(bucket.name)
+        probes = PageFact("Probes", probes_in_words(bucket))
         events_today = engine.events_today([bucket.name])[bucket.name]
+        quiet_s = engine.quiet_times([bucket.name]).get(bucket.name)
         history = engine.scan_history(bucket.name)
         events = wiring.interactive().recent_events.read(limit=RECENT, bucket=bucket.name).events
     except RedisUnavailable as exc:
         return BucketPage(
             state=selectors.state(bucket),
             callout=_callout(bucket, selectors.state(bucket)),
-            facts=list(_facts(bucket, None, None)),
+            facts=list(_facts(bucket)),
             redis_problem=str(exc),
             warnings=_warnings(bucket),
         )
@@ -94,8 +99,12 @@ def look_at(bucket: Bucket) -> BucketPage:
     return BucketPage(
         state=state,
         callout=_callout(bucket, state),
-        facts=[*_facts(bucket, next_scan, events_today), *_progress(bucket, under_way)],
-        charts=_charts(history) if history else (),
+        facts=[
+            *_facts(bucket, next_scan, events_today, quiet_s),
+            probes,
+            *_progress(bucket, under_way),
+        ],
+        charts=_charts(history),
         failed_scans=_failed(history),
         events=events,
         warnings=_warnings(bucket),
@@ -134,13 +143,7 @@ def _callout(bucket: Bucket, state: State) -> Callout | None:
                 remedy.next_step,
             )
         case State.HELD:
-            return Callout(
-                f"{pluralize(bucket.held_missing, 'object')} missing: a mass deletion is held",
-                f"Noticed {format_ago(bucket.held_since)}. Nothing is announced of them yet; other "
-                "changes still are.",
-                "See in S3 whether they were meant to go. If so, announce the deletions, or start "
-                "over silently; if not, put them back, and the hold ends by itself.",
-            )
+            return _missing(bucket) if bucket.held_since else _moved_times(bucket)
         case State.LATE:
             return Callout(
                 "Due, and not being scanned",
@@ -158,9 +161,31 @@ def _callout(bucket: Bucket, state: State) -> Callout | None:
             return None
 
 
+def _missing(bucket: Bucket) -> Callout:
+    return Callout(
+        f"{pluralize(bucket.held_missing, 'object')} missing: a mass deletion is held",
+        f"Noticed {format_ago(bucket.held_since)}. Nothing is announced of them yet; other "
+        "changes still are.",
+        "See in S3 whether they were meant to go. If so, announce the deletions, or start "
+        "over silently; if not, put them back, and the hold ends by itself.",
+    )
+
+
+def _moved_times(bucket: Bucket) -> Callout:
+    objects = pluralize(bucket.object_count or bucket.held_moved, "object")
+    return Callout(
+        f"{bucket.held_moved:,} of {objects} with another time only: they are held",
+        f"Noticed {format_ago(bucket.held_moved_since)}. ETags and sizes are as known. Nothing is "
+        "announced of them yet; other changes still are.",
+        "If they were not written again, but a clock or a server changed, take the new times "
+        "silently; if they were, announce the updates. If the times come back, the hold ends by "
+        "itself.",
+    )
+
+
 def _warnings(bucket: Bucket) -> list[Callout]:
     """Tell what the last complete scan warned of, with some of the keys."""
-    found = []
+    found = [_moved_times(bucket)] if bucket.held_since and bucket.held_moved_since else []
     for warning in bucket.warnings:
         explained = EXPLAINED[warning.kind]
         title = f"{pluralize(warning.count, 'object')} {explained.meaning}"
@@ -174,14 +199,22 @@ def _warnings(bucket: Bucket) -> list[Callout]:
 
 
 def _facts(
-    bucket: Bucket, next_scan: NextScan | None, events_today: int | None
+    bucket: Bucket,
+    next_scan: NextScan | None = None,
+    events_today: int | None = None,
+    quiet_s: float | None = None,
 ) -> Iterator[PageFact]:
     yield PageFact("Objects", format_number(bucket.object_count))
     yield PageFact("Events today", format_number(events_today))
     yield PageFact("Last scan", badges.moment(bucket.last_scan_at))
     yield PageFact("Duration", format_duration(bucket.last_scan_duration_s))
     yield PageFact("Next scan", next_scan_in_words(bucket, next_scan))
-    yield PageFact("Polling interval", _interval(bucket))
+    yield PageFact("Polling interval", _interval(bucket, quiet_s))
+    costs = costs_of([bucket])[bucket.name]
+    yield PageFact("Requests today", costs_in_words.sent_today(costs))
+    yield PageFact("Requests a day", costs_in_words.a_day(costs.forecast))
+    if costs.budget:
+        yield PageFact("Budget", costs_in_words.budget(costs))
     if bucket.bucket_name:
         yield PageFact("Name in S3", bucket.bucket_name)
     yield PageFact("Region", bucket.region)
@@ -205,9 +238,15 @@ def _progress(bucket: Bucket, under_way: PassUnderWay | None) -> Iterator[PageFa
     yield PageFact("Scan under way", f"{listed} listed{share}; it began {began}")
 
 
-def _interval(bucket: Bucket) -> str:
-    interval_s = wiring.conf().defaults.interval_s(bucket.polling_interval)
-    return format_duration(interval_s) + ("" if bucket.polling_interval else " (default)")
+def _interval(bucket: Bucket, quiet_s: float | None) -> str:
+    intervals = wiring.conf().polling_intervals(bucket.polling_interval, bucket.polling_longest)
+    shortest = format_duration(intervals.shortest_s)
+    shortest += "" if bucket.polling_interval else " (default)"
+    if not intervals.may_grow:
+        return shortest
+    now = "" if quiet_s is None else f"; now {format_duration(intervals.choose(quiet_s))}"
+    longest = format_duration(intervals.longest_s)
+    return f"{shortest}, up to {longest} while nothing changes{now}"
 
 
 def _credential(bucket: Bucket) -> SafeString:
@@ -236,9 +275,13 @@ def _failed(history: Sequence[ScanRecord]) -> str:
 
 
 def _charts(history: Sequence[ScanRecord]) -> list[charts.Chart]:
+    """Draw passes, and what looks between them found."""
+    passes = [record for record in history if record.kind == "pass"]
+    if not passes:
+        return []
     return [
-        _chart("Duration", history, lambda record: record.duration_s, format_duration, least=0.1),
-        _chart("Objects", history, lambda record: record.objects, format_number),
+        _chart("Duration", passes, lambda record: record.duration_s, format_duration, least=0.1),
+        _chart("Objects", passes, lambda record: record.objects, format_number),
         _chart("Changes found", history, lambda record: record.changes, format_number),
     ]
 
@@ -274,7 +317,8 @@ def _chart(
 
 def _column_label(record: ScanRecord, value: str) -> str:
     outcome = f"failed: {remedy_for(record.error_class).meaning}" if record.error_class else value
-    return f"{format_time_of_day(record.at)} UTC: {outcome}"
+    kind = ", look" if record.kind == "look" else ""
+    return f"{format_time_of_day(record.at)} UTC{kind}: {outcome}"
 
 
 def _ago(record: ScanRecord) -> str:

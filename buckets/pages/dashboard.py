@@ -14,6 +14,7 @@ from buckets.formatting import join_some, pluralize
 from buckets.health.alerts import AlertKind
 from buckets.health.overview import Overview, overview
 from buckets.models import Bucket
+from buckets.pages import costs as costs_in_words
 from buckets.pages import telemetry as telemetry_page
 from buckets.selectors import State
 from scanning import engine, wiring
@@ -119,12 +120,21 @@ def dashboard() -> Dashboard:
         seen=seen,
         tiles=_tiles(seen),
         todo=_todo(seen.attention),
-        readings=telemetry_page.readings(telemetry) if telemetry and seen.total else (),
+        readings=_readings(seen),
         charts=telemetry_page.notification_charts(telemetry) if telemetry and seen.total else (),
         regions=region_rows(telemetry.regions, seen.endpoints) if telemetry else (),
         recent=_recent() if telemetry else (),
         under_way=list(_under_way()),
     )
+
+
+def _readings(seen: Overview) -> list[telemetry_page.Reading]:
+    if not (seen.telemetry and seen.total):
+        return []
+    requests = telemetry_page.requests_today(
+        seen.telemetry, seen.sent_today, costs_in_words.money(seen.cost_today)
+    )
+    return [*telemetry_page.readings(seen.telemetry), requests]
 
 
 def _tiles(seen: Overview) -> list[Tile]:

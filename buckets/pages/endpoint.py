@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from buckets import selectors
+from buckets.health.costs import costs_at
 from scanning import engine
 from scanning.core.endpoint_profile import EndpointProfile, Fact
 from scanning.core.errors import RedisUnavailable
@@ -14,6 +15,7 @@ from scanning.core.errors import RedisUnavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from buckets.health.costs import Costs
     from buckets.models import Endpoint
     from scanning.core.metrics.telemetry import EndpointLoad
     from scanning.core.pacing import EndpointLimits
@@ -40,6 +42,7 @@ class EndpointOverview:
     limits: EndpointLimits
     facts: tuple[KnownFact, ...]
     asked_at: datetime | None
+    costs: Costs
 
 
 def endpoint_overviews(endpoints: Sequence[Endpoint]) -> list[EndpointOverview]:
@@ -50,9 +53,15 @@ def endpoint_overviews(endpoints: Sequence[Endpoint]) -> list[EndpointOverview]:
         loads = {load.endpoint: load for load in engine.endpoint_loads()}
     except RedisUnavailable:
         profiles, loads = {name: EndpointProfile() for name in names}, {}
-    counts = selectors.buckets_by_endpoint()
+    counts, costs = selectors.buckets_by_endpoint(), costs_at(endpoints)
     return [
-        _overview(endpoint, profiles[endpoint.name], loads.get(endpoint.name), counts)
+        _overview(
+            endpoint,
+            profiles[endpoint.name],
+            loads.get(endpoint.name),
+            counts.get(endpoint.name, 0),
+            costs[endpoint.name],
+        )
         for endpoint in endpoints
     ]
 
@@ -61,17 +70,19 @@ def _overview(
     endpoint: Endpoint,
     profile: EndpointProfile,
     load: EndpointLoad | None,
-    counts: dict[str, int],
+    buckets: int,
+    costs: Costs,
 ) -> EndpointOverview:
     # What is set is the row's: Redis may have yet to learn of it.
     profile = EndpointProfile(endpoint.settings, profile.learnt, profile.asked_at)
     return EndpointOverview(
         endpoint=endpoint,
-        buckets=counts.get(endpoint.name, 0),
+        buckets=buckets,
         load=load,
         limits=profile.limits(engine.endpoint_limits(endpoint.name)),
         facts=tuple(_fact(profile, fact) for fact in Fact),
         asked_at=_moment(profile.asked_at),
+        costs=costs,
     )
 
 

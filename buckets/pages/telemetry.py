@@ -6,7 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from buckets.formatting import format_duration, format_number, format_time_of_day
+from buckets.formatting import (
+    format_duration,
+    format_number,
+    format_requests,
+    format_time_of_day,
+)
 from buckets.health.overview import rate_per_s
 from buckets.pages import charts
 from scanning.core.types import EventType
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from scanning.core.metrics.telemetry import Percentiles, Telemetry, TimeBucket
+    from scanning.core.request_costs import Requests
 
 _TREND_MINUTES = 5
 _TREND_SHARE, _TREND_LEAST = 0.1, 10
@@ -59,6 +65,17 @@ def readings(telemetry: Telemetry) -> list[Reading]:
             _within(telemetry.lag),
         ),
     ]
+
+
+def requests_today(telemetry: Telemetry, sent: Requests, cost: str) -> Reading:
+    """Tell what was sent since midnight UTC, and its ``cost``; the line has LIST calls."""
+    kinds = format_requests(sent)
+    return Reading(
+        "Requests today",
+        format_number(sum(sent.values())),
+        f"{kinds}; {cost}" if cost else kinds,
+        _sparkline([moment.list_calls for moment in telemetry.last_hour[:-1]]),
+    )
 
 
 def _waiting(telemetry: Telemetry) -> str:

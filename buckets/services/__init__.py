@@ -60,6 +60,7 @@ from buckets.services.credentials import (
     update_credential,
 )
 from buckets.services.endpoints import learn_again, update_endpoint
+from buckets.services.hints import HintsTaken, give_hints
 from buckets.services.losses import resume_after_loss
 from buckets.services.replay import replay
 from buckets.services.second_factors import (
@@ -73,6 +74,7 @@ __all__ = [
     "Actor",
     "BucketExists",
     "ConnectionCheck",
+    "HintsTaken",
     "add_bucket",
     "add_credential",
     "check_connection",
@@ -83,6 +85,7 @@ __all__ = [
     "delete_buckets",
     "delete_credential",
     "ensure_bootstrap_client",
+    "give_hints",
     "learn_again",
     "note_on_overlaps",
     "rebaseline",

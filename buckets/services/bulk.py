@@ -17,6 +17,7 @@ from buckets.models import Bucket
 from buckets.services import credentials
 from buckets.sync import outbox, vault_removals
 from scanning import engine, wiring
+from scanning.core.holds import Release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 # What may be switched, and what the history calls it.
 SWITCHES = {"monitoring_enabled": "monitoring", "notifications_enabled": "notifications"}
+# What the history calls a release.
+_RELEASES = {
+    Release.ANNOUNCE_DELETIONS: "Confirmed held deletions",
+    Release.ANNOUNCE_UPDATES: "Had held updates announced",
+    Release.TAKE_TIMES: "Had held times taken silently",
+}
 
 
 def switch_buckets(*, buckets: Iterable[Bucket], by: Actor = None, **switches: bool) -> None:
@@ -64,19 +71,26 @@ def scan_now(*, bucket: Bucket, by: Actor = None) -> None:
     scan_all_now(buckets=[bucket], by=by)
 
 
-def release_holds(*, buckets: Iterable[Bucket], by: Actor = None) -> None:
-    """Confirm held mass deletions: the next scans, which are due now, make deletions of them.
+def release_holds(
+    *,
+    buckets: Iterable[Bucket],
+    choice: Release = Release.ANNOUNCE_DELETIONS,
+    by: Actor = None,
+) -> None:
+    """Have the next scans, which are due now, do with what is held as somebody chose.
 
-    Nothing happens to a bucket that holds none. Raises RedisUnavailable.
+    Nothing happens to a bucket that holds nothing of that kind. Raises RedisUnavailable.
     """
     held = list(buckets)
     with transaction.atomic():
-        audit.performed_alike(held, "Confirmed held deletions", by=by)
-        wiring.interactive().schedule.release_holds({row.name: row.region for row in held})
+        audit.performed_alike(held, _RELEASES[choice], by=by)
+        wiring.interactive().schedule.release_holds({row.name: row.region for row in held}, choice)
 
 
-def release_hold(*, bucket: Bucket, by: Actor = None) -> None:
-    release_holds(buckets=[bucket], by=by)
+def release_hold(
+    *, bucket: Bucket, choice: Release = Release.ANNOUNCE_DELETIONS, by: Actor = None
+) -> None:
+    release_holds(buckets=[bucket], choice=choice, by=by)
 
 
 def rebaseline_all(*, buckets: Iterable[Bucket], by: Actor = None) -> None:
@@ -94,6 +108,8 @@ def rebaseline_all(*, buckets: Iterable[Bucket], by: Actor = None) -> None:
                 taken_over=False,  # an older monitor's states would count as known
                 held_since=None,
                 held_missing=0,
+                held_moved_since=None,
+                held_moved=0,
             )
             audit.performed_alike(rows, "Asked for a new baseline", by=by)
             outbox.enqueue(row.name for row in rows)

@@ -33,6 +33,8 @@ def update_endpoint(*, endpoint: Endpoint, by: Actor = None, **changes: Any) -> 
             stored.save()
             audit.changed(stored, audit.fields_changed(stored, before), by=by)
             endpoints.write_after_commit(stored)
+            if stored.requests_per_day != before.requests_per_day:
+                endpoints.unstretch_after_commit(stored)
     return stored
 
 

@@ -54,6 +54,23 @@ def write(row: Endpoint) -> None:
     profiles.set(row.name, row.settings, revision=row.revision)
 
 
+def unstretch_after_commit(row: Endpoint) -> None:
+    """Have passes wait no longer for a budget that is another one now: the next ones may."""
+    names = [
+        name
+        for name, endpoint in Bucket.objects.values_list("name", "endpoint")
+        if endpoint_name(endpoint) == row.name
+    ]
+
+    def tell() -> None:
+        try:
+            wiring.interactive().schedule.unstretch(names)
+        except RedisUnavailable as exc:
+            logger.warning("%s: its buckets wait for the next day: %s", row, exc)
+
+    transaction.on_commit(tell, robust=True)
+
+
 def write_after_commit(row: Endpoint) -> None:
     """Write it once it is committed; what that fails at, `catch_up` does."""
 

@@ -20,7 +20,7 @@ _CHUNK = 500
 _SCAN = ["last_scan_at", "last_scan_duration_s", "last_lag_s", "object_count", "last_changes"]
 _NEXT = ["next_scan_at"]
 _ERROR = ["last_error", "last_error_class", "last_error_at"]
-_HELD = ["held_since", "held_missing"]
+_HELD = ["held_since", "held_missing", "held_moved_since", "held_moved"]
 _WARNINGS = ["scan_warnings"]
 _COMMIT = ["last_commit_at", "last_commit_generation", "last_commit_number", "lost_since"]
 # What decides, beside those, whether a commit counts.
@@ -79,6 +79,8 @@ def _apply(row: Bucket, status: BucketStatus) -> None:
     row.last_error_at = _moment(status.error_at)
     row.held_since = _moment(status.held_since)
     row.held_missing = status.held_missing
+    row.held_moved_since = _moment(status.held_moved_since)
+    row.held_moved = status.held_moved
     row.scan_warnings = scan_warnings.as_rows(status.warnings) or None
     row.next_scan_at = _moment(status.next_scan_at)
     row.lost_since = _moment(status.lost_since)

@@ -53,9 +53,11 @@ class ServerProcess(ChildProcess):
             command, log=log, environ=environ, death_signal=death_signal, pass_fds=pass_fds
         )
 
-    def wait_until(self, ready: Callable[[], bool], *, what: str) -> None:
+    def wait_until(
+        self, ready: Callable[[], bool], *, what: str, within_s: float = STARTED_WITHIN_S
+    ) -> None:
         """Return when ``ready()``; raises ServerError if it dies first, or takes too long."""
-        deadline = time.monotonic() + STARTED_WITHIN_S
+        deadline = time.monotonic() + within_s
         while not ready():
             if not self.is_running:
                 raise ServerError(
@@ -63,7 +65,7 @@ class ServerProcess(ChildProcess):
                 )
             if time.monotonic() > deadline:
                 self.kill()
-                raise ServerError(f"{what} did not answer in {STARTED_WITHIN_S:.0f} s")
+                raise ServerError(f"{what} did not answer in {within_s:.0f} s")
             time.sleep(0.02)
 
     def last_words(self, lines: int = 3) -> str:

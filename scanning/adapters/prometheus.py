@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from scanning.core.metrics.telemetry import EndpointLoad, Telemetry
+    from scanning.core.request_costs import Requests
 
 # Labels are not without end, however many endpoints somebody enters; dead ones come first.
 MOST_ENDPOINTS = 100
@@ -37,13 +38,17 @@ _Values = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``counted`` are the counters since ever, ``documented`` the JSON sections of `/metrics`."""
+    """``counted`` are the counters since ever, ``documented`` the JSON sections of `/metrics`.
+
+    ``sent`` are the requests since ever, by endpoint.
+    """
 
     counted: Mapping[str, int]
     documented: Mapping[str, Any]
     telemetry: Telemetry
     states: Mapping[str, int]
     endpoints: Sequence[EndpointLoad]
+    sent: Mapping[str, Requests]
 
 
 def write(measured: Measured | None, form: Format, *, version: str) -> tuple[bytes, str]:
@@ -68,7 +73,7 @@ class _Families(Collector):
             yield from _times(measured.counted, measured.documented["scan_stats"])
             yield from _queue(measured.telemetry, measured.documented["redis"])
             yield from _buckets(measured.telemetry, measured.states)
-            yield from _endpoints(measured.counted, measured.endpoints)
+            yield from _endpoints(measured)
             yield from _processes(measured.documented)
 
 
@@ -79,14 +84,21 @@ def _scans(counted: Mapping[str, int]) -> Iterator[Metric]:
     failed = of("failed_scans")
     results: _Values = {"ok": of("total_scans") - failed, "failed": failed}
     yield _counter("scans", "Scans that ended", results, label="result")
+    failed_looks = of(counters.FAILED_LOOKS)
+    looks: _Values = {"ok": of(counters.LOOKS) - failed_looks, "failed": failed_looks}
+    yield _counter("looks", "Looks between two passes that ended", looks, label="result")
+    pages = of(counters.LOOK_LIST_CALLS)
+    yield _counter("look_list_requests", "Listing pages that came for looks", pages)
     errors = _by_suffix(counted, counters.ERROR)
     yield _counter("scan_errors", "Scans that failed", errors, label="class")
     warnings = _by_suffix(counted, counters.WARNING)
     yield _counter("scan_warnings", "Objects that scans warned of", warnings, label="kind")
     yield _counter("objects_scanned", "Objects that listings showed", of("total_objects_scanned"))
-    yield _counter("list_requests", "Listing pages asked for", of("list_calls"))
+    yield _counter("list_requests", "Listing pages that came", of("list_calls"))
     heads = _by_suffix(counted, counters.HEAD_CALLS)
-    yield _counter("head_requests", "Objects asked for by HEAD", heads, label="purpose")
+    yield _counter("head_requests", "HEAD requests that were sent", heads, label="purpose")
+    probes = _by_suffix(counted, counters.PROBES)
+    yield _counter("probes", "Probes of buckets, by what they found", probes, label="result")
     yield _counter("wakeups", "Wake-ups of regions' workers", of("wakeups"))
     segments: _Values = {
         "unchanged": of("segments_unchanged"),
@@ -163,7 +175,8 @@ def _buckets(telemetry: Telemetry, states: Mapping[str, int]) -> Iterator[Metric
         yield _gauge(name, about, of(member), label="region")
 
 
-def _endpoints(counted: Mapping[str, int], endpoints: Sequence[EndpointLoad]) -> Iterator[Metric]:
+def _endpoints(measured: Measured) -> Iterator[Metric]:
+    counted, endpoints = measured.counted, measured.endpoints
     yield _counter(
         "throttled_requests",
         "Requests that S3 asked to send later",
@@ -180,6 +193,13 @@ def _endpoints(counted: Mapping[str, int], endpoints: Sequence[EndpointLoad]) ->
     shown = sorted(endpoints, key=lambda one: one.state != "dead")[:MOST_ENDPOINTS]
     up: _Values = {one.endpoint: float(one.state != "dead") for one in shown}
     yield _gauge("endpoint_up", "1 while the endpoint answers, else 0", up, label="endpoint")
+    sent = CounterMetricFamily(
+        "bucketwatch_endpoint_requests", "Requests that were sent", labels=["endpoint", "kind"]
+    )
+    for one in shown:
+        for kind, number in measured.sent.get(one.endpoint, {}).items():
+            sent.add_metric([one.endpoint, kind], number)
+    yield sent
 
 
 def _processes(documented: Mapping[str, Any]) -> Iterator[Metric]:

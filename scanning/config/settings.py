@@ -16,6 +16,9 @@ from scanning.core import pacing, providers
 from scanning.core.addresses import AddressRules, networks_in
 from scanning.core.deletions import Confirm
 from scanning.core.endpoints import LINODE
+from scanning.core.probing import AUTO, ProbePlan, plan_probes
+from scanning.core.request_costs import MOST_REQUESTS, RequestPrices, parse_prices
+from scanning.core.schedule import PollingIntervals
 from scanning.core.types import LONGEST_INTERVAL_S, MOST_LANES, MOST_OBJECTS
 
 
@@ -75,6 +78,15 @@ class DefaultsSection(Section):
     def interval_s(self, own_s: int | None) -> int:
         """Give the polling interval of a bucket whose own is ``own_s``; None has the default."""
         return own_s or self.polling_interval
+
+
+class PollingSection(Section):
+    longest: int = Field(
+        0,
+        ge=0,
+        le=LONGEST_INTERVAL_S,
+        description="seconds that the polling interval may grow to while nothing changes; 0: not",
+    )
 
 
 class RedisSection(Section):
@@ -219,6 +231,33 @@ class ScanSection(Section):
     )
 
 
+class LookSection(Section):
+    pass_gap: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="least seconds between a pass and one that a look asks for which did not find "
+        "all that changed",
+    )
+
+
+class ProbeSection(Section):
+    interval: Literal["auto"] | int = Field(
+        "auto",
+        description="seconds between two probes, which ask for a bucket's totals; 0: none",
+    )
+
+    @field_validator("interval", mode="plain")
+    @classmethod
+    def _is_seconds(cls, given: Any) -> Any:
+        text = str(given).strip()
+        if text == AUTO:
+            return AUTO
+        if not text.isdecimal() or int(text) > LONGEST_INTERVAL_S:
+            raise ValueError(f"must be auto, 0, or seconds up to {LONGEST_INTERVAL_S}")
+        return int(text)
+
+
 class LimitsSection(Section):
     endpoints: str = Field(
         "*.linodeobjects.com=100/750",
@@ -230,6 +269,33 @@ class LimitsSection(Section):
     def _can_be_read(cls, text: str) -> str:
         pacing.parse_limits(text)
         return text
+
+
+class RequestsSection(Section):
+    per_day: int = Field(
+        0,
+        ge=0,
+        le=MOST_REQUESTS,
+        description="requests a day (UTC) for a bucket without a budget of its own; 0: any number",
+    )
+    price_per_1000: str = Field(
+        "0", description="what 1,000 requests cost: LIST/HEAD/HEAD of buckets, or one for all"
+    )
+    currency: str = Field("", max_length=12, description="what that is in, such as USD")
+
+    @field_validator("price_per_1000", mode="before")
+    @classmethod
+    def _is_a_price(cls, given: Any) -> str:
+        parse_prices(str(given))
+        return str(given)
+
+    def budget(self, own: int | None) -> int:
+        """Give the budget of a bucket whose own is ``own``; None has the default."""
+        return self.per_day if own is None else own
+
+    def prices(self, own: str) -> RequestPrices:
+        """Give the prices at an endpoint whose own are ``own``; "" has the configured ones."""
+        return parse_prices(own or self.price_per_1000)
 
 
 class RetrySection(Section):
@@ -246,13 +312,13 @@ class RetrySection(Section):
 
 class DeletionsSection(Section):
     mass_share: float = Field(
-        0.5, gt=0, le=1, description="a larger share of missing objects is held until confirmed"
+        0.5, gt=0, le=1, description="a larger share of missing, or only moved, objects is held"
     )
     mass_minimum: int = Field(
-        1000, ge=1, description="missing objects are held from this many known ones on"
+        1000, ge=1, description="missing or moved objects are held from this many known ones on"
     )
     second_look: float = Field(
-        0.0, ge=0, description="seconds after which a held deletion is released; 0: by hand only"
+        0.0, ge=0, description="seconds after which what is held is released; 0: by hand only"
     )
     confirm: Confirm = Field(
         Confirm.HEAD,
@@ -312,9 +378,13 @@ class EngineSettings(Section):
 
     parallel: ParallelSection = ParallelSection()
     defaults: DefaultsSection = DefaultsSection()
+    polling: PollingSection = PollingSection()
     redis: RedisSection = RedisSection()
     scan: ScanSection = ScanSection()
+    look: LookSection = LookSection()
+    probe: ProbeSection = ProbeSection()
     limits: LimitsSection = LimitsSection()
+    requests: RequestsSection = RequestsSection()
     retry: RetrySection = RetrySection()
     deletions: DeletionsSection = DeletionsSection()
     queue: QueueSection = QueueSection()
@@ -329,9 +399,19 @@ class EngineSettings(Section):
             networks=self.security.allowed_networks,
         )
 
+    def probe_plan(self, own_s: int | None, *, own_polling_s: int | None) -> ProbePlan:
+        """Say how a bucket with these intervals of its own is probed; None has the default."""
+        polling_s = self.defaults.interval_s(own_polling_s)
+        return plan_probes(own_s, self.probe.interval, polling_s=polling_s)
+
     @property
     def endpoint_limits(self) -> tuple[tuple[str, pacing.EndpointLimits], ...]:
         return pacing.parse_limits(self.limits.endpoints) + providers.LIMITS
+
+    def polling_intervals(self, own_s: int | None, own_longest_s: int | None) -> PollingIntervals:
+        """Give the intervals of a bucket with these of its own; None has the default."""
+        longest_s = self.polling.longest if own_longest_s is None else own_longest_s
+        return PollingIntervals(self.defaults.interval_s(own_s), longest_s)
 
     @property
     def page_size(self) -> int:

@@ -30,8 +30,10 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
     ours: Mapping[str, Any] = document.get("bucketwatch") or {}
     endpoint = str(document["endpoint"])
     interval = int(ours.get("polling_interval") or 0)
+    probe_interval = ours.get("probe_interval")
     events = announced_events(ours)
-    if interval < 0:
+    longest = ours.get("polling_longest")
+    if interval < 0 or int(longest or 0) < 0:
         raise ValueError("a polling interval cannot be negative")
     return BucketConfig(
         name=name,
@@ -40,6 +42,8 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
         credential=str(ours.get("credential") or prefix_of(name)),
         generation=int(ours.get("generation") or 0),
         polling_interval_s=interval or None,
+        polling_longest_s=None if longest is None else int(longest),
+        probe_interval_s=None if probe_interval is None else max(0, int(probe_interval)),
         active=document.get("status", "active") == "active",
         notifications=notifications,
         fetch_metadata=bool(ours.get("fetch_metadata", True)),
@@ -51,6 +55,7 @@ def parse(name: str, document: Mapping[str, Any], *, notifications: bool) -> Buc
         first_scan="baseline" if ours.get("first_scan") == "baseline" else "announce",
         taken_over=bool(ours.get("taken_over")),
         lanes=_lanes(ours.get("lanes")),
+        requests_per_day=_budget(ours.get("requests_per_day")),
         bucket_name=str(ours.get("bucket_name") or ""),
         most_objects=_most_objects(ours.get("most_objects")),
     )
@@ -113,6 +118,10 @@ def _over(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(found: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
+
+
+def _budget(value: Any) -> int | None:
+    return None if value is None else max(0, int(value))
 
 
 def _lanes(value: Any) -> int | None:

@@ -41,6 +41,11 @@ def is_update(known: Version, listed: Version) -> bool:
     return known != listed
 
 
+def is_moved_time(known: Version, listed: Version) -> bool:
+    """Tell whether nothing but the time of an updated key differs: maybe only a clock did."""
+    return (known[0], known[2]) == (listed[0], listed[2])
+
+
 def without_moved_time(previous: ObjectState, current: ObjectState) -> ObjectState:
     """Take the known time where an ETag and the size are the same, as buckets that trust those."""
     if current.etag and (current.etag, current.size) == (previous.etag, previous.size):
@@ -52,9 +57,18 @@ def classify_older(
     older: ObjectState | None, current: ObjectState, *, now: float
 ) -> EventType | None:
     """Say what happened since an older monitor saw the key, which may have noted no size."""
-    if older and not older.size:
-        older = older._replace(size=current.size)
-    return classify(older, current, now=now)
+    return classify(older and _with_size(older, current), current, now=now)
+
+
+def moved_since_older(older: ObjectState | None, current: ObjectState) -> float | None:
+    """Find the time that an older monitor knew, if nothing but that differs now."""
+    if older is None or not is_moved_time(_with_size(older, current)[:3], current[:3]):
+        return None
+    return None if older.last_modified == current.last_modified else older.last_modified
+
+
+def _with_size(older: ObjectState, current: ObjectState) -> ObjectState:
+    return older if older.size else older._replace(size=current.size)
 
 
 def classify_new(current: ObjectState, *, now: float) -> EventType:

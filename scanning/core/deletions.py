@@ -1,4 +1,4 @@
-"""When missing keys are held for somebody to look at, and what confirms that they are gone.
+"""What confirms that missing keys are gone.
 
 A listing that lacks a key is one witness. HEAD of the key is the second one, or another listing.
 """
@@ -65,13 +65,3 @@ def _is_same(answer: Version, known: Version) -> bool:
 def is_second_listing(first: float, second: float, *, interval_s: float) -> bool:
     """Tell whether a pass began an interval after another one (0: after none), or nearly."""
     return 0 < first <= second - interval_s * _NEARLY
-
-
-def is_mass(*, missing: int, known: int, share: float, minimum: int) -> bool:
-    """Tell whether more than ``share``, or all, of ``minimum`` or more known objects are gone."""
-    return known >= minimum and (missing > known * share or missing >= known)
-
-
-def had_second_look(since: float, *, now: float, second_look_s: float) -> bool:
-    """Tell whether a hold since ``since`` has ended by itself by now; 0 s: it never does."""
-    return 0 < second_look_s <= now - since

@@ -7,7 +7,7 @@
     signing_region   AuthorizationHeaderMalformed                         what the host's name says
     addressing       a refusal of path style                              path
     key_order        keys that are listed out of the order of bytes       bytes
-    totals           (nobody asks yet)                                    none
+    totals           headers of HEAD of a bucket, asked for by probes     none
 
 All of it is learnt by requests that a key may make that can do no more than list.
 """
@@ -68,7 +68,10 @@ class KeyOrder(StrEnum):
     OTHER = "other"
 
 
-class Totals(StrEnum):
+class TotalsSource(StrEnum):
+    """What tells the totals of a bucket: headers of HEAD of the bucket, as Ceph's gateway sends."""
+
+    RGW = "rgw"
     NONE = "none"
 
 
@@ -78,7 +81,7 @@ CHOICES: Final[Mapping[Fact, tuple[str, ...]]] = {
     Fact.URL_ENCODING: tuple(UrlEncoding),
     Fact.ADDRESSING: tuple(Addressing),
     Fact.KEY_ORDER: tuple(KeyOrder),
-    Fact.TOTALS: tuple(Totals),
+    Fact.TOTALS: tuple(TotalsSource),
 }
 DEFAULTS: Final[Mapping[Fact, str]] = {
     Fact.START_AFTER: StartAfter.EXCLUSIVE,
@@ -86,7 +89,7 @@ DEFAULTS: Final[Mapping[Fact, str]] = {
     Fact.URL_ENCODING: UrlEncoding.HONOURED,
     Fact.ADDRESSING: Addressing.PATH,
     Fact.KEY_ORDER: KeyOrder.BYTES,
-    Fact.TOTALS: Totals.NONE,
+    Fact.TOTALS: TotalsSource.NONE,
 }
 # A fact that has no choices may be any name that signatures hold.
 REGION: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
@@ -113,7 +116,8 @@ class EndpointSettings:
 
     Facts by their names. ``authorities``: ``bundled``, ``system``, or the path of a file.
     ``list_per_s`` and ``connections`` are limits, 0 for none; without them ``limits.endpoints``
-    counts.
+    counts. ``requests_per_day`` is a budget that its buckets share, 0 for none; ``request_price``
+    what `core/request_costs.py` reads.
     """
 
     start_after: str = ""
@@ -126,6 +130,8 @@ class EndpointSettings:
     authorities: str = ""
     list_per_s: float | None = None
     connections: int | None = None
+    requests_per_day: int | None = None
+    request_price: str = ""
 
     @classmethod
     def of(cls, members: Mapping[str, Any]) -> EndpointSettings:
@@ -187,6 +193,14 @@ class EndpointProfile:
         """Whether a listing can begin after any key: else it is one lane, from the start."""
         return self.start_after is not StartAfter.IGNORED and self.key_order is KeyOrder.BYTES
 
+    def may_tell_totals(self, now: float) -> bool:
+        """Tell whether to ask for a bucket's totals: where there were none, once a day."""
+        if self.value(Fact.TOTALS) != TotalsSource.NONE:
+            return True
+        learnt = self.learnt.get(Fact.TOTALS)
+        is_set = bool(self.set_value(Fact.TOTALS))
+        return not is_set and learnt is not None and now - learnt.at > STALE_S
+
     def value(self, fact: Fact) -> str:
         """Say what is set of a fact, else what was learnt; "" where nobody knows."""
         return self.set_value(fact) or (self.learnt[fact].value if fact in self.learnt else "")
@@ -214,8 +228,8 @@ class EndpointProfile:
         return now - self.asked_at > ASK_AGAIN_S
 
     def before_asking(self) -> EndpointProfile:
-        """Forget what asking shows anew; the rest shows only where it is otherwise."""
-        lasting = (Fact.SIGNING_REGION, Fact.ADDRESSING, Fact.KEY_ORDER)
+        """Forget what asking shows anew; the rest shows by other requests, and otherwise."""
+        lasting = (Fact.SIGNING_REGION, Fact.ADDRESSING, Fact.KEY_ORDER, Fact.TOTALS)
         return replace(self, learnt={f: self.learnt[f] for f in lasting if f in self.learnt})
 
     def with_learnt(self, facts: Mapping[Fact, str], *, now: float) -> EndpointProfile:

@@ -7,7 +7,7 @@ key. `tests/inspection/test_explain.py` compares the explanations with what scan
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from scanning.core.changes import (
     RECENT_S,
@@ -15,11 +15,12 @@ from scanning.core.changes import (
     announce_cutoff,
     classify,
     classify_older,
+    is_moved_time,
     is_recent,
     silences,
     without_moved_time,
 )
-from scanning.core.deletions import had_second_look
+from scanning.core.holds import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
 from scanning.core.texts import watch_and_bucket
 from scanning.core.types import EventType
@@ -27,6 +28,7 @@ from scanning.core.types import EventType
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from scanning.core.schedule import PollingIntervals
     from scanning.core.types import BucketConfig, ObjectState
 
 # A bucket that is due for longer than this is not only waiting for its turn.
@@ -41,7 +43,9 @@ class Known:
     monitor's state, which counts until the first scan is complete. ``is_covered``: a pass over the
     bucket is unfinished, and past the key. ``held_since``: a mass deletion waits to be confirmed.
     ``older_scan_at``: when the older monitor last scanned the bucket. ``began``: when the
-    unfinished pass began.
+    unfinished pass began. ``moved_to``: the time that the last listing of the key showed, if only
+    that differed. ``held_moved_since``: a storm of moved times waits for a choice; ``takes_times``:
+    somebody chose to take the times silently.
     """
 
     state: ObjectState | None = None
@@ -52,11 +56,32 @@ class Known:
     is_covered: bool = False
     began: float | None = None
     held_since: float | None = None
+    moved_to: float | None = None
+    held_moved_since: float | None = None
+    takes_times: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LookedAt:
+    """When a bucket's last look began, and the ``ranges`` that it listed.
+
+    Each holds the keys after its first up to its second one; "" is before all, None behind all.
+    """
+
+    at: float
+    ranges: tuple[tuple[str, str | None], ...] = ()
+
+    def covers(self, key: str) -> bool:
+        return any(after < key and (until is None or key <= until) for after, until in self.ranges)
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStatus:
-    """A bucket's place in the schedule, and its last scan; times are epoch seconds."""
+    """A bucket's place in the schedule, and its last scans; times are epoch seconds.
+
+    ``last_pass_at`` is when the last complete pass began, ``pass_due`` when the next one is due
+    where the bucket is due sooner for a look. ``quiet_s``: for how long nothing had changed.
+    """
 
     is_managed: bool = True
     is_clearing: bool = False
@@ -64,7 +89,19 @@ class ScheduleStatus:
     due_at: float | None = None
     error: str = ""
     held_missing: int = 0
+    held_moved: int = 0
     queue_length: int = 0
+    last_pass_at: float | None = None
+    last_look: LookedAt | None = None
+    pass_due: float | None = None
+    quiet_s: float | None = None
+
+
+class Listed(NamedTuple):
+    """When the scan began that listed the range of a key last, and of which kind it was."""
+
+    at: float
+    by: Literal["pass", "look"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +109,8 @@ class KeyFacts:
     """Everything that counts for one key.
 
     ``problem`` says why the listing could not be asked: ``listed`` means nothing then; ``damage``
-    why what is stored cannot be used: nothing is in ``known`` then.
+    why what is stored cannot be used: nothing is in ``known`` then. ``probe_s``: the bucket is
+    probed so often, 0 for never; without totals it is looked at as often.
     """
 
     bucket: BucketConfig
@@ -86,11 +124,35 @@ class KeyFacts:
     queue_high_water: int = 1_000_000
     second_look_s: float = 0.0
     baseline_margin_s: float = RECENT_S
+    intervals: PollingIntervals | None = None
+    probe_s: float = 0.0
+    has_totals: bool = True
 
     @property
     def is_held(self) -> bool:
         """Tell whether the bucket's deletions wait for somebody, in the next scan too."""
-        since = self.known.held_since
+        return self._holds(self.known.held_since)
+
+    @property
+    def is_storm_held(self) -> bool:
+        """Tell whether the bucket's moved times wait for somebody, in the next scan too."""
+        return self._holds(self.known.held_moved_since)
+
+    @property
+    def is_only_moved(self) -> bool:
+        """Tell whether the listing shows what is known of the key, but for another time."""
+        state = self.known.state
+        if state is None or self.listed is None or (self.bucket.trust_etags and state.etag):
+            return False
+        is_moved = is_moved_time(state[:3], self.listed[:3])
+        return is_moved and state.last_modified != self.listed.last_modified
+
+    @property
+    def is_noted(self) -> bool:
+        """Tell whether the last listing of the key showed the same time as this one."""
+        return self.listed is not None and self.known.moved_to == self.listed.last_modified
+
+    def _holds(self, since: float | None) -> bool:
         return since is not None and not had_second_look(
             since, now=self.now, second_look_s=self.second_look_s
         )
@@ -104,7 +166,8 @@ class Explanation:
     it would be put into the queue; ``reasons`` are sentences for people, in order. ``problem`` says
     why nobody can tell: the bucket could not be listed, or a part of what is known of it is lost;
     "" if there is none. The problem is the first of the reasons too. ``bucket_name`` is S3's,
-    "" where it is the watch's.
+    "" where it is the watch's. ``last_listed``: the key's range; None if no scan came to it.
+    ``pass_due`` is when the next pass is due, None if it is not scheduled.
     """
 
     bucket: str
@@ -116,6 +179,8 @@ class Explanation:
     reasons: tuple[str, ...]
     problem: str = ""
     bucket_name: str = ""
+    last_listed: Listed | None = None
+    pass_due: float | None = None
 
     @property
     def title(self) -> str:
@@ -154,6 +219,11 @@ def explain(facts: KeyFacts) -> Explanation:
         later = list(_why_not_yet(facts, event))
         announced = not never and not later
         reasons += never or later or [f"The next scan announces it as {event}."]
+        if facts.is_only_moved and announced:
+            reasons.append(
+                "Only the time differs: the update comes when the whole bucket is listed, and is "
+                "held if most of the bucket's objects have moved times."
+            )
     return Explanation(
         bucket=facts.bucket.name,
         key=facts.key,
@@ -161,9 +231,11 @@ def explain(facts: KeyFacts) -> Explanation:
         listed=None if facts.problem else facts.listed,
         event=event,
         announced=announced,
-        reasons=(*reasons, *_describe_next_scan(facts)),
+        reasons=(*reasons, *_describe_last_listing(facts), *_describe_next_scan(facts)),
         problem=facts.damage or facts.problem,
         bucket_name=facts.bucket.bucket_name,
+        last_listed=_find_last_listing(facts),
+        pass_due=facts.schedule.pass_due or facts.schedule.due_at,
     )
 
 
@@ -208,6 +280,11 @@ def _compare(facts: KeyFacts, listed: ObjectState) -> tuple[EventType | None, li
     event = compare(previous, listed, now=facts.now)
     if event is None:
         return None, ["Nothing differs: the listing shows what is known."]
+    if facts.is_only_moved and facts.is_noted and known.takes_times:
+        return None, [
+            "The listing shows another time than known, and the same ETag and size.",
+            "Somebody chose to take the new times silently: the next scan does so.",
+        ]
     if previous is not None:
         whose = "known" if known.state else "what the older monitor knew"
         return event, list(_differences(previous, listed, whose))
@@ -309,7 +386,13 @@ def _why_not_yet(facts: KeyFacts, event: EventType) -> Iterator[str]:
                 "Somebody has to confirm that they were deleted; until then, no deletion is "
                 "announced."
             )
-    elif facts.known.is_covered:
+    elif facts.is_only_moved and facts.is_storm_held:
+        yield (
+            f"A storm of moved times is held: {schedule.held_moved} known objects have another "
+            "time, and the ETag and size that are known. Somebody has to choose whether they are "
+            "updates; until then, none of which only the time differs is announced."
+        )
+    elif facts.known.is_covered and not (facts.is_only_moved and facts.is_noted):
         yield (
             "A pass over the bucket is unfinished, and was past this key already: the pass after "
             "it finds the change."
@@ -328,6 +411,57 @@ def _why_not_scanned(bucket: BucketConfig, schedule: ScheduleStatus) -> Iterator
         yield "The bucket is paused: it is not scanned until somebody lets it go on."
 
 
+def _find_last_listing(facts: KeyFacts) -> Listed | None:
+    if why_outside(facts.bucket, facts.key):
+        return None
+    known, schedule = facts.known, facts.schedule
+    found = []
+    if schedule.last_pass_at is not None:
+        found.append(Listed(schedule.last_pass_at, "pass"))
+    if known.is_covered and known.began is not None:
+        found.append(Listed(known.began, "pass"))
+    if schedule.last_look is not None and schedule.last_look.covers(facts.key):
+        found.append(Listed(schedule.last_look.at, "look"))
+    return max(found, default=None)
+
+
+def _describe_last_listing(facts: KeyFacts) -> Iterator[str]:
+    if why_outside(facts.bucket, facts.key):
+        return
+    listed = _find_last_listing(facts)
+    if listed is None:
+        yield "No scan has listed the key's range of the bucket yet."
+        return
+    ago_s = max(0.0, facts.now - listed.at)
+    if listed.by == "look":
+        yield f"The key's range was last listed by a look, which began {ago_s:.0f} s ago."
+    elif facts.known.is_covered and listed.at == facts.known.began:
+        yield f"The pass under way has listed the key's range; it began {ago_s:.0f} s ago."
+    else:
+        yield f"The key's range was last listed by the pass that began {ago_s:.0f} s ago."
+
+
+def _describe_intervals(facts: KeyFacts) -> Iterator[str]:
+    intervals, quiet_s = facts.intervals, facts.schedule.quiet_s
+    if intervals is None or not intervals.may_grow or quiet_s is None:
+        return
+    yield (
+        f"Passes are {intervals.choose(quiet_s):.0f} s apart now, and up to "
+        f"{intervals.longest_s:.0f} s while nothing changes; nothing had for "
+        f"{max(0.0, quiet_s):.0f} s when the last one began."
+    )
+
+
+def _describe_probes(facts: KeyFacts) -> Iterator[str]:
+    if facts.probe_s and facts.has_totals:
+        yield (
+            f"The bucket's totals are asked for every {facts.probe_s:.0f} s, and a look follows "
+            "where they have moved."
+        )
+    elif facts.probe_s:
+        yield f"A look follows every {facts.probe_s:.0f} s: at what changed lately."
+
+
 def _describe_next_scan(facts: KeyFacts) -> Iterator[str]:
     schedule = facts.schedule
     if any(_why_not_scanned(facts.bucket, schedule)):
@@ -338,8 +472,12 @@ def _describe_next_scan(facts: KeyFacts) -> Iterator[str]:
         yield "The bucket is being scanned now."
     elif schedule.due_at is None:
         yield "The schedule does not know the bucket yet: does a monitor run?"
+    elif schedule.pass_due is not None and schedule.pass_due > facts.now:
+        pass_s = schedule.pass_due - facts.now
+        yield "A look is due now: at what hints named, and where something changed lately."
+        yield f"The next pass is due in {pass_s:.0f} s."
     elif schedule.due_at > facts.now:
-        yield f"The next scan is due in {schedule.due_at - facts.now:.0f} s."
+        yield f"The next pass is due in {schedule.due_at - facts.now:.0f} s."
     elif (late_s := facts.now - schedule.due_at) > _LONG_DUE_S:
         yield (
             f"A scan has been due for {late_s:.0f} s: do workers run, and does "
@@ -347,3 +485,5 @@ def _describe_next_scan(facts: KeyFacts) -> Iterator[str]:
         )
     else:
         yield "A scan is due now."
+    yield from _describe_intervals(facts)
+    yield from _describe_probes(facts)

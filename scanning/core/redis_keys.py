@@ -25,13 +25,16 @@ COMPARING = f"{OURS}comparing"  # string with expiry: somebody is finding out wh
 LEADER = f"{OURS}leader"  # string with expiry: which monitor schedules
 STATUS_CHANGES = f"{OURS}status_changes"  # sorted set: bucket whose status SQL lacks -> since when
 CHANGED_STATUS = f"{OURS}changed_status"  # set: the same, from hosts of an earlier version
+STRETCHED = f"{OURS}stretched"  # sorted set: bucket whose budget puts its pass off -> until when
 STATS = f"{OURS}stats"  # hash: counters of all processes
 CLIENTS = f"{OURS}clients"  # hash: process -> "cached S3 clients:when said:when the vault was read"
+PROBES = f"{OURS}probes"  # hash: bucket -> "objects:bytes when they moved last", for people
 PACE_PREFIX = f"{OURS}pace:"
 PACES = f"{OURS}paces"  # sorted set with expiry: endpoint -> when it was asked last
 BUCKET_PREFIX = f"{OURS}bucket:"
 MINUTE_PREFIX = f"{OURS}minute:"
 DAY_PREFIX = f"{OURS}events_of_day:"
+REQUESTS_PREFIX = f"{OURS}requests_of_day:"
 
 
 def config(bucket: str) -> str:
@@ -79,6 +82,21 @@ def events_of_day(day: int) -> str:
     return f"{DAY_PREFIX}{day}"
 
 
+def requests_of_day(day: int) -> str:
+    """Hash with expiry: "kind bucket" -> requests sent that day (UTC), by days since the epoch."""
+    return f"{REQUESTS_PREFIX}{day}"
+
+
+def endpoint_requests_of_day(day: int) -> str:
+    """Hash with expiry: "kind endpoint" -> requests sent that day, as `requests_of_day`."""
+    return f"{REQUESTS_PREFIX}{day}:endpoints"
+
+
+def look_history(bucket: str) -> str:
+    """List, JSON: a bucket's last looks, the oldest first."""
+    return f"{OURS}looks:{bucket}"
+
+
 def history(bucket: str) -> str:
     """List: the bucket's last scans, the newest last."""
     return f"{OURS}history:{bucket}"
@@ -97,6 +115,11 @@ def pace_failed_at(endpoint: str) -> str:
 def pace_use(endpoint: str) -> str:
     """Hash with expiry: process -> "until when:connections it may have:requests a second"."""
     return f"{pace(endpoint)}:use"
+
+
+def request_report(endpoint: str, reporter: str) -> str:
+    """String with expiry: number of the last report that counted."""
+    return f"{pace(endpoint)}:report:{reporter}"
 
 
 def pace_slots(endpoint: str) -> str:

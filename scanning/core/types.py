@@ -11,6 +11,7 @@ from scanning.core.texts import watch_and_bucket
 
 if TYPE_CHECKING:
     from scanning.core.scan_warnings import ScanWarning
+    from scanning.core.totals import SeenTotals
 
 
 class EventType(StrEnum):
@@ -27,6 +28,8 @@ class EventType(StrEnum):
 LONGEST_INTERVAL_S: Final = 604_800
 MOST_LANES: Final = 16
 MOST_OBJECTS: Final = 1_000_000_000_000
+# Of one bucket at once: keys named by hints. Where there are more, the bucket is listed.
+MOST_HINTED_KEYS: Final = 1000
 WANTED_BY_DEFAULT: Final = frozenset({EventType.CREATED, EventType.UPDATED, EventType.DETECTED})
 
 
@@ -79,12 +82,14 @@ class BucketConfig:
     ``endpoint`` is a host (https is implied) or an http(s) URL. ``region`` groups buckets for
     queues and limits. ``credential`` is the vault prefix of the key pair. ``generation`` changes
     when what the state was compared with no longer counts (deleted and added again, new endpoint).
-    ``polling_interval_s`` None means the configured default.
+    ``polling_interval_s`` and ``polling_longest_s`` None mean the configured defaults, and so does
+    ``probe_interval_s``, of which 0 means that the bucket is not asked for its totals.
 
     ``prefix`` limits what is listed and known; ``suffix`` and ``events`` only what is announced.
     ``trust_etags``: where only the time moved, and an ETag and the size are the same, is no update.
     ``lanes``: most listings at once in this bucket; None means the configured default, and so it
-    does of ``most_objects``, how many may be known of it; 0: any number.
+    does of ``most_objects``, how many may be known of it, and of ``requests_per_day``, a budget;
+    0: any number of either.
     ``taken_over``: an older monitor's states count as known before the first complete scan.
     ``filter_fingerprint`` stands for what decides which events are announced; commits compare it.
     """
@@ -95,6 +100,8 @@ class BucketConfig:
     credential: str
     generation: int = 0
     polling_interval_s: int | None = None
+    polling_longest_s: int | None = None
+    probe_interval_s: int | None = None
     active: bool = True
     notifications: bool = True
     fetch_metadata: bool = True
@@ -106,6 +113,7 @@ class BucketConfig:
     first_scan: Literal["announce", "baseline"] = "announce"
     taken_over: bool = False
     lanes: int | None = None
+    requests_per_day: int | None = None
     filter_fingerprint: str = ""
     bucket_name: str = ""
     most_objects: int | None = None
@@ -122,6 +130,17 @@ class BucketConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LookRequest:
+    """A wish to have a bucket looked at before its pass is due, at ``pass_due`` by Redis's clock.
+
+    ``keys`` are those that hints named, in any order, maybe some twice.
+    """
+
+    keys: tuple[str, ...]
+    pass_due: float
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The right to scan one bucket until ``expires_at``; every commit proves it by ``fence``.
 
@@ -130,7 +149,9 @@ class Claim:
     when that was known here, by this process's monotonic clock.
     ``offset_s`` is the bucket's place in its polling interval, None before the schedule knows it.
     ``commit`` is the number of the bucket's last commit, ``failures`` how many of its last scans
-    failed in a row.
+    failed in a row, ``objects`` how many its last complete pass saw, ``changed_at`` when the last
+    scan began that found a change. ``look``: what the bucket is to be looked at for; None means a
+    pass.
     """
 
     bucket: str
@@ -142,8 +163,11 @@ class Claim:
     expires_at: float
     commit: int
     failures: int = 0
+    objects: int | None = None
     taken_at: float = 0.0
     arrived_s: float = 0.0
+    changed_at: float | None = None
+    look: LookRequest | None = None
 
     def redis_time(self, monotonic_s: float) -> float:
         """Tell what Redis's clock says at a moment of this process's monotonic clock."""
@@ -155,14 +179,12 @@ class ScanCounts:
     """What one scan has seen so far.
 
     ``unchanged`` segments were recognised by their digest, ``compared`` ones were not.
-    ``witness_heads`` asked whether missing keys are gone.
     """
 
     objects: int = 0
     pages: int = 0
     unchanged: int = 0
     compared: int = 0
-    witness_heads: int = 0
     created: int = 0
     updated: int = 0
     detected: int = 0
@@ -186,15 +208,29 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldTimes:
+    """A storm of moved times that waits for a choice: ``moved`` of ``known`` objects.
+
+    Their ETags and sizes are as known.
+    """
+
+    moved: int
+    known: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScanResult:
     """How one scan of one bucket ended; ``error`` is for people, ``error_class`` for programs.
 
     ``complete`` is false when a long pass paused, with ``progress`` (JSON) to go on from; ``began``
-    is when the pass began, which may have been some scans ago, ``listed`` what all of it saw.
+    is when the pass began, which may have been some scans ago, ``listed`` what all of it saw, or
+    would see after a look.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
     of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A complete pass that
     left objects out has an error too; the first one is then to be done ``again``. ``ahead`` (JSON)
-    is what lanes have covered behind the ``progress``.
+    is what lanes have covered behind the ``progress``. A *look* lists some ``ranges`` of keys, and
+    may ask for a pass in ``pass_in_s``. ``totals``: as seen; None if nobody goes by them.
     """
 
     bucket: str
@@ -206,6 +242,7 @@ class ScanResult:
     listed: int = 0
     progress: str = ""
     held: Held | None = None
+    held_times: HeldTimes | None = None
     error: str = ""
     error_class: str = ""
     permanent: bool = False
@@ -214,6 +251,10 @@ class ScanResult:
     bucket_name: str = ""
     again: bool = False
     ahead: str = ""
+    kind: Literal["pass", "look"] = "pass"
+    totals: SeenTotals | None = None
+    pass_in_s: float | None = None
+    ranges: tuple[tuple[str, str | None], ...] = ()
 
     @property
     def title(self) -> str:
@@ -223,6 +264,14 @@ class ScanResult:
     @property
     def ok(self) -> bool:
         return not self.error_class
+
+    @property
+    def is_look(self) -> bool:
+        return self.kind == "look"
+
+    @property
+    def is_complete_pass(self) -> bool:
+        return self.complete and not self.again and not self.is_look
 
     @property
     def was_interrupted(self) -> bool:
@@ -241,6 +290,7 @@ class ScanResult:
             "deleted": counts.deleted,
             "pages": counts.pages,
             "held_missing": self.held.missing if self.held else 0,
+            "held_moved": self.held_times.moved if self.held_times else 0,
             "warnings": {str(warning.kind): warning.count for warning in self.warnings},
             "started_at": self.started_at,
             "duration_s": round(self.duration_s, 3),
@@ -270,6 +320,8 @@ class BucketStatus:
     lag_s: float = 0.0
     held_since: float | None = None
     held_missing: int = 0
+    held_moved_since: float | None = None
+    held_moved: int = 0
     next_scan_at: float | None = None
     generation: int = 0
     commit: int = 0

@@ -9,6 +9,7 @@ from operator import lt
 from typing import TYPE_CHECKING
 
 from scanning.core.segments.matcher import digest
+from scanning.core.segments.model import Marks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,14 +58,19 @@ def are_sound(columns: Columns, entry: Entry, *, after: str) -> bool:
 def corrected_entry(entry: Entry, columns: Columns) -> Entry:
     """Correct the entry if it does not describe these rows; it has no digest then."""
     count, missing = len(columns), entry.missing
-    in_range = all(0 <= n < count for n in missing) and all(map(lt, missing, missing[1:]))
+    in_range = all(_are_rows(rows, count) for rows in (missing, entry.moved))
     in_range = in_range and set(entry.absent) <= set(missing)
     if in_range and (entry.count, entry.last_key) == (count, columns.keys[-1]):
         return entry
     corrected = replace(entry, count=count, last_key=columns.keys[-1])
     if not in_range:
-        corrected = replace(corrected, missing=(), absent=(), absent_since=0.0)
+        corrected = corrected.with_marks(Marks())
     return without_digest(corrected)
+
+
+def _are_rows(numbers: Sequence[int], count: int) -> bool:
+    """Tell whether these number some of ``count`` rows, in order."""
+    return all(0 <= n < count for n in numbers) and all(map(lt, numbers, numbers[1:]))
 
 
 def without_digest(entry: Entry) -> Entry:
@@ -77,7 +83,9 @@ def fault_of_digest(entry: Entry, found: Listed, merged: Merged) -> Fault | None
     if not entry.digest:
         return None
     fits = digest(found.raw) == entry.digest and len(found.raw) == entry.length
+    moved = merged.moved, merged.moved_times
     is_same = merged.same and merged.missing == entry.missing
+    is_same = is_same and moved == (entry.moved, entry.moved_times)
     if fits and not is_same:
         return Fault.HIDDEN
     return Fault.DIGEST if is_same and not fits else None
@@ -85,7 +93,7 @@ def fault_of_digest(entry: Entry, found: Listed, merged: Merged) -> Fault | None
 
 def differing(merged: Merged) -> list[str]:
     """Find the keys whose rows are not what was listed."""
-    rows = sorted({*merged.missing, *merged.appeared, *merged.updated})
+    rows = sorted({*merged.missing, *merged.appeared, *merged.updated, *merged.moved})
     return [merged.columns.keys[n] for n in rows]
 
 

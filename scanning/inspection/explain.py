@@ -66,7 +66,7 @@ def _known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known | Non
     row = _row(states, bucket, known, key)
     if row is None:
         return None
-    state, is_missing = row
+    state, is_missing, moved_to = row
     older = None
     if state is None and known.is_first and bucket.taken_over:
         [older] = states.older_states(bucket, [key])
@@ -81,21 +81,29 @@ def _known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known | Non
         is_covered=progress is not None
         and (progress.is_listed or key <= progress.after or is_within(key, known.ahead)),
         held_since=None if known.released else known.held_since,
+        moved_to=moved_to,
+        held_moved_since=None if known.released_moved else known.held_moved_since,
+        takes_times=known.takes_times,
     )
 
 
 def _row(
     states: StateStore, bucket: BucketConfig, known: KnownState, key: str
-) -> tuple[ObjectState | None, bool] | None:
-    """Read the key's stored state, and whether its listing lacked it; None if the row moved."""
+) -> tuple[ObjectState | None, bool, float | None] | None:
+    """Read the key's stored state, and what is noted of it; None if the segment was rewritten.
+
+    That is whether its listing lacked it, and the time that its listing showed, if only that moved.
+    """
     place = bisect_left(known.entries, key, key=lambda entry: entry.last_key)
     if place == len(known.entries):
-        return None, False
+        return None, False, None
     entry = known.entries[place]
     columns = states.read_segment(bucket, entry)
     if columns is None:
         return None
     row = bisect_left(columns.keys, key)
     if row == len(columns) or columns.keys[row] != key:
-        return None, False
-    return states_of(columns, [row], 0.0)[key], row in entry.missing
+        return None, False, None
+    times = dict(zip(entry.moved, entry.moved_times, strict=True))
+    moved_to = times[row] / 1000 if row in times else None
+    return states_of(columns, [row], 0.0)[key], row in entry.missing, moved_to

@@ -15,6 +15,7 @@ from scanning.core.errors import StateDamaged
 from scanning.core.segments.matcher import Listed, Matcher
 from scanning.core.segments.model import (
     NOTHING,
+    Marks,
     Piece,
     columns_of,
     joined,
@@ -193,7 +194,7 @@ class Verification:
         if self._rest is not None:
             return
         if len(rows):
-            bare = replace(without_digest(entry), missing=(), absent=(), absent_since=0.0)
+            bare = without_digest(entry).with_marks(Marks())
             built = corrected_entry(bare, rows)
             self._write(Piece(built, rows))
         else:
@@ -215,7 +216,7 @@ class Verification:
         for state in states_of(merged.columns, merged.appeared, self._now).values():
             if event := classify(None, state, now=self._now):
                 counts.add(event)
-        counts.add(EventType.UPDATED, len(merged.updated))
+        counts.add(EventType.UPDATED, len(merged.updated) + len(merged.moved))
         counts.add(EventType.DELETED, len(merged.missing))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from scanning import wiring
 from scanning.core.errors import BucketwatchError, UnknownBucket
 
 FAILED, UNKNOWN, INTERRUPTED, NOBODY_READS = 1, 2, 130, 141
@@ -32,3 +33,5 @@ class EngineCommand(BaseCommand):
             # Whoever read has enough (`| head`); Python would complain again when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(NOBODY_READS)
+        finally:
+            wiring.report_requests()

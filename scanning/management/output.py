@@ -47,9 +47,11 @@ def _scan_line(result: ScanResult) -> str:
     for warning in result.warnings:
         examples = ", ".join(warning.examples)
         line += f"; {warning.count} {EXPLAINED[warning.kind].meaning} ({examples})"
-    if result.held is None:
-        return line
-    return f"{line}; {result.held.missing} missing, held until somebody confirms the deletion"
+    if result.held is not None:
+        line += f"; {result.held.missing} missing, held until somebody confirms the deletion"
+    if result.held_times is not None:
+        line += f"; of {result.held_times.moved} only the time moved, held until somebody chooses"
+    return line
 
 
 def _verification_line(verified: VerificationResult) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from scanning.core import pacing
 from scanning.core.errors import BucketwatchError, StorageUnavailable
 from scanning.core.pacing import HEALTHY, EndpointHealth, EndpointLimits
+from scanning.core.request_costs import RequestKind
 from scanning.pacing.connections import ConnectionShare
 from scanning.pacing.health import HealthView
 from scanning.pacing.slots import BucketSlots, EndpointSlots
@@ -35,10 +36,17 @@ _FORGET_SLOTS_S = 10.0
 class EndpointLimiter:
     """Lets requests to one endpoint pass when they may. Safe for threads."""
 
-    def __init__(self, context: PacingContext, endpoint: str, limits: EndpointLimits) -> None:
+    def __init__(
+        self,
+        context: PacingContext,
+        endpoint: str,
+        limits: EndpointLimits,
+        usage: UsageMeter | None = None,
+    ) -> None:
+        """Go on with the ``usage`` that a limiter with other limits measured."""
         self.endpoint, self.limits = endpoint, limits
         self._context, self._list_per_s = context, limits.list_per_s
-        self._usage = UsageMeter()
+        self.usage = usage or UsageMeter()
         self._health = HealthView(endpoint, context.store)
         self._connections = ConnectionShare(
             endpoint, limits.connections, context, self._share_usage
@@ -52,23 +60,30 @@ class EndpointLimiter:
 
     # --- requests
 
-    def acquire(self, bucket: str, *, lists: bool) -> Permit:
+    def acquire(self, bucket: str, kind: RequestKind) -> Permit:
         """Return a context in which ``bucket`` sends one request; entering it waits.
+
+        The request counts, whatever comes of it.
 
         Entering raises StorageUnavailable while the endpoint is dead, and Throttled if the request
         would have to wait for too long.
         """
-        return Permit(self, bucket, lists=lists)
+        return Permit(self, bucket, kind)
 
-    def begin_request(self, bucket: str, *, lists: bool) -> None:
+    def begin_request(self, bucket: str, kind: RequestKind) -> None:
         self._check_health(bucket)
-        if lists and self._list_per_s:
+        if kind is RequestKind.LIST and self._list_per_s:
             self._slots_of(bucket).wait(self._list_per_s)
         self._connections.acquire()
-        self._usage.begin_request()
+        self.usage.begin_request(bucket, kind)
+
+    def count_request(self, bucket: str, kind: RequestKind) -> None:
+        """Count a request that is sent past this limiter."""
+        self.usage.count_request(bucket, kind)
+        self._context.ensure_reporting()
 
     def end_request(self) -> None:
-        self._usage.end_request()
+        self.usage.end_request()
         self._connections.release()
 
     def wait(self, seconds: float) -> None:
@@ -83,14 +98,14 @@ class EndpointLimiter:
 
     def record_throttling(self) -> None:
         """Note that the endpoint asked for fewer requests."""
-        self._usage.count_throttled()
+        self.usage.count_throttled()
         self._slow_down()
 
     def record_failure(self, bucket: str, why: str, *, timed_out: bool) -> None:
         """Note that the endpoint gave no answer at all; ``why`` is for people."""
         if self._context.closing.is_set():
             return  # this process may have ended the request itself
-        self._usage.count_unanswered()
+        self.usage.count_unanswered()
         if timed_out:
             self._slow_down()
         jitter = pacing.draw_jitter()
@@ -119,7 +134,7 @@ class EndpointLimiter:
     def _slow_down(self) -> None:
         if pacing.is_just_throttled(self._health.current, now=self.now()):
             return
-        sent_per_s = self._usage.peak_per_s() + self._health.others_per_s
+        sent_per_s = self.usage.peak_per_s() + self._health.others_per_s
         jitter = pacing.draw_jitter()
         self._health.change(
             lambda health, now: pacing.record_throttling(
@@ -174,36 +189,40 @@ class EndpointLimiter:
 
     @property
     def is_active(self) -> bool:
-        return self._usage.is_active
+        return self.usage.is_active
 
     def report_usage(self) -> None:
         """Report the last second, give back connections that are not needed, and learn."""
-        if not (self.is_active or self._connections.granted):
+        if not (self.is_active or self._connections.granted or self.usage.has_report):
             return
-        self._usage.measure()
+        self.usage.measure()
         demand = self._connections.take_demand() if self.is_active else 0
         if demand < self._connections.granted:
             self._context.trim(self.endpoint, demand)
         self._share_usage(demand)
         self._forget_slots()
 
+    def report_requests(self) -> None:
+        """Report what was sent since the last report, if anything was."""
+        if self.usage.has_report:
+            self._share_usage(self._connections.granted)
+
     def _learn(self) -> None:
         """Ask for the endpoint's status, before the first request for a while."""
         with self._learning:
             if time.monotonic() - self._shared_at > _STALE_S:
-                self._usage.mark_active()
+                self.usage.mark_active()
                 self._share_usage(self._connections.begin_demand())
         self._context.ensure_reporting()
 
     def _share_usage(self, connections: int) -> None:
-        throttled, unanswered = self._usage.take_failures()
+        report = self.usage.begin_report()
         usage = EndpointUsage(
             endpoint=self.endpoint,
-            sent_per_s=self._usage.sent_per_s,
+            sent_per_s=self.usage.sent_per_s,
             connections=connections,
             limit=self._connections.limit,
-            throttled=throttled,
-            unanswered=unanswered,
+            report=report,
         )
         self._shared_at = time.monotonic()
         try:
@@ -214,6 +233,7 @@ class EndpointLimiter:
             self._is_cut_off = True
             return
         self._is_cut_off = False
+        self.usage.end_report(report)
         self._health.set_status(status)
         self._connections.grant(status.connections, status.now)
 
@@ -228,13 +248,13 @@ class EndpointLimiter:
 class Permit:
     """See `EndpointLimiter.acquire`. No generator: every page enters one."""
 
-    __slots__ = ("_bucket", "_limiter", "_lists")
+    __slots__ = ("_bucket", "_kind", "_limiter")
 
-    def __init__(self, limiter: EndpointLimiter, bucket: str, *, lists: bool) -> None:
-        self._limiter, self._bucket, self._lists = limiter, bucket, lists
+    def __init__(self, limiter: EndpointLimiter, bucket: str, kind: RequestKind) -> None:
+        self._limiter, self._bucket, self._kind = limiter, bucket, kind
 
     def __enter__(self) -> Self:
-        self._limiter.begin_request(self._bucket, lists=self._lists)
+        self._limiter.begin_request(self._bucket, self._kind)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -242,9 +262,17 @@ class Permit:
 
 
 class UnlimitedEndpoint:
-    """For somebody who waits in front of a page: lets requests pass, and records nothing."""
+    """For somebody who waits in front of a page: lets requests pass, and records no answers.
 
-    def acquire(self, bucket: str, *, lists: bool) -> AbstractContextManager[None]:
+    Requests are counted at ``limiter``, if there is one.
+    """
+
+    def __init__(self, limiter: EndpointLimiter | None = None) -> None:
+        self._limiter = limiter
+
+    def acquire(self, bucket: str, kind: RequestKind) -> AbstractContextManager[None]:
+        if self._limiter is not None:
+            self._limiter.count_request(bucket, kind)
         return nullcontext()
 
     def record_answer(self) -> None: ...

@@ -73,12 +73,19 @@ class EndpointRegistry:
             limiter = self._limiters.get(name)
             # Somebody set other limits: requests that are under way end by the old ones.
             if limiter is None or limiter.limits != limits:
-                limiter = self._limiters[name] = EndpointLimiter(self._context, name, limits)
+                usage = limiter.usage if limiter else None
+                limiter = EndpointLimiter(self._context, name, limits, usage)
+                self._limiters[name] = limiter
         return limiter
 
     def register_pool(self, pool: ConnectionPool) -> None:
         """Trim a pool, and end its overdue requests, for as long as it is referred to."""
         self._pools.add(pool)
+
+    def report_requests(self) -> None:
+        """Report at once what was sent: this process may end before the next report is due."""
+        for limiter in list(self._limiters.values()):
+            limiter.report_requests()
 
     def close(self) -> None:
         """Interrupt all that wait, and report no more: this process is stopping."""
@@ -110,6 +117,7 @@ class EndpointRegistry:
                 # Without this thread the connections of this process would be given away.
                 logger.exception("an error in bucketwatch while reporting the use of endpoints")
             with self._lock:
-                if not any(limiter.is_active for limiter in self._limiters.values()):
+                limiters = self._limiters.values()
+                if not any(one.is_active or one.usage.has_report for one in limiters):
                     self._thread = None
                     return

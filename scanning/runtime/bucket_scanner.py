@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from scanning import logs, wiring
 from scanning.config import active
-from scanning.core import bucket_document, pacing, schedule
+from scanning.core import bucket_document, pacing, request_costs, schedule
 from scanning.core.errors import (
     BucketwatchError,
     ConfigurationChanged,
@@ -26,9 +26,17 @@ from scanning.core.errors import (
     TooManyObjects,
 )
 from scanning.core.segments import key_ranges
-from scanning.core.types import BucketConfig, Claim, KeyPair, ScanCounts, ScanResult
+from scanning.core.types import (
+    BucketConfig,
+    Claim,
+    KeyPair,
+    LookRequest,
+    ScanCounts,
+    ScanResult,
+)
 from scanning.scan.bucket_pass import BucketPass, PassEnd
 from scanning.scan.context import ScanContext, ScanSettings
+from scanning.scan.look import BucketLook, LookEnd
 
 if TYPE_CHECKING:
     import queue
@@ -94,8 +102,9 @@ class BucketScanner(threading.Thread):
         self.result: ScanResult | None = None
 
     def run(self) -> None:
-        outcome = Outcome(self.bucket, self._clock, self._counts)
         claim = self._claim
+        is_look = claim is not None and claim.look is not None
+        outcome = Outcome(self.bucket, self._clock, self._counts, is_look=is_look)
         with ExitStack() as log_lines:
             with outcome:
                 claim = claim or self._take_claim()
@@ -103,12 +112,13 @@ class BucketScanner(threading.Thread):
                 if self._is_document:
                     self.bucket = self._adapters.bucket_configs.as_switched(self.bucket)
                 with self._adapters.heartbeat.keeping(claim):
-                    outcome.end = self._run_pass(claim)
+                    outcome.end = self._run_scan(claim)
             self.result = outcome.result()
             _log_result(self.result)
             if claim is not None:
                 self.result = self._record_end(claim, self.result, outcome.error)
         if self._adapters is not wiring.background():
+            self._adapters.endpoints.report_requests()
             self._adapters.endpoints.close()
         if self._results is not None:
             self._results.put(self.result)
@@ -126,21 +136,32 @@ class BucketScanner(threading.Thread):
         self._adapters.endpoints.limiter_for(self.bucket.endpoint).claim_probe_now(self.bucket.name)
         return claim
 
-    def _run_pass(self, claim: Claim) -> PassEnd:
-        def run(pair: KeyPair) -> PassEnd:
+    def _run_scan(self, claim: Claim) -> PassEnd | LookEnd:
+        def run(pair: KeyPair) -> PassEnd | LookEnd:
             context = ScanContext(
                 storage=wiring.storage(self._clients, self.bucket, pair, self._adapters.endpoints),
                 states=self._adapters.states,
                 clock=self._clock,
                 keep_going=self._keep_going,
-                settings=self._settings,
+                settings=replace(self._settings, asks_totals=self._asks_totals(claim)),
                 counts=self._counts,
             )
+            if claim.look:
+                return BucketLook(self.bucket, claim, claim.look, context).run()
             return BucketPass(self.bucket, claim, context).run()
 
         if self._given_pair is not None:
             return run(self._given_pair)
         return wiring.with_keys(self.bucket, run)
+
+    def _asks_totals(self, claim: Claim) -> bool:
+        """Tell whether probes will go by totals that this scan saw; a first pass cannot know."""
+        plan = self.conf.probe_plan(
+            self.bucket.probe_interval_s, own_polling_s=self.bucket.polling_interval_s
+        )
+        if claim.objects is None:
+            return plan.every_s > 0
+        return plan.is_worth_it(claim.objects, page_size=self.conf.page_size)
 
     def _record_end(self, claim: Claim, result: ScanResult, error: Exception | None) -> ScanResult:
         """Give the claim back; returns the result, with the time of the next try if that is far."""
@@ -149,7 +170,9 @@ class BucketScanner(threading.Thread):
             if isinstance(error, ScanAborted | StateLost):
                 self._adapters.leases.release(claim)
                 return result
-            due = self._next_due(claim, result, error)
+            due, stretched = self._within_budget(
+                claim, result, self._next_due(claim, result, error)
+            )
             if due and result.permanent:
                 note = _retry_note(due - self._redis_time(claim))
                 result = replace(result, error=f"{result.error}; {note}")
@@ -157,7 +180,12 @@ class BucketScanner(threading.Thread):
             limiter = self._adapters.endpoints.limiter_for(self.bucket.endpoint)
             broke_off = isinstance(error, StorageUnavailable) and not limiter.health().is_dead
             self._adapters.leases.finish(
-                claim, result, next_due=due, failures=failures, broke_off=broke_off
+                claim,
+                result,
+                next_due=due,
+                failures=failures,
+                broke_off=broke_off,
+                stretched=stretched,
             )
         except BucketwatchError as exc:
             # The lease expires by itself; what was committed stays committed.
@@ -169,22 +197,57 @@ class BucketScanner(threading.Thread):
             return None  # the schedule does not know this bucket (yet)
         now = self._redis_time(claim)
         jitter = pacing.draw_jitter()
-        interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
+        intervals = self.conf.polling_intervals(
+            self.bucket.polling_interval_s, self.bucket.polling_longest_s
+        )
+        quiet_s = schedule.quiet_s(claim, result)
+        next_pass = intervals.next_due(claim.offset_s, quiet_s=quiet_s, now=now)
         failures, retry = claim.failures + 1, self.conf.retry
         limiter = self._adapters.endpoints.limiter_for(self.bucket.endpoint)
         match error:
             case StorageUnavailable() if limiter.blocks(self.bucket.name):
                 return limiter.health().wait_until  # to try it then, or to wait with the others
-            case None if not result.complete:
-                return now  # it only let others go first
+            case None if result.is_look or not result.complete:
+                rest = _rest_due(claim.look, result, now)
+                return rest if quiet_s else min(rest, next_pass)
             # Consumers may make room at any moment; what is known of too many objects is watched.
             case None | QueueFull() | TooManyObjects():
-                return schedule.next_due(claim.offset_s, interval_s, now=now)
+                return next_pass
             case PermanentError():
                 return now + pacing.slow_poll_s(
-                    failures, interval_s=interval_s, longest_s=retry.permanent, jitter=jitter
+                    failures,
+                    interval_s=intervals.shortest_s,
+                    longest_s=retry.permanent,
+                    jitter=jitter,
                 )
         return now + pacing.back_off_s(failures, longest_s=retry.longest, jitter=jitter)
+
+    def _within_budget(
+        self, claim: Claim, result: ScanResult, due: float | None
+    ) -> tuple[float | None, bool]:
+        """Put the next pass off until there are requests left for it; tell whether it is put off.
+
+        It keeps its place in the polling interval. A pass that is not through goes on, also after a
+        look; one that a look asks for comes no later than it would have come without that look.
+        """
+        now = self._redis_time(claim)
+        if due is None or due <= now or claim.offset_s is None:
+            return due, False
+        if not (result.ok and result.complete):
+            return due, False
+        if result.is_look and result.pass_in_s is None:
+            return due, False
+        requests = request_costs.pass_requests(result.listed, page_size=self.conf.page_size)
+        left = self._adapters.budgets.left_today(self.bucket, pass_requests=requests)
+        earliest = now + request_costs.pass_wait_s(
+            left, pass_requests=requests, day_left_s=request_costs.day_left_s(now)
+        )
+        if earliest <= due:
+            return due, False
+        if claim.look is not None:
+            return min(claim.look.pass_due, earliest), False
+        interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
+        return schedule.next_due(claim.offset_s, interval_s, now=earliest), True
 
     @staticmethod
     def _redis_time(claim: Claim) -> float:
@@ -218,12 +281,17 @@ class Outcome:
     """The end of a block of scanning; its errors go no further than the log and the result."""
 
     def __init__(
-        self, bucket: BucketConfig, clock: Callable[[], float], counts: ScanCounts
+        self,
+        bucket: BucketConfig,
+        clock: Callable[[], float],
+        counts: ScanCounts,
+        *,
+        is_look: bool = False,
     ) -> None:
-        self._bucket, self._clock = bucket, clock
+        self._bucket, self._clock, self._is_look = bucket, clock, is_look
         self._started_at = clock()
         self.counts = counts
-        self.end: PassEnd | None = None
+        self.end: PassEnd | LookEnd | None = None
         self.error: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -232,7 +300,7 @@ class Outcome:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: object
     ) -> bool:
-        if exc is None and self.end is not None:
+        if exc is None and isinstance(self.end, PassEnd):
             exc = self.end.error
         if isinstance(exc, BucketwatchError):
             level = logging.INFO if isinstance(exc, ScanAborted) else logging.WARNING
@@ -247,25 +315,50 @@ class Outcome:
 
     def result(self) -> ScanResult:
         error, end = self.error, self.end
-        return ScanResult(
+        result = ScanResult(
             bucket=self._bucket.name,
             bucket_name=self._bucket.bucket_name,
             started_at=self._started_at,
             duration_s=self._clock() - self._started_at,
             counts=self.counts,
-            complete=end is not None and end.complete and error is end.error,
-            began=end.progress.began if end else self._started_at,
-            listed=end.progress.listed if end else 0,
-            progress=json.dumps(asdict(end.again or end.progress)) if end else "",
-            held=end.held if end else None,
+            complete=False,
+            began=self._started_at,
             error=str(error) if error else "",
             error_class=type(error).__name__ if error else "",
             permanent=isinstance(error, PermanentError),
-            commit=end.commit if end else None,
-            warnings=end.warnings if end else (),
-            again=end is not None and end.again is not None,
-            ahead=key_ranges.as_json(end.ahead, end.commit) if end else "",
+            kind="look" if self._is_look else "pass",
         )
+        if end is None:
+            return result
+        result = replace(result, commit=end.commit, warnings=end.warnings, totals=end.totals)
+        if isinstance(end, LookEnd):
+            return replace(
+                result,
+                complete=error is None,
+                listed=end.known,
+                pass_in_s=end.pass_in_s,
+                ranges=end.ranges,
+            )
+        return replace(
+            result,
+            kind="pass",
+            complete=end.complete and error is end.error,
+            began=end.progress.began,
+            listed=end.progress.listed,
+            progress=json.dumps(asdict(end.again or end.progress)),
+            held=end.held,
+            held_times=end.held_times,
+            again=end.again is not None,
+            ahead=key_ranges.as_json(end.ahead, end.commit),
+        )
+
+
+def _rest_due(look: LookRequest | None, result: ScanResult, now: float) -> float:
+    """Find when the pass is due of which a scan was a slice, or before which it was a look."""
+    if look is None or not result.is_look:
+        return now  # it only let others go first
+    sooner = look.pass_due if result.pass_in_s is None else now + result.pass_in_s
+    return min(look.pass_due, sooner)
 
 
 def _retry_note(seconds: float) -> str:
@@ -292,6 +385,13 @@ def _log_result(result: ScanResult) -> None:
             result.bucket,
             result.held.missing,
             result.held.known,
+        )
+    if result.held_times is not None:
+        logger.warning(
+            "%s: of %d of %d known objects only the time moved; held until somebody chooses",
+            result.bucket,
+            result.held_times.moved,
+            result.held_times.known,
         )
 
 

@@ -19,6 +19,7 @@ from scanning.runtime.compat import EmbeddedMonitor
 from scanning.runtime.housekeeping import RedisWarnings, run_periodically
 from scanning.runtime.leader_lease import LeaderLease
 from scanning.runtime.monitor_children import MonitorChildren
+from scanning.runtime.prober import Prober
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -64,6 +65,8 @@ class MultiRegionMonitor(EmbeddedMonitor):
         self._run_periodically("housekeeping", [RedisWarnings().check, *jobs])
         # Clearing after a bucket of millions takes minutes: the operator's pages do not wait.
         self._run_periodically("clearing", [wiring.background().cleanup.run])
+        prober = Prober(self.conf, lambda: self.scheduler.buckets)
+        prober.start(leads=self.lease.is_held, stopping=self._stopping)
         try:
             while not self._stopping.is_set():
                 started = time.monotonic()

@@ -125,6 +125,7 @@ class RegionSession:
                     break
             if stop_signal.is_set():
                 _end(running)
+        wiring.report_requests()
         _report_clients()
         give_back_memory()
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from scanning.config.settings import EngineSettings
+    from scanning.core.schedule import PollingIntervals
     from scanning.core.types import BucketConfig
 
 logger = logging.getLogger(__name__)
@@ -129,18 +130,26 @@ class Scheduler:
         store = wiring.interactive().schedule
         now = store.now()
         due = {n: stored.get(b.region, {}).get(n) for n, b in self.buckets.items()}
-        far = {
-            name
+        new = {name for name, at in due.items() if at is None}
+        beyond = {
+            name: at
             for name, at in due.items()
             if at is not None and at > now + self._interval_s(self.buckets[name])
+        }
+        intervals = {name: self._intervals(self.buckets[name]) for name in new | beyond.keys()}
+        quiet = store.quiet_times([name for name, found in intervals.items() if found.may_grow])
+        far = {
+            name
+            for name, at in beyond.items()
+            if at > now + intervals[name].choose(quiet.get(name))
         }
         # A bucket whose interval was shortened comes forward, one that failed waits on purpose.
         far -= store.postponed(far)
         added: dict[str, dict[str, float]] = defaultdict(dict)
-        for name in {n for n, at in due.items() if at is None} | far:
-            added[self.buckets[name].region][name] = schedule.first_due(
+        for name in new | far:
+            added[self.buckets[name].region][name] = intervals[name].first_due(
                 self.offsets[name],
-                self._interval_s(self.buckets[name]),
+                quiet_s=quiet.get(name),
                 now=now,
                 last_scan=self.last_scans.get(name),
             )
@@ -163,6 +172,9 @@ class Scheduler:
 
     def _interval_s(self, bucket: BucketConfig) -> float:
         return self._conf.defaults.interval_s(bucket.polling_interval_s)
+
+    def _intervals(self, bucket: BucketConfig) -> PollingIntervals:
+        return self._conf.polling_intervals(bucket.polling_interval_s, bucket.polling_longest_s)
 
     # --- the workers
 

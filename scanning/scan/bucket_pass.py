@@ -5,8 +5,8 @@ and may leave it unfinished itself when its time slice is over. Every commit is 
 fenced, and carries how far the pass has come; so a crash anywhere costs at most two commits' work:
 the next one is made ready while one is on its way.
 
-Deletions are decided when everything is listed: until then, keys that the listing does not show
-are only marked as missing in the manifest.
+Moved times and deletions are decided when everything is listed: until then, keys of which only the
+time differs, or which the listing does not show, are only marked in the manifest.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from scanning.ports import Progress
 from scanning.scan.commit_pipeline import CommitPipeline
 from scanning.scan.deletion_phase import DeletionPhase
 from scanning.scan.listing_phase import ListingPhase
+from scanning.scan.moved_times_phase import MovedTimesPhase
 from scanning.scan.notifier import Notifier
+from scanning.scan.totals import PassTotals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scanning.core.scan_warnings import ScanWarning
-    from scanning.core.segments.key_ranges import KeyRange
-    from scanning.core.types import BucketConfig, Claim, Held
+    from scanning.core.segments.key_ranges import Covered
+    from scanning.core.segments.model import Entry
+    from scanning.core.totals import SeenTotals
+    from scanning.core.types import BucketConfig, Claim, Held, HeldTimes
     from scanning.ports import KnownState
     from scanning.scan.context import ScanContext
 
@@ -40,18 +44,29 @@ MOST_STUCK = 5
 class PassEnd:
     """``progress`` is what to go on with where the pass is not ``complete``, and what is ``ahead``.
 
-    ``commit`` is the number of the last commit. ``error`` is set if objects were left out, since
-    there was no room for them; the bucket's first pass is then to be done once more from ``again``.
+    ``commit`` is the number of the last commit. ``totals``: as seen; None if nobody goes by them.
+    ``error`` is set if objects were left out, since there was no room for them; the bucket's first
+    pass is then to be done once more from ``again``.
     """
 
     complete: bool
     progress: Progress
     commit: int
     held: Held | None = None
+    held_times: HeldTimes | None = None
     warnings: tuple[ScanWarning, ...] = ()
-    ahead: Sequence[KeyRange] = ()
+    ahead: Sequence[Covered] = ()
+    totals: SeenTotals | None = None
     error: TooManyObjects | None = None
     again: Progress | None = None
+
+
+def open_state(bucket: BucketConfig, claim: Claim, context: ScanContext) -> KnownState:
+    """Read what is known of a bucket in order to scan it. Raises StateLost and StateDamaged."""
+    known = context.states.open(bucket, claim)
+    if not known.is_whole:
+        raise StateDamaged.of(bucket.name)
+    return known
 
 
 class BucketPass:
@@ -65,13 +80,20 @@ class BucketPass:
         """Go on with the bucket's pass until it is complete or the time slice is over."""
         bucket, claim, context = self._bucket, self._claim, self._context
         # 1. Open what is known of the bucket, and how far the pass has come.
-        known = self._open()
+        known = open_state(bucket, claim, context)
         progress, entries = self._progress_of(known), known.entries
+        self._totals = PassTotals(context, known)
         with (
             Notifier(bucket, context.storage) as notifier,
             CommitPipeline(bucket, claim, context, known, notifier) as commits,
         ):
-            # 2. List what the pass has not covered; commit what was created and updated.
+            # 2. Take the moved times that somebody wants to hear nothing of.
+            if known.takes_times:
+                moved = MovedTimesPhase(context, commits, progress, entries)
+                if not moved.take_silently(pause_at=self._pause_at):
+                    return self._end(commits, notifier, progress, complete=False)
+                known, entries = _without_storm(known, moved.entries), moved.entries
+            # 3. List what the pass has not covered; commit what was created and updated.
             if not progress.is_listed:
                 context = self._suited_to_the_listing()
                 ahead = known.ahead if progress is known.progress else ()
@@ -84,17 +106,24 @@ class BucketPass:
                     end = self._end(commits, notifier, progress, complete=False)
                     return replace(end, ahead=listing.ahead)
                 entries = listed
+            # 4. Hold a storm of moved times until somebody chooses, or commit them as updates.
+            moved = MovedTimesPhase(context, commits, progress, entries)
+            storm = moved.find_storm(known)
+            if storm is None and not moved.commit_updates(pause_at=self._pause_at):
+                return self._end(commits, notifier, progress, complete=False)
+            entries = moved.entries
             with DeletionPhase(bucket, context, known, commits, progress, entries) as deletions:
-                # 3. Hold a mass deletion until somebody has looked at it.
+                # 5. Hold a mass deletion until somebody has looked at it.
                 held = deletions.mass_deletion()
                 if held:
                     complete = deletions.mark_held(pause_at=self._pause_at)
-                # 4. Commit the deletions that a second witness confirms.
+                # 6. Commit the deletions that a second witness confirms.
                 else:
                     complete = deletions.commit_deletions(pause_at=self._pause_at)
-            end = self._end(commits, notifier, deletions.progress, complete=complete, held=held)
+            end = self._end(commits, notifier, deletions.progress, complete=complete)
+            end = replace(end, held=held, held_times=storm)
             return self._with_error(end, is_first=known.is_first) if complete else end
-            # 5. Whatever ends the scan, the pipeline awaits the last commit.
+            # 7. Whatever ends the scan, the pipeline awaits the last commit.
 
     def _suited_to_the_listing(self) -> ScanContext:
         """Take one lane, and no pause, where each new beginning lists all that is before it."""
@@ -111,11 +140,11 @@ class BucketPass:
         progress: Progress,
         *,
         complete: bool,
-        held: Held | None = None,
     ) -> PassEnd:
         warnings = self._context.warnings
         notifier.warn(warnings)
-        return PassEnd(complete, progress, commits.number, held, tuple(warnings))
+        totals = self._totals.at_end(commits.gained, complete=complete)
+        return PassEnd(complete, progress, commits.number, warnings=tuple(warnings), totals=totals)
 
     def _give_up(self, commits: CommitPipeline, progress: Progress) -> PassEnd:
         """End a listing that may be endless; what is known before its end is looked at again."""
@@ -133,7 +162,7 @@ class BucketPass:
         if error is None:
             return end
         again = _once_more(end.progress) if is_first else None
-        return replace(end, error=None if end.held else error, again=again)
+        return replace(end, error=None if end.held or end.held_times else error, again=again)
 
     def _too_many_objects(self) -> TooManyObjects | None:
         left_out = self._context.warnings.count_of(WarningKind.LEFT_OUT)
@@ -141,12 +170,6 @@ class BucketPass:
         if not left_out:
             return None
         return TooManyObjects.of(self._bucket.name, limit=limit, left_out=left_out)
-
-    def _open(self) -> KnownState:
-        known = self._context.states.open(self._bucket, self._claim)
-        if not known.is_whole:
-            raise StateDamaged.of(self._bucket.name)
-        return known
 
     def _progress_of(self, known: KnownState) -> Progress:
         if known.progress is None:
@@ -160,3 +183,8 @@ class BucketPass:
 def _once_more(progress: Progress) -> Progress:
     """List everything again, as of the same beginning; what appeared meanwhile is known by now."""
     return replace(progress.begun_anew(), appeared=0)
+
+
+def _without_storm(known: KnownState, entries: Sequence[Entry]) -> KnownState:
+    """Return what is known of a bucket once a storm of moved times is over."""
+    return replace(known, entries=entries, held_moved_since=None, takes_times=False)

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Self
 from scanning.core import notification
 from scanning.core.changes import UPLOADS
 from scanning.core.errors import BucketwatchError
+from scanning.core.totals import NO_CHANGE
 from scanning.ports import Commit, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from scanning.core.listing.body import Columns
-    from scanning.core.segments.key_ranges import KeyRange
+    from scanning.core.segments.key_ranges import Covered
     from scanning.core.segments.model import Piece
+    from scanning.core.totals import Totals
     from scanning.core.types import BucketConfig, Change, Claim, EventType, ObjectState
     from scanning.ports import KnownState, Progress
     from scanning.scan.context import ScanContext
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 class CommitPipeline:
     """Commits changes with their notifications; leaves no commit on its way when the scan ends.
 
-    ``number`` is that of the last commit that was submitted.
+    ``number`` is that of the last commit that was submitted, ``gained`` what all of them did.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class CommitPipeline:
         self._is_first = known.is_first
         # Not the claim's: a scan under the same claim may have committed before this one began.
         self.number = known.commit
+        self.gained = NO_CHANGE
         self._on_its_way: tuple[Callable[[], None], Counter[EventType]] | None = None
 
     def __enter__(self) -> Self:
@@ -56,17 +59,19 @@ class CommitPipeline:
         with suppress(BucketwatchError):  # what came first says more
             self.await_last()
 
-    def submit(
+    def submit(  # noqa: PLR0913 - all that one commit holds
         self,
         changes: Sequence[Change],
         now: float,
         progress: Progress,
         *,
-        ahead: Sequence[KeyRange] = (),
+        ahead: Sequence[Covered] = (),
         pieces: Sequence[Piece] = (),
         removed: Sequence[str] = (),
+        gained: Totals = NO_CHANGE,
         strings: Mapping[str, ObjectState] = MappingProxyType({}),
         no_strings: Sequence[str] = (),
+        took_times: bool = False,
     ) -> None:
         """Send a commit once the one before it has ended; raises what ended that."""
         self._keep_going()
@@ -78,6 +83,7 @@ class CommitPipeline:
             number=number,
             pieces=pieces,
             removed=removed,
+            gained=gained,
             notifications=self._notifier.notifications(announced, now=now, sequencer=order),
             recent=self._notifier.recent_entry(announced, now=now),
             strings=strings,
@@ -85,14 +91,20 @@ class CommitPipeline:
             counted=counted,
             announced=counted if len(announced) == len(changes) else _count_by_type(announced),
             lags_s=self._lags_s(announced, now),
-            progress=progress,
+            progress=self.progress_to_store(progress, changes),
             ahead=ahead,
             filter_fingerprint=self._bucket.filter_fingerprint if changes else "",
             warnings=tuple(self._warnings),
+            took_times=took_times,
         )
         self.await_last()
         self._on_its_way = self._states.begin(self._claim, commit), counted
         self.number = number
+        self.gained += gained
+
+    def progress_to_store(self, progress: Progress, changes: Sequence[Change]) -> Progress | None:
+        """Return the progress that a commit of ``changes`` carries."""
+        return progress
 
     def await_last(self) -> None:
         """Wait until the last commit has ended, and count its changes."""

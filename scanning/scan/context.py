@@ -22,12 +22,15 @@ class ScanSettings:
 
     ``strings``: the documented JSON strings are written, and live ``ttl_s``. A listing that lacks
     more than ``mass_share``, or all, of at least ``mass_minimum`` known objects is a mass deletion:
-    held, until somebody confirms it or ``second_look_s`` (0: never) have passed.
+    held, until somebody confirms it or ``second_look_s`` (0: never) have passed. So are times, if
+    of as many objects only the time moved.
     A missing key counts as deleted once what ``confirm`` names says so too: the next listing does
     if it comes ``interval_s`` later.
     So many objects may be known, ``most_objects``, or any number (0); others are left out.
     A baseline announces multipart uploads that began up to ``baseline_margin_s`` before it.
     Listing runs ahead, in lanes, from the first page on that took ``slow_page_s`` of waiting.
+    ``asks_totals``: somebody goes by the bucket's totals. A look that does not explain them asks
+    for a pass ``look_pass_gap_s`` after the last one began.
     """
 
     page_size: int = 1000
@@ -43,6 +46,8 @@ class ScanSettings:
     baseline_margin_s: float = 86_400.0
     slow_page_s: float = SLOW_S
     most_objects: int = 0
+    asks_totals: bool = False
+    look_pass_gap_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

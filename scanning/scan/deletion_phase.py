@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from scanning.core.deletions import Confirm, had_second_look, is_mass
+from scanning.core.deletions import Confirm
+from scanning.core.holds import held_since
 from scanning.core.segments.model import Piece, states_of
 from scanning.core.segments.writer import drop_missing_rows, entries_after
 from scanning.core.types import Change, EventType, Held
@@ -61,22 +62,15 @@ class DeletionPhase:
         """Find a mass deletion that somebody must look at before anything counts as deleted."""
         missing = sum(len(entry.missing) for entry in self._entries)
         known = sum(entry.count for entry in self._entries) - self.progress.appeared
-        settings, since, now = self._settings, self._known.held_since, self._clock()
-        # What somebody confirmed is as good as gone; the rest may be a mass deletion of its own.
-        confirmed = self._known.released
-        if missing <= confirmed:
-            return None
-        if since and had_second_look(since, now=now, second_look_s=settings.second_look_s):
-            return None
-        # A hold that nobody confirmed holds whatever is missing: neither what came back, nor what
-        # came new, nor what went since says that the rest was meant to go.
-        is_held = (since and not confirmed) or is_mass(
-            missing=missing - confirmed,
-            known=known - confirmed,
-            share=settings.mass_share,
-            minimum=settings.mass_minimum,
+        since = held_since(
+            missing,
+            known=known,
+            before=self._known.held_since,
+            released=self._known.released,
+            rules=self._settings,
+            now=self._clock(),
         )
-        return Held(missing, known, since or now) if is_held else None
+        return None if since is None else Held(missing, known, since)
 
     def mark_held(self, *, pause_at: float) -> bool:
         """Mark what is held, for a witness that counts on marks; False if it paused before the end.
@@ -110,10 +104,20 @@ class DeletionPhase:
             if not self._heads.confirm_all(entries, self._commits.load, after=after):
                 return True
         for entry in left:
+            self.progress = replace(self.progress, after=entry.last_key)
             self._decide(entry, confirmer)
             if self._clock() >= pause_at and entry is not left[-1]:
                 return False
         return True
+
+    def commit_confirmed(self) -> None:
+        """Commit deletions that a witness confirms now; mark nothing for another listing."""
+        left = [entry for entry in self._entries if entry.missing]
+        confirmer = self._choose_confirmer() if left else None
+        if confirmer is None or confirmer.marks:
+            return
+        for entry in left:
+            self._decide(entry, confirmer)
 
     def _choose_confirmer(self) -> DeletionConfirmer | None:
         """Choose by the setting, and by what HEAD can tell; None if HEAD does not answer now."""
@@ -133,7 +137,6 @@ class DeletionPhase:
         """Commit the rows that are gone, and mark the others, if anything counts on that."""
         columns = self._commits.load(entry.id)
         gone = sorted(confirmer.confirm(entry, columns))
-        self.progress = replace(self.progress, after=entry.last_key)
         left = drop_missing_rows(entry, columns, gone) if gone else Piece(entry, None)
         if left and confirmer.marks:
             left = replace(left, entry=self._marked(left.entry))

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
     from scanning.core.listing.rows import ListedRows
     from scanning.core.scan_warnings import ScanWarnings
-    from scanning.core.segments.key_ranges import KeyRange
+    from scanning.core.segments.key_ranges import Covered, Gap
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry
     from scanning.core.segments.writer import Rewriting, SegmentWriter
 
 # A lane is worth its thread and connection from this many segments on.
 SEGMENTS_A_LANE = 4
+MOST_SEGMENTS_A_LANE = 25
 
 
 class LaneComparer:
@@ -59,9 +60,10 @@ class LaneComparer:
             self._matcher.end_at(lane.until)
 
     @property
-    def range(self) -> KeyRange:
+    def range(self) -> Covered:
         """The range of keys that is compared by now."""
-        return self._lane.after, self._lane.until if self.done else self.covered
+        until = self._lane.until
+        return self._lane.after, self.covered if until is None or not self.done else until
 
     @property
     def done(self) -> bool:
@@ -100,15 +102,17 @@ class LaneComparer:
             self.entries[-1] = by(self.entries[-1])
 
 
-def cut_lanes(entries: Sequence[Entry], ranges: Sequence[KeyRange], most: int) -> Sequence[Lane]:
-    """Cut ranges of keys into ``most`` lanes, of about as many segments each.
+def cut_lanes(entries: Sequence[Entry], gaps: Sequence[Gap], at_once: int) -> Sequence[Lane]:
+    """Cut what is not covered into lanes of about as many segments each, in key order.
 
-    There are more lanes where there are more ranges.
+    Those that are listed ``at_once`` are neighbours, so that nobody has covered much far ahead of
+    the others: that is lost when something else commits in a pause.
     """
-    runs = [entries_of(Lane(after, until), entries) for after, until in ranges]
+    runs = [entries_of(Lane(after, until), entries) for after, until in gaps]
     total = sum(map(len, runs))
+    most = max(at_once, total // MOST_SEGMENTS_A_LANE) if at_once > 1 else 1
     lanes: list[Lane] = []
-    for (after, until), run in zip(ranges, runs, strict=True):
+    for (after, until), run in zip(gaps, runs, strict=True):
         number = max(1, min(most * len(run) // max(1, total), len(run) // SEGMENTS_A_LANE))
         for lane in range(1, number):
             end = run[len(run) * lane // number - 1].last_key

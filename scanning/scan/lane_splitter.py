@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from scanning.core.segments.key_ranges import KeyDistribution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from scanning.core.segments.matcher import Page
 
@@ -47,6 +47,7 @@ class _Course:
         unknown_after = self.lane.unknown_after
         return not self.is_over and unknown_after is not None and self.listed_to > unknown_after
 
+    @property
     def can_still_be_split(self) -> bool:
         return not self.is_over and self.lane.unknown_after is not None
 
@@ -63,9 +64,11 @@ class LaneSplitter:
         self._asked: set[str] = set()
         self._pages = self._cuts = 0
 
-    @property
-    def lanes(self) -> Sequence[Lane]:
-        return [course.lane for course in self._courses]
+    def __len__(self) -> int:
+        return len(self._courses)
+
+    def __getitem__(self, number: int) -> Lane:
+        return self._courses[number].lane
 
     def listed_to(self, number: int) -> str:
         return self._courses[number].listed_to
@@ -102,7 +105,7 @@ class LaneSplitter:
 
     def has_unknown(self) -> bool:
         """Tell whether a lane is being listed that may still be split, now or later."""
-        return any(course.can_still_be_split() for course in self._courses)
+        return any(course.can_still_be_split for course in self._courses)
 
     def next_cut(self) -> str | None:
         """Choose a key to list after, for a thread that has no lane; None if there is none now."""

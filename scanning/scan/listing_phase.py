@@ -13,6 +13,7 @@ from scanning.core.changes import (
     announce_cutoff,
     classify_new,
     classify_older,
+    moved_since_older,
 )
 from scanning.core.errors import StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
@@ -28,13 +29,18 @@ from scanning.scan.prefetch import PageLister
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from scanning.core.segments.key_ranges import KeyRange
+    from scanning.core.segments.key_ranges import Covered
     from scanning.core.segments.matcher import Page
+    from scanning.core.segments.model import Merged
     from scanning.core.types import BucketConfig, Claim
     from scanning.ports import KnownState, Progress
     from scanning.scan.commit_pipeline import CommitPipeline
     from scanning.scan.context import ScanContext
     from scanning.scan.lane_splitter import Lane
+
+
+# Other programs may have written larger times than a row can hold.
+_MOST_TIME_S = 2.0**50
 
 
 class ListingPhase:
@@ -52,17 +58,23 @@ class ListingPhase:
         known: KnownState,
         commits: CommitPipeline,
         progress: Progress,
-        ahead: Sequence[KeyRange] = (),
+        ahead: Sequence[Covered] = (),
     ) -> None:
         self.progress, self.ahead = progress, ahead
-        self._covered_before = joined_ranges([("", progress.after), *ahead])
-        self._comparers: list[LaneComparer] = []
+        # What is covered, of lanes that are being compared not yet: those are by number.
+        self._covered = joined_ranges([("", progress.after), *ahead])
+        self._comparers: dict[int, LaneComparer] = {}
+        # The segments as they will stand, of lanes that are done, in any order.
+        self._entries: list[Entry] = []
         self._bucket, self._claim = bucket, claim
         self._storage, self._states = context.storage, context.states
         self._clock, self._keep_going = context.clock, context.keep_going
         self._settings, self._counts = context.settings, context.counts
         self._known, self._commits, self._warnings = known, commits, context.warnings
         self._new_ids = count()
+        self._takes_over = known.is_first and bucket.taken_over
+        # What an older monitor knew of the rows that appeared in the range compared last.
+        self._older: dict[str, ObjectState] = {}
         self._most_objects = context.settings.most_objects
         self._room = Room()
         if self._most_objects:
@@ -78,8 +90,7 @@ class ListingPhase:
     def run(self, *, pause_at: float) -> Sequence[Entry] | None:
         """List what the pass has not covered yet; None if it paused or gave up before the end."""
         entries, began_at = self._known.entries, (self.progress.after, self.ahead)
-        gaps = gaps_between(self._covered_before)
-        lanes = cut_lanes(entries, gaps, self._settings.lanes)
+        lanes = cut_lanes(entries, gaps_between(self._covered), self._settings.lanes)
         with closing(self._process(lanes)) as pages:
             for _ in pages:
                 if self.gave_up:
@@ -89,21 +100,26 @@ class ListingPhase:
                     # One that has covered nothing yet would pause at the same place for ever.
                     if (self.progress.after, self.ahead) != began_at:
                         return None
-        listed = self._entries_now(lanes)
-        # What was added up on the way counts what a look or another host wrote meanwhile twice.
+        compared = {entry.id for lane in lanes for entry in entries_of(lane, entries)}
+        listed = [*self._entries, *(entry for entry in entries if entry.id not in compared)]
+        listed.sort(key=attrgetter("last_key"))
+        # What was added up on the way counts twice what was listed once more.
         objects = sum(entry.listed for entry in listed)
         self.progress = replace(self.progress, is_listed=True, listed=objects, after="")
         self.ahead = ()
         return listed
 
-    def _entries_now(self, lanes: Sequence[Lane]) -> Sequence[Entry]:
-        """Put the segments that lanes have written among those that were covered before."""
-        known = self._known.entries
-        compared = {entry.id for lane in lanes for entry in entries_of(lane, known)}
-        entries = [entry for entry in known if entry.id not in compared]
-        for comparer in self._comparers:
-            entries += comparer.entries
-        return sorted(entries, key=attrgetter("last_key"))
+    def list_range(self, lane: Lane, *, pause_at: float) -> Sequence[Entry] | None:
+        """List a range of keys that begins and ends with segments; None if its end was not reached.
+
+        What was listed of it is committed.
+        """
+        self._entries = []
+        with closing(self._process([lane])) as pages:
+            for _ in pages:
+                if self._clock() >= pause_at:
+                    return None
+        return self._entries
 
     @property
     def gave_up(self) -> bool:
@@ -123,7 +139,9 @@ class ListingPhase:
                 new_id=self._new_id,
                 limit=self._settings.page_size,
                 strings_at=self._clock() if self._settings.strings else 0.0,
+                now=0.0 if self._known.is_first else self._clock(),
                 trust_etags=self._bucket.trust_etags,
+                older_times=self._find_older_times if self._takes_over else None,
                 room=self._room,
             ),
         )
@@ -134,6 +152,7 @@ class ListingPhase:
     def _process(self, lanes: Sequence[Lane]) -> Generator[None, None, None]:
         """List and compare lanes; after every page but the last, there may be a pause."""
         settings = self._settings
+        done: set[int] = set()
         with PageLister(
             self._storage,
             lanes,
@@ -144,19 +163,27 @@ class ListingPhase:
             for number, page in lister:
                 self._keep_going()
                 self._counts.pages += 1
-                self._meet(lister.lanes)
-                self._process_page(self._comparers[number], page)
-                if all(comparer.done for comparer in self._comparers):
-                    return
+                lane, lanes_by_now = lister.lane(number)
+                if number not in done and self._process_page(number, lane, page):
+                    done.add(number)
+                    if len(done) == lanes_by_now:
+                        return
                 yield
 
-    def _meet(self, lanes: Sequence[Lane]) -> None:
-        """Take in which lanes there are: some end sooner than they did, and others are new."""
-        for comparer, lane in zip(self._comparers, lanes, strict=False):
-            comparer.lane = lane
-        self._comparers += map(self._comparer, lanes[len(self._comparers) :])
+    def _process_page(self, number: int, lane: Lane, page: Page) -> bool:
+        """Compare a lane's next page; tell whether that was the last one."""
+        if number not in self._comparers:
+            self._comparers[number] = self._comparer(lane)
+        comparer = self._comparers[number]
+        comparer.lane = lane
+        self._compare(comparer, page)
+        if comparer.done:
+            del self._comparers[number]
+            self._entries += comparer.entries
+            self._covered = joined_ranges([*self._covered, comparer.range])
+        return comparer.done
 
-    def _process_page(self, comparer: LaneComparer, page: Page) -> None:
+    def _compare(self, comparer: LaneComparer, page: Page) -> None:
         try:
             for found in comparer.compare(page):
                 self._warnings.merge(comparer.warnings.take())
@@ -165,7 +192,7 @@ class ListingPhase:
                     self._count_listed(found.entry.listed)
                 else:
                     self._counts.compared += 1
-                    self._count_listed(found.listed, appeared=len(found.merged.appeared))
+                    self._count_listed(found.listed, appeared=self._count_unknown(found.merged))
                     self._commit_changes(found)
                 comparer.replace_last(self._refresh_documented_strings)
         except UnreadableListing as exc:
@@ -177,10 +204,8 @@ class ListingPhase:
 
     def _note_covered(self) -> None:
         """Say in ``progress`` and ``ahead`` what is compared by now."""
-        covered = [*self._covered_before, *(comparer.range for comparer in self._comparers)]
-        (_, after), *ahead = joined_ranges(covered)
-        if after is None:
-            after = max(comparer.covered for comparer in self._comparers)
+        compared = (comparer.range for comparer in self._comparers.values())
+        (_, after), *ahead = joined_ranges([*self._covered, *compared])
         self.progress, self.ahead = replace(self.progress, after=after), tuple(ahead)
 
     def _count_listed(self, objects: int, *, appeared: int = 0) -> None:
@@ -190,6 +215,13 @@ class ListingPhase:
             listed=self.progress.listed + objects,
             appeared=self.progress.appeared + appeared,
         )
+
+    def _count_unknown(self, merged: Merged) -> int:
+        """Count the rows that appeared and that no older monitor knew."""
+        if not self._older:
+            return len(merged.appeared)
+        keys = merged.columns.keys
+        return sum(keys[row] not in self._older for row in merged.appeared)
 
     # --- changes
 
@@ -216,6 +248,7 @@ class ListingPhase:
             ahead=self.ahead,
             pieces=found.pieces,
             removed=found.removed,
+            gained=found.gained,
             strings=strings,
         )
 
@@ -231,12 +264,11 @@ class ListingPhase:
         def is_news(key: str, state: ObjectState) -> bool:
             return (seen_after is not None and key > seen_after) or cutoff.is_news(state)
 
-        if self._known.is_first and self._bucket.taken_over:
-            older = self._states.older_states(self._bucket, list(states))
+        if self._takes_over:
             return [
                 Change(event_type, key, current, previous)
-                for (key, current), previous in zip(states.items(), older, strict=True)
-                if (previous or is_news(key, current))
+                for key, current in states.items()
+                if ((previous := self._older.get(key)) or is_news(key, current))
                 and (event_type := classify_older(previous, current, now=now))
             ]
         news = states
@@ -244,6 +276,18 @@ class ListingPhase:
             news = {key: state for key, state in states.items() if is_news(key, state)}
         kinds = [classify_new(state, now=now) for state in news.values()]
         return list(map(Change, kinds, news, news.values(), repeat(None)))
+
+    def _find_older_times(self, merged: Merged) -> dict[int, int]:
+        """Look up what an older monitor knew of appeared rows; find the times that moved since."""
+        states = states_of(merged.columns, merged.appeared, 0.0)
+        older = self._states.older_states(self._bucket, list(states)) if states else []
+        self._older = {key: state for key, state in zip(states, older, strict=True) if state}
+        found = {}
+        for row, (key, state) in zip(merged.appeared, states.items(), strict=True):
+            at = moved_since_older(self._older.get(key), state)
+            if at is not None and abs(at) < _MOST_TIME_S:
+                found[row] = round(at * 1000)
+        return found
 
     def _refresh_documented_strings(self, entry: Entry) -> Entry:
         """Write, renew or remove a segment's documented strings, if that is due.

@@ -68,14 +68,13 @@ class PageLister:
         )
         self._threads: list[threading.Thread] = []
 
-    @property
-    def lanes(self) -> Sequence[Lane]:
-        """The lanes by number, as they are by now: some were split, and end sooner.
+    def lane(self, number: int) -> tuple[Lane, int]:
+        """Tell where a lane ends by now, and how many lanes there are: some were split meanwhile.
 
-        No page that came, and reaches beyond a lane's end, was asked for before the end was known.
+        No page before the one that came last reaches beyond that end.
         """
         with self._changed:
-            return self._splitter.lanes
+            return self._splitter[number], len(self._splitter)
 
     def __enter__(self) -> Self:
         return self

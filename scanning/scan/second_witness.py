@@ -195,7 +195,6 @@ class HeadConfirmer:
         self._context.keep_going()
         if self._unanswered >= UNANSWERED_LIMIT:
             return None
-        self._context.counts.witness_heads += 1
         try:
             return self._context.storage.look_up(key)
         except ScanAborted:

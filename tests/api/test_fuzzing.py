@@ -32,6 +32,7 @@ RIGHT = {
     "POST /api/buckets/update": {"name": "media-in"},
     "POST /api/v1/buckets/": {"name": "media-out", "region": "r", "credential": "media-in"},
     "PATCH /api/v1/buckets/{name}/": {},
+    "POST /api/v1/hints/": {"bucket": "media-in", "keys": ["a/b.mp4"]},
     "PATCH /api/v1/credentials/{name}/": {},
     "POST /api/v1/credentials/": {"name": "k", "access_key": "A", "secret_key": "S"},
 }

@@ -23,9 +23,10 @@ from scanning.adapters.prometheus import MOST_ENDPOINTS
 from scanning.adapters.redis.stats import ClientCacheReport
 from scanning.core import redis_keys
 from scanning.core.metrics import counters
+from scanning.core.request_costs import RequestKind
 from scanning.core.scan_warnings import ScanWarning, ScanWarnings, WarningKind
 from scanning.core.types import EventType
-from scanning.ports import Commit
+from scanning.ports import Commit, EndpointUsage, RequestReport
 from tests.support import api_client, engine_buckets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,8 +76,7 @@ def finish(
     warnings: tuple[ScanWarning, ...] = (),
 ) -> None:
     result = engine_buckets.result(taken.bucket, started_at=time.time(), error=error)
-    counts = replace(result.counts, witness_heads=int(bool(warnings)))
-    result = replace(result, warnings=warnings, counts=counts)
+    result = replace(result, warnings=warnings)
     if error:
         result = replace(result, error_class=error_class)
     wiring.background().leases.finish(taken, result, next_due=time.time() + 60)
@@ -85,6 +85,7 @@ def finish(
 def a_busy_installation(store: redis.Redis) -> None:
     """With at least one sample of every metric but Sentinel's."""
     store.set(redis_keys.LEADER, "host:1")
+    wiring.background().probes.record({}, {"unmoved": 1})
     taken = claim(store, "media-in", late_s=4.0)
     commit = Commit(
         number=1,
@@ -98,7 +99,9 @@ def a_busy_installation(store: redis.Redis) -> None:
     warnings.add(WarningKind.ODD_ROW, "a")
     finish(taken, warnings=tuple(warnings))
     finish(claim(store, "media-out"), error="no answer")
-    store.zadd(redis_keys.PACES, {"s3.example.com": time.time()})
+    sent = {("media-in", kind): number for number, kind in enumerate(RequestKind, start=2)}
+    usage = EndpointUsage("s3.example.com", report=RequestReport("reporter", 1, sent))
+    wiring.background().endpoint_health.share_usage(usage)
     cache = {"cache_hits": 5, "cache_misses": 2, "evictions": 1, "unrecognised_bodies": 0}
     report = ClientCacheReport(wiring.background().connection)
     report.send(cache | {"total_clients": 2}, vault_age_s=30.0)
@@ -164,14 +167,16 @@ def test_both_texts_have_the_same_samples(client, store):
 def test_the_documented_metrics_are_those_exported_with_their_types_and_labels(client, store):
     a_busy_installation(store)
     documented = {
-        name: (kind, label.strip("` "))
-        for name, kind, label in re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", PAGE, re.MULTILINE)
+        name: (kind, set(re.findall(r"\w+", labels)))
+        for name, kind, labels in re.findall(
+            r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", PAGE, re.MULTILINE
+        )
     }
     exported = {}
     for family in families(client).values():
         labels = {label for found in family.samples for label in found.labels} - {"le"}
         name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
-        exported[name] = (family.type, "".join(labels))
+        exported[name] = (family.type, labels)
     assert exported == documented
 
 
@@ -196,6 +201,22 @@ def test_scans_events_and_notifications_are_counted(client, store):
     assert sample(client, "bucketwatch_events_total", type="deleted") == 3
     assert sample(client, "bucketwatch_notifications_total", type="created") == 1
     assert sample(client, "bucketwatch_notifications_total", type="deleted") == 0
+
+
+def test_requests_are_counted_by_kind_and_endpoint(client, store):
+    a_busy_installation(store)
+    heads = [
+        sample(client, "bucketwatch_head_requests_total", purpose=purpose)
+        for purpose in ("metadata", "witness", "bucket")
+    ]
+    assert heads == [3, 4, 5]
+    sent = {
+        kind: sample(
+            client, "bucketwatch_endpoint_requests_total", endpoint="s3.example.com", kind=kind
+        )
+        for kind in ("list", "head_metadata", "head_witness", "head_bucket")
+    }
+    assert sent == {"list": 2, "head_metadata": 3, "head_witness": 4, "head_bucket": 5}
 
 
 def test_histograms_add_up(client, store):
@@ -239,6 +260,14 @@ def test_each_bucket_has_one_state(client, store):
     found = {state: sample(client, "bucketwatch_buckets", state=state) for state in states}
     assert found == dict.fromkeys(states, 1) | {"paused": 2}
     assert len(families(client)["bucketwatch_buckets"].samples) == len(states)
+
+
+def test_probes_are_counted_by_what_came_of_them(client, store):
+    wiring.background().probes.record({}, {"moved": 2, "unmoved": 40, "failed": 1})
+    wiring.background().probes.record({}, {"moved": 1})
+    assert sample(client, "bucketwatch_probes_total", result="moved") == 3
+    assert sample(client, "bucketwatch_probes_total", result="unmoved") == 40
+    assert sample(client, "bucketwatch_probes_total", result="failed") == 1
 
 
 def test_endpoints_are_told_by_state_and_the_dead_ones_by_name(client, store):

@@ -1,4 +1,4 @@
-"""What a client of scope ``read`` may do: every GET, and nothing else."""
+"""What a client of scope ``read`` may do: every GET, and nothing else; of ``hint``: give hints."""
 
 import pytest
 from django.core.cache import cache
@@ -36,12 +36,14 @@ READ = [
     "/api/v1/buckets/",
     "/api/v1/buckets/media-in/",
     "/api/v1/buckets/media-in/held/",
+    "/api/v1/buckets/media-in/explain/?key=a/b.mp4",
     "/api/v1/credentials/",
     "/api/v1/credentials/shared/",
     "/api/v1/endpoints/",
     "/api/v1/endpoints/us-iad-1.linodeobjects.com/",
     "/api/v1/events/",
 ]
+HINTED = [("POST", "/api/v1/hints/", {"bucket": "media-in", "keys": ["a/b.mp4"]})]
 PUBLIC = ["/health", "/ready", "/metrics", "/api/schema/", "/api/docs/"]
 
 
@@ -75,7 +77,26 @@ def test_both_scopes_may_read(scope, path):
     assert _caller(scope).get(path).status_code == 200
 
 
+@pytest.mark.parametrize(("method", "path", "body"), HINTED)
+def test_hints_need_the_scope_hint_or_manage(method, path, body):
+    response = _caller("read").send(method, path, body)
+    assert response.status_code == 403
+    assert "'hint' or 'manage'" in api_client.error_of(response)
+    for scope in ("hint", "manage"):
+        assert _caller(scope).send(method, path, body).status_code == 202
+
+
 @pytest.mark.parametrize(("method", "path", "body"), [*MANAGED, *(("GET", p, None) for p in READ)])
+def test_the_scope_hint_is_for_nothing_else(method, path, body):
+    response = _caller("hint").send(method, path, body)
+    assert response.status_code == 403
+    assert "'hint'" in api_client.error_of(response)
+    assert Bucket.objects.get().polling_interval is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"), [*MANAGED, *HINTED, *(("GET", p, None) for p in READ)]
+)
 def test_without_a_token_nothing_is_shown_or_done(method, path, body):
     response = api_client.Caller().send(method, path, body)
     assert response.status_code == 401
@@ -96,8 +117,10 @@ def test_a_scope_that_was_taken_back_counts_at_once():
 
 
 def test_every_route_is_in_one_of_these_lists():
-    listed = {(method, resolve(path.partition("?")[0]).url_name) for method, path, _ in MANAGED}
-    listed |= {("GET", resolve(path).url_name) for path in (*READ, *PUBLIC)}
+    changing = [*MANAGED, *HINTED]
+    listed = {(method, resolve(path.partition("?")[0]).url_name) for method, path, _ in changing}
+    reads = (path.partition("?")[0] for path in (*READ, *PUBLIC))
+    listed |= {("GET", resolve(path).url_name) for path in reads}
     listed.add(("POST", "token"))  # where a client's secret is asked for
     there = {
         (method, route.name)

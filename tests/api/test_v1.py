@@ -8,6 +8,7 @@ from django.core.cache import cache
 
 from buckets import services
 from buckets.models import Bucket
+from buckets.sync import scan_status
 from scanning import wiring
 from tests.support import api_client, engine_buckets
 from tests.support.commands import manage
@@ -34,9 +35,12 @@ MEMBERS = {
         "prefix",
         "suffix",
         "polling_interval",
+        "polling_longest",
+        "probe_interval",
     ),
     *("monitoring_enabled", "notifications_enabled", "events", "first_scan", "fetch_metadata"),
     "trust_etags",
+    *("requests_per_day", "requests_today", "forecast"),
     *("lanes", "most_objects", "webhook_url", "webhook_client_id", "webhook_token_url"),
     *("webhook_secret_in_redis", "added_at", "updated_at", "state", "mirrored", "status"),
 }
@@ -105,6 +109,8 @@ SETTINGS: dict[str, Any] = {
     "prefix": "in/",
     "suffix": ".mp4",
     "polling_interval": 300,
+    "polling_longest": 3600,
+    "probe_interval": 0,
     "monitoring_enabled": False,
     "notifications_enabled": False,
     "events": ["created", "deleted"],
@@ -126,6 +132,7 @@ NOBODY = [
         ("POST", "scan/", None),
         ("POST", "test/", None),
         ("GET", "held/", None),
+        ("GET", "explain/?key=k", None),
         ("POST", "release/", None),
         ("POST", "resume/", {"choice": "announce"}),
     )
@@ -170,6 +177,8 @@ CASES = [
     not_created("with an event as a list", {"events": [["created"]]}, "events", "deleted"),
     not_created("with events as text", {"events": "created"}, "events", "list"),
     not_created("with a bad first scan", {"first_scan": "ignore"}, "first_scan", "baseline"),
+    not_created("probed every eight days", {"probe_interval": 691_200}, "probe_interval"),
+    not_created("probed now and then", {"probe_interval": "auto"}, "probe_interval"),
     not_created("with no lanes", {"lanes": 0}, "lanes"),
     not_created("with many lanes", {"lanes": 10**30}, "lanes"),
     not_created("with less than no objects", {"most_objects": -1}, "most_objects"),
@@ -194,6 +203,13 @@ CASES = [
     patched("the keys", KEYS, credential="media-in"),
     patched("the credential", {"credential": "shared"}),
     patched("the default interval back", {"polling_interval": None}),
+    patched("an interval that does not grow", {"polling_longest": 0}),
+    patched("the default growth back", {"polling_longest": None}),
+    not_patched("a negative longest interval", {"polling_longest": -1}, "polling_longest"),
+    not_patched("more than a week", {"polling_longest": 604_801}, "polling_longest"),
+    not_patched("a longest interval in text", {"polling_longest": "900"}, "polling_longest"),
+    patched("probes every 5 s", {"probe_interval": 5}, probe_interval=5),
+    patched("the default of probes back", {"probe_interval": None}, probe_interval=None),
     patched("the webhook away", {"webhook_url": ""}),
     not_patched("the name", {"name": "other"}, "name", "known"),
     not_patched("half the keys", {"access_key": "AK2"}, "secret_key"),
@@ -259,8 +275,16 @@ CASES = [
     done("scan", "POST", f"{ONE}scan/", None, 202, bucket="media-in"),
     done("held", "GET", f"{ONE}held/", bucket="media-in", held_since=None, count=0, results=[]),
     refused("too many held", "GET", f"{ONE}held/?limit=1001", None, 400, "limit", "1000"),
+    refused("explain nothing", "GET", f"{ONE}explain/", None, 400, "key"),
+    refused("explain twice", "GET", f"{ONE}explain/?key=a&key=b", None, 400, "key", "once"),
     refused("held by colour", "GET", f"{ONE}held/?colour=red", None, 400, "colour"),
     done("release", "POST", f"{ONE}release/", None, 202, bucket="media-in"),
+    *(
+        done(f"release: {choice}", "POST", f"{ONE}release/", {"choice": choice}, 202)
+        for choice in ("announce_deletions", "announce_updates", "take_times")
+    ),
+    refused("release all", "POST", f"{ONE}release/", {"choice": "all"}, 400, "choice"),
+    refused("release by colour", "POST", f"{ONE}release/", {"colour": "red"}, 400, "colour"),
     done("resume", "POST", f"{ONE}resume/", {"choice": "baseline"}, 202, bucket="media-in"),
     done("resume all", "POST", "/api/v1/resume/", {"choice": "baseline"}, 202, buckets=[]),
     refused("resume somehow", "POST", f"{ONE}resume/", {"choice": "x"}, 400, "choice", "announce"),
@@ -391,6 +415,22 @@ def test_a_connection_test_says_what_is_in_the_bucket(caller, s3_server, setting
     assert answer["fix"]
 
 
+def test_a_key_is_explained_with_when_its_range_was_listed_and_will_be(caller, s3_server, settings):
+    conf = settings.SCANNING
+    security = conf.security.model_copy(update={"allow_private_endpoints": True})
+    settings.SCANNING = conf.model_copy(update={"security": security})
+    name = s3_server.bucket()
+    s3_server.put(name, "a/b c.mp4", b"film")
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    api_client.add_bucket(name, endpoint=s3_server.url, **pair)
+    answer = caller.get(f"{BUCKETS}{name}/explain/?key=a/b%20c.mp4")
+    assert answer.status_code == 200
+    found = answer.json()
+    assert (found["event"], found["stored"], found["listed"]["size"]) == ("created", None, 4)
+    assert (found["last_listed"], found["problem"]) == (None, "")
+    assert "No scan has listed" in " ".join(found["reasons"])
+
+
 def test_held_objects_are_listed_before_their_deletion_is_confirmed(
     caller, s3_server, settings, capsys
 ):
@@ -413,5 +453,39 @@ def test_held_objects_are_listed_before_their_deletion_is_confirmed(
     assert (answer["bucket"], answer["count"]) == (name, 3)
     assert answer["held_since"].startswith("20")
     assert [(held["key"], held["size"]) for held in answer["results"]] == [("=a", 3), ("b", 3)]
-    assert set(answer["results"][0]) == {"key", "size", "last_modified", "etag"}
+    members = {"key", "size", "last_modified", "etag", "new_last_modified"}
+    assert set(answer["results"][0]) == members
     assert "Z" in answer["results"][0]["last_modified"]
+    assert answer["results"][0]["new_last_modified"] is None
+    assert (answer["held_missing"], answer["held_moved"], answer["known"]) == (3, 0, 3)
+
+
+def test_held_times_are_listed_and_taken_silently(caller, s3_server, settings, capsys):
+    given = settings.SCANNING
+    deletions = given.deletions.model_copy(update={"mass_minimum": 1})
+    security = given.security.model_copy(update={"allow_private_endpoints": True})
+    settings.SCANNING = given.model_copy(update={"deletions": deletions, "security": security})
+    name = s3_server.bucket()
+    pair = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    api_client.add_bucket(name, endpoint=s3_server.url, **pair)
+    engine_buckets.trust()
+    for key in ("a", "b"):
+        s3_server.put(name, key, b"one")
+    assert manage(capsys, "runscan", name).status == 0
+    s3_server.touch(name, "a", "b")
+    assert "of 2 only the time moved, held" in manage(capsys, "runscan", name).out
+
+    answer = caller.get(f"{BUCKETS}{name}/held/?limit=1").json()
+    assert (answer["count"], answer["held_moved"], answer["known"]) == (2, 2, 2)
+    assert (answer["held_since"], answer["held_missing"]) == (None, 0)
+    assert answer["held_moved_since"].startswith("20")
+    [held] = answer["results"]
+    assert held["last_modified"] < held["new_last_modified"]
+    scan_status.flush()
+    status = caller.get(f"{BUCKETS}{name}/").json()["status"]
+    assert (status["held_moved"], status["held_moved_since"][:2]) == (2, "20")
+
+    taken = caller.post(f"{BUCKETS}{name}/release/", {"choice": "take_times"})
+    assert (taken.status_code, "announces nothing" in taken.json()["message"]) == (202, True)
+    assert "0 updated" in manage(capsys, "runscan", name).out
+    assert caller.get(f"{BUCKETS}{name}/held/").json()["count"] == 0

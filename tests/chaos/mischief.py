@@ -31,7 +31,12 @@ _RARE: Final = {
     "reset": 0.003,
     "slow": 0.01,
     "short_page": 0.01,
+    "inclusive": 0.05,
+    "repeats": 0.02,
     "leaves_out": 0.02,
+    "head_stale": 0.02,
+    "head_weak": 0.2,
+    "totals_move": 0.02,
 }
 _FAR: Final = {
     "slow_down": 0.01,
@@ -42,6 +47,9 @@ _FAR: Final = {
     "cut": 0.01,
     "stall": 0.002,
     "slow": 0.02,
+    "drip": 0.001,
+    "gzip": 0.05,
+    "terse": 0.05,
     "ends_early": 0.01,
     "shows_nothing": 0.002,
     "redirect": 0.0005,
@@ -65,12 +73,33 @@ _BAD: Final = {
     "other_style": 0.3,
     "leaves_out": 0.03,
     "ends_early": 0.02,
+    "loses_place": 0.5,
+    "odd_rows": 0.03,
+    "slow_down_behind_blanks": 0.01,
+    "entities": 0.003,
+    "folder": 0.005,
     "redirect_once": 0.0005,
     "forbidden": 0.0005,
 }
-ORDINARY: Final[Sequence[Mapping[str, float]]] = (_RARE, _FAR, _BAD)
+# Nodes that disagree: changes come late to some, some do not know what others hold, and one has a
+# clock of its own. No listing leaves anything out here: what a listing leaves out and HEAD denies
+# is announced as deleted, as docs/guarantees.md says.
+_NODES: Final = {
+    "failed": 0.003,
+    "ignored": 0.02,
+    "moved_clock": 0.1,
+    "head_refused": 0.05,
+    "head_gone": 0.05,
+    "head_stale": 0.05,
+    "totals_move": 0.05,
+    "totals_stay": 0.3,
+}
+ORDINARY: Final[Sequence[Mapping[str, float]]] = (_RARE, _FAR, _BAD, _NODES)
 # Each LIST and each HEAD takes so long, by endpoint.
-LATENCY_S: Final = {0: (0.0, 0.0), 1: (0.02, 0.02), 2: (0.003, 0.003)}
+LATENCY_S: Final = {0: (0.0, 0.0), 1: (0.02, 0.02), 2: (0.003, 0.003), 3: (0.0, 0.0)}
+NODES: Final = 3
+TELL_TOTALS: Final = (0, 1, NODES)
+MOST_LAG_S: Final = 4.0
 LONG_HEAD_S: Final = 1.5  # shorter than the read time-out of the hosts
 _OUTAGES: Final = ("stall", "slow_down", "reset", "failed", "cut_xml")
 
@@ -113,6 +142,7 @@ class Mischief:
             self._freeze_consumer: 3,
             self._restart: 4,
             self._outage: 6,
+            self._lag: 4,
         }
         [act] = self._dice.choices(list(lots), list(lots.values()))
         act()
@@ -122,6 +152,7 @@ class Mischief:
         while self._later:  # what is frozen by then has to thaw as well
             self._do_what_is_due(float("inf"))
         self._s3.faults({number: {} for number in range(len(ORDINARY))})
+        self._s3.lag({NODES: 0.0})
 
     def _do_what_is_due(self, now: float) -> None:
         due = [act for at, act in self._later if at <= now]
@@ -224,6 +255,12 @@ class Mischief:
         self._s3.faults({number: {how: 1.0}})
         self._note(f"endpoint {number}: {how} for {seconds:.1f} s")
         self._later.append((time.monotonic() + seconds, self._ordinary))
+
+    def _lag(self) -> None:
+        """Have changes come later, or sooner, to the nodes that list."""
+        seconds = self._dice.choice((0.0, self._dice.uniform(0, MOST_LAG_S)))
+        self._s3.lag({NODES: seconds})
+        self._note(f"endpoint {NODES} lists {seconds:.1f} s late")
 
     def _ordinary(self) -> None:
         self._s3.faults(dict(enumerate(ORDINARY)))

@@ -51,8 +51,10 @@ State: TypeAlias = Version | None
 class ModelBucket:
     """``endpoint`` is a number; ``prefix`` is what is watched of the bucket.
 
-    ``emptied``: now and then everything in it is deleted at once. ``late``: watched from some time
-    on, in a region of its own.
+    ``probe_s``: how often its totals are asked for, or it is looked at where there are none.
+    ``emptied``: now and then everything in it is deleted, or gets another time, at once. ``late``:
+    watched from some time on, in a region of its own. ``trusts_etags``: a time alone is no change,
+    so every version has an ETag of its own.
     """
 
     name: str
@@ -61,8 +63,10 @@ class ModelBucket:
     prefix: str = ""
     metadata: bool = True
     interval_s: int = 1
+    probe_s: int | None = None
     emptied: bool = False
     late: bool = False
+    trusts_etags: bool = False
 
 
 class _Keys:
@@ -148,7 +152,9 @@ class World:
             self._create_again: 6 if len(gone) else 0,
             self._overwrite: 30,
             self._overwrite_twice: 6,
-            self._touch: 6,
+            self._touch: 0 if bucket.trusts_etags else 6,
+            self._touch_some: 0 if bucket.trusts_etags else 0.4,
+            self._touch_all: 0.6 if bucket.emptied and not bucket.trusts_etags else 0,
             self._delete: 40 if full else 18,
             self._delete_some: 0.4,
             self._create_some: 0.4,
@@ -186,10 +192,16 @@ class World:
 
     def _touch(self, bucket: ModelBucket, now_ms: int) -> list[Change]:
         """The same bytes again."""
-        key = self._there[bucket.name].any(self._dice)
-        current = self.histories[bucket.name, key][-1]
-        assert current is not None
-        return [self._put(bucket, key, current._replace(modified_ms=now_ms))]
+        return [self._move(bucket, self._there[bucket.name].any(self._dice), now_ms)]
+
+    def _touch_some(self, bucket: ModelBucket, now_ms: int) -> list[Change]:
+        keys = list(self._there[bucket.name])[:: self._dice.randrange(3, 20)]
+        return [self._move(bucket, key, now_ms) for key in keys]
+
+    def _touch_all(self, bucket: ModelBucket, now_ms: int) -> list[Change]:
+        """A node whose clock, or whose memory of times, is another one."""
+        moved_ms = now_ms - self._dice.randrange(DAY_MS)
+        return [self._move(bucket, key, moved_ms) for key in self._there[bucket.name]]
 
     def _delete(self, bucket: ModelBucket, now_ms: int) -> list[Change]:
         return [self._remove(bucket, self._there[bucket.name].any(self._dice))]
@@ -231,7 +243,15 @@ class World:
             etag += f"-{self._dice.randrange(1, 20)}"  # in parts
         return Version(etag, modified_ms, self._dice.randrange(10_000_000))
 
+    def _move(self, bucket: ModelBucket, key: str, modified_ms: int) -> Change:
+        """Give an object another time, and nothing else."""
+        current = self.histories[bucket.name, key][-1]
+        assert current is not None
+        return self._put(bucket, key, current._replace(modified_ms=modified_ms))
+
     def _put(self, bucket: ModelBucket, key: str, version: Version) -> Change:
+        if bucket.trusts_etags and not version.etag:
+            version = version._replace(etag=f"{self._dice.getrandbits(128):032x}")
         states = self.histories[bucket.name, key]
         while any(state and state[:2] == version[:2] for state in states):
             version = version._replace(modified_ms=version.modified_ms + 1)

@@ -25,6 +25,8 @@ class Unanswered(Exception):
 class Operator:
     """Pauses buckets, lets them go on, gives them other lanes and intervals, adds ``late`` ones.
 
+    Has held updates announced. Never has times taken silently: that would be an event less.
+
     ``late`` are the bodies of ``POST /api/v1/buckets/``.
     """
 
@@ -43,7 +45,14 @@ class Operator:
 
     def act(self) -> None:
         """Try one thing."""
-        lots = {self._change: 6, self._scan: 2, self._pause: 2, self._go_on: 3, self._add: 1}
+        lots = {
+            self._change: 6,
+            self._scan: 2,
+            self._release: 2,
+            self._pause: 2,
+            self._go_on: 3,
+            self._add: 1,
+        }
         [lot] = self._dice.choices(list(lots), list(lots.values()))
         try:
             lot()
@@ -65,7 +74,8 @@ class Operator:
     def _change(self) -> None:
         changes = {
             "lanes": self._dice.choice([None, 1, 2, 4]),
-            "polling_interval": self._dice.choice([1, 2]),
+            "polling_interval": self._dice.choice([1, 2, 8]),
+            "probe_interval": self._dice.choice([None, 0, 1, 3]),
         }
         self._patch(self._dice.choice(self._names), **changes)
         self.did["changes"] += 1
@@ -73,6 +83,11 @@ class Operator:
     def _scan(self) -> None:
         self._ask("POST", f"/api/v1/buckets/{self._dice.choice(self._names)}/scan/")
         self.did["scans"] += 1
+
+    def _release(self) -> None:
+        path = f"/api/v1/buckets/{self._dice.choice(self._names)}/release/"
+        self._ask("POST", path, {"choice": "announce_updates"})
+        self.did["releases"] += 1
 
     def _pause(self) -> None:
         name = self._dice.choice(self._names)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, quote_from_bytes, unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
 MOST_KEYS: Final = 1000
-_AFTER_ALL: Final = "\U0010ffff"
+AFTER_ALL: Final = "\U0010ffff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ class Bucket:
     def __init__(self) -> None:
         self._keys: list[str] = []
         self._objects: dict[str, Object] = {}
+        self._before: dict[str, Object] = {}
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def change(self, change: Change) -> None:
@@ -68,15 +70,31 @@ class Bucket:
         with self._lock:
             if change.key not in self._objects:
                 insort(self._keys, change.key)
+            else:
+                self._before[change.key] = self._objects[change.key]
+                self._bytes -= self._objects[change.key].size
+            self._bytes += change.size
             self._objects[change.key] = Object(change.etag, change.size, rows)
 
     def _delete(self, key: str) -> None:
         with self._lock:
-            if self._objects.pop(key, None) is not None:
+            found = self._objects.pop(key, None)
+            if found is not None:
+                self._before[key] = found
+                self._bytes -= found.size
                 del self._keys[bisect_left(self._keys, key)]
+
+    def totals(self) -> tuple[int, int]:
+        """Count its objects and their bytes."""
+        with self._lock:
+            return len(self._keys), self._bytes
 
     def get(self, key: str) -> Object | None:
         return self._objects.get(key)
+
+    def get_before(self, key: str) -> Object | None:
+        """Return what was there before the last change of a key."""
+        return self._before.get(key)
 
     def page(
         self,
@@ -87,28 +105,43 @@ class Bucket:
             keys,
             more,
         ),
+        writes: Callable[[list[bytes]], list[bytes]] = lambda rows: rows,
     ) -> bytes:
-        """The body of one answer to ListObjectsV2; ``shows`` says what a server shows of it."""
+        """Write the body of one answer to ListObjectsV2.
+
+        ``shows`` says what a server shows of a page, ``writes`` how it writes the rows of it.
+        """
+        begins = bisect_left if asked.inclusive else bisect_right
         with self._lock:
             first = max(
                 bisect_left(self._keys, asked.prefix),
-                bisect_right(self._keys, asked.after) if asked.after else 0,
+                begins(self._keys, asked.after) if asked.after else 0,
             )
-            end = bisect_right(self._keys, asked.prefix + _AFTER_ALL)
+            end = bisect_right(self._keys, asked.prefix + AFTER_ALL)
             shown = self._keys[first : min(first + asked.most, max(first, end))]
             last = shown[-1] if shown else asked.after
             shown, more = shows(shown, first + len(shown) < end)
             rows = [self._objects[key].rows[style] for key in shown]
-        return _body(rows, last, STYLES[style], more=more)
+        if asked.repeats and rows:
+            rows.insert(len(rows) // 2, rows[len(rows) // 2])
+        tersely = asked.tersely and (more or len(rows) < asked.most)
+        return _body(writes(rows), last, STYLES[style], more=more, tersely=tersely)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which keys are asked for."""
+    """Which keys are asked for, and how a server takes that.
+
+    ``inclusive``: it begins with the key itself; it ``repeats`` a row; ``tersely``: without what
+    follows from the rest.
+    """
 
     prefix: str
     after: str
     most: int
+    inclusive: bool = False
+    repeats: bool = False
+    tersely: bool = False
 
 
 def _row(change: Change, style: Style) -> bytes:
@@ -122,11 +155,13 @@ def _row(change: Change, style: Style) -> bytes:
     ).encode()
 
 
-def _body(rows: Iterable[bytes], last: str, style: Style, *, more: bool) -> bytes:
+def _body(rows: Collection[bytes], last: str, style: Style, *, more: bool, tersely: bool) -> bytes:
     token = b""
     if more:
         token = b"<NextContinuationToken>%b</NextContinuationToken>" % token_after(last).encode()
     truncated = b"<IsTruncated>%b</IsTruncated>" % (b"true" if more else b"false") + token
+    if tersely:
+        truncated = b"<KeyCount>%d</KeyCount>" % len(rows) + token
     entries = b"".join(rows)
     parts = (truncated, entries) if style.truncated_first else (entries, truncated)
     return (

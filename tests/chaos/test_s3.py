@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scanning.adapters.s3.storage import S3ClientCache, S3Storage
+from scanning.core.deletions import HeadAnswer
 from scanning.core.errors import PermanentError, TransientError
 from scanning.core.types import BucketConfig, KeyPair
 from scanning.scan.lane_splitter import Lane
 from scanning.scan.prefetch import list_pages
 from tests.chaos.model import ModelBucket, World
-from tests.chaos.s3_faults import FAULTS, LIES, PERMANENT, SHAPES
+from tests.chaos.s3_faults import FAULTS, LIES, MOVED_MS, PERMANENT, SHAPES
+from tests.chaos.s3_objects import Change
 from tests.chaos.s3_server import ChaosS3
 from tests.support.servers import LOCAL
 
@@ -88,6 +90,58 @@ def test_a_lie_is_no_error_and_leaves_out_what_head_shows(server, storage, world
     assert left_out
     key = min(left_out)
     assert storage.look_up(key)[0] == world.listed(BUCKET.name)[key][0]
+
+
+def test_odd_rows_are_left_out_and_the_others_are_listed(server, storage, world):
+    server.faults({0: {"odd_rows": 1.0}})
+    page = storage.page("", 100)
+    server.faults({0: {}})
+    rows = storage.rows(page.entries)
+    assert 1 <= len(rows.odd) <= 3
+    assert len(rows.columns) + len(rows.odd) == 100
+
+
+def test_a_node_with_a_clock_of_its_own_lists_other_times(server, storage, world):
+    server.faults({0: {"moved_clock": 1.0}})
+    there = world.listed(BUCKET.name)
+    assert listed(storage) == {
+        key: (version.etag, version.modified_ms + MOVED_MS, version.size)
+        for key, version in there.items()
+    }
+
+
+def test_a_listing_that_begins_behind_a_key_that_is_gone_is_taken_for_the_end(server, storage):
+    server.faults({0: {"loses_place": 1.0}})
+    [first, second] = list(listed(storage))[:2]
+    assert storage.page(first, 10).entries
+    assert first < f"{first}!" < second
+    assert not storage.page(f"{first}!", 10).entries
+
+
+def test_changes_come_late_to_a_listing_and_at_once_to_head(server, storage):
+    server.lag({0: 3600.0})
+    before = listed(storage)
+    server.change([Change(BUCKET.name, "late", "etag", 1_700_000_000_000, 7)])
+    assert listed(storage) == before
+    assert storage.head("late").etag == "etag"
+    server.lag({0: 0.0})
+    assert listed(storage) == before | {"late": ("etag", 1_700_000_000_000, 7)}
+    server.change([Change(BUCKET.name, "late", None)])
+    assert listed(storage) == before
+
+
+def test_head_may_refuse_deny_and_tell_of_what_was(server, storage, world):
+    key, now = next(iter(world.listed(BUCKET.name).items()))
+    server.faults({0: {"head_refused": 1.0}})
+    assert storage.look_up(key) is HeadAnswer.REFUSED
+    server.faults({0: {"head_gone": 1.0}})
+    assert storage.look_up(key) is HeadAnswer.GONE
+    server.faults({0: {"head_weak": 1.0}})
+    assert storage.look_up(key)[0] == now.etag
+    server.change([Change(BUCKET.name, key, "other", now.modified_ms, 7)])
+    server.faults({0: {"head_stale": 1.0}})
+    assert storage.look_up(key)[0] == now.etag
+    server.change([Change(BUCKET.name, key, *now)])
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"slow"}))

@@ -86,6 +86,9 @@ def test_an_empty_file_and_empty_sections_mean_defaults(load, text):
         ("REDIS_SENTINEL_HOST", "s1,s2:26380", "redis", "sentinel_host", "s1,s2:26380"),
         ("READY_REQUIRE_WEBHOOK", "false", "ready", "require_webhook", False),
         ("STORAGE_READ_TIMEOUT", "12.5", "storage", "read_timeout", 12.5),
+        ("PROBE_INTERVAL", "auto", "probe", "interval", "auto"),
+        ("PROBE_INTERVAL", "30", "probe", "interval", 30),
+        ("PROBE_INTERVAL", "0", "probe", "interval", 0),
     ],
 )
 def test_the_environment_wins_over_the_file(load, variable, value, section, member, expected):
@@ -134,6 +137,9 @@ def test_a_redis_url_and_a_password_are_kept_out_of_a_repr(load):
         ("PARALLEL_STAGGER_METHOD", SECRET),
         ("POLLING_INTERVAL", "-1"),
         ("DEFAULTS_POLLING_INTERVAL", SECRET),
+        ("PROBE_INTERVAL", SECRET),
+        ("PROBE_INTERVAL", "-1"),
+        ("PROBE_INTERVAL", "604801"),
         ("REDIS_PORT", "65536"),
         ("REDIS_URL", f"http://{SECRET}"),
         ("REDIS_URL", f"redis://host:{SECRET}"),

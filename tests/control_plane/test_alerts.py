@@ -125,7 +125,20 @@ def test_held_buckets_are_listed_the_longest_held_first_and_not_without_end(stor
     assert "12,345 objects that were known are not listed any more" in shown[0].reason
     assert "release the hold" in shown[0].next_step
     assert (more.bucket, more.count) == (None, 3)
-    assert more.title == "3 buckets more: mass deletions wait to be confirmed"
+    assert more.title == "3 buckets more: mass deletions or moved times wait for a choice"
+
+
+def test_a_storm_of_moved_times_is_told_with_what_can_be_chosen(store):
+    now = timezone.now()
+    times = {"held_moved_since": now, "held_moved": 1234, "last_scan_at": now}
+    api_client.add_with_status("stormy", **times)
+    earlier = now - timedelta(hours=1)
+    api_client.add_with_status("both", **times, held_since=earlier, held_missing=5)
+    deletion, _, storm = attention()
+    assert (deletion.bucket, storm.bucket) == ("both", "stormy")
+    assert storm.title == "stormy: a storm of moved times waits for a choice"
+    assert "1,234 objects with the known ETag and size have another time" in storm.reason
+    assert "take the new times silently" in storm.next_step
 
 
 def test_redis_away_is_told_with_what_the_database_knows(redis_server):

@@ -18,6 +18,7 @@ from tests.support import api_client
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LOST, FAILING, HELD = {"lost_since": 5}, {"error_class": "Throttled"}, {"held_since": 5}
+MOVED = {"held_moved_since": 5}
 SCANNED: dict[Any, Any] = {"scan_at": 5}
 EVERYTHING = LOST | FAILING | HELD | SCANNED
 
@@ -40,6 +41,9 @@ def case(state: State, facts: dict[Any, Any], *flags: str) -> Any:
         case(State.FAILING, FAILING | HELD | SCANNED, "late"),
         case(State.HELD, HELD),
         case(State.HELD, HELD | SCANNED, "late"),
+        case(State.HELD, MOVED | SCANNED),
+        case(State.HELD, HELD | MOVED, "late"),
+        case(State.FAILING, FAILING | MOVED | SCANNED),
         case(State.LATE, {}, "late"),
         case(State.LATE, SCANNED, "late"),
         case(State.WAITING, {}),

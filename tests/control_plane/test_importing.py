@@ -352,6 +352,8 @@ buckets:
     region: us-iad-1
     credential: media
     polling_interval: 30
+    polling_longest: 900
+    probe_interval: 5
     events: [created, deleted]
     lanes: 2
     most_objects: 5000
@@ -374,6 +376,8 @@ def test_a_file_brings_buckets_and_keys(store, tmp_path: Path):
 
     first, second = Bucket.objects.order_by("name")
     assert (first.polling_interval, first.lanes, first.first_scan) == (30, 2, "baseline")
+    assert first.polling_longest == 900
+    assert (first.probe_interval, second.probe_interval) == (5, None)
     assert first.most_objects == 5000
     assert first.wanted_events == ["created", "deleted"]
     assert (second.region, second.first_scan) == ("s3.example.com", "announce")

@@ -291,6 +291,8 @@ def test_a_polling_interval_out_of_bounds_is_refused_with_the_bound(make, second
         pytest.param({"endpoint": ""}, id="endpoint"),
         pytest.param({"polling_interval": 0}, id="interval-too-short"),
         pytest.param({"polling_interval": 604_801}, id="interval-too-long"),
+        pytest.param({"polling_longest": 604_801}, id="longest-interval-too-long"),
+        pytest.param({"probe_interval": 604_801}, id="probes-too-far-apart"),
         pytest.param({"lanes": 0}, id="no-lane"),
         pytest.param({"lanes": 17}, id="too-many-lanes"),
         pytest.param({"most_objects": -1}, id="less-than-no-objects"),

@@ -44,6 +44,7 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
         webhook_client_secret="client-secret",
         webhook_token_url="https://auth.example.com/token",
         polling_interval=30,
+        polling_longest=600,
     )
 
     assert document(redis) == {
@@ -63,6 +64,8 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
             "credential": "MEDIA_IN",
             "generation": bucket.generation,
             "polling_interval": 30,
+            "polling_longest": 600,
+            "probe_interval": None,
             "fetch_metadata": True,
             "trust_etags": False,
             "prefix": "",
@@ -70,6 +73,7 @@ def test_a_bucket_is_mirrored_with_the_documented_members(redis):
             "events": ["created", "updated", "detected"],
             "first_scan": "announce",
             "lanes": None,
+            "requests_per_day": None,
             "most_objects": None,
             "taken_over": False,
         },

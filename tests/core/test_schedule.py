@@ -1,10 +1,13 @@
 """The grid of scheduled starts: pure functions of times."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scanning.core import schedule
+from scanning.core.types import Claim, ScanCounts, ScanResult
 
 EPOCH_S = st.floats(min_value=1e9, max_value=4e9)
 INTERVALS_S = st.integers(min_value=1, max_value=604_800).map(float)
@@ -108,3 +111,110 @@ def test_random_places_are_drawn_anew():
 def test_overdue_buckets_come_latest_first():
     due = {"soon": 101.0, "now": 100.0, "long ago": 1.0, "late": 50.0}
     assert schedule.overdue(due, now=100.0) == ["long ago", "late", "now"]
+
+
+# --- intervals that grow while nothing changes
+
+MINUTE_TO_QUARTER = schedule.PollingIntervals(60.0, 900.0)
+QUIET_S = st.floats(min_value=-1e6, max_value=1e9)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "quiet_s", "expected"),
+    [
+        pytest.param(MINUTE_TO_QUARTER, None, 60.0, id="nothing is known"),
+        pytest.param(MINUTE_TO_QUARTER, -5.0, 60.0, id="a change was found just now"),
+        pytest.param(MINUTE_TO_QUARTER, 900.0, 60.0, id="an eighth is hardly more"),
+        pytest.param(MINUTE_TO_QUARTER, 960.0, 120.0, id="an eighth is twice the shortest"),
+        pytest.param(MINUTE_TO_QUARTER, 3_000.0, 240.0, id="it doubles"),
+        pytest.param(MINUTE_TO_QUARTER, 7_199.0, 480.0, id="not yet the longest"),
+        pytest.param(MINUTE_TO_QUARTER, 7_200.0, 900.0, id="the longest, which is no power"),
+        pytest.param(MINUTE_TO_QUARTER, 1e9, 900.0, id="never longer"),
+        pytest.param(schedule.PollingIntervals(60.0), 1e9, 60.0, id="switched off"),
+        pytest.param(schedule.PollingIntervals(60.0, 30.0), 1e9, 60.0, id="no longer than that"),
+    ],
+)
+def test_the_interval_grows_with_the_quiet(intervals, quiet_s, expected):
+    assert intervals.choose(quiet_s) == expected
+
+
+@given(shortest_s=INTERVALS_S, longest_s=INTERVALS_S, quiet_s=QUIET_S, more_s=INTERVALS_S)
+def test_a_change_waits_for_no_more_than_an_eighth_of_the_quiet(
+    shortest_s, longest_s, quiet_s, more_s
+):
+    intervals = schedule.PollingIntervals(shortest_s, longest_s)
+    chosen = intervals.choose(quiet_s)
+    assert shortest_s <= chosen <= max(shortest_s, longest_s)
+    assert chosen <= max(shortest_s, quiet_s * schedule.QUIET_SHARE)
+    assert intervals.choose(quiet_s + more_s) >= chosen
+
+
+@given(share=st.floats(min_value=0, max_value=1, exclude_max=True), quiet_s=QUIET_S, now=EPOCH_S)
+def test_a_grown_interval_has_a_grid_of_its_own_with_the_same_place_in_it(share, quiet_s, now):
+    interval_s = MINUTE_TO_QUARTER.choose(quiet_s)
+    due = MINUTE_TO_QUARTER.next_due(share * 60.0, quiet_s=quiet_s, now=now)
+    assert now < due <= now + interval_s + 1e-5
+    starts = due / interval_s - share
+    assert starts == pytest.approx(round(starts), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("last_scan", "expected"),
+    [
+        pytest.param(None, 10_000.0, id="never scanned: at once"),
+        pytest.param(9_000.0, 10_000.0, id="its interval has passed: at once"),
+        pytest.param(9_800.0, 10_050.0, id="its place in the grown interval"),
+    ],
+)
+def test_the_first_start_of_a_quiet_bucket(last_scan, expected):
+    due = MINUTE_TO_QUARTER.first_due(10.0, quiet_s=1e6, now=10_000.0, last_scan=last_scan)
+    assert due == expected
+
+
+CLAIM = Claim(
+    bucket="bucket",
+    region="region",
+    fence=1,
+    generation=1,
+    scheduled_at=5_000.0,
+    offset_s=0.0,
+    expires_at=5_015.0,
+    commit=3,
+    changed_at=1_000.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("claim", "result", "expected"),
+    [
+        pytest.param(CLAIM, {}, 1_000.0, id="nothing differs"),
+        pytest.param(CLAIM, {"counts": ScanCounts(created=1)}, 5_000.0, id="a change"),
+        pytest.param(
+            CLAIM, {"counts": ScanCounts(compared=1)}, 5_000.0, id="a key is missing, or moved"
+        ),
+        pytest.param(
+            CLAIM,
+            {"counts": ScanCounts(created=1), "error_class": "StorageUnavailable"},
+            5_000.0,
+            id="a change, before the scan broke off",
+        ),
+        pytest.param(
+            replace(CLAIM, changed_at=None), {}, 4_000.0, id="a first pass that found nothing"
+        ),
+        pytest.param(
+            replace(CLAIM, changed_at=None), {"complete": False}, None, id="not complete yet"
+        ),
+        pytest.param(
+            replace(CLAIM, changed_at=None),
+            {"error_class": "AccessDenied"},
+            None,
+            id="never listed",
+        ),
+    ],
+)
+def test_what_a_scan_found_says_when_the_last_change_was(claim, result, expected):
+    values = {"counts": ScanCounts(objects=9, unchanged=1), "began": 4_000.0} | result
+    ended = ScanResult(bucket="bucket", started_at=5_000.0, duration_s=1.0, **values)
+    assert schedule.last_change(claim, ended) == expected
+    quiet_s = None if expected is None else 4_000.0 - expected
+    assert schedule.quiet_s(claim, ended) == quiet_s

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from bench import fleet
+from bench import fleet, schedules
 from bench.fleet import ROOT
 from bench.measuring import GROUPS, Bench, Sizes
 from bench.objects import clustered, make_rows, overwritten, scattered
@@ -17,6 +17,7 @@ from bench.report import WHAT, page
 from bench.server import BenchServer
 from bench.targets import TARGETS, line
 from scanning.core.listing.body import Columns, read_listing, read_rows
+from scanning.core.schedule import PollingIntervals
 
 TINY = Sizes(
     objects=2_000,
@@ -127,6 +128,15 @@ def test_a_small_fleet_is_scanned_and_looked_at(tmp_path):
     assert figures["fleet_rss_mb"] > 0
     assert figures["fleet_cpu_share"] > 0
     assert figures["fleet_processes"] > 4
+
+
+def test_growing_intervals_save_requests_of_quiet_buckets_and_spread_what_is_left():
+    fixed = schedules.poll(schedules.Fleet(), PollingIntervals(60.0))
+    adaptive = schedules.poll(schedules.Fleet(), PollingIntervals(60.0, 900.0))
+    assert adaptive.scans <= 0.2 * fixed.scans
+    assert adaptive.lag_p95_s <= 1.05 * fixed.lag_p95_s
+    assert fixed.busiest_minute == 1000
+    assert adaptive.busiest_minute <= 0.2 * fixed.busiest_minute
 
 
 def test_every_target_is_explained_and_its_line_says_whether_it_is_met():

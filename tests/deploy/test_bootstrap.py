@@ -106,3 +106,10 @@ def test_make_run_without_settings_says_what_to_do(machine):
     refused = machine.make("run")
     assert refused.returncode != 0
     assert "copy .env.example to .env" in refused.stderr
+
+
+def test_a_machine_that_cannot_install_ceph_is_told_which_tests_are_skipped(machine):
+    machine.program("apt-get", "exit 1")
+    made = machine.make("ceph")
+    assert made.returncode == 0, made.stderr
+    assert "tests that ask Ceph will be skipped" in made.stderr

@@ -54,19 +54,19 @@ def rows(columns: int) -> list[list[str]]:
 
 
 def test_the_example_lists_every_variable_with_its_default():
-    listed = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, flags=re.MULTILINE))
+    listed = dict(re.findall(r"^#?([A-Z_0-9]+)=(.*)$", EXAMPLE, flags=re.MULTILINE))
     scanning = {name: default for name, (_, default) in scanning_defaults().items()}
     assert listed == site_defaults() | scanning | SOURCES
 
 
 def test_the_example_names_everything_that_the_demo_keeps_away():
-    listed = set(re.findall(r"^#?([A-Z_]+)=", EXAMPLE, flags=re.MULTILINE))
+    listed = set(re.findall(r"^#?([A-Z_0-9]+)=", EXAMPLE, flags=re.MULTILINE))
     assert listed == product_variables() - ALIASES - SECRET_FILES - {"DJANGO_SETTINGS_MODULE"}
 
 
 def test_uncommenting_every_line_of_the_example_changes_nothing(tmp_path):
     uncommented = tmp_path / ".env"
-    uncommented.write_text(re.sub(r"^#([A-Z_]+=)", r"\1", EXAMPLE, flags=re.MULTILINE))
+    uncommented.write_text(re.sub(r"^#([A-Z_0-9]+=)", r"\1", EXAMPLE, flags=re.MULTILINE))
     values = {k: v or "" for k, v in dotenv_values(uncommented).items()}
     values["SECRET_KEY"] = "x" * 50
     assert load_site(values) == load_site({"SECRET_KEY": "x" * 50})

@@ -133,6 +133,7 @@ PLACES = {
     "id_": "{id}",
     "minute": "{minute}",
     "day": "{day}",
+    "reporter": "{reporter}",
 }
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from scanning import engine, wiring
 from scanning.core import redis_keys
-from scanning.core.explain import KeyFacts, Known, ScheduleStatus, explain
+from scanning.core.explain import KeyFacts, Known, Listed, LookedAt, ScheduleStatus, explain
 from scanning.core.listing.body import Columns
+from scanning.core.probing import LastProbe
+from scanning.core.schedule import PollingIntervals
 from scanning.core.segments.model import Entry
 from scanning.core.types import BucketConfig, EventType, KeyPair, ObjectState
 from scanning.inspection.explain import known_of
@@ -66,6 +68,47 @@ FOUND = {
         of_bucket(replace(KNOWN, listed=STATE._replace(last_modified=NOW)), trust_etags=True),
         None,
         "Nothing differs",
+    ),
+    "later, and that whole buckets move is held": (
+        replace(KNOWN, listed=STATE._replace(last_modified=NOW)),
+        "updated",
+        "held if most of the bucket's objects have moved times",
+    ),
+    "later, and nobody is to hear of it": (
+        replace(
+            KNOWN,
+            known=Known(STATE, moved_to=NOW, held_moved_since=NOW - 60, takes_times=True),
+            listed=STATE._replace(last_modified=NOW),
+        ),
+        None,
+        "Somebody chose to take the new times silently",
+    ),
+    "later than when somebody wanted silence": (
+        replace(
+            KNOWN,
+            known=Known(STATE, moved_to=NOW - 5, takes_times=True),
+            listed=STATE._replace(last_modified=NOW),
+        ),
+        "updated",
+        "a later time than known",
+    ),
+    "another etag while a storm is held": (
+        replace(
+            KNOWN,
+            known=Known(STATE, held_moved_since=NOW - 60),
+            listed=STATE._replace(etag="b", last_modified=NOW),
+        ),
+        "updated",
+        "another ETag than",
+    ),
+    "noted in a pass that is unfinished": (
+        replace(
+            KNOWN,
+            known=Known(STATE, is_covered=True, moved_to=NOW),
+            listed=STATE._replace(last_modified=NOW),
+        ),
+        "updated",
+        "a later time than known",
     ),
     "restored": (replace(KNOWN, listed=OLD), "updated", "an earlier time than known, as when an"),
     "gone": (replace(KNOWN, listed=None), "deleted", "once a scan has listed the whole bucket"),
@@ -142,11 +185,16 @@ def test_what_the_next_scan_finds(it, event, reason):
     assert said.event == event
     assert reason in " ".join(said.reasons)
     assert said.announced == (event is not None)
-    assert "The next scan is due in 30 s." in said.reasons
+    assert "The next pass is due in 30 s." in said.reasons
 
 
 GONE = replace(KNOWN, listed=None)
 HELD = replace(GONE, known=Known(STATE, is_missing=True, held_since=NOW - 60))
+STORMY = replace(
+    KNOWN,
+    known=Known(STATE, moved_to=NOW, held_moved_since=NOW - 60),
+    listed=STATE._replace(last_modified=NOW),
+)
 FULL = replace(IT, schedule=replace(DUE, queue_length=10), queue_high_water=10)
 COVERED = Known(is_first=True, is_covered=True)
 KEPT_BACK = {
@@ -161,6 +209,10 @@ KEPT_BACK = {
     "a mass deletion": (
         replace(HELD, schedule=replace(DUE, held_missing=7)),
         "7 known objects are",
+    ),
+    "a storm of moved times": (
+        replace(STORMY, schedule=replace(DUE, held_moved=7)),
+        "7 known objects have another time, and the ETag and size that are known",
     ),
     "behind an unfinished pass": (replace(IT, known=Known(is_covered=True)), "the pass after it"),
     "behind an unfinished first pass": (
@@ -190,18 +242,21 @@ def test_what_is_never_announced_is_not_said_to_come_later():
     assert "QUEUE_HIGH_WATER" not in said
 
 
-def test_a_held_deletion_is_announced_after_the_configured_second_look():
-    assert explain(replace(HELD, second_look_s=60)).announced
-    assert not explain(replace(HELD, second_look_s=61)).announced
+@pytest.mark.parametrize("held", [HELD, STORMY], ids=["deletion", "moved times"])
+def test_what_is_held_is_announced_after_the_configured_second_look(held):
+    assert explain(replace(held, second_look_s=60)).announced
+    assert not explain(replace(held, second_look_s=61)).announced
 
 
 def test_a_hold_and_a_full_queue_do_not_concern_what_has_no_event():
     quiet = replace(KNOWN, schedule=replace(DUE, queue_length=10), queue_high_water=10)
-    assert len(explain(quiet).reasons) == 2
+    said = " ".join(explain(quiet).reasons)
+    assert "queue" not in said
+    assert "held" not in said
 
 
 NEXT = {
-    "soon": (DUE, "The next scan is due in 30 s."),
+    "soon": (DUE, "The next pass is due in 30 s."),
     "now": (ScheduleStatus(due_at=NOW - 5), "A scan is due now."),
     "long ago": (ScheduleStatus(due_at=NOW - 300), "A scan has been due for 300 s: do workers run"),
     "never": (ScheduleStatus(), "The schedule does not know the bucket yet"),
@@ -257,6 +312,18 @@ def test_a_missing_row_an_unfinished_pass_and_a_hold_are_seen():
     assert not known["b"].is_covered
     here.states.released = 1
     assert known_of(here.states, here.bucket, "a").held_since is None
+
+
+def test_the_time_that_a_key_moved_to_and_the_hold_of_that_are_seen():
+    here = Site(settings=ScanSettings(mass_minimum=2))
+    here.scan_to_the_end(FakeStorage({"a": ("e", 0, 0), "b": ("e", 0, 0)}))
+    here.scan_to_the_end(FakeStorage({"a": ("e", 5000, 0), "b": ("e", 6000, 0)}))
+    known = {key: known_of(here.states, here.bucket, key) for key in ("a", "b")}
+    state = ObjectState("e", 0.0, 0)
+    assert known["a"] == Known(state, moved_to=5.0, held_moved_since=here.now)
+    assert known["b"].moved_to == 6.0
+    here.states.takes_times = True
+    assert known_of(here.states, here.bucket, "a").takes_times
 
 
 # --- against real servers, before and after a scan
@@ -329,6 +396,23 @@ def test_the_next_scan_does_what_was_said(place, s3_server, given):
     agrees()
 
 
+@pytest.mark.parametrize("minimum", [1, 1000])
+def test_the_next_scan_does_with_moved_times_what_was_said(place, s3_server, settings, minimum):
+    deletions = settings.SCANNING.deletions.model_copy(update={"mass_minimum": minimum})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"deletions": deletions})
+    here = place()
+    s3_server.put(here.name, "key")
+    here.scan()
+    s3_server.touch(here.name, "key")
+    assert engine.explain(here.name, "key").announced
+    events = here.scan()
+    assert len(events) == (minimum == 1000)
+    after = engine.explain(here.name, "key")
+    assert after.event == (None if events else EventType.UPDATED)
+    assert not after.announced
+    assert len(here.scan()) == 0
+
+
 def test_an_explanation_shows_what_is_stored_and_what_is_listed(place, s3_server):
     here = place()
     s3_server.put(here.name, "key", b"one")
@@ -388,6 +472,138 @@ def test_damaged_state_is_said(place, s3_server, store):
     assert said.problem in said.reasons[0]
 
 
+# --- when the key's range was listed, and when it will be
+
+LOOKED = LookedAt(NOW - 3, (("", "a"), ("in/", "in/b"), ("x", None)))
+SCANNED = replace(DUE, last_pass_at=NOW - 90)
+GROWS = PollingIntervals(60.0, 900.0)
+
+
+@pytest.mark.parametrize(
+    ("it", "listed", "said"),
+    [
+        pytest.param(IT, None, "No scan has listed the key's range", id="never"),
+        pytest.param(
+            replace(IT, schedule=SCANNED),
+            Listed(NOW - 90, "pass"),
+            "last listed by the pass that began 90 s ago.",
+            id="by a pass",
+        ),
+        pytest.param(
+            replace(IT, schedule=SCANNED, known=Known(began=NOW - 30, is_covered=True)),
+            Listed(NOW - 30, "pass"),
+            "The pass under way has listed the key's range; it began 30 s ago.",
+            id="by the pass under way",
+        ),
+        pytest.param(
+            replace(IT, schedule=SCANNED, known=Known(began=NOW - 30)),
+            Listed(NOW - 90, "pass"),
+            "by the pass that began 90 s ago.",
+            id="not yet by the pass under way",
+        ),
+        pytest.param(
+            replace(IT, schedule=replace(SCANNED, last_look=LOOKED)),
+            Listed(NOW - 3, "look"),
+            "last listed by a look, which began 3 s ago.",
+            id="by a look",
+        ),
+        pytest.param(
+            replace(IT, key="in/c", schedule=replace(SCANNED, last_look=LOOKED)),
+            Listed(NOW - 90, "pass"),
+            "by the pass that began 90 s ago.",
+            id="not by a look at other ranges",
+        ),
+        pytest.param(
+            replace(IT, key="z", schedule=replace(SCANNED, last_look=LOOKED)),
+            Listed(NOW - 3, "look"),
+            "by a look",
+            id="behind the last known key",
+        ),
+        pytest.param(
+            replace(IT, schedule=replace(SCANNED, last_pass_at=NOW, last_look=LOOKED)),
+            Listed(NOW, "pass"),
+            "by the pass that began 0 s ago.",
+            id="by a pass after the look",
+        ),
+    ],
+)
+def test_who_listed_the_range_of_the_key_last(it, listed, said):
+    explained = explain(it)
+    assert explained.last_listed == listed
+    assert said in " ".join(explained.reasons)
+
+
+def test_nobody_lists_what_is_outside_the_prefix():
+    explained = explain(of_bucket(replace(IT, schedule=SCANNED), prefix="out/"))
+    assert explained.last_listed is None
+    assert "range" not in " ".join(explained.reasons)
+
+
+@pytest.mark.parametrize(
+    ("status", "pass_due", "said"),
+    [
+        pytest.param(DUE, NOW + 30, "The next pass is due in 30 s.", id="pass"),
+        pytest.param(
+            replace(DUE, due_at=NOW, pass_due=NOW + 600),
+            NOW + 600,
+            "A look is due now: at what hints named, and where something changed lately. "
+            "The next pass is due in 600 s.",
+            id="look",
+        ),
+        pytest.param(
+            replace(DUE, quiet_s=3000.0),
+            NOW + 30,
+            "Passes are 240 s apart now, and up to 900 s while nothing changes; nothing had for "
+            "3000 s when the last one began.",
+            id="grown interval",
+        ),
+    ],
+)
+def test_when_the_range_of_the_key_is_listed_next(status, pass_due, said):
+    explained = explain(replace(IT, schedule=status, intervals=GROWS))
+    assert explained.pass_due == pass_due
+    assert said in " ".join(explained.reasons)
+
+
+@pytest.mark.parametrize(
+    ("probe_s", "has_totals", "said"),
+    [
+        pytest.param(5.0, True, "totals are asked for every 5 s, and a look follows", id="probes"),
+        pytest.param(5.0, False, "A look follows every 5 s: at what changed lately.", id="none"),
+    ],
+)
+def test_how_often_a_bucket_is_probed_is_a_part_of_when_it_is_listed(probe_s, has_totals, said):
+    reasons = explain(replace(IT, probe_s=probe_s, has_totals=has_totals)).reasons
+    assert said in reasons[-1]
+    assert "look" not in " ".join(explain(IT).reasons)
+
+
+def test_the_probes_of_a_bucket_are_those_of_its_plan(place, store):
+    here = place(bucketwatch={"probe_interval": 7})
+    assert "every 7 s" not in " ".join(engine.explain(here.name, "key").reasons)
+    here.scan()
+    assert "totals are asked for every 7 s" in engine.explain(here.name, "key").reasons[-1]
+    wiring.background().probes.record({here.name: LastProbe(None)}, {})
+    assert engine.explain(here.name, "key").reasons[-1].startswith("A look follows every 7 s")
+
+
+def test_an_interval_that_does_not_grow_is_not_spoken_of():
+    quiet = replace(IT, schedule=replace(DUE, quiet_s=9e9), intervals=PollingIntervals(60.0))
+    assert "apart" not in " ".join(explain(quiet).reasons)
+
+
+def test_the_last_pass_and_look_are_those_of_the_bucket_that_is_watched_now(place, store):
+    here = place()
+    here.scan()
+    at = float(store.hget(redis_keys.bucket(here.name), "scan_at"))
+    assert engine.explain(here.name, "key").last_listed == (at, "pass")
+    store.hset(redis_keys.bucket(here.name), "looked_at", json.dumps([at + 1, [["j", "l"]]]))
+    assert engine.explain(here.name, "key").last_listed == (at + 1, "look")
+    assert engine.explain(here.name, "other").last_listed == (at, "pass")
+    store.hset(redis_keys.bucket(here.name), "complete", "another generation")
+    assert engine.explain(here.name, "other").last_listed is None
+
+
 # --- the command
 
 
@@ -426,6 +642,8 @@ def test_the_command_prints_what_programs_read(command, place, s3_server):
         "event": "created",
         "announced": True,
         "problem": None,
+        "last_listed": None,
+        "pass_due": None,
     }
 
 

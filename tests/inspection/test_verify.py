@@ -112,6 +112,19 @@ def test_a_hold_and_an_unfinished_pass_are_nothing_wrong():
     assert verify(here, {}, noted=17)[0].wrong == {}
 
 
+def test_a_held_storm_of_moved_times_is_nothing_wrong_and_counts_as_updates():
+    here = scanned(mass_minimum=10)
+    later = {key: (etag, time + 5000, size) for key, (etag, time, size) in BUCKET.items()}
+    here.scan(FakeStorage(later))
+    assert here.states.held_moved_since
+    findings, counts = verify(here, later)
+    assert findings.wrong == {}
+    assert counts.updated == len(BUCKET)
+    assert verify(here, later, kind=Repair)[0].wrong == {}
+    here.scan_to_the_end(FakeStorage(later))
+    assert announced(here) == []
+
+
 def test_the_number_of_segments_is_said():
     assert verify(scanned())[0].segments == 5
 
@@ -125,6 +138,10 @@ def hide_a_change(here: Site) -> None:
 
 def hide_a_size(here: Site) -> None:
     rows(here, lambda columns: columns.sizes.__setitem__(3, 9))
+
+
+def hide_a_time(here: Site) -> None:
+    rows(here, lambda columns: columns.last_modified.__setitem__(3, 5))
 
 
 def hide_a_new_key(here: Site) -> None:
@@ -170,6 +187,21 @@ WRONG = {
         hide_a_size,
         {Fault.HIDDEN: 1, Fault.STRING: 1},
         [("updated", "key-046")],
+    ),
+    "a time that a digest hides": (
+        hide_a_time,
+        {Fault.HIDDEN: 1, Fault.STRING: 1},
+        [("updated", "key-046")],
+    ),
+    "a moved time that was not listed": (
+        lambda here: rewrite(here, moved=(3,), moved_times=(5,)),
+        {Fault.HIDDEN: 1},
+        [],
+    ),
+    "moved times beyond the rows": (
+        lambda here: rewrite(here, moved=(99,), moved_times=(5,)),
+        {Fault.ENTRY: 1},
+        [],
     ),
     "a key that a digest hides": (hide_a_new_key, {Fault.HIDDEN: 1}, [("detected", "key-046")]),
     "a deletion that a digest hides": (

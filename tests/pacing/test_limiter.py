@@ -15,6 +15,7 @@ from scanning.core import pacing, redis_keys
 from scanning.core.errors import Interrupted, StorageUnavailable, Throttled
 from scanning.core.metrics import counters
 from scanning.core.pacing import HEALTHY, EndpointLimits
+from scanning.core.request_costs import RequestKind
 from scanning.pacing import registry as module
 from scanning.pacing import usage as usage_module
 from scanning.pacing.limiter import EndpointLimiter
@@ -52,8 +53,10 @@ def _each_failure_counts(monkeypatch) -> None:
     monkeypatch.setattr(pacing, "MOMENT_S", 0.0)
 
 
-def ask(limiter: EndpointLimiter, bucket: str = "bucket", *, lists: bool = True) -> None:
-    with limiter.acquire(bucket, lists=lists):
+def ask(
+    limiter: EndpointLimiter, bucket: str = "bucket", kind: RequestKind = RequestKind.LIST
+) -> None:
+    with limiter.acquire(bucket, kind):
         pass
     limiter.record_answer()
 
@@ -115,7 +118,7 @@ def test_the_lanes_of_a_scan_keep_a_buckets_budget_together(store):
 
     def list_pages(pages: int) -> None:
         for _ in range(pages):
-            with limiter.acquire("bucket", lists=True):
+            with limiter.acquire("bucket", RequestKind.LIST):
                 sent.append(time.monotonic())
 
     with ThreadPoolExecutor(4) as pool:
@@ -135,7 +138,7 @@ def test_a_bucket_that_goes_from_process_to_process_keeps_its_budget(store):
     for _ in range(3):
         for registry in both:
             for _ in range(10):
-                with registry.limiter_for(ENDPOINT).acquire("bucket", lists=True):
+                with registry.limiter_for(ENDPOINT).acquire("bucket", RequestKind.LIST):
                     sent.append(time.monotonic())
     for registry in both:
         registry.close()
@@ -161,7 +164,7 @@ def test_a_budget_is_a_buckets_own_and_for_lists_only(store):
     limiter = registry.limiter_for(ENDPOINT)
     for number in range(50):
         ask(limiter, f"bucket-{number}")
-        ask(limiter, "bucket-0", lists=False)
+        ask(limiter, "bucket-0", RequestKind.METADATA)
     registry.close()
 
 
@@ -199,16 +202,16 @@ def test_connections_that_were_given_back_meanwhile_are_not_used(store, monkeypa
     registry = EndpointRegistry(health_store, [("*", limits)], max_wait_s=0.2)
     here = registry.limiter_for(ENDPOINT)
     with (
-        here.acquire("a", lists=True),
-        here.acquire("b", lists=True),
-        here.acquire("c", lists=True),
+        here.acquire("a", RequestKind.LIST),
+        here.acquire("b", RequestKind.LIST),
+        here.acquire("c", RequestKind.LIST),
     ):
         pass
     health_store.meanwhile = here.report_usage  # wants none, after the first wanted three
     here.report_usage()
     there = RedisEndpointHealth(RedisConnection(wiring.conf().redis), process="there:1")
     assert there.share_usage(EndpointUsage(ENDPOINT, connections=3, limit=3)).connections == 3
-    with pytest.raises(Throttled), here.acquire("a", lists=True):
+    with pytest.raises(Throttled), here.acquire("a", RequestKind.LIST):
         pass
 
 
@@ -220,7 +223,7 @@ def test_two_processes_keep_the_limit_of_connections_together(store):
     together = threading.Barrier(5)
 
     def request(number: int) -> None:
-        with both[number % 2].limiter_for(ENDPOINT).acquire(f"bucket-{number}", lists=True):
+        with both[number % 2].limiter_for(ENDPOINT).acquire(f"bucket-{number}", RequestKind.LIST):
             with lock:
                 now["requests"] += 1
                 most.append(now["requests"])
@@ -265,9 +268,9 @@ def test_a_request_that_gets_no_connection_ends_as_throttled(store, monkeypatch)
     there = process("there:1", EndpointLimits(connections=1))
     here = process("here:1", EndpointLimits(connections=1), max_wait_s=0.3)
     with (
-        there.limiter_for(ENDPOINT).acquire("a", lists=True),
+        there.limiter_for(ENDPOINT).acquire("a", RequestKind.LIST),
         pytest.raises(Throttled, match=r"the 1 requests at once that limits\.endpoints"),
-        here.limiter_for(ENDPOINT).acquire("b", lists=True),
+        here.limiter_for(ENDPOINT).acquire("b", RequestKind.LIST),
     ):
         pass
     for registry in (here, there):
@@ -303,7 +306,7 @@ def test_a_slowed_endpoint_gets_no_more_than_it_is_allowed(pair, monkeypatch):
 
     def turn(limiter: EndpointLimiter) -> bool:
         try:
-            ask(limiter, lists=False)
+            ask(limiter, kind=RequestKind.METADATA)
         except Throttled:
             return False
         return True

@@ -20,7 +20,7 @@ from scanning.core.errors import (
     StateDamaged,
 )
 from scanning.core.segments.model import Entry, Piece
-from scanning.core.types import BucketConfig, Claim, EventType, Held, ObjectState
+from scanning.core.types import BucketConfig, Claim, EventType, Held, HeldTimes, ObjectState
 from scanning.ports import Commit, Progress
 from tests.support import engine_buckets
 from tests.support.fakes import columns_of
@@ -445,6 +445,31 @@ def test_that_a_deletion_is_held_is_known_to_the_next_scan(states, claim, bucket
     held = replace(ended, held=Held(missing=6, known=10, since=5.5), commit=None)
     wiring.background().leases.finish(claim, held, next_due=None)
     assert states.open(bucket).held_since == 5.5
+
+
+def test_that_moved_times_are_held_is_known_to_the_next_scan(states, claim, bucket):
+    storm = HeldTimes(moved=6, known=10, since=5.5)
+    held = replace(engine_buckets.result("bucket"), held_times=storm, commit=None)
+    wiring.background().leases.finish(claim, held, next_due=None)
+    known = states.open(bucket)
+    assert (known.held_moved_since, known.held_since) == (5.5, None)
+    assert (known.released_moved, known.takes_times) == (0, False)
+
+
+@pytest.mark.parametrize(("stored", "known"), [("7", (7, False)), ("silently", (0, True))])
+def test_what_somebody_chose_for_moved_times_is_known_until_a_commit_took_them(
+    states, claim, bucket, store, stored, known
+):
+    fields = {"held_moved_since": "5.5", "held_moved": "7", "released_moved": stored}
+    store.hset(redis_keys.bucket("bucket"), mapping=fields | {"held_since": "4.5"})
+    states.commit(claim, Commit(number=1))
+    found = states.open(bucket)
+    assert (found.released_moved, found.takes_times) == known
+    states.commit(claim, Commit(number=2, took_times=True))
+    found = states.open(bucket)
+    assert (found.held_moved_since, found.released_moved, found.takes_times) == (None, 0, False)
+    assert found.held_since == 4.5
+    assert store.hget(redis_keys.bucket("bucket"), "held_moved") is None
 
 
 def test_a_bucket_is_not_new_once_a_pass_of_this_generation_was_complete(states, bucket, store):

@@ -14,9 +14,10 @@ from scanning.adapters.redis.bucket_status import BucketStatusStore
 from scanning.adapters.redis.connection import RedisConnection
 from scanning.adapters.redis.leases import LEASE_S, RedisLeases
 from scanning.core import redis_keys
+from scanning.core.holds import Release
 from scanning.core.scan_warnings import ScanWarning, ScanWarnings, WarningKind
 from scanning.core.texts import MOST_MESSAGE
-from scanning.core.types import BucketStatus, Claim, Held
+from scanning.core.types import BucketStatus, Claim, Held, HeldTimes
 from scanning.ports import Commit, Progress
 from tests.support import engine_buckets
 from tests.support.engine_buckets import REGION
@@ -398,6 +399,23 @@ def test_a_deletion_that_is_confirmed_during_a_scan_is_confirmed_for_the_next(he
     more = replace(engine_buckets.result("bucket"), held=Held(missing=9, known=9, since=900.0))
     here.finish(claim, more, next_due=server_time(store) + 60)
     assert wiring.background().states.open(engine_buckets.put("bucket")).released == 0
+    assert here.claim_due(REGION, limit=1, slots=1) == []
+
+
+def test_a_choice_that_is_made_during_a_scan_is_for_the_next(here, store):
+    make_due(store, "bucket")
+    fields = {"held_moved_since": "900.0", "held_moved": "7"}
+    store.hset(redis_keys.bucket("bucket"), mapping=fields)
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
+    wiring.background().schedule.release_holds({"bucket": REGION}, Release.TAKE_TIMES)
+    storm = HeldTimes(moved=7, known=9, since=900.0)
+    held = replace(engine_buckets.result("bucket"), held_times=storm)
+    here.finish(claim, held, next_due=server_time(store) + 60)
+    assert wiring.background().states.open(engine_buckets.put("bucket")).takes_times
+    [claim] = here.claim_due(REGION, limit=1, slots=1)
+    here.finish(claim, engine_buckets.result("bucket"), next_due=server_time(store) + 60)
+    known = wiring.background().states.open(engine_buckets.put("bucket"))
+    assert (known.takes_times, known.held_moved_since) == (False, None)
     assert here.claim_due(REGION, limit=1, slots=1) == []
 
 

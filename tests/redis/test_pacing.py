@@ -12,13 +12,15 @@ from scanning.core import pacing, redis_keys
 from scanning.core.metrics import counters
 from scanning.core.metrics.telemetry import EndpointLoad
 from scanning.core.pacing import HEALTHY, EndpointHealth
+from scanning.core.request_costs import RequestKind
 from scanning.core.types import Claim
-from scanning.ports import EndpointUsage
+from scanning.ports import EndpointUsage, RequestReport
 from tests.support import engine_buckets
 from tests.support.engine_buckets import REGION
 from tests.support.meddling import MeddlingConnection
 
 ENDPOINT = "s3.example.com"
+LIST, METADATA, BUCKET = RequestKind.LIST, RequestKind.METADATA, RequestKind.BUCKET
 LONG_PAST = 1.0
 
 
@@ -101,10 +103,56 @@ def test_what_the_others_send_is_told(here, there):
 
 
 def test_throttled_and_unanswered_requests_are_counted(here, store):
-    here.share_usage(EndpointUsage(ENDPOINT, throttled=2, unanswered=1))
-    here.share_usage(EndpointUsage(ENDPOINT, throttled=1))
+    report(here, RequestReport("reporter", 1, throttled=2, unanswered=1))
+    report(here, RequestReport("reporter", 2, throttled=1))
     stats = store.hgetall(redis_keys.STATS)
     assert (stats[counters.THROTTLED], stats[counters.UNANSWERED]) == ("3", "1")
+
+
+def test_requests_are_counted_by_bucket_endpoint_and_kind(here, there, store):
+    report(here, RequestReport("a", 1, {("in", LIST): 5, ("in", METADATA): 2, ("out", LIST): 1}))
+    report(there, RequestReport("b", 1, {("in", LIST): 1}))
+    report(there, RequestReport("b", 2, {("in", BUCKET): 9}), endpoint="elsewhere")
+    read = wiring.background().telemetry.requests(["in", "out", "other"])
+    assert {name: found.today for name, found in read.items()} == {
+        "in": {LIST: 6, METADATA: 2, BUCKET: 9},
+        "out": {LIST: 1},
+        "other": {},
+    }
+    by_endpoint = wiring.background().telemetry.endpoint_requests([ENDPOINT, "elsewhere"])
+    assert {name: found.today for name, found in by_endpoint.items()} == {
+        ENDPOINT: {LIST: 7, METADATA: 2},
+        "elsewhere": {BUCKET: 9},
+    }
+    stats = store.hgetall(redis_keys.STATS)
+    assert (stats["list_requests"], stats["head_calls:metadata"], stats["head_calls:bucket"]) == (
+        "7",
+        "2",
+        "9",
+    )
+
+
+def test_a_report_that_is_sent_twice_counts_once(here, store):
+    for number in (1, 1, 2, 1):
+        report(here, RequestReport("reporter", number, {("in", LIST): 5}, throttled=1))
+    assert store.hget(redis_keys.STATS, "list_requests") == "10"
+    assert store.hget(redis_keys.STATS, counters.THROTTLED) == "2"
+
+
+def test_what_counts_requests_expires(here, store):
+    report(here, RequestReport("reporter", 1, {("in", LIST): 5}))
+    keys = [
+        *store.scan_iter(f"{redis_keys.REQUESTS_PREFIX}*"),
+        redis_keys.request_report(ENDPOINT, "reporter"),
+    ]
+    assert len(keys) == 3
+    assert all(store.ttl(key) > 0 for key in keys)
+
+
+def report(
+    store: RedisEndpointHealth, requests: RequestReport, *, endpoint: str = ENDPOINT
+) -> None:
+    store.share_usage(EndpointUsage(endpoint, report=requests))
 
 
 # --- changes

@@ -7,6 +7,7 @@ import pytest
 from scanning import wiring
 from scanning.adapters.redis.schedule import ScheduleStore
 from scanning.core import redis_keys
+from scanning.core.holds import Release
 from tests.support import engine_buckets
 
 
@@ -106,6 +107,24 @@ def test_only_what_is_held_is_released(schedule, store):
     assert (due["held"] < 1e12, due["other"]) == (True, 1e12)
     assert store.hmget(redis_keys.bucket("held"), "released", "again") == ["7", "1"]
     assert store.hmget(redis_keys.bucket("other"), "released", "again") == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("choice", "released"),
+    [(Release.ANNOUNCE_UPDATES, "9"), (Release.TAKE_TIMES, "silently")],
+)
+def test_only_the_kind_of_hold_is_released_that_somebody_chose(schedule, store, choice, released):
+    for name in ("deletion", "both"):
+        engine_buckets.schedule(store, engine_buckets.put(name), at=1e12)
+        store.hset(redis_keys.bucket(name), mapping={"held_since": "1", "held_missing": "7"})
+    moved = {"held_moved_since": "1", "held_moved": "9"}
+    store.hset(redis_keys.bucket("both"), mapping=moved)
+    schedule.release_holds(dict.fromkeys(["deletion", "both"], engine_buckets.REGION), choice)
+    due = schedule.due_times([engine_buckets.REGION])[engine_buckets.REGION]
+    assert (due["both"] < 1e12, due["deletion"]) == (True, 1e12)
+    fields = ("released", "released_moved", "again")
+    assert store.hmget(redis_keys.bucket("both"), *fields) == [None, released, "1"]
+    assert store.hmget(redis_keys.bucket("deletion"), *fields) == [None, None, None]
 
 
 def test_last_scans_are_told_for_the_buckets_that_have_one(schedule, store):

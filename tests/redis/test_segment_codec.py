@@ -71,6 +71,46 @@ def test_rows_noted_as_absent_come_back_and_are_no_matter_to_the_version_before(
     assert (digest == entry.digest) == (not entry.missing)
 
 
+@given(entries, st.integers(1, 2_000_000_000))
+def test_when_rows_changed_comes_back_and_is_no_matter_to_the_version_before(entry, at):
+    noted = replace(entry, changed_at=at)
+    packed = pack_entry(noted)
+    assert unpack_entry(entry.id.encode(), packed) == noted
+    *members, _strings_at = msgpack.unpackb(packed)
+    assert len(members) == 6
+    assert members[2] != entry.digest  # version 0.1 compares the rows
+
+
+@given(entries, st.lists(st.tuples(st.integers(0, 999), numbers), min_size=1, max_size=20))
+def test_moved_times_come_back_and_are_no_matter_to_the_version_before(entry, moved):
+    """With and without rows that are noted as absent."""
+    rows, times = zip(*sorted(dict(moved).items()), strict=True)
+    absent = entry.missing[::2]
+    since = 5.5 if absent else 0.0
+    noted = replace(entry, absent=absent, absent_since=since, moved=rows, moved_times=times)
+    packed = pack_entry(noted)
+    assert unpack_entry(entry.id.encode(), packed) == noted
+    *members, digest, _, _, _, _ = msgpack.unpackb(packed)
+    assert members == [entry.last_key, entry.count]
+    assert len(digest) > 16  # no listing has it: version 0.1 compares the rows
+
+
+def test_the_times_of_a_storm_take_few_bytes_each():
+    rows = tuple(range(1000))
+    times = tuple(1_714_566_896_000 + 1000 * (row // 40) for row in rows)
+    entry = Entry("1-0", "key", 1000, b"d" * 16, 300_000, moved=rows, moved_times=times)
+    assert len(pack_entry(entry)) < 1000
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b"no zstd", zstandard.ZstdCompressor().compress(b"12345678")]
+)
+def test_a_broken_note_of_moved_times_is_a_value_error(note):
+    digest = bytes(16) + msgpack.packb([b"d" * 16, [], 0.0, note])
+    with pytest.raises(ValueError, match="not a manifest entry"):
+        unpack_entry(b"1-0", msgpack.packb(["key", 1, digest, 5, b"", [], 0.0]))
+
+
 ODD_ETAGS = {
     "none": [],
     "empty": [""],

@@ -77,6 +77,8 @@ def test_what_is_committed_is_known_from_then_on(store):
 
     changed = piece("b", "m", "y", "z")
     marked = replace(pieces[2].entry, missing=(0,), strings_at=12.5)
+    moved = replace(changed.entry, moved=(0, 2), moved_times=(5, 7))
+    changed = replace(changed, entry=moved)
     written = [changed, Piece(marked, None)]
     later = replace(began, after="later")
     store.commit(2, pieces=written, removed=["a"], progress=later, notifications=['{"n":3}'])

@@ -511,7 +511,7 @@ def test_a_bucket_with_more_objects_than_it_may_have_says_so_and_is_scanned_on_t
         return scanner.result
 
     def hash_of(*fields: str) -> list[Any]:
-        return store.hmget(redis_keys.bucket(name), fields)
+        return list(store.hmget(redis_keys.bucket(name), fields))
 
     result = scan_with(3)
     assert result.error_class == "TooManyObjects"

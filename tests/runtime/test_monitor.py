@@ -147,6 +147,38 @@ def test_a_shortened_interval_comes_forward(monitor, store):
     assert time.time() < due(store)["bucket"] <= time.time() + 30
 
 
+@pytest.mark.parametrize(
+    ("longest", "is_left"),
+    [
+        pytest.param(3600, True, id="the interval has grown so far"),
+        pytest.param(600, False, id="it may grow to less now"),
+        pytest.param(0, False, id="it does not grow any more"),
+    ],
+)
+def test_a_quiet_bucket_is_left_where_its_interval_in_force_put_it(
+    monitor, store, longest, is_left
+):
+    now = time.time()
+    engine_buckets.put("bucket", longest=longest)
+    store.set(redis_keys.last_scan("bucket"), now)
+    quiet = {"scan_at": repr(now), "changed_at": repr(now - 100_000)}
+    store.hset(redis_keys.bucket("bucket"), mapping=quiet)
+    store.zadd(redis_keys.due(REGION), {"bucket": now + 3000})
+    monitor._tick()
+    assert (due(store)["bucket"] == pytest.approx(now + 3000)) is is_left
+    assert is_left or due(store)["bucket"] <= time.time() + 600
+
+
+def test_a_due_time_that_redis_lost_is_found_again_on_the_grown_grid(monitor, store):
+    now = time.time()
+    engine_buckets.put("bucket", longest=3600)
+    store.set(redis_keys.last_scan("bucket"), now - 900)
+    quiet = {"scan_at": repr(now - 900), "changed_at": repr(now - 100_000)}
+    store.hset(redis_keys.bucket("bucket"), mapping=quiet)
+    monitor._tick()
+    assert now < due(store)["bucket"] <= time.time() + 3600
+
+
 @pytest.mark.parametrize("wrong_s", [-20, 20], ids=["behind", "ahead"])
 def test_a_monitor_whose_clock_is_wrong_leaves_what_was_just_scanned(
     monitor, store, monkeypatch, wrong_s

@@ -76,6 +76,61 @@ def test_everything_that_is_due_is_scanned_once_and_due_again_an_interval_later(
     assert store.zcard(redis_keys.running(REGION)) == 0
 
 
+def test_a_change_that_is_found_brings_the_interval_back(store, due_bucket, s3_server):
+    """A minute, which may grow to a week."""
+    bucket = due_bucket("key", interval=60, longest=604_800)
+    hash_, grown_s = redis_keys.bucket(bucket.name), 60 * 2**10
+
+    def scan() -> tuple[float, float]:
+        """Scan it now; tell in how many seconds the next pass is due, and how long it was quiet."""
+        began = time.time()
+        engine_buckets.schedule(store, bucket)
+        place_s = (began + grown_s / 2) % grown_s  # in the grown interval: half of one from now on
+        store.hset(hash_, "offset", place_s / 2**10)
+        region_task.scan_region(REGION)
+        due = wiring.background().schedule.due_times([REGION])[REGION][bucket.name]
+        return due - began, began - float(store.hget(hash_, "changed_at"))
+
+    due_in_s, quiet_s = scan()  # the first one finds all that is there
+    assert due_in_s < 120
+    assert quiet_s < 120
+
+    store.hset(hash_, "changed_at", repr(time.time() - 604_800))
+    due_in_s, quiet_s = scan()  # nothing has changed
+    assert grown_s / 2 - 120 < due_in_s < grown_s / 2 + 120
+    assert quiet_s > 600_000
+
+    s3_server.put(bucket.s3_name, "another")
+    due_in_s, quiet_s = scan()
+    assert due_in_s < 120
+    assert quiet_s < 120
+
+
+def test_a_look_says_what_it_listed_and_a_change_that_it_finds_brings_the_pass_forward(
+    store, due_bucket, s3_server
+):
+    bucket = due_bucket("key", interval=60, longest=604_800)
+    region_task.scan_region(REGION)
+    # Nothing has changed for a week, and the next pass is days away.
+    store.hset(redis_keys.bucket(bucket.name), "changed_at", repr(time.time() - 604_800))
+    pass_due = time.time() + 300_000
+    engine_buckets.schedule(store, bucket, at=pass_due)
+
+    def look(key: str) -> float:
+        """Look at a key; tell when the next pass is due."""
+        assert engine.request_looks({bucket.name: REGION}, keys={bucket.name: [key]})
+        region_task.scan_region(REGION)
+        listed = engine.explain(bucket.name, key).last_listed
+        assert listed is not None
+        assert listed.by == "look"
+        return wiring.background().schedule.due_times([REGION])[REGION][bucket.name]
+
+    assert look("nothing new") == pytest.approx(pass_due, abs=1)
+    s3_server.put(bucket.s3_name, "another")
+    assert look("another") < time.time() + 120
+    assert announced(store) == [(bucket.name, "another"), (bucket.name, "key")]
+
+
 def test_a_bucket_that_comes_due_soon_is_waited_for(store, due_bucket):
     bucket = due_bucket("key")
     engine_buckets.schedule(store, bucket, at=time.time() + 0.2)

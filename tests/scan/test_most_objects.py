@@ -1,6 +1,7 @@
 """A bucket with more objects than it may have: what is known stays watched, and it recovers."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.support.sites import NEW, announced, numbered, scanned, site
 LIMIT = 40
 
 
-def limited(**settings: object) -> Site:
+def limited(**settings: Any) -> Site:
     return site(**{"mass_minimum": 100_000, "most_objects": LIMIT} | settings)
 
 

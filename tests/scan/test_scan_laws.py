@@ -30,7 +30,27 @@ TEXTS = st.text("ab/ %+&<é\n\U0001f600", min_size=1, max_size=3)
 KEYS = TEXTS | TEXTS.map(quote)  # a key may be how another one is written
 OBJECTS = st.tuples(st.sampled_from(["e1", "e2", ""]), st.sampled_from([OLD, NEW]), st.just(1))
 BUCKETS = st.dictionaries(KEYS, OBJECTS, max_size=40)
-HISTORIES = st.lists(BUCKETS, min_size=1, max_size=5)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Bucket]:
+    """Buckets one after the other: each another one, or the one before with other times."""
+    found = [draw(BUCKETS)]
+    for _ in range(draw(st.integers(0, 4))):
+        if draw(st.booleans()):
+            found.append(draw(BUCKETS))
+            continue
+        stays = draw(st.sets(st.sampled_from(sorted(found[-1])), max_size=9)) if found[-1] else ()
+        found.append(
+            {
+                key: (etag, time if key in stays else OLD + NEW - time, size)
+                for key, (etag, time, size) in found[-1].items()
+            }
+        )
+    return found
+
+
+HISTORIES = histories()
 SHORT = st.lists(st.integers(0, 3), max_size=20)
 # Deletions are held where so many objects were known, and where none ever shall be.
 HELD_FROM, NEVER_HELD = 6, 10**9
@@ -61,16 +81,26 @@ def everything(
 
 @dataclass
 class Plain:
-    """The oracle: dictionaries that are compared, and deletions of most of a bucket, held."""
+    """The oracle: dictionaries that are compared, and what concerns most of a bucket, held.
+
+    ``moved`` are the states that were listed of keys whose times moved, while those are held.
+    """
 
     held_from: int = HELD_FROM
     known: Bucket = field(default_factory=dict)
     missing: int = 0
+    moved: Bucket = field(default_factory=dict)
 
-    def listing(self, bucket: Bucket) -> set[Said]:
+    def take_times(self) -> None:
+        """Somebody chose to hear nothing of the times that are held."""
+        self.known, self.moved = self.known | self.moved, {}
+
+    def listing(self, bucket: Bucket, *, released_moved: int = 0) -> set[Said]:
         """What has to be said of this listing."""
         before, gone = self.known, self.known.keys() - bucket.keys()
         is_mass = len(before) >= self.held_from and len(gone) > len(before) / 2
+        self._hold_times(bucket, released_moved)
+        bucket = bucket | {key: before[key] for key in self.moved}
         # A hold ends when nothing is missing any more: what came back does not confirm the rest.
         if gone and (self.missing or is_mass):
             self.missing = len(gone)
@@ -88,6 +118,18 @@ class Plain:
         }
         deleted = {("deleted", key, before[key][0], before[key][0]) for key in gone}
         return appeared | updated | deleted
+
+    def _hold_times(self, bucket: Bucket, released: int) -> None:
+        known = self.known
+        moved = {
+            key: bucket[key]
+            for key in bucket.keys() & known.keys()
+            if bucket[key] != known[key] and bucket[key][::2] == known[key][::2]
+        }
+        others, all_others = len(moved) - released, len(known) - released
+        is_storm = all_others >= self.held_from and others > all_others / 2
+        is_held = others > 0 and ((self.moved and not released) or is_storm)
+        self.moved = moved if is_held else {}
 
 
 def said(queue: list[dict[str, Any]]) -> list[Said]:
@@ -111,6 +153,33 @@ def test_events_are_those_of_comparing_plain_dictionaries(
         assert set(events) == plain.listing(bucket)
         assert site.states.objects() == plain.known
         assert (end.held.missing if end.held else 0) == plain.missing
+        assert (end.held_times.moved if end.held_times else 0) == len(plain.moved)
+
+
+CHOICES = st.lists(st.sampled_from(["wait", "announce", "take"]), max_size=5)
+
+
+@given(HISTORIES, CHOICES, st.integers(1, 7), st.integers(1, 3), st.lists(st.booleans()))
+def test_holds_of_moved_times_end_as_somebody_chose(history, choices, page_size, lanes, crashes):
+    site, plain = everything(page_size, lanes), Plain()
+    crashing = iter(crashes)
+    site.states.after_commit = lambda: crash_if(next(crashing, False))
+    for bucket, choice in zip_longest(history, choices[: len(history)]):
+        released = 0
+        if plain.moved and choice == "announce":
+            released = site.states.released_moved = len(plain.moved)
+        if plain.moved and choice == "take":
+            site.states.takes_times = True
+            plain.take_times()
+        site.scan_to_the_end(FakeStorage(bucket))
+        events = said(site.states.queue)
+        site.states.queue.clear()
+        expected = plain.listing(bucket, released_moved=released)
+        assert sorted(events, key=str) == sorted(expected, key=str)
+        assert site.states.objects() == plain.known
+        assert {key: state[:3] for key, state in site.states.strings.items()} == {
+            key: (etag, time / 1000, size) for key, (etag, time, size) in plain.known.items()
+        }
 
 
 SPARSE = st.lists(
@@ -161,6 +230,27 @@ def test_a_crash_at_any_commit_neither_loses_nor_repeats(
         site.states.queue.clear()
         assert len(ids) == len(set(ids))
         assert sorted(events, key=str) == sorted(plain.listing(bucket), key=str)
+
+
+SIZES = st.integers(0, 1000)
+
+
+@given(
+    st.lists(st.dictionaries(KEYS, SIZES, max_size=40), min_size=1, max_size=5),
+    st.integers(1, 7),
+    st.integers(1, 3),
+    HOLDS,
+    st.lists(st.booleans()),
+)
+def test_the_running_sum_moves_as_the_listing_does(history, page_size, lanes, held_from, crashes):
+    """Whatever is held, and wherever a scan crashes."""
+    site = everything(page_size, lanes, mass_minimum=held_from)
+    crashing = iter(crashes)
+    site.states.after_commit = lambda: crash_if(next(crashing, False))
+    for sizes in history:
+        storage = FakeStorage({key: (f"e{size}", OLD, size) for key, size in sizes.items()})
+        site.scan_to_the_end(storage)
+        assert site.states.listed == storage.totals()
 
 
 @given(HISTORIES, st.integers(1, 7), st.integers(1, 3))
@@ -326,7 +416,7 @@ def test_whatever_listings_leave_out_nothing_that_is_there_is_deleted(
         assert not bucket.keys() & deleted
         site.states.queue.clear()
     site.settings = replace(site.settings, mass_minimum=NEVER_HELD)
-    site.states.held_since = None
+    site.states.held_since = site.states.held_moved_since = None
     site.scan_to_the_end(FakeStorage(history[-1]))
     assert site.states.objects() == history[-1]
 

@@ -9,6 +9,7 @@ Servers, real ones
     servers          Redis and S3 of the test run, with fresh buckets
     redis_topology   a Redis master with replicas and sentinels, to be failed over
     postgres         PostgreSQL, where it is installed
+    ceph             a cluster with an S3 gateway, where it is installed
     infisical_server an Infisical with faults to switch on
     canned_http      an HTTP server that answers as a test says
     tls_front        TLS before a server that has none, with certificates

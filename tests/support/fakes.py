@@ -12,12 +12,14 @@ from scanning.core.errors import CommitOutOfStep, StateDamaged, TransientError
 from scanning.core.listing.body import Columns, UnreadableListing, render_entries
 from scanning.core.listing.rows import ListedRows, read_entries
 from scanning.core.scan_warnings import ScanWarning
-from scanning.core.segments.key_ranges import KeyRange
+from scanning.core.segments.key_ranges import Covered
 from scanning.core.segments.model import Entry
+from scanning.core.totals import NO_CHANGE, Totals
 from scanning.core.types import (
     BucketConfig,
     Claim,
     KeyPair,
+    LookRequest,
     ObjectMetadata,
     ObjectState,
     ScanCounts,
@@ -26,6 +28,7 @@ from scanning.core.vault_names import entries_of, pairs_in
 from scanning.ports import Commit, KnownState, Position, Progress, Storage
 from scanning.scan.bucket_pass import BucketPass, PassEnd
 from scanning.scan.context import ScanContext, ScanSettings
+from scanning.scan.look import BucketLook, LookEnd
 
 Bucket = dict[str, tuple[str, int, int]]
 """Key -> ETag, last_modified (ms), size."""
@@ -86,6 +89,9 @@ class FakeStorage:
         found = self.objects.get(key)
         return (found[0], found[1] // 1000, found[2]) if found else HeadAnswer.GONE
 
+    def totals(self) -> Totals | None:
+        return Totals(len(self.objects), sum(size for _, _, size in self.objects.values()))
+
 
 def no_parser(entries: bytes) -> Columns:
     raise UnreadableListing("it is of no usual shape")
@@ -121,14 +127,21 @@ class FakeStates:
     commits: list[Commit] = field(default_factory=list)
     number: int = 0
     progress: Progress | None = None
-    ahead: Sequence[KeyRange] = ()
+    ahead: Sequence[Covered] = ()
     complete: bool = False
     held_since: float | None = None
     released: int = 0
+    held_moved_since: float | None = None
+    released_moved: int = 0
+    takes_times: bool = False
     stuck: int = 0
     warnings: tuple[ScanWarning, ...] = ()
     older_scan_at: float | None = None
     loads: int = 0
+    listed: Totals = NO_CHANGE
+    last_pass_at: float | None = None
+    totals_apart: Totals | None = None
+    totals_before: Totals | None = None
     before_commit: Callable[[], None] = lambda: None
     after_commit: Callable[[], None] = lambda: None
 
@@ -145,6 +158,13 @@ class FakeStates:
             stuck=self.stuck,
             warnings=self.warnings,
             ahead=self.ahead,
+            held_moved_since=self.held_moved_since,
+            released_moved=self.released_moved,
+            takes_times=self.takes_times,
+            last_pass_at=self.last_pass_at,
+            listed=self.listed,
+            totals_apart=self.totals_apart,
+            totals_before=self.totals_before,
         )
 
     def load(
@@ -184,6 +204,7 @@ class FakeStates:
             self.manifest[piece.entry.id] = piece.entry
             if piece.columns is not None:
                 self.segments[piece.entry.id] = piece.columns
+        self.listed += commit.gained
         self.strings |= commit.strings
         for key in commit.no_strings:
             self.strings.pop(key, None)
@@ -191,6 +212,8 @@ class FakeStates:
         self.number, self.progress = commit.number, commit.progress
         self.ahead = commit.ahead
         self.warnings = tuple(commit.warnings)
+        if commit.took_times:
+            self.held_moved_since, self.takes_times = None, False
         self.commits.append(commit)
         self.after_commit()
 
@@ -240,12 +263,30 @@ class Site:
     def scan_under(self, claim: Claim, storage: Storage) -> PassEnd:
         self.counts = ScanCounts()
         end = BucketPass(self.bucket, claim, self.means(storage)).run()
+        return self._record(end)
+
+    def look(self, storage: Storage, *keys: str) -> LookEnd:
+        """Look at a bucket that had a pass, under a new claim."""
+        self.counts = ScanCounts()
+        request = LookRequest(keys, pass_due=0.0)
+        end = BucketLook(self.bucket, self.claim(), request, self.means(storage)).run()
+        assert isinstance(end, LookEnd)
+        return end
+
+    def _record(self, end: PassEnd) -> PassEnd:
+        states, totals = self.states, end.totals
+        states.totals_before = totals.before if totals and not end.complete else None
+        if end.complete:
+            states.last_pass_at = end.progress.began
+            states.totals_apart = totals.apart if totals else states.totals_apart
         self.states.warnings = () if end.complete else end.warnings
         self.states.ahead = end.ahead
         if end.complete:
             self.states.progress, self.states.complete = end.again, end.again is None
             self.states.held_since = end.held.since if end.held else None
             self.states.released = 0
+            self.states.held_moved_since = end.held_times.since if end.held_times else None
+            self.states.released_moved, self.states.takes_times = 0, False
         else:
             self.states.progress = end.progress
         return end

@@ -13,7 +13,7 @@ import pytest
 
 from bucketwatch.local.servers import LOOPBACK, free_port
 from tests.support.processes import ROOT, Program, all_gone
-from tests.support.servers import TestS3Server
+from tests.support.servers import S3Account
 from tests.support.waiting import eventually
 
 # Runs in a process of its own, through the service that admin and API use.
@@ -75,7 +75,7 @@ class Installation:
         """Run a statement with ``services`` and ``selectors``; returns what it printed."""
         return self._run("-c", _CALL.format(call=python))
 
-    def add(self, name: str, s3: TestS3Server, **options: object) -> None:
+    def add(self, name: str, s3: S3Account, **options: object) -> None:
         """Watch a bucket of the S3 server, as somebody in the admin would."""
         given = {
             "name": name,

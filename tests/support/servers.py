@@ -12,19 +12,25 @@ from scanning.config.settings import EngineSettings, SecuritySection
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["LOCAL", "RedisServer", "TestS3Server"]
+__all__ = ["LOCAL", "RedisServer", "S3Account", "TestS3Server"]
 
 # The default configuration, but that servers may be on this host.
 LOCAL = EngineSettings(security=SecuritySection(allow_private_endpoints=True))
 
 _numbers = count(1)
+WRITERS = 16  # threads that may use one client at a time
 
 
-class TestS3Server(S3Server):
-    """Moto's S3 server with a boto3 client and fresh buckets."""
+class S3Account:
+    """Whoever has a key pair at an S3 server: a boto3 client, and fresh buckets."""
 
-    __test__ = False
+    access_key: str
+    secret_key: str
     _client: "S3Client | None" = None
+
+    @property
+    def url(self) -> str:
+        raise NotImplementedError
 
     def client(self) -> "S3Client":
         """Return a boto3 client with the right keys; the same one each time."""
@@ -35,7 +41,12 @@ class TestS3Server(S3Server):
                 region_name="us-east-1",
                 aws_access_key_id=self.access_key,
                 aws_secret_access_key=self.secret_key,
-                config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+                config=Config(
+                    signature_version="s3v4",
+                    s3={"addressing_style": "path"},
+                    retries={"max_attempts": 1},
+                    max_pool_connections=WRITERS,
+                ),
             )
         return self._client
 
@@ -59,6 +70,15 @@ class TestS3Server(S3Server):
     def put(self, bucket: str, key: str, body: bytes = b"x", **arguments: str) -> None:
         self.client().put_object(Bucket=bucket, Key=key, Body=body, **arguments)  # type: ignore[arg-type]
 
+    def touch(self, bucket: str, *keys: str) -> None:
+        """Write objects again as they are, so that only their times move."""
+        client = self.client()
+        for key in keys:
+            found = client.get_object(Bucket=bucket, Key=key)
+            body, before = found["Body"].read(), found["LastModified"]
+            while client.head_object(Bucket=bucket, Key=key)["LastModified"] == before:
+                self.put(bucket, key, body)
+
     def delete(self, bucket: str, *keys: str) -> None:
         """Delete objects by one request, so that no scan comes between two of them."""
         objects = [{"Key": key} for key in keys]
@@ -67,4 +87,13 @@ class TestS3Server(S3Server):
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
+
+
+class TestS3Server(S3Server, S3Account):
+    """Moto's S3 server, and the account that owns its buckets."""
+
+    __test__ = False
+
+    def close(self) -> None:
+        S3Account.close(self)
         self.stop()

@@ -240,8 +240,35 @@ def test_held_deletions_are_released_by_an_action_that_asks_first(operator, stor
     assert store.hexists(redis_keys.bucket("media-in"), "released")
 
 
+@pytest.mark.parametrize(
+    ("action", "question", "released"),
+    [
+        ("announce_updates", "Announce the held updates?", "5"),
+        ("take_times", "Take the new times silently?", "silently"),
+    ],
+)
+def test_held_times_are_released_by_an_action_that_asks_first(
+    operator, store, bucket, action, question, released
+):
+    other = services.add_bucket(name="holds-none", region="r", credential=bucket.credential)
+    store.hset(redis_keys.bucket("media-in"), mapping={"held_moved_since": "1", "held_moved": "5"})
+    Bucket.objects.filter(pk=bucket.pk).update(held_moved_since=timezone.now(), held_moved=5)
+
+    page = text(act(operator, action, bucket, other))
+    assert question in page
+    assert "5 objects with another time only" in page
+    assert "holds-none" not in page
+    assert store.hget(redis_keys.bucket("media-in"), "released_moved") is None
+
+    assert "1 released" in text(act(operator, action, bucket, other, confirmed="yes"))
+    assert store.hget(redis_keys.bucket("media-in"), "released_moved") == released
+    assert store.hget(redis_keys.bucket("media-in"), "released") is None
+
+
 def test_releasing_where_nothing_is_held_says_so(operator, bucket):
     assert "None of them holds deletions" in text(act(operator, "release_holds", bucket))
+    for action in ("announce_updates", "take_times"):
+        assert "None of them holds moved times" in text(act(operator, action, bucket))
 
 
 def test_releasing_with_redis_down_says_that_nothing_was_released(operator, bucket):

@@ -16,8 +16,13 @@ from django.utils import timezone
 
 from buckets import services
 from buckets.models import Bucket, Credential
+from buckets.sync import scan_status
 from scanning import wiring
 from scanning.core import redis_keys
+from scanning.core.endpoint_profile import Fact, TotalsSource
+from scanning.core.endpoints import endpoint_name
+from scanning.core.probing import LastProbe
+from scanning.core.totals import Totals
 from tests.support import engine_buckets
 from tests.support.commands import manage
 
@@ -105,6 +110,62 @@ def test_the_overview_says_how_the_bucket_is(operator, store, bucket):
         assert fact in page
 
 
+@pytest.mark.parametrize(
+    ("quiet_s", "shown"),
+    [
+        pytest.param(None, "1 min (default), up to 15 min while nothing changes", id="unknown"),
+        pytest.param(
+            3000, "1 min (default), up to 15 min while nothing changes; now 4 min", id="quiet"
+        ),
+    ],
+)
+def test_the_overview_says_which_interval_is_in_force(operator, store, bucket, quiet_s, shown):
+    Bucket.objects.update(polling_longest=900)
+    if quiet_s is not None:
+        times = {"scan_at": "1764444000.5", "changed_at": str(1764444000.5 - quiet_s)}
+        store.hset(redis_keys.bucket(bucket.name), mapping=times)
+    assert f"Polling interval {shown} Requests today" in text(operator.get(url(bucket)))
+
+
+@pytest.mark.parametrize(
+    ("given", "conf", "probe", "says"),
+    [
+        ({}, "auto", LastProbe(Totals(4711, 2048)), "every 5 s: 4,711 objects, 2.0 KiB, not seen"),
+        ({"probe_interval": 7}, "auto", LastProbe(Totals(1, 0), 1.0), "every 7 s: 1 objects"),
+        ({}, "auto", None, "every 5 s; none was answered yet"),
+        ({}, "auto", LastProbe(None), "none: its credential is told no totals"),
+        ({}, 9, LastProbe(None), "none, but a look every 9 s: its credential is told no totals"),
+        ({"probe_interval": 0}, "auto", None, "off"),
+        ({}, 0, None, "off"),
+        ({"polling_interval": 5}, "auto", None, "none: it is scanned as often"),
+        ({"objects": 1000}, "auto", None, "none: to list its one page costs the same"),
+        ({"objects": None}, "auto", None, "from its first complete scan on"),
+        ({"error": "AccessDenied"}, "auto", None, "none while its scans fail"),
+    ],
+)
+def test_the_overview_says_what_probes_saw_or_why_there_are_none(
+    operator, store, settings, bucket, given, conf, probe, says
+):
+    section = settings.SCANNING.probe.model_copy(update={"interval": conf})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"probe": section})
+    status = {"objects": 4711, "error": ""} | given
+    Bucket.objects.update(object_count=status["objects"], last_error_class=status["error"])
+    settings_given = {name: value for name, value in given.items() if "interval" in name}
+    services.update_bucket(bucket=bucket, **settings_given)
+    if probe:
+        wiring.background().probes.record({bucket.name: probe}, {})
+    assert f"Probes {says}" in text(operator.get(url(bucket)))
+
+
+def test_the_overview_says_that_an_endpoint_tells_no_totals(operator, store, bucket):
+    Bucket.objects.update(object_count=4711)
+    wiring.background().probes.record({bucket.name: LastProbe(None)}, {})
+    endpoint = endpoint_name(bucket.endpoint)
+    wiring.background().endpoint_profiles.learn(endpoint, {Fact.TOTALS: TotalsSource.NONE})
+    page = text(operator.get(url(bucket)))
+    assert "Probes none: its endpoint tells no totals" in page
+
+
 def test_the_history_of_scans_is_drawn_and_said(operator, store, bucket):
     for n in range(3):
         scan = [time.time() - 60 * n, 1.5, 1000 + n, n, "AccessDenied" if n == 1 else ""]
@@ -116,6 +177,15 @@ def test_the_history_of_scans_is_drawn_and_said(operator, store, bucket):
     assert 'aria-label="Duration of the last 3 scans: at most 2 s, lately 2 s."' in page
     assert 'aria-label="Objects of the last 3 scans: at most 1,002, lately 1,000."' in page
     assert "failed: the key pair may not list the bucket</title>" in page
+
+
+def test_a_look_between_two_scans_is_told_from_them(operator, store, bucket):
+    for key, at, changes in [(redis_keys.history, 60, 7), (redis_keys.look_history, 30, 3)]:
+        store.lpush(key("media-in"), json.dumps([time.time() - at, 1.5, 1000, changes, ""]))
+    page = html(operator.get(url(bucket)))
+    assert 'aria-label="Objects of the last 1 scan: at most 1,000, lately 1,000."' in page
+    assert 'aria-label="Changes found of the last 2 scans: at most 7, lately 3."' in page
+    assert "UTC, look: 3</title>" in page
 
 
 def test_recent_notifications_are_those_of_the_bucket(operator, store, bucket):
@@ -282,7 +352,9 @@ def test_before_anything_is_confirmed_the_bucket_shows_which_objects_are_held(
 ):
     assert url(emptied, "held") in html(viewer.get(url(emptied)))
     page = viewer.get(url(emptied, "held"))
+    assert "105 objects of 105 held" in text(page)
     assert "105 objects missing, held since 20" in text(page)
+    assert "another time" not in text(page)
     assert "The first 100 by key are below" in text(page)
     assert "<code>a/&lt;b&gt;.txt</code>" in html(page)
     assert "<code>a/\\u202eb</code>" in html(page)
@@ -305,12 +377,81 @@ def test_all_held_objects_are_downloaded_as_csv(viewer, store, emptied):
 def test_who_may_decide_does_so_where_the_objects_are_shown(operator, store, emptied):
     assert "Announce 105 deletions" in text(operator.get(url(emptied, "held")))
     assert "Released" in said(do(operator, emptied, "release"))
-    assert "No deletion is held" in text(operator.get(url(emptied, "held")))
+    assert "Nothing is held" in text(operator.get(url(emptied, "held")))
 
 
 def test_a_bucket_that_holds_nothing_has_no_tab_for_it(operator, store, bucket):
     assert url(bucket, "held") not in html(operator.get(url(bucket)))
-    assert "No deletion is held" in text(operator.get(url(bucket, "held")))
+    assert "Nothing is held" in text(operator.get(url(bucket, "held")))
+
+
+@pytest.fixture
+def stormy(real, s3_server, settings, capsys) -> Bucket:
+    """Both of its objects have other times and are else the same, which is held."""
+    deletions = settings.SCANNING.deletions.model_copy(update={"mass_minimum": 1})
+    settings.SCANNING = settings.SCANNING.model_copy(update={"deletions": deletions})
+    engine_buckets.trust()
+    s3_server.put(real.name, "b")
+    assert manage(capsys, "runscan", real.name).status == 0
+    s3_server.touch(real.name, "a/<b>.txt", "b")
+    assert "of 2 only the time moved, held" in manage(capsys, "runscan", real.name).out
+    scan_status.flush()
+    stormy: Bucket = real
+    return stormy
+
+
+def test_a_storm_of_moved_times_is_shown_with_both_times_before_anybody_chooses(
+    operator, store, stormy
+):
+    page = text(operator.get(url(stormy)))
+    assert "2 of 2 objects with another time only: they are held" in page
+    assert url(stormy, "held") in html(operator.get(url(stormy)))
+    held = operator.get(url(stormy, "held"))
+    assert "2 objects of 2 held" in text(held)
+    assert "2 objects with another time only, held since 20" in text(held)
+    assert "New time" in text(held)
+    assert "<code>a/&lt;b&gt;.txt</code>" in html(held)
+    for choice in ("Announce 2 updates", "Take 2 new times silently", "Start over silently"):
+        assert choice in page
+        assert choice in text(held)
+    assert "Announce 0 deletions" not in text(held)
+    [header, *rows] = csv.reader(
+        io.StringIO(str(b"".join(operator.get(url(stormy, "held_csv")).streaming_content), "utf-8"))
+    )
+    assert header[-1] == "new_last_modified"
+    assert all(row[2] < row[4] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("action", "said_so", "updated"),
+    [
+        ("announce_updates", "the next scan announces the updates", 2),
+        ("take_times", "takes the new times, and announces nothing", 0),
+    ],
+)
+def test_what_somebody_chose_for_moved_times_is_done_by_the_next_scan(
+    operator, store, stormy, capsys, action, said_so, updated
+):
+    assert said_so in said(do(operator, stormy, action))
+    ran = manage(capsys, "runscan", stormy.name).out
+    assert f"{updated} updated" in ran
+    assert "held" not in ran
+    scan_status.flush()
+    assert "Nothing is held any more" in said(do(operator, stormy, action))
+    assert url(stormy, "held") not in html(operator.get(url(stormy)))
+    assert "0 updated" in manage(capsys, "runscan", stormy.name).out
+
+
+def test_both_kinds_of_holds_are_shown_beside_each_other(operator, store, bucket):
+    now = timezone.now()
+    Bucket.objects.update(
+        held_since=now, held_missing=7, held_moved_since=now, held_moved=5, object_count=9
+    )
+    page = text(operator.get(url(bucket)))
+    assert "7 objects missing: a mass deletion is held" in page
+    assert "5 of 9 objects with another time only" in page
+    assert "Announce 7 deletions" in page
+    assert "Announce 5 updates" in page
 
 
 def test_without_redis_the_page_says_why_held_objects_cannot_be_shown(operator, bucket):

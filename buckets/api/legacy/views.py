@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from drf_spectacular.utils import extend_schema_view
 from rest_framework import status
-from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from buckets import selectors, services
-from buckets.accounts import login_throttle
 from buckets.api import auth, bucket_commands, fields
 from buckets.api.errors import InvalidBody
 from buckets.api.legacy import schema
@@ -39,14 +37,7 @@ class Token(APIView):
     @schema.TOKEN
     def post(self, request: Request) -> Response:
         login = bucket_commands.read(fields.Login, _body(request))
-        attempt = login_throttle.LoginThrottle(
-            name=f"client {login['client_id']}", address=request.META.get("REMOTE_ADDR", "")
-        )
-        attempt.begin()
-        client = auth.client_of_login(**login)
-        if client is None:
-            raise AuthenticationFailed("client_id or client_secret is wrong, or disabled.")
-        attempt.succeeded()
+        client = auth.log_in(**login, request=request)
         token = auth.token_for(client)
         body = {
             "access_token": str(token),

@@ -43,7 +43,7 @@ _ERRORS = {
         error_body("Send the header 'Authorization: Bearer TOKEN', with a token from …"),
     ),
     403: (
-        "The client's scope is `read`.",
+        "The client's scope does not allow this.",
         error_body("This needs an API client with the scope 'manage', and this one's is 'read': …"),
     ),
     404: ("There is none of this name.", error_body("There is no bucket 'media-in' here; …")),
@@ -52,11 +52,11 @@ _ERRORS = {
         error_body("Bucket media-in is watched already: change the existing one."),
     ),
     413: (
-        "The body has more than 64 KiB.",
+        "The body has more than 64 KiB; 1 MiB of hints.",
         error_body("The body is larger than 65536 bytes."),
     ),
     429: (
-        "Too many failed log-ins; `Retry-After` says when to go on.",
+        "Too many failed log-ins, or hints; `Retry-After` says when to go on.",
         error_body("Too many failed log-ins. Expected available in 60 seconds."),
     ),
     503: (
@@ -108,7 +108,7 @@ def route(  # noqa: PLR0913 - what OpenAPI says of a route
         examples.append(
             OpenApiExample("An answer", value=answered, response_only=True, status_codes=codes)
         )
-    codes_of_errors = [*errors, *([413] if takes else []), *([] if is_public else [401]), 503]
+    codes_of_errors = {*errors, *([413] if takes else []), *(() if is_public else (401, 403)), 503}
     return extend_schema(
         operation_id=operation_id,
         summary=summary,

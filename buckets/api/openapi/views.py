@@ -38,7 +38,20 @@ class TokenScheme(OpenApiAuthenticationExtension):
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "JWT",
-            "description": "From `POST /api/auth/token`. A client of scope `read` may only GET.",
+            "description": "From `POST /api/auth/token`. A client of scope `read` may only GET, "
+            "one of scope `hint` only give hints.",
+        }
+
+
+class ClientSecretScheme(OpenApiAuthenticationExtension):
+    target_class = "buckets.api.auth.ClientSecretAuthentication"
+    name = "clientSecret"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {
+            "type": "http",
+            "scheme": "basic",
+            "description": "Id and secret of an API client, for S3 servers that send hints.",
         }
 
 

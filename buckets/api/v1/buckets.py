@@ -18,13 +18,21 @@ from buckets.api.errors import refusals_as_conflicts
 from buckets.api.v1 import parsing, queries, requests, responses, schema
 from buckets.models import EVENT_TYPES, Bucket, Credential
 from scanning import engine
+from scanning.core.holds import Release
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
 
+    from scanning.core.types import ObjectState
+
 _RESUMED = {
     Bucket.FirstScan.ANNOUNCE.value: "What Redis does not know is announced by the next scan.",
     Bucket.FirstScan.BASELINE.value: "What is there now is remembered, and not announced.",
+}
+_RELEASED = {
+    Release.ANNOUNCE_DELETIONS: "Held deletions are confirmed: the next scan announces them.",
+    Release.ANNOUNCE_UPDATES: "The next scan announces the held updates.",
+    Release.TAKE_TIMES: "The next scan takes the new times, and announces nothing of them.",
 }
 _NONE_WAITED = "Redis forgot nothing here: nothing was changed."
 
@@ -88,23 +96,56 @@ class HeldObjects(APIView):
         held = engine.held_objects(bucket_commands.find_bucket(name).name)
         first = [
             {
-                "key": key,
-                "size": state.size,
-                "last_modified": _time(state.last_modified),
-                "etag": state.etag,
+                "key": one.key,
+                "size": one.state.size,
+                "last_modified": _time(one.state.last_modified),
+                "etag": one.state.etag,
+                "new_last_modified": _time_or_none(one.moved_to),
             }
-            for key, state in islice(held.objects, limit)
+            for one in islice(held.objects, limit)
         ]
-        since = None if held.since is None else _time(held.since)
-        found = {"bucket": name, "held_since": since, "count": held.count, "results": first}
+        found = {
+            "bucket": name,
+            "held_since": _time_or_none(held.missing_since),
+            "held_missing": held.missing,
+            "held_moved_since": _time_or_none(held.moved_since),
+            "held_moved": held.moved,
+            "known": held.known,
+            "count": held.count,
+            "results": first,
+        }
         return Response(responses.HeldObjectsAnswer(found).data)
+
+
+class ExplainKey(APIView):
+    @schema.EXPLAIN_KEY
+    def get(self, request: Request, name: str) -> Response:
+        bucket = bucket_commands.find_bucket(name)
+        key = parsing.query(requests.ExplainQuery, request)["key"]
+        found = engine.explain(bucket.name, key)
+        listed = found.last_listed
+        shown = {
+            "bucket": name,
+            "key": key,
+            "stored": _state(found.stored),
+            "listed": _state(found.listed),
+            "event": found.event,
+            "announced": found.announced,
+            "reasons": found.reasons,
+            "problem": found.problem,
+            "last_listed": listed and {"at": _time(listed.at), "by": listed.by},
+            "pass_due": None if found.pass_due is None else _time(found.pass_due),
+        }
+        return Response(responses.ExplanationAnswer(shown).data)
 
 
 class ReleaseBucket(APIView):
     @schema.RELEASE_BUCKET
     def post(self, request: Request, name: str) -> Response:
-        services.release_hold(bucket=bucket_commands.find_bucket(name), by=auth.client_of(request))
-        return _accepted(name, "Held deletions are confirmed: the next scan announces them.")
+        bucket = bucket_commands.find_bucket(name)
+        choice = Release(parsing.body(requests.ReleaseChoice, request)["choice"])
+        services.release_hold(bucket=bucket, choice=choice, by=auth.client_of(request))
+        return _accepted(name, _RELEASED[choice])
 
 
 class ResumeBucket(APIView):
@@ -128,8 +169,19 @@ class ResumeBuckets(APIView):
         return Response({"buckets": names, "message": message}, status.HTTP_202_ACCEPTED)
 
 
+def _state(state: ObjectState | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    modified = _time(state.last_modified)
+    return {"size": state.size, "last_modified": modified, "etag": state.etag}
+
+
 def _time(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
+
+
+def _time_or_none(at: float | None) -> datetime | None:
+    return None if at is None else _time(at)
 
 
 def _service_arguments(given: dict[str, Any]) -> dict[str, Any]:

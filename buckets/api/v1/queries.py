@@ -9,11 +9,12 @@ from rest_framework.utils.urls import replace_query_param
 
 from buckets import selectors
 from buckets.api.v1.requests import ORDERS
+from buckets.health.costs import costs_of
 from buckets.models import Bucket, Credential, Endpoint, Outbox
 from buckets.pages import endpoint as endpoint_page
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable, Sequence
 
     from rest_framework.request import Request
 
@@ -84,14 +85,15 @@ def endpoint_named(name: str) -> Endpoint:
     return endpoint
 
 
-def row_context(buckets: Iterable[Bucket]) -> dict[str, Collection[str]]:
+def row_context(buckets: Sequence[Bucket]) -> dict[str, Any]:
     """Read what `BucketAnswer` has to know beside the rows, as its context.
 
-    ``waiting``: those whose last change Redis has yet to learn; ``late``: see `selectors.state`.
+    ``waiting``: those whose last change Redis has yet to learn; ``late``: see `selectors.state`;
+    ``costs`` by name.
     """
     rows = Outbox.objects.filter(bucket__in=[bucket.name for bucket in buckets])
     waiting = frozenset(rows.values_list("bucket", flat=True))
-    return {"waiting": waiting, "late": selectors.late_buckets()}
+    return {"waiting": waiting, "late": selectors.late_buckets(), "costs": costs_of(buckets)}
 
 
 def page(

@@ -19,6 +19,9 @@ from buckets.api.fields import (
 )
 from buckets.models import EVENT_TYPES, Bucket
 from scanning.core.endpoint_profile import CHOICES, Fact
+from scanning.core.hints import LONGEST_BUCKET_NAME
+from scanning.core.holds import Release
+from scanning.core.listing.body import MOST_KEY_BYTES
 
 LARGEST_PAGE = 500
 MOST_EVENTS = 1000
@@ -112,6 +115,18 @@ class BucketSettings(Strict):
     polling_interval = Seconds(
         required=False, allow_null=True, help_text="1 to 604800; null: the configured default."
     )
+    polling_longest = Seconds(
+        required=False,
+        allow_null=True,
+        help_text="What the interval may grow to while nothing changes, at most 604800; 0: it does "
+        "not grow; null: the configured default.",
+    )
+    probe_interval = Seconds(
+        required=False,
+        allow_null=True,
+        help_text="Seconds between two probes, 0 to 604800, 0 for none; null: the configured "
+        "default.",
+    )
     monitoring_enabled = Switch(required=False)
     notifications_enabled = Switch(required=False)
     events = EventTypes(required=False, help_text="The event types to announce.")
@@ -122,6 +137,11 @@ class BucketSettings(Strict):
     )
     lanes = WholeNumber(
         required=False, allow_null=True, help_text="Listings at once; null: the configured default."
+    )
+    requests_per_day = WholeNumber(
+        required=False,
+        allow_null=True,
+        help_text="A budget (UTC) that stretches intervals; 0: any; null: the configured default.",
     )
     most_objects = WholeNumber(
         required=False,
@@ -150,6 +170,15 @@ class KeyPairFields(Strict):
 
     access_key = Text(required=False, max_length=LONGEST_SECRET)
     secret_key = Text(required=False, max_length=LONGEST_SECRET)
+
+
+class HintedKeys(Strict):
+    """The form for programs of one's own; `scanning/core/hints.py` reads it, and the others."""
+
+    bucket = Text(max_length=LONGEST_BUCKET_NAME, help_text="What S3 calls it.")
+    keys = serializers.ListField(
+        child=Text(max_length=MOST_KEY_BYTES, trim_whitespace=False), min_length=1
+    )
 
 
 class Resumption(Strict):
@@ -232,6 +261,16 @@ class EndpointPatch(Strict):
     connections = WholeNumber(
         required=False, allow_null=True, help_text="Requests at once, of all processes; 0: any."
     )
+    requests_per_day = WholeNumber(
+        required=False,
+        allow_null=True,
+        help_text="A budget (UTC) that all buckets here share; 0 or null: any.",
+    )
+    request_price = SomeText(
+        max_length=64,
+        help_text="Of 1,000 requests: LIST/HEAD/HEAD of buckets, or one for all; empty: as "
+        "REQUEST_PRICE_PER_1000 says.",
+    )
 
 
 class EventQuery(Strict):
@@ -244,6 +283,21 @@ class EventQuery(Strict):
         help_text="How the object's key begins.",
     )
     limit = serializers.IntegerField(default=100, min_value=1, max_value=MOST_EVENTS)
+
+
+class ExplainQuery(Strict):
+    key = Text(trim_whitespace=False, help_text="The whole key.")
+
+
+class ReleaseChoice(Strict):
+    """What the next scan does with what is held."""
+
+    choice = Choice(
+        choices=list(Release),
+        default=str(Release.ANNOUNCE_DELETIONS),
+        help_text="Of a mass deletion: `announce_deletions`. Of a storm of moved times: "
+        "`announce_updates`, or `take_times` silently.",
+    )
 
 
 class HeldQuery(Strict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
@@ -11,7 +11,13 @@ from buckets import selectors
 from buckets.api.v1.requests import STATES
 from buckets.models import EVENT_TYPES, Bucket
 from scanning.core.endpoint_profile import Fact
+from scanning.core.request_costs import RequestKind
 from scanning.core.scan_warnings import EXPLAINED, ScanWarning, WarningKind
+
+if TYPE_CHECKING:
+    from buckets.health.costs import Costs
+    from buckets.pages.endpoint import EndpointOverview
+    from scanning.core.request_costs import Requests
 
 _Serializer = serializers.Serializer[Any]
 
@@ -54,14 +60,63 @@ class ScanStatus(_Serializer):
         allow_null=True, help_text="A mass deletion waits for POST …/release/ since then."
     )
     held_missing = serializers.IntegerField(help_text="How many objects that is about.")
+    held_moved_since = serializers.DateTimeField(
+        allow_null=True,
+        help_text="A storm of moved times waits for POST …/release/ since then.",
+    )
+    held_moved = serializers.IntegerField(
+        help_text="Of how many objects only the time moved, while that waits."
+    )
     lost_since = serializers.DateTimeField(
         allow_null=True, help_text="Redis forgot it: it waits for POST …/resume/ since then."
     )
     warnings = ScanWarningAnswer(many=True, help_text="What the last complete scan warned of.")
 
 
+@extend_schema_serializer(component_name="RequestsByKind")
+class RequestsAnswer(_Serializer):
+    """How many requests, and what they cost."""
+
+    list = serializers.IntegerField(help_text="LIST: pages of passes.")
+    head_metadata = serializers.IntegerField(help_text="HEAD of objects, for their metadata.")
+    head_witness = serializers.IntegerField(help_text="HEAD of objects that are missing.")
+    head_bucket = serializers.IntegerField(help_text="HEAD of buckets: probes.")
+    cost = serializers.FloatField(
+        allow_null=True, help_text="In REQUESTS_CURRENCY; null: nobody set a price."
+    )
+
+    @classmethod
+    def of(cls, requests: Requests, cost: float | None) -> dict[str, Any]:
+        numbers = {kind.value: requests.get(kind, 0) for kind in RequestKind}
+        return dict(cls(numbers | {"cost": cost}).data)
+
+
+class _Costly(_Serializer):
+    """What has `Costs`: how they are found, a subclass says."""
+
+    requests_today = serializers.SerializerMethodField(
+        help_text="Sent since midnight UTC; null while Redis is away."
+    )
+    forecast = serializers.SerializerMethodField(
+        help_text="To be expected in a day, without retries; null before the first scan."
+    )
+
+    def costs(self, row: Any) -> Costs:
+        raise NotImplementedError
+
+    @extend_schema_field(RequestsAnswer(allow_null=True))
+    def get_requests_today(self, row: Any) -> dict[str, Any] | None:
+        costs = self.costs(row)
+        return RequestsAnswer.of(costs.sent.today, costs.cost_today) if costs.sent else None
+
+    @extend_schema_field(RequestsAnswer(allow_null=True))
+    def get_forecast(self, row: Any) -> dict[str, Any] | None:
+        expected = self.costs(row).forecast
+        return RequestsAnswer.of(expected.requests, expected.cost) if expected else None
+
+
 @extend_schema_serializer(component_name="Bucket")
-class BucketAnswer(_Serializer):
+class BucketAnswer(_Costly):
     name = Shown(help_text="The watch's; routes go by it.")
     bucket_name = Shown(source="s3_name", help_text="What S3 calls the bucket.")
     region = Shown()
@@ -71,6 +126,15 @@ class BucketAnswer(_Serializer):
     suffix = Shown()
     polling_interval = serializers.IntegerField(
         allow_null=True, help_text="Seconds; null: the configured default."
+    )
+    polling_longest = serializers.IntegerField(
+        allow_null=True,
+        help_text="Seconds that the interval may grow to while nothing changes; 0: it does not "
+        "grow; null: the configured default.",
+    )
+    probe_interval = serializers.IntegerField(
+        allow_null=True,
+        help_text="Seconds between two probes; 0: none; null: the configured default.",
     )
     monitoring_enabled = serializers.BooleanField()
     notifications_enabled = serializers.BooleanField()
@@ -82,6 +146,9 @@ class BucketAnswer(_Serializer):
     trust_etags = serializers.BooleanField()
     lanes = serializers.IntegerField(
         allow_null=True, help_text="Listings at once; null: the configured default."
+    )
+    requests_per_day = serializers.IntegerField(
+        allow_null=True, help_text="A budget; 0: any number; null: the configured default."
     )
     most_objects = serializers.IntegerField(
         allow_null=True,
@@ -108,6 +175,21 @@ class BucketAnswer(_Serializer):
 
     def get_mirrored(self, bucket: Bucket) -> bool:
         return bucket.name not in self.context["waiting"]
+
+    def costs(self, row: Bucket) -> Costs:
+        found: Costs = self.context["costs"][row.name]
+        return found
+
+
+@extend_schema_serializer(component_name="HintsTaken")
+class HintsAnswer(_Serializer):
+    accepted = serializers.IntegerField(help_text="How many hints are looked at.")
+    ignored = serializers.IntegerField(
+        help_text="How many are of keys that no watch covers, or of paused watches."
+    )
+    unknown = serializers.ListField(
+        child=Shown(), help_text="Buckets that nobody watches, at most 100 of them."
+    )
 
 
 @extend_schema_serializer(component_name="Credential")
@@ -154,8 +236,8 @@ class LimitsAnswer(_Serializer):
 
 
 @extend_schema_serializer(component_name="Endpoint")
-class EndpointAnswer(_Serializer):
-    """The ten members after the name are what is set."""
+class EndpointAnswer(_Costly):
+    """The twelve members after the name are what is set."""
 
     name = Shown(source="endpoint.name")
     start_after = Shown(source="endpoint.start_after")
@@ -168,6 +250,14 @@ class EndpointAnswer(_Serializer):
     authorities = Shown(source="endpoint.authorities")
     list_per_s = serializers.FloatField(source="endpoint.list_per_s", allow_null=True)
     connections = serializers.IntegerField(source="endpoint.connections", allow_null=True)
+    requests_per_day = serializers.IntegerField(
+        source="endpoint.requests_per_day",
+        allow_null=True,
+        help_text="A budget that its buckets share; 0 or null: any number.",
+    )
+    request_price = Shown(
+        source="endpoint.request_price", help_text="Empty: as REQUEST_PRICE_PER_1000 says."
+    )
     bucket_count = serializers.IntegerField(source="buckets")
     limits = LimitsAnswer()
     pace = PaceAnswer(
@@ -177,6 +267,9 @@ class EndpointAnswer(_Serializer):
     asked_at = serializers.DateTimeField(
         allow_null=True, help_text="When it was last asked for all of its facts."
     )
+
+    def costs(self, row: EndpointOverview) -> Costs:
+        return row.costs
 
 
 @extend_schema_serializer(component_name="ConnectionTest")
@@ -198,20 +291,64 @@ class ActionAnswer(_Serializer):
 
 @extend_schema_serializer(component_name="HeldObject")
 class HeldObjectAnswer(_Serializer):
-    """What was last known of an object that is missing."""
+    """What was last known of an object that is missing, or of which only the time moved."""
 
     key = Shown()
     size = serializers.IntegerField(help_text="Bytes.")
     last_modified = serializers.DateTimeField()
     etag = Shown()
+    new_last_modified = serializers.DateTimeField(
+        allow_null=True, help_text="The time that it moved to. Null: the object is missing."
+    )
 
 
 @extend_schema_serializer(component_name="HeldObjects")
 class HeldObjectsAnswer(_Serializer):
     bucket = Shown()
-    held_since = serializers.DateTimeField(allow_null=True, help_text="Null: nothing is held.")
-    count = serializers.IntegerField(help_text="All that are missing.")
+    held_since = serializers.DateTimeField(
+        allow_null=True, help_text="Null: no mass deletion is held."
+    )
+    held_missing = serializers.IntegerField(help_text="How many objects are missing, and held.")
+    held_moved_since = serializers.DateTimeField(
+        allow_null=True, help_text="Null: no storm of moved times is held."
+    )
+    held_moved = serializers.IntegerField(
+        help_text="Of how many objects only the time moved, which is held."
+    )
+    known = serializers.IntegerField(help_text="How many objects are known, those included.")
+    count = serializers.IntegerField(help_text="All that are held.")
     results = HeldObjectAnswer(many=True, help_text="The first of them, by key.")
+
+
+@extend_schema_serializer(component_name="ObjectState")
+class ObjectStateAnswer(_Serializer):
+    size = serializers.IntegerField(help_text="Bytes.")
+    last_modified = serializers.DateTimeField()
+    etag = Shown()
+
+
+@extend_schema_serializer(component_name="LastListed")
+class LastListedAnswer(_Serializer):
+    at = serializers.DateTimeField(help_text="When that scan began.")
+    by = serializers.ChoiceField(choices=["pass", "look"])
+
+
+@extend_schema_serializer(component_name="Explanation")
+class ExplanationAnswer(_Serializer):
+    bucket = Shown()
+    key = Shown()
+    stored = ObjectStateAnswer(allow_null=True, help_text="What is known of the key.")
+    listed = ObjectStateAnswer(allow_null=True, help_text="What a listing shows of it now.")
+    event = serializers.ChoiceField(
+        choices=EVENT_TYPES, allow_null=True, help_text="What the next scan would find."
+    )
+    announced = serializers.BooleanField()
+    reasons = serializers.ListField(child=Shown(), help_text="Sentences for people.")
+    problem = Shown(help_text="Why it cannot be told; empty if it can.")
+    last_listed = LastListedAnswer(
+        allow_null=True, help_text="The range of the key: when it was listed last, and by what."
+    )
+    pass_due = serializers.DateTimeField(allow_null=True, help_text="When it is listed next.")
 
 
 @extend_schema_serializer(component_name="Resumed")

@@ -11,6 +11,13 @@ _BUCKETS, _CREDENTIALS, _EVENTS = "buckets", "credentials", "events"
 _BUCKET, _CREDENTIAL = path_name("bucket"), path_name("credential")
 _ENDPOINTS, _ENDPOINT = "endpoints", path_name("endpoint")
 
+_REQUESTS: dict[str, Any] = {
+    "list": 34848,
+    "head_metadata": 12,
+    "head_witness": 0,
+    "head_bucket": 3456,
+    "cost": None,
+}
 BUCKET: dict[str, Any] = {
     "name": "media-in",
     "bucket_name": "media-in",
@@ -20,6 +27,8 @@ BUCKET: dict[str, Any] = {
     "prefix": "",
     "suffix": ".mp4",
     "polling_interval": 300,
+    "polling_longest": 3600,
+    "probe_interval": None,
     "monitoring_enabled": True,
     "notifications_enabled": True,
     "events": ["created", "updated", "detected"],
@@ -27,6 +36,7 @@ BUCKET: dict[str, Any] = {
     "fetch_metadata": True,
     "trust_etags": False,
     "lanes": None,
+    "requests_per_day": None,
     "most_objects": None,
     "webhook_url": "https://api.example.com/hook",
     "webhook_client_id": "",
@@ -48,9 +58,13 @@ BUCKET: dict[str, Any] = {
         "next_scan_at": "2025-04-11T09:36:00Z",
         "held_since": None,
         "held_missing": 0,
+        "held_moved_since": None,
+        "held_moved": 0,
         "lost_since": None,
         "warnings": [],
     },
+    "requests_today": _REQUESTS,
+    "forecast": _REQUESTS,
 }
 CREDENTIAL: dict[str, Any] = {
     "name": "shared-key",
@@ -75,6 +89,8 @@ ENDPOINT: dict[str, Any] = {
     "authorities": "",
     "list_per_s": 50.0,
     "connections": None,
+    "requests_per_day": None,
+    "request_price": "",
     "bucket_count": 37,
     "limits": {"list_per_s": 50.0, "connections": 750},
     "pace": {"state": "normal", "list_per_s": 0.0, "why": ""},
@@ -88,6 +104,8 @@ ENDPOINT: dict[str, Any] = {
         }
     ],
     "asked_at": "2025-04-11T09:35:00Z",
+    "requests_today": _REQUESTS,
+    "forecast": _REQUESTS,
 }
 _KEYS = {"access_key": "THE-ACCESS-KEY", "secret_key": "THE-SECRET-KEY"}
 _NEW_BUCKET = {"name": "media-in", "region": "us-iad-1", "credential": "shared-key"}
@@ -178,9 +196,10 @@ TEST_BUCKET = route(
 )
 HELD_OBJECTS = route(
     "v1_held_objects",
-    "Which objects a held mass deletion concerns",
-    description="To look at before it is confirmed. `manage.py held BUCKET --csv` and the bucket's "
-    "page have all of them.",
+    "Which objects are held",
+    description="Those of a held mass deletion, of a held storm of moved times, or of both: to "
+    "look at before somebody decides. `manage.py held BUCKET --csv` and the bucket's page have "
+    "all of them.",
     tag=_BUCKETS,
     parameters=[_BUCKET, requests.HeldQuery],
     answers={200: responses.HeldObjectsAnswer},
@@ -188,6 +207,10 @@ HELD_OBJECTS = route(
     answered={
         "bucket": "media-in",
         "held_since": "2025-04-11T09:35:00Z",
+        "held_missing": 1284,
+        "held_moved_since": None,
+        "held_moved": 0,
+        "known": 2310,
         "count": 1284,
         "results": [
             {
@@ -195,19 +218,47 @@ HELD_OBJECTS = route(
                 "size": 1024,
                 "last_modified": "2025-04-10T12:00:00Z",
                 "etag": "951be343b093f1f4ccea1db8e178b151",
+                "new_last_modified": None,
             }
         ],
     },
 )
+EXPLAIN_KEY = route(
+    "v1_explain_key",
+    "What the next scan would find of one key, and when its range was and will be listed",
+    description="Costs one LIST request and changes nothing.",
+    tag=_BUCKETS,
+    parameters=[_BUCKET, requests.ExplainQuery],
+    answers={200: responses.ExplanationAnswer},
+    errors=(400, 404),
+    answered={
+        "bucket": "media-in",
+        "key": "a/b c.mp4",
+        "stored": None,
+        "listed": {
+            "size": 1024,
+            "last_modified": "2025-04-11T09:35:30Z",
+            "etag": "951be343b093f1f4ccea1db8e178b151",
+        },
+        "event": "created",
+        "announced": True,
+        "reasons": ["Nothing is known of the key, …", "The next pass is due in 41 s."],
+        "problem": "",
+        "last_listed": {"at": "2025-04-11T09:35:00Z", "by": "pass"},
+        "pass_due": "2025-04-11T09:36:00Z",
+    },
+)
 RELEASE_BUCKET = route(
     "v1_release_bucket",
-    "Confirm a held mass deletion",
-    description="The next scan, which is due now, announces the deletions. Nothing happens to a "
-    "bucket that holds none.",
+    "Decide about a held mass deletion or storm of moved times",
+    description="The next scan, which is due now, announces the deletions or updates, or takes the "
+    "new times silently. Nothing happens to a bucket that holds nothing of that kind.",
     tag=_BUCKETS,
     parameters=[_BUCKET],
+    takes=requests.ReleaseChoice,
     answers={202: responses.ActionAnswer},
-    errors=(403, 404),
+    errors=(400, 403, 404),
+    example={"choice": "announce_deletions"},
     answered={"bucket": "media-in", "message": "Held deletions are confirmed: …"},
 )
 RESUME_BUCKET = route(
@@ -231,6 +282,21 @@ RESUME_BUCKETS = route(
     errors=(400, 403),
     example={"choice": "baseline"},
     answered={"buckets": ["media-in"], "message": "What is there now is remembered …"},
+)
+GIVE_HINTS = route(
+    "v1_give_hints",
+    "Say where something may have changed",
+    description="Also takes a list of these; notifications of S3, Ceph and MinIO (`Records`), of "
+    "Amazon EventBridge, and CloudEvents: structured, as a list, or in `ce-` headers. A hint is a "
+    "place to look, within seconds; what is announced is what the listing shows. 200 instead of "
+    "202 where a server only tests the connection. Takes the client's id and secret instead of a "
+    "token, too.",
+    tag="hints",
+    takes=requests.HintedKeys,
+    answers={202: responses.HintsAnswer, 200: responses.HintsAnswer},
+    errors=(400, 429),
+    example={"bucket": "media-in", "keys": ["a/b c.mp4"]},
+    answered={"accepted": 1, "ignored": 0, "unknown": []},
 )
 LIST_CREDENTIALS = route(
     "v1_list_credentials",

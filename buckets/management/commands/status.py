@@ -16,6 +16,7 @@ from django.db import close_old_connections
 
 from buckets.health.overview import overview
 from buckets.management import status_report
+from scanning.core.request_costs import RequestKind
 from scanning.management.base import EngineCommand
 from scanning.runtime.database import UNMIGRATED, is_unmigrated
 
@@ -91,6 +92,8 @@ def _as_json(seen: Overview) -> dict[str, Any]:
         "buckets": {"total": seen.total, **states},
         "attention": [asdict(one) | {"kind": one.kind.name.lower()} for one in seen.attention],
         "endpoints": [asdict(one) for one in seen.endpoints],
+        "requests_today": {kind.value: seen.sent_today.get(kind, 0) for kind in RequestKind},
+        "cost_today": seen.cost_today,
         "telemetry": asdict(seen.telemetry) if seen.telemetry else None,
     }
 

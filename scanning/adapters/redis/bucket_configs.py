@@ -98,6 +98,7 @@ class BucketConfigStore:
                 redis_keys.REGIONS,
                 redis_keys.last_scan(name),
                 redis_keys.STATUS_CHANGES,
+                redis_keys.STRETCHED,
                 *map(redis_keys.due, regions),
             ]
             merged = json.dumps(bucket_document.merge(stored, document))
@@ -123,6 +124,7 @@ class BucketConfigStore:
                 redis_keys.REGIONS,
                 redis_keys.GARBAGE,
                 redis_keys.history(name),
+                redis_keys.look_history(name),
                 *map(redis_keys.due, regions),
                 *map(redis_keys.running, regions),
             ]

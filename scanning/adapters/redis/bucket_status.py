@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import redis_keys, scan_warnings
-from scanning.core.explain import ScheduleStatus
+from scanning.core.explain import LookedAt, ScheduleStatus
 from scanning.core.metrics.telemetry import PassUnderWay
 from scanning.core.types import BucketStatus, EventType, ScanCounts, ScanResult
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
     from scanning.adapters.redis.connection import RedisConnection
     from scanning.core.types import BucketConfig
+
+
+_OF_SCHEDULE = [
+    *("error", "held_missing", "held_moved"),
+    *("complete", "scan_at", "changed_at", "pass_due", "looked_at"),
+]
 
 
 class BucketStatusStore:
@@ -68,13 +74,15 @@ class BucketStatusStore:
             pipe.sismember(redis_keys.CLEARING, bucket.name)
             pipe.zscore(redis_keys.running(bucket.region), bucket.name)
             pipe.zscore(redis_keys.due(bucket.region), bucket.name)
-            pipe.hmget(redis_keys.bucket(bucket.name), ["error", "held_missing"])
+            pipe.hmget(redis_keys.bucket(bucket.name), _OF_SCHEDULE)
             pipe.llen(queue_name)
             answers: list[Any] = pipe.execute()
             return answers
 
         managed, clearing, lease, due_at, fields, queue_length = self._connection.run(read)
-        error, held_missing = fields
+        error, held_missing, held_moved, complete, scan_at, changed_at, pass_due, looked_at = fields
+        is_complete = complete == str(bucket.generation)  # else it was of another bucket
+        last_pass_at = float(scan_at) if scan_at and is_complete else None
         return ScheduleStatus(
             is_managed=bool(managed),
             is_clearing=bool(clearing),
@@ -82,7 +90,12 @@ class BucketStatusStore:
             due_at=due_at,
             error=error or "",
             held_missing=int(held_missing or 0),
+            held_moved=int(held_moved or 0),
             queue_length=queue_length,
+            last_pass_at=last_pass_at,
+            last_look=_looked_at(looked_at),
+            pass_due=float(pass_due) if pass_due else None,
+            quiet_s=last_pass_at - float(changed_at) if last_pass_at and changed_at else None,
         )
 
     def pass_under_way(self, bucket: str) -> PassUnderWay | None:
@@ -118,6 +131,8 @@ def _status(name: str, fields: dict[str, str]) -> BucketStatus:
         lag_s=number("lag_s") or 0.0,
         held_since=number("held_since"),
         held_missing=int(number("held_missing") or 0),
+        held_moved_since=number("held_moved_since"),
+        held_moved=int(number("held_moved") or 0),
         next_scan_at=number("next_scan_at"),
         generation=int(number("generation") or 0),
         commit=int(number("commit") or 0),
@@ -125,6 +140,13 @@ def _status(name: str, fields: dict[str, str]) -> BucketStatus:
         lost_since=number("lost_since"),
         warnings=scan_warnings.from_json(fields.get("warnings")),
     )
+
+
+def _looked_at(text: str | None) -> LookedAt | None:
+    if not text:
+        return None
+    at, ranges = json.loads(text)
+    return LookedAt(float(at), tuple((after, until) for after, until in ranges))
 
 
 def _result(name: str, fields: dict[str, str]) -> ScanResult | None:

@@ -4,6 +4,7 @@
                                    revision -> the settings' revision
                                    asked_at -> when the endpoint was last asked for its facts
                                    {fact}   -> "value at": what it showed, and when
+                                   sent:{kind} -> requests since ever (`lua/share_usage.lua`)
 
 Without Redis a process goes by what it knows itself: facts that are lost are learnt again.
 """
@@ -26,11 +27,13 @@ from scanning.core.endpoint_profile import (
     is_value,
 )
 from scanning.core.errors import RedisUnavailable
+from scanning.core.request_costs import RequestKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from scanning.adapters.redis.connection import RedisConnection
+    from scanning.core.request_costs import Requests
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +109,13 @@ class RedisEndpointProfiles:
         """Read which settings Redis holds, by endpoint; 0 for none. Raises RedisUnavailable."""
         found = self._hashes(endpoints)
         return {name: int(fields.get("revision", 0)) for name, fields in found.items()}
+
+    def sent(self, endpoints: Iterable[str]) -> dict[str, Requests]:
+        """Count the requests since ever, by endpoint and kind. Raises RedisUnavailable."""
+        return {
+            name: {k: int(fields[f"sent:{k}"]) for k in RequestKind if f"sent:{k}" in fields}
+            for name, fields in self._hashes(endpoints).items()
+        }
 
     def _hashes(self, endpoints: Iterable[str]) -> dict[str, dict[str, str]]:
         names = list(endpoints)

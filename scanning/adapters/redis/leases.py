@@ -7,24 +7,28 @@ because it follows the server's clock. Every commit checks it (`state.py`).
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from scanning.adapters.redis.schedule import server_time
+from scanning.adapters.redis.schedule import epoch_s, server_time
 from scanning.adapters.redis.telemetry import SCANS_KEPT, history_entry
-from scanning.core import redis_keys, scan_warnings
+from scanning.core import redis_keys, scan_warnings, schedule
 from scanning.core.metrics import counters
 from scanning.core.texts import MOST_MESSAGE, clean
-from scanning.core.types import Claim, EventType
+from scanning.core.types import Claim, EventType, LookRequest
 
 if TYPE_CHECKING:
     from scanning.adapters.redis.connection import RedisConnection
+    from scanning.core.totals import Totals
     from scanning.core.types import BucketConfig, ScanResult
 
 logger = logging.getLogger(__name__)
 
 LEASE_S = 15.0
+# Of what a look listed, for whoever asks about a key; hints may have named more.
+_RANGES_KEPT = 100
 
 
 class RedisLeases:
@@ -81,6 +85,7 @@ class RedisLeases:
         next_due: float | None,
         failures: int = 0,
         broke_off: bool = False,
+        stretched: bool = False,
     ) -> None:
         now = claim.redis_time(time.monotonic())
         keys = [
@@ -90,8 +95,9 @@ class RedisLeases:
             redis_keys.STATUS_CHANGES,
             redis_keys.last_scan(claim.bucket),
             redis_keys.STATS,
-            redis_keys.history(claim.bucket),
+            (redis_keys.look_history if result.is_look else redis_keys.history)(claim.bucket),
             redis_keys.minute(int(now // 60)),
+            redis_keys.STRETCHED,
         ]
         late_s = max(0.0, result.started_at - claim.scheduled_at)
         args = {
@@ -99,13 +105,20 @@ class RedisLeases:
             "fence": claim.fence,
             "generation": claim.generation,
             "next_due": None if next_due is None else f"{next_due:.6f}",
-            "began": repr(result.began) if result.complete and not result.again else None,
+            "ok": result.ok,
+            "is_look": result.is_look,
+            "keys_looked_at": len(claim.look.keys) if claim.look else 0,
+            "began": repr(result.began) if result.is_complete_pass else None,
             "commit": result.commit,
-            "broke_off_at": claim.commit if broke_off else None,
+            "broke_off_at": claim.commit if broke_off and not result.is_look else None,
+            "is_stretched": stretched,
             "history_entry": history_entry(result),
             "history_kept": SCANS_KEPT,
             "counters": counters.of_scan(result, late_s=late_s),
-            "fields": _status_fields(claim, result) | _next_try(next_due, failures),
+            "fields": _status_fields(claim, result)
+            | _next_try(next_due, failures)
+            | _last_change(claim, result)
+            | _looked_at(result),
         }
         ended = self._finish(keys, args)
         if ended != "ok":
@@ -140,7 +153,8 @@ class RedisLeases:
 
 
 def _claim(region: str, row: list[str]) -> Claim:
-    bucket, fence, generation, commit, scheduled, offset, expires, failures, now = row
+    bucket, fence, generation, commit, scheduled, offset, *row = row
+    expires, failures, now, objects, changed, *look = row
     return Claim(
         bucket=bucket,
         region=region,
@@ -151,31 +165,45 @@ def _claim(region: str, row: list[str]) -> Claim:
         expires_at=float(expires),
         commit=int(commit),
         failures=int(failures),
+        objects=int(objects) if objects else None,
         taken_at=float(now),
         arrived_s=time.monotonic(),
+        changed_at=epoch_s(changed),
+        look=_look_request(*look) if look else None,
     )
 
 
+def _look_request(pass_due: str, keys: str) -> LookRequest:
+    return LookRequest(tuple(json.loads(keys)), float(pass_due))
+
+
 def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
-    """Build fields of the bucket hash; one that broke off leaves those of the last complete one."""
+    """Build fields of the bucket hash; one that broke off leaves those of the last whole pass."""
     fields = {
         "error": clean(result.error, MOST_MESSAGE),
         "error_class": result.error_class,
         "error_at": "" if result.ok else repr(result.started_at + result.duration_s),
     }
+    totals = result.totals
+    if result.is_look:
+        return fields | ({"totals": _text(totals.last)} if totals else {})
     if not result.ok and result.commit is None:
         return fields
     fields["stuck"] = ""
     if not result.complete:
         so_far = scan_warnings.as_json(result.warnings)
-        pass_fields = {"progress": result.progress, "ahead": result.ahead}
-        return fields | pass_fields | {"pass_warnings": so_far}
+        before = _text(totals.before) if totals else ""
+        fields |= {"progress": result.progress, "ahead": result.ahead}
+        return fields | {"pass_warnings": so_far, "totals_before": before}
+    if totals:
+        fields |= {"totals": _text(totals.last), "totals_apart": _text(totals.apart)}
     return (
         fields
         | {
             "progress": result.progress if result.again else "",
             "ahead": "",
             "pass_warnings": "",
+            "totals_before": "",
             "complete": "" if result.again else str(claim.generation),
             "scan_at": repr(result.began),
             "duration_s": f"{result.duration_s:.3f}",
@@ -189,6 +217,10 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
     )
 
 
+def _text(totals: Totals | None) -> str:
+    return "" if totals is None else str(totals)
+
+
 def _next_try(next_due: float | None, failures: int) -> dict[str, str]:
     return {
         "next_scan_at": "" if next_due is None else f"{next_due:.3f}",
@@ -196,12 +228,22 @@ def _next_try(next_due: float | None, failures: int) -> dict[str, str]:
     }
 
 
+def _last_change(claim: Claim, result: ScanResult) -> dict[str, str]:
+    at = schedule.last_change(claim, result)
+    return {} if at is None else {"changed_at": repr(at)}
+
+
+def _looked_at(result: ScanResult) -> dict[str, str]:
+    ranges = result.ranges[:_RANGES_KEPT]
+    return {"looked_at": json.dumps([result.started_at, ranges])} if ranges else {}
+
+
 def _held_fields(result: ScanResult) -> dict[str, str]:
-    held = result.held
-    if held is None:
-        return {"held_since": "", "held_missing": "", "released": ""}
-    return {
-        "held_since": repr(held.since),
-        "held_missing": str(held.missing),
-        # "released" stays if the deletion was confirmed after this scan began.
-    }
+    held, storm = result.held, result.held_times
+    fields = {"held_since": "", "held_missing": "", "released": ""}
+    # What was released stays if somebody did so after this scan began.
+    if held is not None:
+        fields = {"held_since": repr(held.since), "held_missing": str(held.missing)}
+    if storm is not None:
+        return fields | {"held_moved_since": repr(storm.since), "held_moved": str(storm.moved)}
+    return fields | {"held_moved_since": "", "held_moved": "", "released_moved": ""}

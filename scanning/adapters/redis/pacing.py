@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,13 @@ from scanning.core.pacing import (
     state_of,
 )
 from scanning.identity import this_process
-from scanning.ports import EndpointStatus
+from scanning.ports import EndpointStatus, RequestReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from scanning.adapters.redis.connection import RedisConnection
+    from scanning.core.request_costs import RequestKind
     from scanning.core.types import Claim
     from scanning.ports import EndpointUsage
 
@@ -57,15 +59,22 @@ class RedisEndpointHealth:
         self._clock_ahead_s: float | None = None
 
     def share_usage(self, usage: EndpointUsage) -> EndpointStatus:
+        now_s, report = self._redis_time(), usage.report or RequestReport(self._process, 0)
         keys = [
             redis_keys.pace_use(usage.endpoint),
             redis_keys.pace(usage.endpoint),
             redis_keys.PACES,
             redis_keys.STATS,
             redis_keys.pace_failed_at(usage.endpoint),
-            redis_keys.minute(int(self._redis_time() // 60)),
+            redis_keys.minute(int(now_s // 60)),
+            redis_keys.request_report(usage.endpoint, report.reporter),
+            redis_keys.endpoint_profile(usage.endpoint),
+            redis_keys.requests_of_day(int(now_s // 86400)),
+            redis_keys.endpoint_requests_of_day(int(now_s // 86400)),
         ]
-        counted = {counters.THROTTLED: usage.throttled, counters.UNANSWERED: usage.unanswered}
+        kinds: Counter[RequestKind] = Counter()
+        for (_, kind), number in report.sent.items():
+            kinds[kind] += number
         args = {
             "process": self._process,
             "endpoint": usage.endpoint,
@@ -74,7 +83,12 @@ class RedisEndpointHealth:
             "limit": usage.limit,
             "kept_s": USAGE_S,
             "shown_s": SHOWN_S,
-            "counters": {field: number for field, number in counted.items() if number},
+            "number": report.number or None,
+            "counters": counters.of_requests(
+                kinds, throttled=report.throttled, unanswered=report.unanswered
+            ),
+            "sent": {f"{kind} {name}": number for (name, kind), number in report.sent.items()},
+            "kinds": {str(kind): number for kind, number in kinds.items()},
         }
         granted, others_per_s, text, failed_at, now = self._share_usage(keys, args)
         self._clock_ahead_s = float(now) - time.monotonic()

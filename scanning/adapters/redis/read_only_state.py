@@ -34,7 +34,8 @@ class ReadOnlyStateStore:
     """Implements `ports.StateStore` over another one that it only reads.
 
     Of what the scan commits it keeps what the same scan may read again: the last segment, which
-    the next may join (in a scan of one lane), and, in ``file``, segments with missing rows.
+    the next may join (in a scan of one lane), and, in ``file``, segments with marked rows, or
+    with moved times that were taken.
     ``announce`` is given the notifications that each commit would queue.
     """
 
@@ -74,8 +75,10 @@ class ReadOnlyStateStore:
         # Marks may come to rows that the commit before wrote.
         rows_at_hand = self._last | written
         for piece in commit.pieces:
-            if piece.entry.missing and piece.entry.id in rows_at_hand:
-                self._keep(piece.entry.id, rows_at_hand[piece.entry.id])
+            id_, before = piece.entry.id, self._opened.get(piece.entry.id)
+            is_marked = piece.entry.missing or piece.entry.moved or (before and before.moved)
+            if is_marked and id_ in rows_at_hand:
+                self._keep(id_, rows_at_hand[id_])
         if written:
             self._last = written
 

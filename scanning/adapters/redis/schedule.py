@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from scanning.core import redis_keys
+from scanning.core.holds import Release
 from scanning.core.metrics.telemetry import LATE_S, NextScan
+from scanning.core.types import MOST_HINTED_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from scanning.adapters.redis.connection import RedisConnection, Script
 
 _KEEP_ENDPOINTS_S = 300
 _AT_ONCE = 500
+# One more than a look takes shows that they are too many, and a look that is under way has as many.
+_MOST_LOOK_KEYS = 2 * (MOST_HINTED_KEYS + 1)
 
 
 class ScheduleStore:
@@ -25,6 +30,7 @@ class ScheduleStore:
         self._step_down = connection.load_script("step_down")
         self._release_holds = connection.load_script("release_holds")
         self._make_due = connection.load_script("make_due")
+        self._request_look = connection.load_script("request_look")
         self._write = connection.load_script("write_schedule")
 
     def lead(self, who: str, *, lease_s: float) -> bool:
@@ -49,6 +55,27 @@ class ScheduleStore:
         )
         times = {name: epoch_s(text) for name, text in zip(names, texts, strict=True)}
         return {name: at for name, at in times.items() if at is not None}
+
+    def quiet_times(self, buckets: Iterable[str]) -> dict[str, float]:
+        """Read for how long nothing had changed in each bucket when its last pass began.
+
+        Buckets of which that is not known are left out.
+        """
+        names = list(buckets)
+
+        def read(r: Any) -> list[list[str | None]]:
+            pipe = r.pipeline(transaction=False)
+            for name in names:
+                pipe.hmget(redis_keys.bucket(name), "scan_at", "changed_at")
+            found: list[list[str | None]] = pipe.execute()
+            return found
+
+        rows = self._connection.run(read) if names else []
+        return {
+            name: float(began) - float(changed_at)
+            for name, (began, changed_at) in zip(names, rows, strict=True)
+            if began and changed_at
+        }
 
     def regions(self) -> set[str]:
         """List the regions that have active buckets, or had them at the schedule's last write."""
@@ -92,16 +119,35 @@ class ScheduleStore:
         return self._connection.run(read)
 
     def postponed(self, buckets: Iterable[str]) -> set[str]:
-        """Name the ``buckets`` that wait because they failed, or because their endpoint did."""
+        """Name the ``buckets`` that wait because they or their endpoint failed, or for a budget."""
         names = list(buckets)
 
         def read(r: Any) -> set[str]:
+            now = server_time(r)
             pipe = r.pipeline(transaction=False)
             for name in names:
                 pipe.hmget(redis_keys.bucket(name), "failures", "parked")
-            return {n for n, marks in zip(names, pipe.execute(), strict=True) if any(marks)}
+                pipe.zscore(redis_keys.STRETCHED, name)
+            answers = pipe.execute()
+            rows = zip(names, answers[::2], answers[1::2], strict=True)
+            return {name for name, marks, until in rows if any(marks) or (until or 0.0) > now}
 
         return self._connection.run(read) if names else set()
+
+    def stretched(self) -> dict[str, float]:
+        """Read the buckets whose passes wait for their budgets, and until when each does."""
+
+        def read(r: Any) -> dict[str, float]:
+            rows = r.zrangebyscore(redis_keys.STRETCHED, server_time(r), "+inf", withscores=True)
+            return {str(name): float(at) for name, at in rows}
+
+        return self._connection.run(read)
+
+    def unstretch(self, buckets: Iterable[str]) -> None:
+        """Have passes of these buckets wait for no budget: the schedule brings them forward."""
+        names = list(buckets)
+        if names:
+            self._connection.run(lambda r: r.zrem(redis_keys.STRETCHED, *names))
 
     def next_scans(self, buckets: Mapping[str, str]) -> dict[str, NextScan]:
         """Read when each bucket of ``buckets`` (name -> region) is due, and whether a scan runs."""
@@ -185,12 +231,14 @@ class ScheduleStore:
         found = self._connection.run(lambda r: r.smembers(redis_keys.endpoints(region)))
         return {str(endpoint) for endpoint in found}
 
-    def release_holds(self, buckets: Mapping[str, str]) -> None:
-        """Let the next scans make deletions of what is held, and have them due now.
+    def release_holds(
+        self, buckets: Mapping[str, str], choice: Release = Release.ANNOUNCE_DELETIONS
+    ) -> None:
+        """Let the next scans do with what is held as somebody chose, and have them due now.
 
-        ``buckets``: name -> region. Nothing happens to those that hold no deletions.
+        ``buckets``: name -> region. Nothing happens to those that hold nothing of that kind.
         """
-        _for_each(self._release_holds, buckets)
+        _for_each(self._release_holds, buckets, choice=str(choice))
 
     def make_due(self, buckets: Mapping[str, str]) -> None:
         """Have those of ``buckets`` (name -> region) that are scheduled scanned now.
@@ -199,12 +247,44 @@ class ScheduleStore:
         """
         _for_each(self._make_due, buckets)
 
+    def request_looks(
+        self,
+        buckets: Mapping[str, str],
+        *,
+        keys: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> set[str]:
+        """Have buckets (name -> region) looked at now; name those that are scheduled.
+
+        ``keys``, by bucket, are looked at whatever else is. A bucket that is being scanned is
+        looked at afterwards, and nothing happens to one whose pass is due by now.
+        """
+        scheduled: set[str] = set()
+        rows = list(buckets.items())
+        for at in range(0, len(rows), _AT_ONCE):
+            part = rows[at : at + _AT_ONCE]
+            names = [
+                key
+                for name, region in part
+                for key in (
+                    redis_keys.bucket(name),
+                    redis_keys.due(region),
+                    redis_keys.running(region),
+                )
+            ]
+            args = {
+                "buckets": [name for name, _ in part],
+                "keys": {name: list(dict.fromkeys(keys.get(name, ()))) for name, _ in part},
+                "most_keys": _MOST_LOOK_KEYS,
+            }
+            scheduled.update(map(str, self._request_look(names, args)))
+        return scheduled
+
     def postpone(self, bucket: str, region: str, *, until: float) -> None:
         """Move a bucket's next scan; a bucket that is not scheduled stays so."""
         self._connection.run(lambda r: r.zadd(redis_keys.due(region), {bucket: until}, xx=True))
 
 
-def _for_each(script: Script, buckets: Mapping[str, str]) -> None:
+def _for_each(script: Script, buckets: Mapping[str, str], **args: str) -> None:
     rows = list(buckets.items())
     for at in range(0, len(rows), _AT_ONCE):
         part = rows[at : at + _AT_ONCE]
@@ -213,7 +293,7 @@ def _for_each(script: Script, buckets: Mapping[str, str]) -> None:
             for name, region in part
             for key in (redis_keys.bucket(name), redis_keys.due(region))
         ]
-        script(names, {"buckets": [name for name, _ in part]})
+        script(names, {"buckets": [name for name, _ in part], **args})
 
 
 def _texts(numbers: Mapping[str, float]) -> dict[str, str]:

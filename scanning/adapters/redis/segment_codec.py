@@ -61,14 +61,17 @@ def unpack_rows(value: bytes) -> Columns:
 def pack_entry(entry: Entry) -> bytes:
     """Pack a manifest entry without its id, which is the field's name.
 
-    What is noted of absent rows goes with the digest: hosts of version 0.1 read seven members, and
-    take a digest of another length for one that no listing has. They compare the rows then, and
-    drop the note.
+    What is noted of rows goes with the digest: hosts of version 0.1 read seven members, and take a
+    digest of another length for one that no listing has. They compare the rows then, and drop the
+    note. Where no rows are absent, its time is that of the last change.
     """
     digest = entry.digest
-    if entry.absent:
-        note = msgpack.packb([entry.digest, entry.absent, entry.absent_since])
-        digest = bytes(_DIGEST) + note
+    if entry.absent or entry.moved or entry.changed_at:
+        noted_at = entry.absent_since if entry.absent else entry.changed_at
+        note = [entry.digest, entry.absent, noted_at]
+        if entry.moved:
+            note.append(_zstd()[0].compress(_planes([*entry.moved, *entry.moved_times])))
+        digest = bytes(_DIGEST) + msgpack.packb(note)
     packed: bytes = msgpack.packb(
         [
             entry.last_key,
@@ -88,9 +91,13 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
     try:
         last_key, count, digest, length, raw_key, missing, strings_at = msgpack.unpackb(value)
         rows = tuple(missing)
-        absent, since = (), 0.0
+        absent, noted_at, moved = (), 0, list[int]()
         if len(digest) > _DIGEST:
-            digest, absent, since = msgpack.unpackb(digest[_DIGEST:])
+            digest, absent, noted_at, *more = msgpack.unpackb(digest[_DIGEST:])
+            if more:
+                moved = _numbers(_zstd()[1].decompress(more[0]))
+            if len(moved) % 2:
+                raise ValueError("not a manifest entry")
         return Entry(
             id_.decode(),
             last_key,
@@ -101,9 +108,12 @@ def unpack_entry(id_: bytes, value: bytes) -> Entry:
             rows,
             strings_at,
             tuple(absent),
-            since,
+            noted_at if absent else 0.0,
+            tuple(moved[: len(moved) // 2]),
+            tuple(moved[len(moved) // 2 :]),
+            0 if absent else noted_at,
         )
-    except (msgpack.UnpackException, TypeError) as exc:
+    except (zstandard.ZstdError, msgpack.UnpackException, TypeError) as exc:
         raise ValueError("not a manifest entry") from exc
 
 

@@ -25,6 +25,7 @@ from scanning.core.errors import (
 )
 from scanning.core.metrics import counters
 from scanning.core.segments import key_ranges
+from scanning.core.totals import Totals
 from scanning.ports import KnownState, Position, Progress
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from scanning.ports import Commit
 
 RECENT_COMMITS = 1000
+# What ``released_moved`` says instead of a number where the times are to be taken without events.
+SILENTLY: Final = b"silently"
 
 
 class RedisStateStore:
@@ -51,7 +54,9 @@ class RedisStateStore:
     def open(self, bucket: BucketConfig, claim: Claim | None = None) -> KnownState:
         manifest = redis_keys.manifest(bucket.name, bucket.generation)
         wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
-        wanted += ["stuck", "pass_warnings", "ahead", "fence", "commit"]
+        wanted += ["stuck", "pass_warnings", "held_moved_since", "released_moved", "scan_at"]
+        wanted += ["listed_objects", "listed_bytes", "totals_apart", "totals_before", "ahead"]
+        wanted += ["fence", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
             pipe = r.pipeline()
@@ -63,7 +68,9 @@ class RedisStateStore:
 
         stored, fields, last_scan = self._connection.run_bytes(read)
         complete, progress, held_since, released, segments, lost_since = fields[:6]
-        stuck, warnings, ahead = fields[6:9]
+        stuck, warnings, held_moved_since, released_moved, scan_at = fields[6:11]
+        listed_objects, listed_bytes, apart, before, ahead = fields[11:16]
+        takes_times = released_moved == SILENTLY
         found = _position(*fields[-2:])
         if claim is not None:
             self._check(bucket.name, found, Position(claim.fence, found.commit))
@@ -87,6 +94,13 @@ class RedisStateStore:
             stuck=int(stuck or 0),
             warnings=scan_warnings.from_json(warnings.decode() if warnings else None),
             ahead=key_ranges.from_json(ahead, found.commit) if progress else (),
+            last_pass_at=float(scan_at) if scan_at else None,
+            listed=Totals(int(listed_objects or 0), int(listed_bytes or 0)),
+            totals_apart=Totals.read(_text(apart)),
+            totals_before=Totals.read(_text(before)),
+            held_moved_since=float(held_moved_since) if held_moved_since else None,
+            released_moved=0 if takes_times else int(released_moved or 0),
+            takes_times=takes_times,
         )
 
     def load(
@@ -165,6 +179,7 @@ class RedisStateStore:
             "progress": json.dumps(asdict(commit.progress)) if commit.progress else "",
             "ahead": key_ranges.as_json(commit.ahead, commit.number),
             "warnings": scan_warnings.as_json(commit.warnings),
+            "took_times": commit.took_times,
             "wants": commit.filter_fingerprint,
             "high_water": self._conf.queue.high_water,
             "bucket_share": self._conf.queue.high_water * self._conf.queue.bucket_share,
@@ -173,6 +188,11 @@ class RedisStateStore:
             "counters": counters.of_commit(commit.counted, commit.announced, commit.lags_s),
             "entries": {p.entry.id: segment_codec.pack_entry(p.entry) for p in commit.pieces},
             "removed": list(commit.removed),
+            # As texts: Lua would write large numbers otherwise.
+            "gained": {
+                "listed_objects": str(commit.gained.objects),
+                "listed_bytes": str(commit.gained.size_bytes),
+            },
             "segments": [segment_codec.pack_rows(p.columns) for p in written if p.columns],
             "strings_kept_s": redis.ttl,
         }
@@ -197,6 +217,10 @@ class RedisStateStore:
 
     def _segment(self, claim: Claim, id_: str) -> str:
         return redis_keys.segment(claim.bucket, claim.generation, id_)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
 
 
 def _position(fence: bytes | None, commit: bytes | None) -> Position:

@@ -8,18 +8,22 @@ are repeated; so no process counts twice, and none is forgotten.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scanning.adapters.redis.schedule import read_regions, server_time
 from scanning.core import redis_keys
 from scanning.core.metrics import counters, histograms
 from scanning.core.metrics.telemetry import LATE_S, RegionLoad, ScanRecord, Telemetry, TimeBucket
+from scanning.core.request_costs import DailyRequests, RequestKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from scanning.adapters.redis.connection import RedisConnection
     from scanning.config.settings import EngineSettings
+    from scanning.core.request_costs import Requests
     from scanning.core.types import ScanResult
 
 SCANS_KEPT = 120  # of a bucket: two hours at the default polling interval
@@ -45,7 +49,8 @@ def history_entry(result: ScanResult) -> str:
     """Write one element of a bucket's history; "" for a pass that goes on."""
     if result.ok and not result.complete:
         return ""
-    counts, objects = result.counts, result.listed or result.counts.objects
+    counts = result.counts
+    objects = counts.objects if result.is_look else result.listed or counts.objects
     duration_s = round(result.started_at + result.duration_s - result.began, 3)
     entry = [result.began, duration_s, objects, counts.changes, result.error_class]
     return json.dumps(entry, separators=(",", ":"))
@@ -149,9 +154,19 @@ class TelemetryStore:
         return counts
 
     def history(self, bucket: str) -> list[ScanRecord]:
-        """Read a bucket's last scans, the oldest first."""
-        texts = self._connection.run(lambda r: r.lrange(redis_keys.history(bucket), 0, -1))
-        return [ScanRecord(*json.loads(text)) for text in texts]
+        """Read a bucket's last passes and looks, the oldest first."""
+
+        def read(r: Any) -> list[list[str]]:
+            pipe = r.pipeline(transaction=False)
+            pipe.lrange(redis_keys.history(bucket), 0, -1)
+            pipe.lrange(redis_keys.look_history(bucket), 0, -1)
+            lists: list[list[str]] = pipe.execute()
+            return lists
+
+        passes, looks = self._connection.run(read)
+        records = [ScanRecord(*json.loads(text)) for text in passes]
+        records += [replace(ScanRecord(*json.loads(text)), kind="look") for text in looks]
+        return sorted(records, key=lambda record: record.at)
 
     def events_today(self, buckets: Iterable[str]) -> dict[str, int]:
         """Count the events of each bucket that were announced since midnight UTC."""
@@ -168,6 +183,69 @@ class TelemetryStore:
             name: int(number or 0)
             for name, number in zip(names, self._connection.run(read), strict=True)
         }
+
+    def requests(self, buckets: Iterable[str]) -> dict[str, DailyRequests]:
+        """Count what was sent for each bucket, up to a second ago."""
+        return self._requests(buckets, redis_keys.requests_of_day)
+
+    def endpoint_requests(self, endpoints: Iterable[str]) -> dict[str, DailyRequests]:
+        """Count what was sent to each endpoint, up to a second ago."""
+        return self._requests(endpoints, redis_keys.endpoint_requests_of_day)
+
+    def all_requests_today(self) -> dict[str, Requests]:
+        """Count what was sent to every endpoint since midnight UTC."""
+
+        def read(r: Any) -> dict[str, str]:
+            day = redis_keys.endpoint_requests_of_day(int(server_time(r) // 86400))
+            return dict(r.hgetall(day))
+
+        found: dict[str, dict[RequestKind, int]] = defaultdict(dict)
+        for field, number in self._connection.run(read).items():
+            kind, _, endpoint = field.partition(" ")
+            if kind in set(RequestKind):
+                found[endpoint][RequestKind(kind)] = int(number)
+        return dict(found)
+
+    def _requests(
+        self, names: Iterable[str], key_of: Callable[[int], str]
+    ) -> dict[str, DailyRequests]:
+        asked = list(names)
+        fields = [f"{kind} {name}" for name in asked for kind in RequestKind]
+
+        def read(r: Any) -> list[list[str | None]]:
+            today = int(server_time(r) // 86400)
+            pipe = r.pipeline(transaction=False)
+            pipe.hmget(key_of(today), fields)
+            pipe.hmget(key_of(today - 1), fields)
+            found: list[list[str | None]] = pipe.execute()
+            return found
+
+        rows = self._connection.run(read) if fields else [[], []]
+        today, yesterday = (_by_name(asked, row) for row in rows)
+        return {name: DailyRequests(today[name], yesterday[name]) for name in asked}
+
+    def sent_today(self, bucket: str, endpoint: str) -> tuple[int, int]:
+        """Implements `ports.RequestCounts`."""
+
+        def read(r: Any) -> list[list[str | None]]:
+            day = int(server_time(r) // 86400)
+            pipe = r.pipeline(transaction=False)
+            pipe.hmget(redis_keys.requests_of_day(day), [f"{k} {bucket}" for k in RequestKind])
+            pipe.hmget(
+                redis_keys.endpoint_requests_of_day(day), [f"{k} {endpoint}" for k in RequestKind]
+            )
+            found: list[list[str | None]] = pipe.execute()
+            return found
+
+        of_bucket, of_endpoint = self._connection.run(read)
+        return sum(int(n or 0) for n in of_bucket), sum(int(n or 0) for n in of_endpoint)
+
+
+def _by_name(names: Sequence[str], numbers: Sequence[str | None]) -> dict[str, Requests]:
+    """Read the numbers of all kinds of requests of the first name, of the second one and so on."""
+    rest = iter(numbers)
+    rows = ((name, list(zip(RequestKind, rest, strict=False))) for name in names)
+    return {name: {kind: int(number) for kind, number in row if number} for name, row in rows}
 
 
 def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:

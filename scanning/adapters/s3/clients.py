@@ -20,6 +20,7 @@ from botocore.config import Config
 
 from scanning.adapters.s3.connections import Connections
 from scanning.adapters.s3.listing import ListingParser
+from scanning.adapters.s3.totals import BucketHeads
 from scanning.config import active
 from scanning.core.endpoint_profile import Addressing, EndpointProfile
 from scanning.core.endpoints import LINODE, endpoint_url, region_of
@@ -77,6 +78,9 @@ class S3ClientCache:
         self._configs = {addressing: _config(conf, addressing) for addressing in Addressing}
         self._region_endpoint = conf.defaults.region_endpoint
         self._connections = Connections(conf)
+        self.heads = BucketHeads(
+            self._connections.sender, lambda url: signing_region(url, self._region_endpoint)
+        )
         self._limit = limit
         self._clients: OrderedDict[str, S3Client] = OrderedDict()
         self._lock = threading.Lock()

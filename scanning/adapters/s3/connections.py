@@ -50,7 +50,7 @@ from scanning.core.listing.body import UnreadableListing
 from scanning.core.texts import header_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_s3 import S3Client
@@ -87,10 +87,14 @@ class Connections:
 
         ``authorities`` is of `EndpointSettings`.
         """
+        # A before-send handler: botocore takes its answers and errors as its own.
+        client.meta.events.register("before-send.s3", self.sender(url, authorities))
+
+    def sender(self, url: str, authorities: str = "") -> Callable[..., Any]:
+        """Return what sends requests through the endpoint's connections, and keeps those open."""
         hosts: dict[str, _Host] = {}
 
-        def send(request: AWSPreparedRequest, **_: object) -> Any:
-            # A before-send handler: botocore takes its answers and errors as its own.
+        def send(request: AWSPreparedRequest, **_: object) -> AWSResponse:
             parts = urlsplit(request.url)
             host = hosts.get(parts.netloc)
             if host is None:
@@ -98,7 +102,7 @@ class Connections:
                 host = hosts[parts.netloc] = self._host(at, url, authorities)
             return host.send(request)
 
-        client.meta.events.register("before-send.s3", send)
+        return send
 
     def _host(self, url: str, endpoint: str, authorities: str) -> _Host:
         with self._lock:

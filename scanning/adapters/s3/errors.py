@@ -224,6 +224,11 @@ def refuses(exc: ClientError) -> bool:
     return _status(exc) in {401, 403, 405, 501} and not throttles(exc)
 
 
+def is_unknown(exc: ClientError) -> bool:
+    """Recognise the refusal of a request that the endpoint does not know, whoever sends it."""
+    return _status(exc) in {405, 501}
+
+
 def _answered(exc: ClientError, bucket: BucketConfig) -> BucketwatchError:
     code, status = _code(exc), _status(exc)
     error, says = next((rule[1], rule[2]) for rule in _RULES if rule[0](code, status))

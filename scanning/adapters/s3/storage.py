@@ -16,6 +16,7 @@ from botocore.parsers import ResponseParserError
 from scanning.adapters.s3.clients import S3ClientCache
 from scanning.adapters.s3.errors import (
     is_missing,
+    is_unknown,
     lessons_of,
     refuses,
     s3_error,
@@ -36,6 +37,7 @@ from scanning.core.endpoint_profile import (
     KeyOrder,
     ListVersion,
     StartAfter,
+    TotalsSource,
     UrlEncoding,
 )
 from scanning.core.endpoints import endpoint_name
@@ -53,6 +55,7 @@ from scanning.core.listing.body import (
     has_raw_keys,
     telling_key,
 )
+from scanning.core.request_costs import RequestKind
 from scanning.core.texts import strong_etag
 from scanning.core.types import ObjectMetadata
 from scanning.pacing.limiter import UNLIMITED
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from scanning.core.changes import Version
     from scanning.core.listing.body import ListingBody
     from scanning.core.listing.rows import ListedRows
+    from scanning.core.totals import Totals
     from scanning.core.types import BucketConfig, KeyPair
     from scanning.pacing.limiter import EndpointLimiter, UnlimitedEndpoint
     from scanning.ports import EndpointProfileStore
@@ -209,7 +213,7 @@ class S3Storage:
                     return None
                 raise
 
-        answer = self._request(ask, lists=False)
+        answer = self._request(ask, RequestKind.METADATA)
         if answer is None:
             return None
         return ObjectMetadata(
@@ -233,7 +237,34 @@ class S3Storage:
             size = answer.get("ContentLength", -1)
             return etag, modified.timestamp() if modified else 0.0, size
 
-        return self._request(ask, lists=False)
+        return self._request(ask, RequestKind.WITNESS)
+
+    def totals(self) -> Totals | None:
+        if not self._profile.may_tell_totals(time.time()):
+            return None
+        cache, bucket, pair = self._cache, self._bucket, self._pair
+        if not is_bucket_name(bucket.s3_name):
+            raise wrong_name(bucket)
+        keys = pair.access_key, pair.secret_key
+        key = f"{cache.get_client_key(bucket.endpoint, *keys, self._profile)} {bucket.s3_name}"
+        if cache.heads.is_refused(key):
+            return None
+        try:
+            source, totals = self._request(
+                lambda: cache.heads.ask(key, bucket, pair, self._profile), RequestKind.BUCKET
+            )
+        except PermanentError as error:
+            if not isinstance(error.__cause__, ClientError):
+                raise
+            if is_unknown(error.__cause__):
+                self._learn_totals(TotalsSource.NONE)
+            cache.heads.refuse(key)
+            return None
+        if totals is None and self._profile.value(Fact.TOTALS) == TotalsSource.RGW:
+            cache.heads.refuse(key)  # others are told theirs
+        else:
+            self._learn_totals(source)
+        return totals
 
     # --- the endpoint's profile
 
@@ -282,6 +313,13 @@ class S3Storage:
             return False
         self._share(facts)
         return True
+
+    def _learn_totals(self, source: TotalsSource) -> None:
+        """Take in what tells totals; that nothing does counts from now on."""
+        facts = {Fact.TOTALS: source}
+        if not self._learn(facts) and source is TotalsSource.NONE:
+            self._profile = self._profile.with_learnt(facts, now=time.time())
+            self._share(facts)
 
     def _take_in(self, facts: Mapping[Fact, str]) -> bool:
         if not self._profile.contradicts(facts):
@@ -385,14 +423,14 @@ class S3Storage:
             )
             return answer.get(BODY), page
 
-        return self._request(ask, lists=True)
+        return self._request(ask, RequestKind.LIST)
 
-    def _request(self, ask: Callable[[], T], *, lists: bool) -> T:
+    def _request(self, ask: Callable[[], T], kind: RequestKind) -> T:
         """Send one request, as the endpoint wants to be asked if it refuses saying how."""
         lessons: dict[Fact, str] = {}
         for _ in range(_MOST_LESSONS):
             try:
-                answer = self._patiently(ask, lists=lists)
+                answer = self._patiently(ask, kind)
             except PermanentError as error:
                 lesson = lessons_of(error.__cause__)
                 if not self._take_in(lesson):
@@ -402,13 +440,13 @@ class S3Storage:
                 if lessons:  # not before: the refusal may have been of something else
                     self._share(lessons)
                 return answer
-        return self._patiently(ask, lists=lists)
+        return self._patiently(ask, kind)
 
-    def _patiently(self, ask: Callable[[], T], *, lists: bool) -> T:
+    def _patiently(self, ask: Callable[[], T], kind: RequestKind) -> T:
         """Send one request, and send it again if it failed for now."""
         began = time.monotonic()
         for attempt in count(1):
-            with self._limiter.acquire(self._bucket.name, lists=lists):
+            with self._limiter.acquire(self._bucket.name, kind):
                 try:
                     return self._once(ask)
                 except (StorageUnavailable, Throttled) as exc:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from scanning.core.metrics import histograms
+from scanning.core.request_costs import RequestKind
 from scanning.core.types import EventType
 
 if TYPE_CHECKING:
@@ -23,6 +24,17 @@ ANNOUNCED: Final = {kind: f"announced:{kind}" for kind in EventType}
 ERROR: Final = "error:"  # and the error's class
 WARNING: Final = "warning:"  # and its kind
 HEAD_CALLS: Final = "head_calls:"  # and what for
+PROBES: Final = "probes:"  # and what came of them
+# Requests that were sent, whether they were answered or not; `list_calls` gave a page.
+REQUESTS: Final = {
+    RequestKind.LIST: "list_requests",
+    RequestKind.METADATA: f"{HEAD_CALLS}metadata",
+    RequestKind.WITNESS: f"{HEAD_CALLS}witness",
+    RequestKind.BUCKET: f"{HEAD_CALLS}bucket",
+}
+LOOKS: Final = "looks"
+FAILED_LOOKS: Final = "failed_looks"
+LOOK_LIST_CALLS: Final = "look_list_calls"
 LAG: Final = "lag"
 LATENESS: Final = "lateness"
 # Requests that an endpoint asked us to send later, and those that it did not answer at all.
@@ -52,15 +64,20 @@ def of_commit(
 
 
 def of_scan(result: ScanResult, *, late_s: float) -> dict[str, int]:
-    """Count one scan, by how it ended; it began ``late_s`` after its scheduled start."""
-    counts = result.counts
-    counted = {
-        "total_scans": int(result.complete or not result.ok),
-        "failed_scans": int(not result.ok),
-        "errors": int(not result.ok),
+    """Count one scan, by how it ended; it began ``late_s`` after its scheduled start.
+
+    A look is none of the scans that are counted, nor late.
+    """
+    counts, has_failed = result.counts, int(not result.ok)
+    if result.is_look:
+        counted = {LOOKS: 1, FAILED_LOOKS: has_failed, LOOK_LIST_CALLS: counts.pages}
+    else:
+        counted = {"total_scans": int(result.complete or not result.ok), "failed_scans": has_failed}
+        counted |= _histogram(LATENESS, histograms.LATENESS_S, [late_s])
+    counted |= {
+        "errors": has_failed,
         "total_objects_scanned": counts.objects,
         "list_calls": counts.pages,
-        f"{HEAD_CALLS}witness": counts.witness_heads,
         "segments_unchanged": counts.unchanged,
         "segments_compared": counts.compared,
     }
@@ -68,7 +85,15 @@ def of_scan(result: ScanResult, *, late_s: float) -> dict[str, int]:
         counted[f"{ERROR}{result.error_class}"] = 1
     if result.complete:
         counted |= {f"{WARNING}{one.kind}": one.count for one in result.warnings}
-    counted |= _histogram(LATENESS, histograms.LATENESS_S, [late_s])
+    return {field: number for field, number in counted.items() if number}
+
+
+def of_requests(
+    sent: Mapping[RequestKind, int], *, throttled: int, unanswered: int
+) -> dict[str, int]:
+    """Count requests that were sent to an endpoint, and those of them that went wrong."""
+    counted = {REQUESTS[kind]: number for kind, number in sent.items()}
+    counted |= {THROTTLED: throttled, UNANSWERED: unanswered}
     return {field: number for field, number in counted.items() if number}
 
 

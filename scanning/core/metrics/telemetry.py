@@ -92,7 +92,7 @@ class ScanRecord:
     """One scan of one bucket, for its history.
 
     One that took several time slices counts once, from its beginning to its end; ``changes`` are
-    those of the last slice.
+    those of the last slice. A look's ``objects`` are those that it saw.
     """
 
     at: float
@@ -100,6 +100,7 @@ class ScanRecord:
     objects: int
     changes: int
     error_class: str = ""
+    kind: Literal["pass", "look"] = "pass"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-KeyRange = tuple[str, str | None]
-"""After which key, up to which one; None: to the end of the bucket."""
+Covered = tuple[str, str]
+"""After which key, up to which one all is listed."""
+Gap = tuple[str, str | None]
+"""After which key, up to which one all is to be listed; None: to the end of the bucket."""
 
 # At each place of a key, a character that was seen there weighs 1. Where all keys have the same
 # one, another digit may follow, or anything: seldom, so that a long common prefix is halved and not
@@ -28,39 +30,33 @@ _LEAST: Final = 1e-12
 _SURROGATES: Final = range(0xD800, 0xE000)
 
 
-def joined_ranges(ranges: Iterable[KeyRange]) -> list[KeyRange]:
+def joined_ranges(ranges: Iterable[Covered]) -> list[Covered]:
     """Join ranges that touch; in key order."""
-    joined: list[KeyRange] = []
-    for after, until in sorted(ranges, key=lambda covered: covered[0]):
-        end = joined[-1][1] if joined else ""
-        if not joined or (end is not None and end < after):
+    joined: list[Covered] = []
+    for after, until in sorted(ranges):
+        if joined and joined[-1][1] >= after:
+            joined[-1] = joined[-1][0], max(joined[-1][1], until)
+        else:
             joined.append((after, until))
-        elif end is not None and (until is None or end < until):
-            joined[-1] = joined[-1][0], until
     return joined
 
 
-def gaps_between(covered: Sequence[KeyRange]) -> list[KeyRange]:
-    """List what ``covered`` ranges, which are in key order, leave out of all keys."""
-    gaps: list[KeyRange] = []
-    end: str | None = ""
-    for after, until in covered:
-        if end is not None and end < after:
-            gaps.append((end, after))
-        end = until
-    return gaps if end is None else [*gaps, (end, None)]
+def gaps_between(joined: Sequence[Covered]) -> list[Gap]:
+    """List what joined ranges, the first of which begins with the first key, leave out."""
+    begins = [until for _, until in joined]
+    return list(zip(begins, [*(after for after, _ in joined[1:]), None], strict=True))
 
 
-def is_within(key: str, ranges: Iterable[KeyRange]) -> bool:
-    return any(after < key and (until is None or key <= until) for after, until in ranges)
+def is_within(key: str, ranges: Iterable[Covered]) -> bool:
+    return any(after < key <= until for after, until in ranges)
 
 
-def as_json(ranges: Sequence[KeyRange], commit: int) -> str:
+def as_json(ranges: Sequence[Covered], commit: int) -> str:
     """Write down what lanes had covered at a commit; "" where that is nothing."""
     return json.dumps([commit, ranges]) if ranges else ""
 
 
-def from_json(text: bytes | str | None, commit: int) -> tuple[KeyRange, ...]:
+def from_json(text: bytes | str | None, commit: int) -> tuple[Covered, ...]:
     """Read what lanes had covered at a commit; nothing if another commit came after it.
 
     That may have been of a host or a look that knows no lanes, and joined segments over the ends.

@@ -6,7 +6,9 @@ bytes that the server sent for its rows the last time they were listed. When the
 same bytes at the same place again, nothing in that range was created, changed or deleted.
 
 A key that a listing does not show is first only *missing*: its row stays, and the entry says which
-rows are missing. Only a complete listing makes deletions of them (`scan/deletion_phase.py`).
+rows are missing. Only a complete listing makes deletions of them (`scan/deletion_phase.py`). So it
+is with a key of which only the time *moved*: its row keeps the known time, the entry notes the new
+one, and only a complete listing makes updates of them (`scan/moved_times_phase.py`).
 """
 
 from __future__ import annotations
@@ -16,16 +18,60 @@ from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from scanning.core.changes import is_update
+from scanning.core.changes import is_moved_time, is_update
 from scanning.core.listing.body import Columns
+from scanning.core.totals import Totals
 from scanning.core.types import ObjectState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from scanning.core.changes import Version
 
 NOTHING = Columns([], [], [], [])
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The rows of a segment that are not just as they were listed, by number, in order.
+
+    ``missing`` and ``absent`` are those of `Entry`. Rows ``moved`` were listed with the times
+    ``moved_times`` (ms, in the same order), and are else as known.
+    """
+
+    missing: tuple[int, ...] = ()
+    absent: tuple[int, ...] = ()
+    moved: tuple[int, ...] = ()
+    moved_times: tuple[int, ...] = ()
+
+    def renumbered(self, number: Callable[[int], int | None]) -> Marks:
+        """Give each row another number; drop those of which that is None."""
+        if not self.missing and not self.moved:
+            return self
+        missing, absent = (
+            tuple(new for row in rows if (new := number(row)) is not None)
+            for rows in (self.missing, self.absent)
+        )
+        moved, moved_times = [], []
+        for row, time in zip(self.moved, self.moved_times, strict=True):
+            if (new := number(row)) is not None:
+                moved.append(new)
+                moved_times.append(time)
+        return Marks(missing, absent, tuple(moved), tuple(moved_times))
+
+    def part(self, start: int, end: int) -> Marks:
+        """Take the marks of the rows from ``start`` to ``end`` (exclusive), which begin at 0."""
+        return self.renumbered(lambda row: row - start if start <= row < end else None)
+
+    def joined(self, others: Marks, *, after: int) -> Marks:
+        """Add the marks of rows that follow the first ``after`` rows."""
+        others = others.renumbered(lambda row: row + after)
+        return Marks(
+            self.missing + others.missing,
+            self.absent + others.absent,
+            self.moved + others.moved,
+            self.moved_times + others.moved_times,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +83,10 @@ class Entry:
     of the segment in a listing without parsing. ``missing`` are row numbers. ``strings_at`` is
     when the rows' documented JSON strings were last written (epoch seconds; 0: there are none).
     ``absent`` are those missing rows that a complete pass lacked already, which began at
-    ``absent_since``; kept only where the next listing is the witness of deletions.
+    ``absent_since``; kept only where the next listing is the witness of deletions. ``moved`` and
+    ``moved_times`` are those of `Marks`: the digest is of the moved times, the rows have the known.
+    ``changed_at`` is when a listing last showed that rows had changed (whole epoch seconds; 0: not
+    known).
     """
 
     id: str
@@ -50,6 +99,23 @@ class Entry:
     strings_at: float = 0.0
     absent: tuple[int, ...] = ()
     absent_since: float = 0.0
+    moved: tuple[int, ...] = ()
+    moved_times: tuple[int, ...] = ()
+    changed_at: int = 0
+
+    @property
+    def marks(self) -> Marks:
+        return Marks(self.missing, self.absent, self.moved, self.moved_times)
+
+    def with_marks(self, marks: Marks) -> Entry:
+        return replace(
+            self,
+            missing=marks.missing,
+            absent=marks.absent,
+            absent_since=self.absent_since if marks.absent else 0.0,
+            moved=marks.moved,
+            moved_times=marks.moved_times,
+        )
 
     @property
     def ends_listed(self) -> bool:
@@ -67,14 +133,21 @@ class Entry:
         return [row for row in range(len(columns)) if row not in gone]
 
 
+def add_up(columns: Columns, missing: Sequence[int]) -> Totals:
+    """Add up the rows that are not missing."""
+    gone = sum(columns.sizes[row] for row in missing)
+    return Totals(len(columns) - len(missing), sum(columns.sizes) - gone)
+
+
 @dataclass(frozen=True, slots=True)
 class Merged:
     """What a range of keys holds after it was listed.
 
     ``columns`` are the listed rows and the missing ones, in order; ``missing`` numbers the latter.
     ``appeared`` and ``updated`` are row numbers too; ``before`` gives, for each updated row, its
-    number among the known rows, and ``missing_before`` for each missing one. ``same`` says that the
-    rows are just what was known.
+    number among the known rows, and ``missing_before`` for each missing one. ``moved`` rows have
+    the known times, and were listed with ``moved_times`` (ms). ``same`` says that the rows are just
+    what was known.
     """
 
     columns: Columns
@@ -84,6 +157,8 @@ class Merged:
     before: tuple[int, ...]
     same: bool
     missing_before: tuple[int, ...] = ()
+    moved: tuple[int, ...] = ()
+    moved_times: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,62 +172,111 @@ class Piece:
 def merge(known: Columns, listed: Columns, *, trust_etags: bool = False) -> Merged:
     """Compare what is known of a range of keys with what the listing shows there.
 
-    ``trust_etags``: a row keeps its known time if an ETag and the size are the same.
+    ``trust_etags``: that a time moved is not noted where an ETag is the same.
     """
-    if trust_etags:
-        listed = _with_known_times(known, listed)
+    appeared: list[int] = []
+    place: dict[str, int] = {}
     if known.keys == listed.keys:
-        updated_rows = _updated_rows(known, listed)
-        return Merged(listed, (), (), updated_rows, updated_rows, same=not updated_rows)
-    if not known.keys:
+        changed = _changed_rows(known, listed)
+        if not changed:
+            return Merged(listed, (), (), (), (), same=True)
+    elif not known.keys:
         return Merged(listed, (), tuple(range(len(listed))), (), (), same=False)
-    place = {key: number for number, key in enumerate(known.keys)}
-    appeared, updated, before = [], [], []
-    for number, key in enumerate(listed.keys):
-        old = place.pop(key, None)
-        if old is None:
-            appeared.append(number)
-        elif is_update(_version(known, old), _version(listed, number)):
-            updated.append(number)
-            before.append(old)
-    if not place:
-        return Merged(listed, (), tuple(appeared), tuple(updated), tuple(before), same=False)
+    else:
+        place = {key: number for number, key in enumerate(known.keys)}
+        changed = []
+        for number, key in enumerate(listed.keys):
+            old = place.pop(key, None)
+            if old is None:
+                appeared.append(number)
+            elif is_update(_version(known, old), _version(listed, number)):
+                changed.append((number, old))
+    updated: list[tuple[int, int]] = []
+    moved: list[tuple[int, int]] = []
+    for number, old in changed:
+        is_moved = is_moved_time(_version(known, old), _version(listed, number))
+        (moved if is_moved else updated).append((number, old))
+    noted: dict[int, int] = {}
+    if moved:
+        listed, noted = _with_known_times(known, listed, moved, trust_etags=trust_etags)
     missing_before = tuple(place.values())
-    columns, moved, missing = interleave(listed, known, missing_before)
+    if missing_before:
+        columns, new_number, missing = interleave(listed, known, missing_before)
+    else:
+        columns, new_number, missing = listed, list(range(len(listed))), ()
     return Merged(
         columns=columns,
         missing=missing,
-        appeared=tuple(moved[number] for number in appeared),
-        updated=tuple(moved[number] for number in updated),
-        before=tuple(before),
+        appeared=tuple(new_number[number] for number in appeared),
+        updated=tuple(new_number[number] for number, _ in updated),
+        before=tuple(old for _, old in updated),
         same=not appeared and not updated,
         missing_before=missing_before,
+        moved=tuple(new_number[number] for number in noted),
+        moved_times=tuple(noted.values()),
     )
 
 
-def _with_known_times(known: Columns, listed: Columns) -> Columns:
-    """Replace the times of listed rows whose size and ETag, which is not empty, are known."""
-    rows = zip(known.etags, known.sizes, known.last_modified, strict=True)
-    before = dict(zip(known.keys, rows, strict=True))
-    times = []
-    for key, *version, time in zip(
-        listed.keys, listed.etags, listed.sizes, listed.last_modified, strict=True
-    ):
-        *known_version, known_time = before.get(key, ("", 0, 0))
-        times.append(known_time if version[0] and version == known_version else time)
-    return replace(listed, last_modified=times)
-
-
-def _updated_rows(known: Columns, listed: Columns) -> tuple[int, ...]:
-    """Number the rows that were updated, where both have the same keys."""
+def _changed_rows(known: Columns, listed: Columns) -> list[tuple[int, int]]:
+    """Number the rows that differ, in both, where both have the same keys."""
     if (known.etags, known.last_modified, known.sizes) == (
         listed.etags,
         listed.last_modified,
         listed.sizes,
     ):
-        return ()
+        return []
     versions = zip(_versions(known), _versions(listed), strict=True)
-    return tuple(number for number, pair in enumerate(versions) if is_update(*pair))
+    return [(number, number) for number, pair in enumerate(versions) if is_update(*pair)]
+
+
+def _with_known_times(
+    known: Columns, listed: Columns, moved: Sequence[tuple[int, int]], *, trust_etags: bool
+) -> tuple[Columns, dict[int, int]]:
+    """Give the rows of which only the time moved the known one.
+
+    Returns all rows, and what is to be noted: the listed times by row number.
+    """
+    times, noted = list(listed.last_modified), {}
+    for number, old in moved:
+        if not (trust_etags and listed.etags[number]):
+            noted[number] = times[number]
+        times[number] = known.last_modified[old]
+    return replace(listed, last_modified=times), noted
+
+
+def with_older_times(merged: Merged, older: Mapping[int, int], *, trust_etags: bool) -> Merged:
+    """Give appeared rows the times (ms) that somebody else knew of them, as if they were known.
+
+    The listed times are noted, as `merge` does.
+    """
+    columns = merged.columns
+    times, noted = (
+        list(columns.last_modified),
+        dict(zip(merged.moved, merged.moved_times, strict=True)),
+    )
+    for row, time in older.items():
+        if not (trust_etags and columns.etags[row]):
+            noted[row] = times[row]
+        times[row] = time
+    moved = sorted(noted)
+    return replace(
+        merged,
+        columns=replace(columns, last_modified=times),
+        moved=tuple(moved),
+        moved_times=tuple(noted[row] for row in moved),
+    )
+
+
+def with_moved_times(entry: Entry, columns: Columns) -> Piece:
+    """Make a segment whose rows have the times that its entry notes as moved.
+
+    The digest stays: it was always that of the listed times.
+    """
+    times = list(columns.last_modified)
+    for row, time in zip(entry.moved, entry.moved_times, strict=True):
+        times[row] = time
+    taken = replace(entry, moved=(), moved_times=())
+    return Piece(taken, replace(columns, last_modified=times))
 
 
 def _version(columns: Columns, number: int) -> Version:

@@ -12,17 +12,21 @@ from scanning.core.segments.matcher import digest, end_of_rows, raw_last_key
 from scanning.core.segments.model import (
     NOTHING,
     Entry,
+    Marks,
     Merged,
     Piece,
+    add_up,
     even_cuts,
     joined,
     merge,
     part,
     split_at,
+    with_older_times,
 )
+from scanning.core.totals import NO_CHANGE, Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from scanning.core.listing.body import Columns
     from scanning.core.segments.matcher import Listed, Unchanged
@@ -37,13 +41,14 @@ class Rewriting:
     """What a range of keys holds now, ``merged`` from its ``known`` rows and what was listed.
 
     ``pieces`` are the segments to write, none if nothing differs; ``removed`` are the ids of
-    segments that are no more.
+    segments that are no more. ``gained`` is by how much the rows that are not missing are more.
     """
 
     merged: Merged
     known: Columns
     pieces: Sequence[Piece] = ()
     removed: Sequence[str] = ()
+    gained: Totals = NO_CHANGE
 
     @property
     def listed(self) -> int:
@@ -69,7 +74,11 @@ class SegmentWriter:
     ``entries`` are the segments as they will stand. The last of them is open: rows that follow may
     join it. ``load`` reads the rows of a stored segment, ``new_id`` names a new one.
     ``strings_at``: when the documented strings of new rows are written; 0 if none are wanted.
-    ``left_out`` are the keys for which there was no ``room`` in the range written last.
+    ``now``: when rows that changed are noted to have done so; 0 takes their own times, where
+    nothing is known yet.
+    ``older_times`` finds the times (ms) that were known of appeared rows elsewhere, by row number,
+    where only those differ. ``left_out`` are the keys for which there was no ``room`` in the range
+    written last.
     """
 
     def __init__(
@@ -79,7 +88,9 @@ class SegmentWriter:
         new_id: Callable[[], str],
         limit: int,
         strings_at: float = 0.0,
+        now: float = 0.0,
         trust_etags: bool = False,
+        older_times: Callable[[Merged], Mapping[int, int]] | None = None,
         room: Room | None = None,
     ) -> None:
         self.entries: list[Entry] = []
@@ -89,7 +100,9 @@ class SegmentWriter:
         self._load = load
         self._new_id = new_id
         self._strings_at = strings_at
+        self._now = now
         self._trust_etags = trust_etags
+        self._older_times = older_times
         # The listed bytes of the open segment, if they are at hand.
         self._open_raw: bytes | None = None
         # The segment that is listed in parts, and its rows that are still to come.
@@ -104,13 +117,17 @@ class SegmentWriter:
         self.left_out = ()
         entry = listed.entry
         if entry is None:
-            return self._append(listed)
-        if listed.up_to is not None:
-            return self._write_part(entry, listed, listed.up_to)
-        if not entry.listed and not len(listed.columns) and not listed.odd:
+            rewriting = self._append(listed)
+        elif listed.up_to is not None:
+            rewriting = self._write_part(entry, listed, listed.up_to)
+        elif not entry.listed and not len(listed.columns) and not listed.odd:
             self._add([entry], listed.raw)
             return NOTHING_NEW
-        return self._write_range(entry, listed)
+        else:
+            rewriting = self._write_range(entry, listed)
+        return (
+            replace(rewriting, gained=_gained(entry, rewriting)) if rewriting.pieces else rewriting
+        )
 
     def rest_of(self, entry: Entry) -> Entry:
         """Describe what is still to be listed of a segment after one of its parts was written."""
@@ -121,9 +138,9 @@ class SegmentWriter:
         listed = self._fitting(listed, NOTHING)
         if not len(listed.columns):
             return NOTHING_NEW
-        fresh = Entry(self._new_id(), "", 0, strings_at=self._strings_at)
         merged = self._merge(NOTHING, listed)
-        pieces = self._cut(fresh, merged, listed.raw)
+        fresh = Entry(self._new_id(), "", 0, strings_at=self._strings_at)
+        pieces = self._cut(self._note_changes(fresh, NOTHING, merged), merged, listed.raw)
         entry = pieces[0].entry
         if len(pieces) == 1 and self._fits_open(entry, self.limit):
             return self._join(pieces[0], NOTHING, merged, listed.raw)
@@ -135,10 +152,10 @@ class SegmentWriter:
         listed = self._fitting(listed.with_odd_rows(known), known)
         raw = listed.raw
         merged = self._merge(known, listed)
+        entry = self._note_changes(entry, known, merged)
         if merged.same:
-            absent = _still_absent(entry, merged)
-            described = _described(entry, merged.columns, merged.missing, raw, absent)
-            pieces = [] if described == entry else [Piece(described, None)]
+            described = _described(entry, merged.columns, _marks(entry, merged), raw)
+            pieces = [] if described == listed.entry else [Piece(described, None)]
             self._add([described], raw)
             return Rewriting(merged, known, pieces)
         pieces = self._cut(entry, merged, raw)
@@ -153,15 +170,13 @@ class SegmentWriter:
         known, rest = split_at(self._known_rows(entry), up_to)
         listed = self._fitting(listed.with_odd_rows(known), known)
         merged = self._merge(known, listed)
+        entry = self._note_changes(entry, known, merged)
         pieces = self._cut(replace(entry, id=self._new_id()), merged, listed.raw)
         rewriting = self._replace(pieces, known, merged, listed.raw)
         if not len(known):
             return rewriting
-        missing, absent = (
-            tuple(n - len(known) for n in rows if n >= len(known))
-            for rows in (entry.missing, entry.absent)
-        )
-        left = replace(entry, count=len(rest), digest=b"", length=0, missing=missing, absent=absent)
+        left = replace(entry, count=len(rest), digest=b"", length=0)
+        left = left.with_marks(entry.marks.part(len(known), entry.count))
         self._rest = left, rest
         return replace(rewriting, pieces=[*pieces, Piece(left, rest)])
 
@@ -187,7 +202,23 @@ class SegmentWriter:
     def _merge(self, known: Columns, listed: Listed) -> Merged:
         merged = merge(known, listed.columns, trust_etags=self._trust_etags)
         self._room.left -= len(merged.appeared)
-        return merged
+        if self._older_times is None or not (older := self._older_times(merged)):
+            return merged
+        return with_older_times(merged, older, trust_etags=self._trust_etags)
+
+    def _note_changes(self, entry: Entry, known: Columns, merged: Merged) -> Entry:
+        """Note when the rows of a range changed, if they did."""
+        before = entry.marks.part(0, len(known))
+        is_changed = (
+            merged.appeared
+            or merged.updated
+            or merged.missing_before != before.missing
+            or len(merged.moved) != len(before.moved)
+        )
+        if not is_changed:
+            return entry
+        at = self._now or max(merged.columns.last_modified) / 1000
+        return replace(entry, changed_at=int(at))
 
     def _known_rows(self, entry: Entry) -> Columns:
         if self._rest and self._rest[0].id == entry.id:
@@ -212,18 +243,21 @@ class SegmentWriter:
         assert piece.columns is not None  # noqa: S101 - it was cut just now
         columns = joined(self._load(self.entries[-1].id), piece.columns)
         before = self.entries.pop()
+        marks = before.marks.joined(piece.entry.marks, after=before.count)
         entry = replace(
             before,
             last_key=piece.entry.last_key,
             count=len(columns),
             strings_at=self._strings_of(before, piece.entry),
+            changed_at=max(before.changed_at, piece.entry.changed_at),
         )
         if self._open_raw is None:
             entry = replace(entry, digest=b"", length=0, raw_key=piece.entry.raw_key)
+            entry = entry.with_marks(marks)
             self._add([entry], None)
         else:
             raw = self._open_raw + raw
-            entry = _described(entry, columns, (), raw, ())
+            entry = _described(entry, columns, marks, raw)
             self._add([entry], raw)
         removed = [piece.entry.id] if len(known) else []
         return Rewriting(merged, known, [Piece(entry, columns)], removed)
@@ -241,54 +275,48 @@ class SegmentWriter:
         """Cut rows into segments; the first keeps the id of ``entry``."""
         pieces: list[Piece] = []
         columns, at = merged.columns, 0
-        absent_rows = _still_absent(entry, merged)
+        all_marks = _marks(entry, merged)
         for start, end in even_cuts(len(columns), limit=self.limit):
-            missing, absent = (
-                tuple(n - start for n in rows if start <= n < end)
-                for rows in (merged.missing, absent_rows)
-            )
+            marks = all_marks.part(start, end)
             last = end == len(columns)
-            raw_end = len(raw) if last else end_of_rows(raw, at, end - start - len(missing))
+            raw_end = len(raw) if last else end_of_rows(raw, at, end - start - len(marks.missing))
             rows = part(columns, start, end)
             named = replace(entry, id=self._new_id()) if pieces else entry
-            described = _described(named, rows, missing, raw[at:raw_end], absent)
+            described = _described(named, rows, marks, raw[at:raw_end])
             pieces.append(Piece(described, rows))
             at = raw_end
         return pieces
 
 
-def _still_absent(entry: Entry, merged: Merged) -> tuple[int, ...]:
-    """Number the missing rows that were noted as absent before."""
-    if not entry.absent:
-        return ()
+def _gained(entry: Entry | None, rewriting: Rewriting) -> Totals:
+    known, merged = rewriting.known, rewriting.merged
+    missing = entry.marks.part(0, len(known)).missing if entry else ()
+    return add_up(merged.columns, merged.missing) - add_up(known, missing)
+
+
+def _marks(entry: Entry, merged: Merged) -> Marks:
+    """Mark merged rows; missing ones are absent if they were noted so before."""
     noted = set(entry.absent)
-    rows = zip(merged.missing, merged.missing_before, strict=True)
-    return tuple(row for row, before in rows if before in noted)
+    rows = zip(merged.missing, merged.missing_before, strict=True) if noted else ()
+    absent = tuple(row for row, before in rows if before in noted)
+    return Marks(merged.missing, absent, merged.moved, merged.moved_times)
 
 
-def _described(
-    entry: Entry,
-    columns: Columns,
-    missing: tuple[int, ...],
-    raw: bytes,
-    absent: tuple[int, ...],
-) -> Entry:
+def _described(entry: Entry, columns: Columns, marks: Marks, raw: bytes) -> Entry:
     """Describe rows in their entry: all but the missing ones were listed as ``raw``."""
     last_key = columns.keys[-1]
-    count = len(columns)
+    count, missing = len(columns), marks.missing
     ends_listed = not missing or missing[-1] != count - 1
     raw_key = raw_last_key(raw) if ends_listed else b""
-    return replace(
+    described = replace(
         entry,
         last_key=last_key,
         count=count,
         digest=digest(raw) if len(missing) < count else b"",
         length=len(raw),
         raw_key=b"" if raw_key == last_key.encode() else raw_key,
-        missing=missing,
-        absent=absent,
-        absent_since=entry.absent_since if absent else 0.0,
     )
+    return described if marks == described.marks else described.with_marks(marks)
 
 
 def drop_missing_rows(entry: Entry, columns: Columns, gone: Collection[int]) -> Piece | None:
@@ -302,20 +330,13 @@ def drop_missing_rows(entry: Entry, columns: Columns, gone: Collection[int]) -> 
         return None
     rows = _some_of(columns, kept)
     number = {before: row for row, before in enumerate(kept)}
-    missing, absent = (
-        tuple(number[row] for row in numbers if row in number)
-        for numbers in (entry.missing, entry.absent)
-    )
     left = replace(
         entry,
         last_key=rows.keys[-1],
         count=len(rows),
-        missing=missing,
         raw_key=entry.raw_key if entry.ends_listed else b"",
-        absent=absent,
-        absent_since=entry.absent_since if absent else 0.0,
     )
-    return Piece(left, rows)
+    return Piece(left.with_marks(entry.marks.renumbered(number.get)), rows)
 
 
 def _some_of(columns: Columns, numbers: Sequence[int]) -> Columns:

@@ -52,6 +52,8 @@ def _as_json(found: Explanation) -> dict[str, Any]:
         "announced": found.announced,
         "reasons": found.reasons,
         "problem": found.problem or None,
+        "last_listed": found.last_listed and found.last_listed._asdict(),
+        "pass_due": found.pass_due,
     } | ({"bucket_name": found.bucket_name} if found.bucket_name else {})
 
 

@@ -12,4 +12,5 @@ local now = server_time()
 expire_leases(run, now, args.lease_s)
 if redis.call('ZSCORE', run, args.bucket) or redis.call('SISMEMBER', clearing, args.bucket) == 1
    or redis.call('ZCARD', run) >= args.slots then return {} end
+redis.call('HDEL', hash, 'again')
 return {claim(args.bucket, hash, run, now, now, args.lease_s)}

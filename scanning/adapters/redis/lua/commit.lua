@@ -9,12 +9,14 @@
 --          progress       JSON of an unfinished pass, or ''
 --          ahead          JSON of what lanes have covered behind that, or ''
 --          warnings       JSON of what the pass warned of so far, or ''
+--          took_times     whether this ends a held storm of moved times
 --          wants          what the bucket wants to have announced; '' where it does not matter
 --          high_water     length of the queue from which on nothing is announced
 --          bucket_share   the same for a bucket that has announced as many today
 --          recent         JSON text for the stream of recent events, or '';  recent_kept: its length
 --          counters       field -> number
 --          entries        segment id -> packed entry of the manifest;  removed: ids
+--          gained         field of the bucket hash -> what is added to its number
 --          segments       values, in the order of their keys
 --          strings_kept_s
 -- lists    strings (values, in the order of their keys), notifications (JSON texts for the queue)
@@ -104,7 +106,11 @@ end
 for i = key + 1, #KEYS, 1000 do
   redis.call('UNLINK', unpack(KEYS, i, math.min(i + 999, #KEYS)))
 end
+for field, number in pairs(args.gained) do redis.call('HINCRBY', hash, field, number) end
 redis.call('HSET', hash, 'commit', args.number, 'progress', args.progress,
            'ahead', args.ahead, 'pass_warnings', args.warnings, 'commit_at', timestamp(now),
            'segments', redis.call('HLEN', manifest))
+if args.took_times then
+  redis.call('HDEL', hash, 'held_moved_since', 'held_moved', 'released_moved')
+end
 return 'ok'
