@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import fleet
+from bench import fleet, hints, looks
 from bench.measuring import FULL, GROUPS, QUICK, Bench, Sizes
 from bench.product import Product, configure, redis_server
 from bench.server import BenchServer
@@ -23,7 +23,8 @@ from bucketwatch.local.servers import other_redis_server
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-NAMES = ["fleet", *(group.__name__ for group in GROUPS)]
+WHOLE = ("fleet", "looks", "hints")  # these start an installation
+NAMES = [*WHOLE, *(group.__name__ for group in GROUPS)]
 
 
 def main() -> int:
@@ -51,8 +52,12 @@ def main() -> int:
 def measure(only: Collection[str], *, quick: bool) -> Iterator[tuple[str, float]]:
     """Every figure of some groups, as soon as it is known."""
     with tempfile.TemporaryDirectory(prefix="bucketwatch-bench-") as directory:
-        if set(only) != {"fleet"}:
+        if set(only) - set(WHOLE):
             yield from scans(Path(directory), QUICK if quick else FULL, only)
+        if "looks" in only:
+            yield from looks.measure(Path(directory), looks.QUICK if quick else looks.FULL).items()
+        if "hints" in only:
+            yield from hints.measure(Path(directory), hints.QUICK if quick else hints.FULL).items()
         if "fleet" in only:
             yield from fleet.measure(Path(directory), fleet.QUICK if quick else fleet.FULL).items()
 

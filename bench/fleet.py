@@ -6,28 +6,24 @@ beside it and are not counted.
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
-import sys
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
+from bench.installation import installed
 from bench.server import BenchServer
-from bucketwatch.local.environment import without_product_variables
-from bucketwatch.local.servers import LOOPBACK, RedisServer, ServerProcess, free_port
+from bucketwatch.local.servers import LOOPBACK, RedisServer
 from scanning.core import redis_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 MIB: Final = 2**20
 LOOK_EVERY_S: Final = 5.0
 
@@ -71,14 +67,8 @@ def running(directory: Path, size: Size) -> Iterator[tuple[psutil.Process, Any]]
         stack.callback(redis.stop)
         server = BenchServer(home, objects=size.objects, changing=size.objects, ports=size.regions)
         stack.enter_context(server)
-        environ = _environment(home, redis.url)
-        buckets = home / "buckets.yaml"  # JSON is YAML too
-        buckets.write_text(json.dumps(_buckets(server.ports, size)), encoding="utf-8")
-        for command in (["migrate"], ["importbuckets", str(buckets)]):
-            _manage(command, home, environ)
-        product = ServerProcess(_command("runmonitor"), log=home / "product.log", environ=environ)
-        stack.callback(product.stop, timeout_s=20)
-        yield psutil.Process(product.process.pid), stack.enter_context(redis.client())
+        product = stack.enter_context(installed(home, redis.url, _buckets(server.ports, size)))
+        yield psutil.Process(product.pid), stack.enter_context(redis.client())
 
 
 class Watch:
@@ -159,22 +149,17 @@ class Watch:
                 continue
 
 
-def _buckets(ports: list[int], size: Size) -> dict[str, Any]:
-    credential = {"name": "fleet", "access_key": "bench", "secret_key": secrets.token_hex()}
-    return {
-        "credentials": [credential],
-        "buckets": [
-            {
-                "name": _name(number),
-                "region": _region(number % size.regions),
-                "endpoint": f"http://{LOOPBACK}:{ports[number % size.regions]}",
-                "credential": "fleet",
-                "polling_interval": size.interval_s,
-                "first_scan": "baseline",
-            }
-            for number in range(size.buckets)
-        ],
-    }
+def _buckets(ports: list[int], size: Size) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": _name(number),
+            "region": _region(number % size.regions),
+            "endpoint": f"http://{LOOPBACK}:{ports[number % size.regions]}",
+            "polling_interval": size.interval_s,
+            "first_scan": "baseline",
+        }
+        for number in range(size.buckets)
+    ]
 
 
 def _name(number: int) -> str:
@@ -183,27 +168,3 @@ def _name(number: int) -> str:
 
 def _region(number: int) -> str:
     return f"region-{number:02}"
-
-
-def _environment(home: Path, redis_url: str) -> dict[str, str]:
-    return without_product_variables(os.environ) | {
-        "DJANGO_SETTINGS_MODULE": "bucketwatch.settings",
-        "ENV_FILE": os.devnull,
-        "SECRET_KEY": secrets.token_urlsafe(50),
-        "DATA_DIR": str(home),
-        "REDIS_URL": redis_url,
-        "SECURITY_ALLOWED_NETWORKS": "127.0.0.0/8",
-        "HOST": LOOPBACK,
-        "PORT": str(free_port()),
-    }
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "manage.py"), *arguments]
-
-
-def _manage(arguments: list[str], home: Path, environ: Mapping[str, str]) -> None:
-    log = home / f"{arguments[0]}.log"
-    child = ServerProcess(_command(*arguments), log=log, environ=environ)
-    if child.process.wait() != 0:
-        raise RuntimeError(f"manage.py {arguments[0]} failed: {child.last_words()}")

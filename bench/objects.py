@@ -33,11 +33,15 @@ _END_DIGITS: Final = 6
 
 
 class Rows:
-    """Rows in key order: ``raw`` holds them all, row n from ``starts[n]`` to ``starts[n + 1]``."""
+    """Rows in key order: ``raw`` holds them all, row n from ``starts[n]`` to ``starts[n + 1]``.
 
-    def __init__(self, raw: bytes, starts: array[int]) -> None:
+    ``sizes[n]`` is how many bytes the first n objects have.
+    """
+
+    def __init__(self, raw: bytes, starts: array[int], sizes: array[int]) -> None:
         self.raw = raw
         self.starts = starts
+        self.sizes = sizes
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -56,22 +60,24 @@ class Rows:
 
 def make_rows(count: int) -> Rows:
     made = random.Random(SEED)  # noqa: S311 - the same bucket in every run
-    parts, starts, length = [], array("Q", [0]), 0
+    parts, starts, sizes = [], array("Q", [0]), array("Q", [0])
     for number in range(count):
-        row = _row(number, made).encode()
+        text, size = _row_and_size(number, made)
+        row = text.encode()
         parts.append(row)
-        length += len(row)
-        starts.append(length)
-    return Rows(b"".join(parts), starts)
+        starts.append(starts[-1] + len(row))
+        sizes.append(sizes[-1] + size)
+    return Rows(b"".join(parts), starts, sizes)
 
 
-def _row(number: int, made: random.Random) -> str:
+def _row_and_size(number: int, made: random.Random) -> tuple[str, int]:
     day, counter = divmod(number, A_DAY)
     month, day = divmod(day, DAYS)
     second = counter * 86400 // A_DAY
     digits = f"{made.getrandbits(4 * (_ETAG_DIGITS + _END_DIGITS)):038x}"
     noise = made.getrandbits(30)
-    return _BODY % (
+    size = noise % 8_000_000 + 20_000
+    row = _BODY % (
         month + 1,
         day + 1,
         counter,
@@ -83,8 +89,9 @@ def _row(number: int, made: random.Random) -> str:
         second % 60,
         noise % 1000,
         digits[:_ETAG_DIGITS],
-        noise % 8_000_000 + 20_000,
+        size,
     )
+    return row, size
 
 
 def overwritten(rows: Rows, numbers: Iterable[int]) -> Rows:
@@ -95,7 +102,7 @@ def overwritten(rows: Rows, numbers: Iterable[int]) -> Rows:
         raw[at : at + _ETAG_DIGITS] = raw[at : at + _ETAG_DIGITS][::-1]
         at = raw.index(_TIME, rows.starts[number]) + len(_TIME)
         raw[at : at + 2] = b"12"
-    return Rows(bytes(raw), rows.starts)
+    return Rows(bytes(raw), rows.starts, rows.sizes)
 
 
 def flat(rows: Rows) -> Rows:

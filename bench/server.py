@@ -1,22 +1,25 @@
 """A fast S3 server for listings, in a process of its own: `python -m bench.server --fd N`.
 
 It answers ListObjectsV2 as a Ceph RGW would, from rows that were rendered before: it costs little
-more than sending them. HEAD of the bucket tells its totals. What it shows is chosen through
-``POST /control``, which takes the name of a version, how many objects there are, and by how many
-milliseconds to delay each page.
+more than sending them. HEAD of the bucket tells its totals, at all ports but those of
+``--silent``. What it shows is chosen through ``POST /control``, which takes the name of a version,
+how many objects there are, and by how many milliseconds to delay each page. ``GET /requests`` says
+how many came, by method and bucket.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections import Counter
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -43,6 +46,7 @@ _TOTALS: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
     b"x-rgw-object-count: %d\r\nx-rgw-bytes-used: %d\r\n\r\n"
 )
+_NO_TOTALS: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Listings:
             "flat": flat(first),
         }
         self.shown = Shown(rows, objects)
+        self.requests: Counter[str] = Counter()
 
     def control(self, asked: Mapping[str, str]) -> None:
         rows = self._versions[asked["version"]]
@@ -75,7 +80,8 @@ class Listings:
 
     def totals(self) -> bytes:
         """The answer to HEAD of the bucket, as Ceph RGW gives it."""
-        return _TOTALS % (self.shown.count, self.shown.count)
+        shown = self.shown
+        return _TOTALS % (shown.count, shown.rows.sizes[shown.count])
 
     def answer(self, asked: Mapping[str, str]) -> list[bytes | memoryview]:
         """The parts of one answer to ListObjectsV2."""
@@ -102,17 +108,19 @@ class Listings:
 
 
 def _start(rows: Rows, count: int) -> Rows:
-    return Rows(rows.raw[: rows.starts[count]], rows.starts[: count + 1])
+    end = count + 1
+    return Rows(rows.raw[: rows.starts[count]], rows.starts[:end], rows.sizes[:end])
 
 
-def serve(listener: socket.socket, listings: Listings) -> None:
+def serve(listener: socket.socket, listings: Listings, *, tells_totals: bool) -> None:
     while True:
         client, _ = listener.accept()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_talk, args=(client, listings), daemon=True).start()
+        arguments = (client, listings, tells_totals)
+        threading.Thread(target=_talk, args=arguments, daemon=True).start()
 
 
-def _talk(client: socket.socket, listings: Listings) -> None:
+def _talk(client: socket.socket, listings: Listings, tells_totals: bool) -> None:  # noqa: FBT001
     received = b""
     with client, suppress(OSError):
         while True:
@@ -122,13 +130,20 @@ def _talk(client: socket.socket, listings: Listings) -> None:
                     return
                 received += more
             request, received = received.split(b"\r\n\r\n", 1)
-            url = urlsplit(request.split(b" ", 2)[1].decode())
+            method, target, _ = request.split(b" ", 2)
+            url = urlsplit(target.decode())
             asked = {name: values[0] for name, values in parse_qs(url.query).items()}
             if url.path == "/control":
                 listings.control(asked)
                 client.sendall(_ANSWER % 0)
-            elif request.startswith(b"HEAD "):
-                client.sendall(listings.totals())
+                continue
+            if url.path == "/requests":
+                body = json.dumps(listings.requests).encode()
+                client.sendall(_ANSWER % len(body) + body)
+                continue
+            listings.requests[f"{method.decode()} {url.path[1:]}"] += 1
+            if method == b"HEAD":
+                client.sendall(listings.totals() if tells_totals else _NO_TOTALS)
             else:
                 _send(client, listings.answer(asked))
 
@@ -144,8 +159,10 @@ def _send(client: socket.socket, parts: list[bytes | memoryview]) -> None:
 class BenchServer:
     """The server's process, and what it is told."""
 
-    def __init__(self, directory: Path, *, objects: int, changing: int, ports: int = 1) -> None:
-        self._directory = directory
+    def __init__(
+        self, directory: Path, *, objects: int, changing: int, ports: int = 1, silent: int = 0
+    ) -> None:
+        self._directory, self._silent = directory, silent
         self._objects, self._changing = objects, changing
         self._child: ServerProcess | None = None
         self.ports = [0] * ports
@@ -160,11 +177,19 @@ class BenchServer:
 
     def show(self, *, objects: int, version: str = "as is", delay_ms: int = 0) -> None:
         asked = {"version": version, "objects": objects, "delay_ms": delay_ms}
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=120)
-        connection.request("POST", "/control?" + urlencode(asked))
-        if connection.getresponse().status != http.client.OK:
-            raise RuntimeError("the bench server does not do what it is told")
-        connection.close()
+        self._ask("POST", "/control?" + urlencode(asked))
+
+    def requests(self) -> Counter[str]:
+        """How many requests came, by method and bucket."""
+        return Counter(json.loads(self._ask("GET", "/requests")))
+
+    def _ask(self, method: str, target: str) -> bytes:
+        with closing(http.client.HTTPConnection(LOOPBACK, self.port, timeout=120)) as connection:
+            connection.request(method, target)
+            answer = connection.getresponse()
+            if answer.status != http.client.OK:
+                raise RuntimeError("the bench server does not do what it is told")
+            return answer.read()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -173,6 +198,7 @@ class BenchServer:
             fds = [listener.fileno() for listener in listeners]
             command = [sys.executable, "-m", "bench.server", "--fd", *map(str, fds)]
             command += ["--objects", str(self._objects), "--changing", str(self._changing)]
+            command += ["--silent", str(self._silent)]
             self._child = ServerProcess(
                 command,
                 log=self._directory / "s3.log",
@@ -192,13 +218,21 @@ def main() -> None:
     parser.add_argument("--fd", type=int, nargs="+", required=True, help="listening sockets")
     parser.add_argument("--objects", type=int, required=True)
     parser.add_argument("--changing", type=int, required=True)
+    parser.add_argument("--silent", type=int, default=0, help="so many, the last, tell no totals")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     listings = Listings(options.objects, options.changing)
-    *others, last = (socket.socket(fileno=fd) for fd in options.fd)
-    for listener in others:
-        threading.Thread(target=serve, args=(listener, listings), daemon=True).start()
-    serve(last, listings)
+    telling = len(options.fd) - options.silent
+    servers = [
+        threading.Thread(
+            target=serve,
+            args=(socket.socket(fileno=fd), listings),
+            kwargs={"tells_totals": number < telling},
+        )
+        for number, fd in enumerate(options.fd)
+    ]
+    for server in servers:
+        server.start()
 
 
 if __name__ == "__main__":

@@ -40,9 +40,14 @@ TARGETS: Final = {
     "rss_growth_mb_10k_to_2m": _at_most(20),
     "lanes_10_speedup_at_100ms": _at_least(8),
     "first_pass_lanes_10_speedup_at_100ms": _at_least(6),
+    "probe_requests_vs_scan": _at_most(0.03),
+    "probe_and_pass_requests_vs_scan": _at_most(0.05),
+    "probe_announced_p95_s": _at_most(7),
+    "look_without_totals": _at_most(0.12),
     "adaptive_requests": _at_most(0.2),
     "adaptive_busy_lag_p95": _at_most(1.05),
     "probe_cpu_share_1000_buckets_5s": _at_most(0.25),
+    "hint_to_queue_p95_s": _at_most(2.0),
     "fleet_5000_lateness_p99_s": _at_most(1.0),
     "fleet_rss_mb": _at_most(1200),
 }
@@ -50,7 +55,8 @@ TARGETS: Final = {
 
 def line(name: str, value: float, target: Target | None) -> str:
     """``name value``, and what it must reach where there is a target."""
-    text = f"{name} {value:.2f}" if value < 1000 else f"{name} {value:.0f}"
+    digits = 3 if value < 1 else 2 if value < 1000 else 0
+    text = f"{name} {value:.{digits}f}"
     if target is None:
         return text
     return f"{text}  target {target}: {'met' if target.met_by(value) else 'MISSED'}"

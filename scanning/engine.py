@@ -256,6 +256,7 @@ def explain(name: str, key: str) -> Explanation:
             intervals=conf.polling_intervals(bucket.polling_interval_s, bucket.polling_longest_s),
             probe_s=probe_s,
             has_totals=has_totals,
+            most_objects=conf.scan.objects_limit(bucket.most_objects),
         )
     )
 

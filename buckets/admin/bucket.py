@@ -96,9 +96,10 @@ class BucketAdmin(ListedBuckets):
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
         if self._may_save(request, obj):
             return self.SETTINGS
-        secrets = forms.BucketForm.SECRETS  # "None" would look as if there were none
+        # Of secrets "None" would look as if there were none.
+        inputs = (*forms.BucketForm.SECRETS, forms.BucketForm.NOT_SAVED)
         return [
-            (title, {"fields": [field for field in options["fields"] if field not in secrets]})
+            (title, {"fields": [field for field in options["fields"] if field not in inputs]})
             for title, options in self.SETTINGS
         ]
 
@@ -188,7 +189,7 @@ class BucketAdmin(ListedBuckets):
     def forecast_view(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:
         """Say what a bucket would cost as the form has it."""
         stored = None if pk is None else self._bucket(request, pk)
-        if stored is None and not self.has_add_permission(request):
+        if not self._may_save(request, stored):
             raise PermissionDenied
         form: Any = self.get_form(request, stored, change=stored is not None)
         filled: forms.BucketForm = form(request.GET, instance=stored)

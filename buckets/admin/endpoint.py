@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
+from django.utils.text import capfirst
 
 from buckets import services
 from buckets.admin import forms
@@ -18,7 +19,8 @@ from buckets.models import Endpoint
 from buckets.pages import badges
 from buckets.pages import costs as costs_in_words
 from buckets.pages import endpoint as endpoint_page
-from scanning.core.errors import RedisUnavailable
+from scanning.core.errors import RedisUnavailable, UnsupportedKeyOrder
+from scanning.core.remedies import REMEDIES
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
@@ -100,12 +102,14 @@ class EndpointAdmin(ServiceAdmin):
 
     @admin.display(description="stands")
     def state(self, endpoint: Endpoint) -> str:
-        load = self._overview_of(endpoint).load
+        overview = self._overview_of(endpoint)
+        order = badges.badge("failing", "key order") if overview.is_out_of_order else ""
+        load = overview.load
         if load is None:
-            return "not asked lately"
+            return format_html("{} {}", "not asked lately", order) if order else "not asked lately"
         kind, word = _STATES[load.state]
         per_s = f"at most {load.list_per_s:.1f} requests a second" if load.list_per_s else ""
-        return format_html("{} {} {}", badges.badge(kind, word), per_s, load.why)
+        return format_html("{} {} {} {}", badges.badge(kind, word), order, per_s, load.why)
 
     @admin.display(description="limits in force")
     def limits(self, endpoint: Endpoint) -> str:
@@ -142,7 +146,8 @@ class EndpointAdmin(ServiceAdmin):
             for fact in self._overview_of(endpoint).facts
         )
         return format_html(
-            '<table class="plain"><tbody>{}</tbody></table>',
+            '{}<table class="plain"><tbody>{}</tbody></table>',
+            _key_order_callout() if self._overview_of(endpoint).is_out_of_order else "",
             format_html_join(
                 "", '<tr><th scope="row">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>', rows
             ),
@@ -155,3 +160,13 @@ class EndpointAdmin(ServiceAdmin):
             [known] = endpoint_page.endpoint_overviews([endpoint])
             endpoint.overview = known  # type: ignore[attr-defined]
         return known
+
+
+def _key_order_callout() -> str:
+    remedy = REMEDIES[UnsupportedKeyOrder]
+    return format_html(
+        '<div class="card callout is-failing"><p><strong>{}.</strong> Buckets in which that shows '
+        "fail, and nothing of them is announced. {}</p></div>",
+        capfirst(remedy.meaning),
+        remedy.next_step,
+    )

@@ -106,6 +106,7 @@ class BucketForm(ServiceForm[Bucket]):
         "region",
         "endpoint",
         "polling_interval",
+        "polling_longest",
         "probe_interval",
         "fetch_metadata",
         "notifications_enabled",

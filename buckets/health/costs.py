@@ -24,10 +24,14 @@ _NOTHING = DailyRequests({}, {})
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Requests a day, and what they cost; ``cost`` is None where nobody set a price."""
+    """Requests a day, and what they cost; ``cost`` is None where nobody set a price.
+
+    ``is_most``: they are fewer while nothing changes, as the polling interval grows.
+    """
 
     requests: Requests
     cost: float | None
+    is_most: bool = False
 
     @property
     def total(self) -> int:
@@ -131,7 +135,8 @@ def forecast_of(
     if known is None:
         return None
     requests = request_costs.forecast(_plan(bucket, known, sent))
-    return Forecast(requests, prices.of(requests) if prices else None)
+    intervals = wiring.conf().polling_intervals(bucket.polling_interval, bucket.polling_longest)
+    return Forecast(requests, prices.of(requests) if prices else None, intervals.may_grow)
 
 
 def _plan(bucket: Bucket, objects: int, sent: DailyRequests = _NOTHING) -> WatchPlan:

@@ -30,7 +30,8 @@ def a_day(forecast: Forecast | None) -> str:
     requests = forecast.requests
     heads = requests.get(RequestKind.METADATA, 0) + requests.get(RequestKind.WITNESS, 0)
     probes = requests.get(RequestKind.BUCKET, 0)
-    parts = [f"passes {requests.get(RequestKind.LIST, 0):,} LIST"]
+    most = "at most " if forecast.is_most else ""
+    parts = [f"passes {most}{requests.get(RequestKind.LIST, 0):,} LIST"]
     parts += [f"objects {heads:,} HEAD"] if heads else []
     parts += [f"probes {probes:,} HEAD"] if probes else []
     if forecast.cost is None:

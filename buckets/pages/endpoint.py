@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from buckets import selectors
 from buckets.health.costs import costs_at
 from scanning import engine
-from scanning.core.endpoint_profile import EndpointProfile, Fact
+from scanning.core.endpoint_profile import EndpointProfile, Fact, KeyOrder
 from scanning.core.errors import RedisUnavailable
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ class EndpointOverview:
     facts: tuple[KnownFact, ...]
     asked_at: datetime | None
     costs: Costs
+
+    @property
+    def is_out_of_order(self) -> bool:
+        """Tell whether the endpoint showed, or somebody says, that keys have another order."""
+        return any(
+            fact.name == Fact.KEY_ORDER and fact.value == KeyOrder.OTHER for fact in self.facts
+        )
 
 
 def endpoint_overviews(endpoints: Sequence[Endpoint]) -> list[EndpointOverview]:

@@ -18,6 +18,8 @@ from buckets.models import Bucket, Outbox
 from buckets.sync import outbox, reconcile
 from buckets.sync.cooldown import Cooldown
 from scanning import wiring
+from scanning.core.errors import StateLost
+from scanning.core.remedies import REMEDIES
 from scanning.core.types import CommitExpectation
 
 if TYPE_CHECKING:
@@ -125,8 +127,8 @@ def _log_lost(lost: list[str]) -> None:
     if lost:
         logger.error(
             "Redis forgot what was known of %d buckets (%s): it was emptied, or restored from an "
-            "old backup. They are not scanned until somebody chooses, in the admin or over the "
-            "API, whether to announce what Redis does not know or only to remember it",
+            "old backup. They are not scanned meanwhile; %s",
             len(lost),
             join_some(lost, limit=_NAMED),
+            REMEDIES[StateLost].clause,
         )

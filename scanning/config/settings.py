@@ -230,6 +230,10 @@ class ScanSection(Section):
         description="objects that may be known of one bucket, others are left out; 0: any number",
     )
 
+    def objects_limit(self, own: int | None) -> int:
+        """Give the limit of a bucket whose own is ``own``; None has the default."""
+        return self.most_objects if own is None else own
+
 
 class LookSection(Section):
     pass_gap: float = Field(

@@ -18,6 +18,7 @@
     │   ├── StateDamaged          a part of the bucket's state is missing in Redis
     │   ├── StateLost             Redis was emptied or set back; nobody has said how to go on yet
     │   ├── TooManyObjects        more objects than a bucket may have; those known stay watched
+    │   ├── UnsupportedKeyOrder   S3: keys are listed in another order than that of their bytes
     │   ├── ClockSkewed           S3: RequestTimeTooSkewed
     │   ├── CredentialMissing     the vault does not hold the bucket's keys
     │   └── VaultRefused          the vault does not let us in, or refuses what we ask
@@ -131,6 +132,10 @@ class TooManyObjects(PermanentError):
             f"or its own limit): {left_out:,} or more are neither known nor announced until there "
             "is room; the others are watched as usual"
         )
+
+
+class UnsupportedKeyOrder(PermanentError):
+    """The server lists keys in another order than that of their UTF-8 bytes."""
 
 
 class ScanAborted(BucketwatchError):

@@ -45,7 +45,7 @@ class Known:
     ``older_scan_at``: when the older monitor last scanned the bucket. ``began``: when the
     unfinished pass began. ``moved_to``: the time that the last listing of the key showed, if only
     that differed. ``held_moved_since``: a storm of moved times waits for a choice; ``takes_times``:
-    somebody chose to take the times silently.
+    somebody chose to take the times silently. ``objects`` are known of the whole bucket.
     """
 
     state: ObjectState | None = None
@@ -59,6 +59,7 @@ class Known:
     moved_to: float | None = None
     held_moved_since: float | None = None
     takes_times: bool = False
+    objects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ class KeyFacts:
     intervals: PollingIntervals | None = None
     probe_s: float = 0.0
     has_totals: bool = True
+    most_objects: int = 0
 
     @property
     def is_held(self) -> bool:
@@ -378,6 +380,12 @@ def _why_not_yet(facts: KeyFacts, event: EventType) -> Iterator[str]:
             f"The queue holds {schedule.queue_length} notifications, and scanning pauses from "
             f"{facts.queue_high_water} on (QUEUE_HIGH_WATER): it goes on when consumers have read "
             "some."
+        )
+    if facts.known.state is None and 0 < facts.most_objects <= facts.known.objects:
+        yield (
+            f"The bucket has {facts.known.objects:,} known objects, and may have "
+            f"{facts.most_objects:,} (SCAN_MOST_OBJECTS, or its own limit): new ones are left out "
+            "until there is room."
         )
     if event is EventType.DELETED:
         if facts.is_held:

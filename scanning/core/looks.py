@@ -13,7 +13,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from heapq import nlargest
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ HOT_SHARE: Final = 1 / 120
 ROOMY: Final = 3 / 4
 # Deletions that a look may announce, and moved times; more are for a pass to judge.
 FEW: Final = 100
-# Ranks of places to look at; hot ones follow.
-_HINTED, _TAIL = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,36 +63,43 @@ def choose_ranges(
     What a pass under way has covered, up to ``pass_after``, and what it has not are apart: rows on
     both sides of that key must not come into one segment.
     """
-    beyond = len(entries)
     last_keys = [entry.last_key for entry in entries]
-    ranks = dict.fromkeys((bisect_left(last_keys, key) for key in keys), _HINTED)
-    ranks.setdefault(beyond, _TAIL)
+    beyond, cut = len(entries), bisect_right(last_keys, pass_after)
+    # 1. Places of segments, the tail being the one beyond: hinted ones, the tail, hot ones.
+    hinted = {bisect_left(last_keys, key) for key in keys}
+    tail = {beyond}
     if entries and entries[-1].count < page_size * ROOMY:
-        ranks.setdefault(beyond - 1, _TAIL)
-    hot = (place for place, entry in enumerate(entries) if entry.changed_at and place not in ranks)
-    hottest = nlargest(most_hot, hot, key=lambda place: entries[place].changed_at)
-    ranks |= {place: _TAIL + number for number, place in enumerate(hottest, start=1)}
-    cut = bisect_right(last_keys, pass_after)
+        tail.add(beyond - 1)
+    if hinted & tail:
+        hinted, tail = hinted | tail, set()
+    cold = (place for place, entry in enumerate(entries) if not entry.changed_at)
+    hot = set(range(beyond)).difference(hinted, tail, cold)
+    hottest = nlargest(most_hot, sorted(hot), key=lambda place: entries[place].changed_at)
+    # 2. Ranges: neighbours are one, but for what need not be listed once all is explained.
+    hot_runs = [*_neighbours(hottest, cut)]
+    hot_runs.sort(key=lambda run: -max(entries[place].changed_at for place in run))
+    runs = [*_neighbours(hinted, cut), *_neighbours(tail, cut), *hot_runs]
     found = []
-    for run in _neighbours(sorted(ranks), cut):
+    for run in runs:
         first, last = run[0], run[-1]
         after = last_keys[first - 1] if first else ""
-        chosen = Range(
-            after=max(after, pass_after) if first == cut else after,
-            until=last_keys[last] if last < beyond else None,
-            entries=entries[first : last + 1],
-            is_hinted=any(ranks[place] == _HINTED for place in run),
+        found.append(
+            Range(
+                after=max(after, pass_after) if first == cut else after,
+                until=last_keys[last] if last < beyond else None,
+                entries=entries[first : last + 1],
+                is_hinted=first in hinted,
+            )
         )
-        found.append((min(ranks[place] for place in run), chosen))
-    return [chosen for _, chosen in sorted(found, key=itemgetter(0))]
+    return found
 
 
-def _neighbours(places: Sequence[int], cut: int) -> Iterator[Sequence[int]]:
-    """Cut ascending places into runs of neighbours; none goes over ``cut``, where one may begin."""
-    start = 0
-    for at in range(1, len(places) + 1):
-        if at == len(places) or places[at] != places[at - 1] + 1 or places[at] == cut:
-            yield places[start:at]
+def _neighbours(places: Collection[int], cut: int) -> Iterator[Sequence[int]]:
+    """Cut places into runs of neighbours; none goes over ``cut``, where one may begin."""
+    ordered, start = sorted(places), 0
+    for at in range(1, len(ordered) + 1):
+        if at == len(ordered) or ordered[at] != ordered[at - 1] + 1 or ordered[at] == cut:
+            yield ordered[start:at]
             start = at
 
 

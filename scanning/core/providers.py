@@ -30,6 +30,7 @@ class Provider:
     signing_region: str = ""
 
 
+# As their documentation had it in November 2026; `docs/how-to/endpoints.md` says what it lacks.
 PROVIDERS: Final[Mapping[str, Provider]] = {
     "Linode": Provider(
         LINODE,
@@ -38,7 +39,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     "DigitalOcean Spaces": Provider(
         f"{REGION}.digitaloceanspaces.com",
         "https://docs.digitalocean.com/products/spaces/details/limits/",
-        limits=EndpointLimits(list_per_s=150),
+        # Of the oldest buckets, with everything that writes.
+        limits=EndpointLimits(list_per_s=300),
     ),
     "Hetzner": Provider(
         f"{REGION}.your-objectstorage.com",
@@ -48,9 +50,13 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         f"s3.{REGION}.io.cloud.ovh.net",
         "https://help.ovhcloud.com/csm/en-public-cloud-storage-s3-location",
     ),
+    "OVHcloud, its older endpoints": Provider(
+        f"s3.{REGION}.perf.cloud.ovh.net",
+        "https://help.ovhcloud.com/csm/en-public-cloud-storage-s3-location",
+    ),
     "Scaleway": Provider(
         f"s3.{REGION}.scw.cloud",
-        "https://www.scaleway.com/en/docs/object-storage/",
+        "https://www.scaleway.com/en/docs/object-storage/concepts/",
     ),
     "Wasabi": Provider(
         f"s3.{REGION}.wasabisys.com",
@@ -58,7 +64,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     ),
     "Backblaze B2": Provider(
         f"s3.{REGION}.backblazeb2.com",
-        "https://www.backblaze.com/docs/cloud-storage-s3-compatible-api",
+        "https://www.backblaze.com/docs/cloud-storage-call-the-s3-compatible-api",
     ),
     "AWS": Provider(
         f"s3.{REGION}.amazonaws.com",
@@ -67,6 +73,16 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     "Cloudflare R2 (the account's id as region)": Provider(
         f"{REGION}.r2.cloudflarestorage.com",
         "https://developers.cloudflare.com/r2/api/s3/api/",
+        signing_region="auto",
+    ),
+    "Cloudflare R2 in the EU (the same)": Provider(
+        f"{REGION}.eu.r2.cloudflarestorage.com",
+        "https://developers.cloudflare.com/r2/reference/data-location/",
+        signing_region="auto",
+    ),
+    "Cloudflare R2 in the US (the same)": Provider(
+        f"{REGION}.us.r2.cloudflarestorage.com",
+        "https://developers.cloudflare.com/changelog/post/2026-08-17-r2-us-jurisdiction/",
         signing_region="auto",
     ),
     "Ceph of your own": Provider("", "https://docs.ceph.com/en/latest/radosgw/s3/"),

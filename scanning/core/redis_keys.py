@@ -93,7 +93,7 @@ def endpoint_requests_of_day(day: int) -> str:
 
 
 def look_history(bucket: str) -> str:
-    """List, JSON: a bucket's last looks, the oldest first."""
+    """List: a bucket's last looks, as in its history."""
     return f"{OURS}looks:{bucket}"
 
 

@@ -86,6 +86,11 @@ REMEDIES: Final[Mapping[type[errors.BucketwatchError], Remedy]] = {
         "Raise SCAN_MOST_OBJECTS or the bucket's own limit if Redis has the memory, watch only a "
         "prefix, or remove objects; what was left out is announced as soon as there is room.",
     ),
+    errors.UnsupportedKeyOrder: Remedy(
+        "its server lists keys in another order than S3 does",
+        "Have the server list keys in the order of their UTF-8 bytes, and press Learn again at its "
+        "endpoint; or watch only a prefix under which its order is the same.",
+    ),
     errors.ClockSkewed: Remedy(
         "the clocks of this host and of S3 differ",
         "Set the clock of the hosts that scan, best by NTP.",

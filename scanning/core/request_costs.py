@@ -115,7 +115,11 @@ class WatchPlan:
 
 
 def forecast(plan: WatchPlan) -> dict[RequestKind, int]:
-    """Say how many requests a day a bucket takes, without retries, and looks at what changed."""
+    """Say how many requests a day a bucket takes.
+
+    Left out are retries, looks at what changed, and the two HEADs by which each pass of a bucket
+    that is probed sees its totals.
+    """
     probes = round(DAY_S / plan.probe_s) if plan.probe_s else 0
     requests = pass_requests(plan.objects, page_size=plan.page_size)
     return {

@@ -25,7 +25,6 @@ class WarningKind(StrEnum):
     CONFLICTING_ROWS = "conflicting_rows"
     CONTRADICTED_ABSENCE = "contradicted_absence"
     UNCONFIRMED_ABSENCE = "unconfirmed_absence"
-    KEY_ORDER = "key_order"
     HEAD_REFUSED = "head_refused"
     HEAD_MISMATCH = "head_mismatch"
     LEFT_OUT = "left_out"
@@ -50,11 +49,6 @@ EXPLAINED: Final = {
         "missing from one listing: announced as deleted if the next complete one lacks them too",
         "Nothing: these keys may not ask for objects (HEAD). Allow GetObject or ListBucket to hear "
         "of deletions one polling interval earlier.",
-    ),
-    WarningKind.KEY_ORDER: Remedy(
-        "listed out of the order of bytes",
-        "This server sorts keys otherwise than S3 does, so listings take one lane and deletions "
-        "take longer to be confirmed.",
     ),
     WarningKind.HEAD_REFUSED: Remedy(
         "announced without content type and metadata: HEAD was refused",

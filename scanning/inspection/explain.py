@@ -84,6 +84,7 @@ def _known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known | Non
         moved_to=moved_to,
         held_moved_since=None if known.released_moved else known.held_moved_since,
         takes_times=known.takes_times,
+        objects=sum(entry.count for entry in known.entries),
     )
 
 

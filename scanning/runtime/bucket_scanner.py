@@ -235,7 +235,7 @@ class BucketScanner(threading.Thread):
             return due, False
         if not (result.ok and result.complete):
             return due, False
-        if result.is_look and result.pass_in_s is None:
+        if claim.look and result.is_look and due >= claim.look.pass_due:
             return due, False
         requests = request_costs.pass_requests(result.listed, page_size=self.conf.page_size)
         left = self._adapters.budgets.left_today(self.bucket, pass_requests=requests)
@@ -244,7 +244,7 @@ class BucketScanner(threading.Thread):
         )
         if earliest <= due:
             return due, False
-        if claim.look is not None:
+        if claim.look and result.is_look:
             return min(claim.look.pass_due, earliest), False
         interval_s = self.conf.defaults.interval_s(self.bucket.polling_interval_s)
         return schedule.next_due(claim.offset_s, interval_s, now=earliest), True
@@ -270,9 +270,7 @@ def _with_own_settings(
     return replace(
         settings,
         lanes=bucket.lanes or settings.lanes,
-        most_objects=(
-            settings.most_objects if bucket.most_objects is None else bucket.most_objects
-        ),
+        most_objects=conf.scan.objects_limit(bucket.most_objects),
         interval_s=conf.defaults.interval_s(bucket.polling_interval_s),
     )
 

@@ -29,11 +29,11 @@ class FairThreads:
         with self._changed:
             self._waiting[endpoint].append(job)
             self._pending += 1
-            if self._pending <= self._idle:
-                self._changed.notify()
-            elif self._threads < self._limit:
+            if self._pending > self._idle and self._threads < self._limit:
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
                 self._threads += 1
+            else:  # what is pending may be of another endpoint, which has to wait
+                self._changed.notify()
 
     def clear(self) -> None:
         """Drop the jobs that have not begun."""

@@ -120,6 +120,8 @@ class MultiRegionMonitor(EmbeddedMonitor):
         self._stopping.set()
         self.children.ask_to_stop()
         self.lease.give_up()
+        with engine.one_wait():
+            wiring.interactive().endpoints.report_requests()  # of the last probes
         for pool in self.region_pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
         self.children.stop()

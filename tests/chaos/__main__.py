@@ -71,6 +71,7 @@ def show(outcome: Outcome) -> None:
     say(f"frozen {_added_up(outcome.frozen)}")
     say(f"S3 faults {outcome.faults}")
     say(f"API requests {_added_up(outcome.operator)}")
+    say(f"hints {_added_up(outcome.hints)}")
     say(
         f"consumer: violations {len(consumer.verdict.violations)}, repeated {consumer.repeated}, "
         f"forgotten {consumer.forgotten}"

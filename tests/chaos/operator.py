@@ -22,6 +22,23 @@ class Unanswered(Exception):
     """The host's web server is away, or could not do it."""
 
 
+class Api:
+    """The API of some hosts: each request goes to one of them by chance."""
+
+    def __init__(self, dice: random.Random, ports: Sequence[int]) -> None:
+        self._dice, self._ports = dice, ports
+        self._token = ""
+
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Send a request; returns status and answer. Raises Unanswered."""
+        port = self._dice.choice(self._ports)
+        try:
+            self._token = self._token or _token(port)
+            return _sent(port, method, path, body, Authorization=f"Bearer {self._token}")
+        except (OSError, ValueError, http.client.HTTPException) as exc:
+            raise Unanswered(str(exc)) from exc
+
+
 class Operator:
     """Pauses buckets, lets them go on, gives them other lanes and intervals, adds ``late`` ones.
 
@@ -38,10 +55,9 @@ class Operator:
         late: Sequence[Mapping[str, object]],
     ) -> None:
         self.did: Counter[str] = Counter()
-        self._dice, self._ports = dice, ports
+        self._dice, self._api = dice, Api(dice, ports)
         self._names, self._late = list(names), list(late)
         self._paused: set[str] = set()
-        self._token = ""
 
     def act(self) -> None:
         """Try one thing."""
@@ -81,12 +97,12 @@ class Operator:
         self.did["changes"] += 1
 
     def _scan(self) -> None:
-        self._ask("POST", f"/api/v1/buckets/{self._dice.choice(self._names)}/scan/")
+        self._api.ask("POST", f"/api/v1/buckets/{self._dice.choice(self._names)}/scan/")
         self.did["scans"] += 1
 
     def _release(self) -> None:
         path = f"/api/v1/buckets/{self._dice.choice(self._names)}/release/"
-        self._ask("POST", path, {"choice": "announce_updates"})
+        self._api.ask("POST", path, {"choice": "announce_updates"})
         self.did["releases"] += 1
 
     def _pause(self) -> None:
@@ -103,7 +119,7 @@ class Operator:
     def _add(self) -> None:
         if not self._late:
             return
-        status, _ = self._ask("POST", "/api/v1/buckets/", self._late[0])
+        status, _ = self._api.ask("POST", "/api/v1/buckets/", self._late[0])
         if status in {http.client.CREATED, http.client.CONFLICT}:  # of a try that seemed to fail
             self._names.append(str(self._late.pop(0)["name"]))
             self.did["added"] += 1
@@ -111,17 +127,9 @@ class Operator:
     # --- how
 
     def _patch(self, name: str, **changes: object) -> None:
-        status, answer = self._ask("PATCH", f"/api/v1/buckets/{name}/", changes)
+        status, answer = self._api.ask("PATCH", f"/api/v1/buckets/{name}/", changes)
         if status != http.client.OK:
             raise Unanswered(answer)
-
-    def _ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        port = self._dice.choice(self._ports)
-        try:
-            self._token = self._token or _token(port)
-            return _sent(port, method, path, body, Authorization=f"Bearer {self._token}")
-        except (OSError, ValueError, http.client.HTTPException) as exc:
-            raise Unanswered(str(exc)) from exc
 
 
 def _token(port: int) -> str:

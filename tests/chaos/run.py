@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from scanning.core import redis_keys
 from tests.chaos import operator
 from tests.chaos.consumer import FINISHED, IN_HAND
+from tests.chaos.hints import Informant
 from tests.chaos.mischief import LATENCY_S, NODES, TELL_TOTALS, Failovers, Mischief
 from tests.chaos.model import ModelBucket, World
 from tests.chaos.oracle import Seen, Verdict, judge, judge_consumer, timeless
@@ -49,6 +50,7 @@ LONG_INTERVAL_S: Final = 8
 STEP_S: Final = 0.2
 CHANGES_A_STEP: Final = 8
 OPERATOR_S: Final = 1.5
+HINTS_S: Final = 0.5
 LOOK_S: Final = 0.1
 SLOW_LOOK_S: Final = 0.5
 UP_WITHIN_S: Final = 120.0
@@ -103,6 +105,7 @@ class Outcome:
     faults: int
     frozen: Counter[str]
     operator: Counter[str]
+    hints: Counter[str]
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -153,9 +156,14 @@ class Run:
                 names=[bucket.name for bucket in rows if not bucket.late],
                 late=[NEW_BUCKET | rows[bucket] for bucket in rows if bucket.late],
             )
+            informant = Informant(self._dice("informant"), [host.port for host in hosts])
             programs: list[KeptAlive] = [*hosts, consumer]
             self._until_up(programs, topology)
-            with self._model_at_work(s3), Beside(OPERATOR_S, somebody.act):
+            with (
+                self._model_at_work(s3, informant),
+                Beside(OPERATOR_S, somebody.act),
+                Beside(HINTS_S, informant.give),
+            ):
                 self._go_on_for(self.seconds, programs, mischief, failovers)
             mischief.end()
             with Beside(OPERATOR_S, somebody.settle):
@@ -178,6 +186,7 @@ class Run:
             faults=sum(drawn.values()),
             frozen=mischief.frozen + failovers.frozen,
             operator=somebody.did,
+            hints=informant.gave,
             problems=self._problems,
         )
 
@@ -192,17 +201,20 @@ class Run:
         s3.latency(LATENCY_S)
         s3.totals(dict.fromkeys(TELL_TOTALS, True))
 
-    def _apply(self, s3: ChaosS3, change: Callable[[int], list[Change]]) -> None:
+    def _apply(self, s3: ChaosS3, change: Callable[[int], list[Change]]) -> list[Change]:
         changes = change(time.time_ns() // 1_000_000)
         s3.change(changes)
         self._changes += len(changes)
         self.changed_at = time.time()
+        return changes
 
-    def _model_at_work(self, s3: ChaosS3) -> Beside:
-        return Beside(
-            STEP_S,
-            lambda: self._apply(s3, lambda ms: self.world.step(ms, changes=CHANGES_A_STEP)),
-        )
+    def _model_at_work(self, s3: ChaosS3, informant: Informant) -> Beside:
+        def step() -> None:
+            informant.notice(
+                self._apply(s3, lambda ms: self.world.step(ms, changes=CHANGES_A_STEP))
+            )
+
+        return Beside(STEP_S, step)
 
     # --- the run
 

@@ -8,8 +8,10 @@ from buckets import services
 from buckets.models import Endpoint
 from buckets.sync import endpoints
 from scanning import wiring
-from scanning.core.endpoint_profile import EndpointSettings, Fact, StartAfter
+from scanning.core.endpoint_profile import EndpointSettings, Fact, KeyOrder, StartAfter
+from scanning.core.errors import UnsupportedKeyOrder
 from scanning.core.pacing import EndpointLimits
+from scanning.core.remedies import REMEDIES
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HOST = "s3.example.com"
@@ -125,6 +127,18 @@ class TestPage:
         for shown in ("not asked lately", "inclusive", "learnt", "Learn again", "1 bucket<"):
             assert shown in text
         assert HOST in admin_client.get(reverse("admin:buckets_endpoint_changelist")).text
+
+    def test_keys_in_another_order_are_said_at_the_endpoint_and_in_the_list(
+        self, admin_client, endpoint
+    ):
+        page = reverse("admin:buckets_endpoint_change", args=[endpoint.pk])
+        every = reverse("admin:buckets_endpoint_changelist")
+        said = REMEDIES[UnsupportedKeyOrder].next_step
+        assert said not in admin_client.get(page).text
+        assert ">key order<" not in admin_client.get(every).text
+        wiring.interactive().endpoint_profiles.learn(HOST, {Fact.KEY_ORDER: KeyOrder.OTHER})
+        assert said in admin_client.get(page).text
+        assert ">key order<" in admin_client.get(every).text
 
     def test_settings_are_saved(self, admin_client, endpoint):
         url = reverse("admin:buckets_endpoint_change", args=[endpoint.pk])

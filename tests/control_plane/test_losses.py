@@ -836,7 +836,10 @@ def test_a_scan_by_hand_says_what_to_do(site, capsys):
     site.live()
     with pytest.raises(SystemExit):
         call_command("runscan", bucket.name)
-    assert "Redis forgot what was known of it; choose in the admin" in capsys.readouterr().out
+    assert (
+        "Redis forgot what was known of it; restore the right backup; or choose"
+        in capsys.readouterr().out
+    )
     assert site.announced() == []
     site.keep_house()
     assert state(bucket) is selectors.State.LOST

@@ -68,7 +68,7 @@ def test_examples_are_few_printable_and_cut():
 
 def test_warnings_survive_redis_and_kinds_of_a_later_version_are_left_out():
     warnings = ScanWarnings()
-    warnings.add(WarningKind.KEY_ORDER, "b", "a")
+    warnings.add(WarningKind.HEAD_REFUSED, "b", "a")
     text = scan_warnings.as_json(warnings)
     assert scan_warnings.from_json(text) == tuple(warnings)
     assert scan_warnings.from_json('[["from_the_future", 1]]') == ()

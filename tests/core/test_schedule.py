@@ -206,7 +206,7 @@ CLAIM = Claim(
         ),
         pytest.param(
             replace(CLAIM, changed_at=None),
-            {"error_class": "AccessDenied"},
+            {"error_class": "AccessDenied", "complete": False},
             None,
             id="never listed",
         ),

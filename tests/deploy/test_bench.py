@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from bench import fleet, schedules
-from bench.fleet import ROOT
+from bench import fleet, hints, looks, schedules
+from bench.installation import ROOT
 from bench.measuring import GROUPS, Bench, Sizes
 from bench.objects import clustered, make_rows, overwritten, scattered
 from bench.product import Product
@@ -130,6 +130,11 @@ def test_a_small_fleet_is_scanned_and_looked_at(tmp_path):
     assert figures["fleet_processes"] > 4
 
 
+def test_hints_are_timed_from_the_request_to_the_queue(tmp_path):
+    figures = hints.measure(tmp_path, hints.Size(hints=2))
+    assert 0 < figures["hint_to_queue_p50_s"] <= figures["hint_to_queue_p95_s"]
+
+
 def test_growing_intervals_save_requests_of_quiet_buckets_and_spread_what_is_left():
     fixed = schedules.poll(schedules.Fleet(), PollingIntervals(60.0))
     adaptive = schedules.poll(schedules.Fleet(), PollingIntervals(60.0, 900.0))
@@ -137,6 +142,15 @@ def test_growing_intervals_save_requests_of_quiet_buckets_and_spread_what_is_lef
     assert adaptive.lag_p95_s <= 1.05 * fixed.lag_p95_s
     assert fixed.busiest_minute == 1000
     assert adaptive.busiest_minute <= 0.2 * fixed.busiest_minute
+
+
+def test_requests_that_follow_changes_are_counted_and_changes_timed(tmp_path):
+    size = looks.Size(objects=3000, measured_s=6.0, change_every_s=3.0, probe_interval_s=1)
+    figures = looks.measure(tmp_path, size)
+    assert figures["probe_requests_per_minute"] > 0
+    assert figures["look_without_totals_requests_per_minute"] > 0
+    assert figures["probe_announced_p95_s"] > 0
+    assert figures["look_without_totals_announced_p95_s"] > 0
 
 
 def test_every_target_is_explained_and_its_line_says_whether_it_is_met():

@@ -206,6 +206,10 @@ KEPT_BACK = {
     "no event is wanted": (of_bucket(events=frozenset()), "it announces nothing."),
     "the suffix": (of_bucket(suffix=".mp4"), 'does not end with ".mp4"'),
     "the queue is full": (FULL, "The queue holds 10 notifications, and scanning pauses from 10 on"),
+    "the bucket is full": (
+        replace(IT, known=Known(objects=10), most_objects=10),
+        "has 10 known objects, and may have 10 (SCAN_MOST_OBJECTS",
+    ),
     "a mass deletion": (
         replace(HELD, schedule=replace(DUE, held_missing=7)),
         "7 known objects are",
@@ -279,9 +283,9 @@ def test_the_stored_state_of_every_key_is_found_in_its_segment():
     here.scan_to_the_end(FakeStorage(objects))
     for key, (etag, modified, size) in objects.items():
         known = known_of(here.states, here.bucket, key)
-        assert known == Known(ObjectState(etag, modified / 1000, size))
+        assert known == Known(ObjectState(etag, modified / 1000, size), objects=len(objects))
     for n in (-1, 1, 21, 99):
-        assert known_of(here.states, here.bucket, f"key-{n:02}") == Known()
+        assert known_of(here.states, here.bucket, f"key-{n:02}") == Known(objects=20)
 
 
 class Moving(FakeStates):
@@ -307,7 +311,12 @@ def test_a_missing_row_an_unfinished_pass_and_a_hold_are_seen():
     here.states.progress = Progress(began=0.0, after="a")
     known = {key: known_of(here.states, here.bucket, key) for key in ("a", "b")}
     assert known["a"] == Known(
-        ObjectState("e", 0.0, 0), is_missing=True, is_covered=True, began=0.0, held_since=here.now
+        ObjectState("e", 0.0, 0),
+        is_missing=True,
+        is_covered=True,
+        began=0.0,
+        held_since=here.now,
+        objects=2,
     )
     assert not known["b"].is_covered
     here.states.released = 1
@@ -320,7 +329,7 @@ def test_the_time_that_a_key_moved_to_and_the_hold_of_that_are_seen():
     here.scan_to_the_end(FakeStorage({"a": ("e", 5000, 0), "b": ("e", 6000, 0)}))
     known = {key: known_of(here.states, here.bucket, key) for key in ("a", "b")}
     state = ObjectState("e", 0.0, 0)
-    assert known["a"] == Known(state, moved_to=5.0, held_moved_since=here.now)
+    assert known["a"] == Known(state, moved_to=5.0, held_moved_since=here.now, objects=2)
     assert known["b"].moved_to == 6.0
     here.states.takes_times = True
     assert known_of(here.states, here.bucket, "a").takes_times

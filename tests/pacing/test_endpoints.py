@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from scanning import engine, wiring
-from scanning.adapters.s3 import storage as storage_module
+from scanning.adapters.s3 import sender
 from scanning.core import pacing, redis_keys
 from scanning.core.types import KeyPair
 from scanning.runtime import region_task
@@ -44,7 +44,7 @@ def s3(server):
 
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch, settings) -> None:
-    monkeypatch.setattr(storage_module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(sender, "AGAIN_S", 0.01)
     monkeypatch.setattr(pacing, "MOMENT_S", 0.005)
     with_conf(settings, "storage", connect_timeout=1.0, read_timeout=0.5)
 

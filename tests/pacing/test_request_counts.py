@@ -86,7 +86,7 @@ def clients() -> Iterator[S3ClientCache]:
 @pytest.fixture
 def bucket(store: redis.Redis, server: SmallBucket) -> BucketConfig:
     name = f"counted-{next(_names)}"
-    plain = engine_buckets.put(name, endpoint=server.url)
+    plain = engine_buckets.put(name, endpoint=server.url, probe_interval=0)
     events = frozenset(EventType)
     bucket = replace(plain, fetch_metadata=True, events=events, filter_fingerprint="")
     wiring.vault().write(bucket.credential, KeyPair("AKID", "secret"))

@@ -10,8 +10,9 @@ import redis
 from scanning import engine, wiring
 from scanning.adapters.redis.leases import RedisLeases
 from scanning.core import redis_keys
+from scanning.core.totals import SeenTotals, Totals
 from scanning.core.types import MOST_HINTED_KEYS, Claim, LookRequest
-from scanning.ports import Progress
+from scanning.ports import Commit, Progress
 from tests.support import engine_buckets
 from tests.support.engine_buckets import REGION
 
@@ -250,6 +251,41 @@ def test_a_bucket_that_points_elsewhere_has_no_look_to_come(leases, store):
     request("a")
     engine_buckets.put("bucket", generation=2)
     assert left(store) == [None, None, "1"]
+
+
+def seen(store: redis.Redis) -> list[Any]:
+    fields = ("totals", "totals_apart", "totals_before")
+    return list(store.hmget(redis_keys.bucket("bucket"), fields))
+
+
+def test_the_totals_that_scans_saw_are_there_for_probes_and_for_the_next_look(leases, store):
+    watch(store, due_in_s=-1)
+    one, two = Totals(1, 10), Totals(2, 20)
+    finish(leases, claim(leases), next_due=1, totals=SeenTotals(one, before=one), **paused())
+    assert seen(store) == [None, None, "1:10"]
+    apart = Totals(-3, 0)
+    finish(leases, claim(leases), next_due=5e9, totals=SeenTotals(one, one, apart))
+    assert seen(store) == ["1:10", "-3:0", None]
+    request()
+    finish(leases, claim(leases), next_due=5e9, totals=SeenTotals(two))
+    assert seen(store) == ["2:20", "-3:0", None]
+    assert wiring.background().states.open(engine_buckets.put("bucket")).totals_apart == apart
+    request()
+    finish(leases, claim(leases), next_due=5e9)  # probes are off by now
+    assert seen(store) == ["2:20", "-3:0", None]
+    engine.scan_now("bucket", REGION, "s3.example.com")
+    finish(leases, claim(leases), next_due=5e9, totals=SeenTotals(None))  # none are told
+    assert seen(store) == [None, None, None]
+
+
+def test_commits_add_up_what_is_listed(leases, store):
+    watch(store, due_in_s=-1)
+    scanned = claim(leases)
+    states, large = wiring.background().states, 2**52
+    states.commit(scanned, Commit(1, gained=Totals(3, large)))
+    states.commit(scanned, Commit(1, gained=Totals(3, large)))  # sent twice
+    states.commit(scanned, Commit(2, gained=Totals(-1, -7)))
+    assert states.open(engine_buckets.put("bucket")).listed == Totals(2, large - 7)
 
 
 def test_a_claim_by_hand_is_a_pass_and_covers_what_was_to_be_looked_at(leases, store):

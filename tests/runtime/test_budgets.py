@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import redis
@@ -12,7 +13,7 @@ from scanning.core import redis_keys
 from scanning.core.endpoint_profile import EndpointSettings
 from scanning.core.endpoints import endpoint_name
 from scanning.core.request_costs import DAY_S, RequestKind, day_left_s
-from scanning.core.types import BucketConfig
+from scanning.core.types import BucketConfig, Claim, LookRequest
 from scanning.ports import EndpointUsage, RequestReport
 from scanning.runtime.bucket_scanner import BucketScanner
 from scanning.runtime.scheduler import Scheduler
@@ -134,6 +135,23 @@ def test_looks_put_no_pass_off_that_is_planned(store, s3_server, clients):
     assert scanner.result is not None
     assert scanner.result.is_look
     assert store.zscore(redis_keys.due(REGION), bucket.name) == pytest.approx(planned, abs=1)
+
+
+def test_a_look_that_becomes_a_pass_is_held_to_the_budget(store, s3_server, clients):
+    bucket = put(s3_server, budget=1000)
+    s3_server.put(bucket.name, "key")
+    scan(store, bucket, clients)
+    send(bucket, 5000)
+    result = replace(engine_buckets.result(bucket.name), kind="pass", listed=1)
+    look = LookRequest((), now(store) + 30)
+    claim = Claim(bucket.name, REGION, 1, 1, now(store), 0.0, now(store) + 15, 1, look=look)
+    claim = replace(claim, taken_at=now(store), arrived_s=time.monotonic())
+    client, conf = wiring.background().connection.client, wiring.conf()
+    scanner = BucketScanner(bucket, client, conf, None, clients, claim=claim)
+    due, is_stretched = scanner._within_budget(claim, result, now(store) + 60)
+    assert is_stretched
+    assert due is not None
+    assert due >= now(store) + day_left_s(now(store)) - 30
 
 
 def test_the_schedule_leaves_a_stretched_bucket_alone_until_somebody_saves_it(

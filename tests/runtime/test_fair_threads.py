@@ -1,6 +1,7 @@
 """`FairThreads`: a stalled endpoint holds up no other."""
 
 import threading
+from functools import partial
 
 from scanning.runtime.fair_threads import FairThreads
 from tests.support.waiting import eventually
@@ -25,12 +26,16 @@ def test_jobs_run_at_once_up_to_a_half_of_the_threads_and_the_rest_waits():
 
 
 def test_every_endpoint_has_its_turn_although_several_stall():
-    threads, release, asked = FairThreads(16, name="t"), threading.Event(), set()
+    threads, release, asked = FairThreads(16, name="t"), threading.Event(), set[int]()
+
+    def stall() -> None:
+        release.wait(60)
+
     for number in range(4):
         for _ in range(20):
-            threads.submit(f"slow-{number}", lambda: release.wait(60) and None)
+            threads.submit(f"slow-{number}", stall)
     for number in range(30):
-        threads.submit(f"fast-{number}", lambda number=number: asked.add(number))
+        threads.submit(f"fast-{number}", partial(asked.add, number))
     eventually(lambda: len(asked) == 30)
     release.set()
 

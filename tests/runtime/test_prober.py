@@ -12,12 +12,12 @@ import pytest
 import redis
 
 from scanning import wiring
+from scanning.core import probing as probing_rules
 from scanning.core import redis_keys
 from scanning.core.errors import RedisUnavailable
 from scanning.core.probing import LastProbe
 from scanning.core.totals import Totals
 from scanning.core.types import BucketConfig, KeyPair
-from scanning.runtime import prober as prober_module
 from scanning.runtime import region_task
 from scanning.runtime.prober import Prober
 from scanning.runtime.processes import StopSignal
@@ -66,7 +66,11 @@ def watched(store, s3):
     ) -> BucketConfig:
         name = f"bucket-{next(_numbers)}"
         put_objects(s3, name, *(f"key-{number:04}" for number in range(objects)))
-        given = {"interval": HOURLY, "probe_interval": probe_interval, "credential": "SHARED"}
+        given: dict[str, Any] = {
+            "interval": HOURLY,
+            "probe_interval": probe_interval,
+            "credential": "SHARED",
+        }
         given |= {"budget": budget}
         bucket = engine_buckets.put(name, endpoint=s3.urls[endpoint], **given)
         engine_buckets.schedule(store, bucket)
@@ -107,8 +111,10 @@ def is_due(store: redis.Redis, bucket: BucketConfig) -> bool:
 
 
 def results(store: redis.Redis) -> Mapping[str, int]:
-    counted = store.hgetall(redis_keys.STATS).items()
-    return {f.removeprefix("probes:"): int(n) for f, n in counted if f.startswith("probes:")}
+    counted: Any = store.hgetall(redis_keys.STATS)
+    return {
+        f.removeprefix("probes:"): int(n) for f, n in counted.items() if f.startswith("probes:")
+    }
 
 
 def announced(store: redis.Redis) -> list[tuple[str, str]]:
@@ -178,7 +184,7 @@ def test_a_request_that_was_lost_is_made_again(store, s3, watched, monkeypatch):
     prober = probing(bucket)
     tick_until(prober, lambda: is_due(store, bucket))
     store.hdel(redis_keys.bucket(bucket.name), "pass_due")
-    monkeypatch.setattr(prober_module.probing, "REQUEST_AGAIN_S", 0.1)
+    monkeypatch.setattr(probing_rules, "REQUEST_AGAIN_S", 0.1)
     engine_buckets.schedule(store, bucket, at=9e9)
     tick_until(prober, lambda: is_due(store, bucket))
 
@@ -204,6 +210,17 @@ def test_buckets_of_one_page_are_not_asked_unless_somebody_chose_to(store, s3, w
     tick_until(prober, lambda: last(large))
     assert last(large) == LastProbe(Totals(1001, 10_010))
     assert heads(s3, small) == 0
+
+
+def test_scans_see_totals_only_where_probes_go_by_them(store, s3, watched):
+    """A first pass cannot know how large a bucket is, and asks."""
+    small, large = watched(probe_interval=None), watched(objects=1001, probe_interval=None)
+    assert store.hget(redis_keys.bucket(large.name), "totals") == "1001:10010"
+    for bucket in (small, large):
+        engine_buckets.schedule(store, bucket)
+    region_task.scan_region(REGION)
+    assert heads(s3, small) == 0
+    assert heads(s3, large) == 2  # before the pass and after it
 
 
 def test_a_bucket_that_never_was_scanned_or_fails_is_not_asked(store, s3, watched):

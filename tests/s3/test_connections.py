@@ -30,6 +30,7 @@ class RecordingLimiter(UnlimitedEndpoint):
     """Remembers what was recorded of its endpoint."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.recorded: list[str] = []
 
     def record_answer(self) -> None:

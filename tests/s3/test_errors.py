@@ -24,6 +24,7 @@ from scanning.core.errors import (
     PermanentError,
     StorageUnavailable,
     Throttled,
+    UnsupportedKeyOrder,
     WrongEndpoint,
 )
 from scanning.core.types import BucketConfig, KeyPair
@@ -294,9 +295,9 @@ ANSWERS = {
         "it was cut short, or is not a listing",
     ),
     "keys out of order": (
-        Answer(200, rgw([Row("b"), Row("a")])),
-        StorageUnavailable,
-        "the listing cannot be used: its keys are not in order",
+        Answer(200, rgw([Row("b"), Row("a\x1b[2J")])),
+        UnsupportedKeyOrder,
+        "the listing cannot be used: its keys are not in order: a\\x1b[2J comes after b",
     ),
     "a time that is none, read by botocore": (
         Answer(200, BODY.replace(b"<Name>", b"<!-- --><Name>").replace(b"-05-01", b"-13-01", 1)),

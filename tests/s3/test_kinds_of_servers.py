@@ -23,7 +23,7 @@ from scanning.core.endpoint_profile import (
     StartAfter,
     UrlEncoding,
 )
-from scanning.core.errors import StorageUnavailable, WrongEndpoint
+from scanning.core.errors import StorageUnavailable, UnsupportedKeyOrder, WrongEndpoint
 from scanning.core.types import BucketConfig, KeyPair
 from scanning.scan.lane_splitter import Lane
 from scanning.scan.prefetch import PageLister, list_pages
@@ -464,7 +464,7 @@ def test_keys_that_only_claim_to_be_encoded_are_noticed_when_they_come(cache):
 def test_another_order_of_keys_is_said_and_remembered(cache, caplog):
     with SortsOtherwise("B", "a", "C") as server:
         profiles = Remembered()
-        with pytest.raises(StorageUnavailable, match="its keys are not in order"):
+        with pytest.raises(UnsupportedKeyOrder, match="not in order: B comes after a"):
             listed(at(server, cache, profiles), page_size=1000)
         assert profiles.learnt()[Fact.KEY_ORDER] == KeyOrder.OTHER
         assert not at(server, cache, profiles).begins_anywhere()

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.auth import S3SigV4Auth
 
 from scanning.adapters.redis.endpoint_profiles import RedisEndpointProfiles
-from scanning.adapters.s3 import totals as totals_module
 from scanning.adapters.s3.storage import S3ClientCache, S3Storage
 from scanning.core.endpoint_profile import STALE_S, EndpointProfile, EndpointSettings, Fact
 from scanning.core.endpoints import endpoint_name
@@ -179,13 +179,13 @@ def test_what_passes_by_itself_is_no_refusal(cache, answer, error):
 
 def test_a_request_is_signed_once_a_minute_and_anew_where_that_is_refused(cache, monkeypatch):
     signed = []
-    sign = totals_module.S3SigV4Auth.add_auth
+    sign = S3SigV4Auth.add_auth
 
     def counting(self: Any, request: Any) -> None:
         signed.append(request.url)
         sign(self, request)
 
-    monkeypatch.setattr(totals_module.S3SigV4Auth, "add_auth", counting)
+    monkeypatch.setattr(S3SigV4Auth, "add_auth", counting)
     with CannedServer(told(1), told(2), Answer(403), told(3)) as server:
         asked = storage(cache, server)
         assert [asked.totals() for _ in range(3)] == [Totals(n, 70) for n in (1, 2, 3)]

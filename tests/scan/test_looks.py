@@ -76,8 +76,9 @@ RANGES = {
     "the hottest first": (ranges(entries("b", "d", "f", "h", hot="bf")), ["h- ", "d-f f", "-b b"]),
     "the hottest alone": (ranges(entries("b", "d", "f", "h", hot="bf"), hot=1), ["h- ", "d-f f"]),
     "hot neighbours": (ranges(entries("b", "d", "f", "h", hot="bd")), ["h- ", "-d bd"]),
-    "a hot last segment": (ranges(entries("b", "d", hot="d")), ["b- d"]),
-    "hot beside hinted": (ranges(entries("b", "d", "f", hot="d"), "a"), ["!-d bd", "f- "]),
+    "a hot last segment": (ranges(entries("b", "d", hot="d")), ["d- ", "b-d d"]),
+    "hot beside hinted": (ranges(entries("b", "d", "f", hot="d"), "a"), ["!-b b", "f- ", "b-d d"]),
+    "hinted beside the tail": (ranges(KNOWN, "g", "i"), ["!f- h"]),
     "a pass between two": (ranges(KNOWN, "c", "e", pass_after="d"), ["!b-d d", "!d-f f", "h- "]),
     "a pass behind what was": (ranges(KNOWN, "e", pass_after="e"), ["!e-f f", "h- "]),
     "a pass at the end": (ranges(entries("b", "d", count=2), pass_after="d"), ["b-d d", "d- "]),
@@ -120,6 +121,15 @@ def test_appended_keys_cost_a_page_however_large_the_bucket_is():
     end = here.look(storage)
     assert announced(here) == [("detected", f"key-{n:05d}") for n in (200, 201, 202)]
     assert (storage.requests, end.pass_in_s) == (1, None)
+
+
+def test_what_was_written_last_is_not_listed_with_the_tail():
+    """Names with dates: the last segments are the hottest."""
+    bucket = {key: ("e", OLD + place, 1) for place, key in enumerate(numbered(200))}
+    here = watched(bucket)
+    storage = FakeStorage(bucket | {"key-00200": ("e", NEW, 1)})
+    here.look(storage)
+    assert (announced(here), storage.requests) == ([("created", "key-00200")], 1)
 
 
 def test_what_is_appended_little_by_little_fills_segments():
@@ -419,6 +429,26 @@ def test_marks_of_a_pass_under_way_are_left_to_it():
     held = here.scan_to_the_end(FakeStorage(left)).held
     assert held is not None
     assert held.missing == 61
+
+
+def test_a_few_moved_times_are_updates_and_most_of_them_are_for_a_pass_to_judge():
+    here = watched(numbered(50))
+    bucket = numbered(50) | {"key-00012": ("e", NEW, 1)}
+    here.look(FakeStorage(bucket), "key-00012")
+    assert announced(here) == [("updated", "key-00012")]
+    touched = dict.fromkeys(bucket, ("e", NEW + 1, 1))
+    here.look(FakeStorage(touched), "key-00012")
+    assert announced(here) == []
+    scanned(here, touched)
+    assert announced(here) == [("updated", key) for key in sorted(touched)]
+
+
+def test_while_a_storm_of_moved_times_is_held_a_look_announces_none_of_it():
+    here = watched(numbered(50), mass_minimum=10)
+    touched = dict.fromkeys(numbered(50), ("e", NEW, 1))
+    assert here.scan(FakeStorage(touched)).held_times
+    here.look(FakeStorage(touched | {"key-00012x": ("e", OLD, 1)}), "key-00012")
+    assert announced(here) == [("detected", "key-00012x")]
 
 
 # --- what a look leaves alone

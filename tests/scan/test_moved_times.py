@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,7 +26,7 @@ def moved(bucket: Bucket, *keys: str, to: int = LATER) -> Bucket:
     }
 
 
-def stormy(objects: int = 1000, **settings: float) -> Site:
+def stormy(objects: int = 1000, **settings: Any) -> Site:
     """A bucket of which all times moved, so that they are held."""
     here = site(page_size=100, **settings)
     scanned(here, numbered(objects))
@@ -320,7 +320,7 @@ def test_a_storm_in_a_bucket_that_announces_no_updates_is_held_all_the_same():
 # --- taking over from an older monitor
 
 
-def taken_over(count: int, **settings: float) -> Site:
+def taken_over(count: int, **settings: Any) -> Site:
     """A bucket of which an older monitor knew everything, with other times."""
     here = site(page_size=100, **settings).wanting(taken_over=True)
     here.states.strings = {

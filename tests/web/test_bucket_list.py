@@ -232,6 +232,7 @@ def test_held_deletions_are_released_by_an_action_that_asks_first(operator, stor
     question = text(act(operator, "release_holds", bucket, other))
     assert "Announce the held deletions?" in question
     assert "7 objects missing" in question
+    assert f'href="{reverse("admin:buckets_bucket_held", args=[bucket.pk])}"' in question
     assert "holds-none" not in question
     assert store.hget(redis_keys.bucket("media-in"), "released") is None
 
@@ -257,6 +258,7 @@ def test_held_times_are_released_by_an_action_that_asks_first(
     page = text(act(operator, action, bucket, other))
     assert question in page
     assert "5 objects with another time only" in page
+    assert f'href="{reverse("admin:buckets_bucket_held", args=[bucket.pk])}"' in page
     assert "holds-none" not in page
     assert store.hget(redis_keys.bucket("media-in"), "released_moved") is None
 

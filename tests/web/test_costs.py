@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis as redis_library
+from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -167,6 +168,11 @@ def forecast(operator: Client, **fields: str) -> str:
         pytest.param(
             {"expected_objects": "5000", "probe_interval": "0"}, "passes 7,200 LIST.", id="unprobed"
         ),
+        pytest.param(
+            {"expected_objects": "5", "polling_longest": "3600"},
+            "passes at most 1,440 LIST.",
+            id="adaptive",
+        ),
         pytest.param({"expected_objects": "many"}, "Enter a whole number.", id="no number"),
         pytest.param(
             {"expected_objects": "5", "polling_interval": "0"}, "Enter at least 1 second", id="0 s"
@@ -189,6 +195,18 @@ def test_a_stored_bucket_is_forecast_by_its_objects_unless_others_are_given(oper
     page = text(operator.get(reverse("admin:buckets_bucket_change", args=[bucket.pk])))
     said = "passes 1,440,000 LIST, probes 17,280 HEAD."
     assert f"With 1,000,000 objects, a day: {said}" in page
+
+
+def test_who_may_only_look_sees_the_forecast_of_what_is_stored(client, bucket, django_user_model):
+    user = django_user_model.objects.create(username="vera", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="view_bucket"))
+    client.force_login(user)
+    answer = client.get(reverse("admin:buckets_bucket_change", args=[bucket.pk]))
+    assert "passes 1,440,000 LIST, probes 17,280 HEAD." in text(answer)
+    assert "bjects about" not in text(answer)
+    assert "xpected objects" not in text(answer)
+    assert client.get(reverse("admin:buckets_bucket_forecast", args=[bucket.pk])).status_code == 403
+    assert client.get(reverse("admin:buckets_bucket_forecast_new")).status_code == 403
 
 
 def test_who_may_not_see_buckets_sees_no_forecast(client, bucket):

@@ -65,13 +65,12 @@ class RedisEndpointProfiles:
         self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
     ) -> EndpointProfile:
         now = time.time()
-        profile = self.read(endpoint).with_learnt(facts, now=now)
+        profile = _with_learnt(self.read(endpoint), facts, now=now, asked=asked)
         fields = {
             str(fact): f"{text} {now:.0f}" for fact, text in facts.items() if is_value(fact, text)
         }
         if asked:
             fields["asked_at"] = f"{now:.0f}"
-            profile = replace(profile, asked_at=now)
         # Here first: scans that begin in this moment need not ask the endpoint, too.
         self._keep(endpoint, profile)
         if fields:
@@ -147,8 +146,14 @@ class ReadOnlyEndpointProfiles:
     def learn(
         self, endpoint: str, facts: Mapping[Fact, str], *, asked: bool = False
     ) -> EndpointProfile:
-        profile = self.read(endpoint).with_learnt(facts, now=time.time())
-        return replace(profile, asked_at=time.time()) if asked else profile
+        return _with_learnt(self.read(endpoint), facts, now=time.time(), asked=asked)
+
+
+def _with_learnt(
+    profile: EndpointProfile, facts: Mapping[Fact, str], *, now: float, asked: bool
+) -> EndpointProfile:
+    learnt = profile.with_learnt(facts, now=now)
+    return replace(learnt, asked_at=now) if asked else learnt
 
 
 def _profile(fields: Mapping[str, str]) -> EndpointProfile:

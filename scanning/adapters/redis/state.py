@@ -24,6 +24,7 @@ from scanning.core.errors import (
     StateLost,
 )
 from scanning.core.metrics import counters
+from scanning.core.remedies import REMEDIES
 from scanning.core.segments import key_ranges
 from scanning.core.totals import Totals
 from scanning.ports import KnownState, Position, Progress
@@ -228,10 +229,7 @@ def _position(fence: bytes | None, commit: bytes | None) -> Position:
 
 
 def _lost(bucket: str) -> StateLost:
-    return StateLost(
-        f"{bucket}: Redis forgot what was known of it; choose in the admin whether to announce its "
-        "objects or only to remember them"
-    )
+    return StateLost(f"{bucket}: Redis forgot what was known of it; {REMEDIES[StateLost].clause}")
 
 
 _FULL: Final = {

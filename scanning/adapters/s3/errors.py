@@ -32,6 +32,7 @@ from scanning.core.errors import (
     PermanentError,
     StorageUnavailable,
     Throttled,
+    UnsupportedKeyOrder,
     WrongEndpoint,
 )
 from scanning.core.remedies import REMEDIES
@@ -175,6 +176,10 @@ def wrong_endpoint(bucket: BucketConfig, exc: Exception | None = None) -> WrongE
     if isinstance(exc, AuthoritiesUnreadable):
         reason = f"the endpoint's file of certificate authorities cannot be used{_os_reason(exc)}"
     return WrongEndpoint(f"{_at(bucket)}: {reason}{_way_out(WrongEndpoint)}")
+
+
+def out_of_order(bucket: BucketConfig, reason: str) -> UnsupportedKeyOrder:
+    return UnsupportedKeyOrder(f"{_at(bucket)}: the listing cannot be used: {reason}")
 
 
 def unreadable(bucket: BucketConfig, reason: str) -> StorageUnavailable:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
 from scanning.adapters.s3.clients import S3ClientCache
 from scanning.adapters.s3.errors import (
     is_missing,
     is_unknown,
     lessons_of,
+    out_of_order,
     refuses,
-    s3_error,
-    silence,
-    throttles,
-    timed_out,
     unreadable,
     wrong_endpoint,
     wrong_name,
 )
 from scanning.adapters.s3.listing import BODY, ListedPage, read_page
-from scanning.core import pacing
+from scanning.adapters.s3.profile_learner import ProfileLearner
+from scanning.adapters.s3.sender import RequestSender
 from scanning.core.bucket_names import is_bucket_name
 from scanning.core.deletions import HeadAnswer
 from scanning.core.endpoint_profile import (
@@ -42,11 +36,8 @@ from scanning.core.endpoint_profile import (
 )
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import (
-    AddressRefused,
     BucketwatchError,
     PermanentError,
-    StorageUnavailable,
-    Throttled,
 )
 from scanning.core.listing.body import (
     KeysOutOfOrder,
@@ -61,7 +52,7 @@ from scanning.core.types import ObjectMetadata
 from scanning.pacing.limiter import UNLIMITED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from botocore.model import Shape
     from mypy_boto3_s3 import S3Client
@@ -83,30 +74,10 @@ MOST_EMPTY_PAGES: Final = 5000
 MOST_AT_ONE_PLACE: Final = 8
 # Pages of nothing but rows that cannot be read, one after the other.
 MOST_ODD_PAGES: Final = 100
-# A request that failed for now is sent again after this and up to twice as much, then after twice
-# of it; but not one that took so long already: a lease and a slot are waiting.
-AGAIN_S: Final = 0.5
 # Its signing region, its addressing, its version of listings: no endpoint has more to say.
 _MOST_LESSONS: Final = 3
-LONGEST_S: Final = 20.0
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
-
-# The built-in ones are what botocore stumbles with over numbers, times and members that are none.
-_VENDOR_ERRORS: Final = (
-    ClientError,
-    BotoCoreError,
-    ResponseParserError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    RecursionError,
-    MemoryError,
-    AddressRefused,  # names the address; s3_error adds the bucket
-)
 
 
 class S3Storage:
@@ -128,11 +99,8 @@ class S3Storage:
         self._cache = cache
         self._bucket = bucket
         self._pair = pair
-        self._limiter = limiter
-        self._profiles = profiles
-        self._endpoint = endpoint_name(bucket.endpoint)
-        self._profile = profiles.read(self._endpoint) if profiles else EndpointProfile()
-        self._asking = threading.Lock()
+        self._sender = RequestSender(cache, bucket, limiter)
+        self._learner = ProfileLearner(endpoint_name(bucket.endpoint), profiles)
         self._encoding_is_asked = False
         # Where pages ended that are not the last -> how the server would go on from there.
         self._tokens: dict[str, str] = {}
@@ -140,6 +108,10 @@ class S3Storage:
         self._odd_pages: dict[str, int] = {}
         # The client for a profile: a scan asks for it with each page.
         self._made: tuple[EndpointProfile, S3Client] | None = None
+
+    @property
+    def _profile(self) -> EndpointProfile:
+        return self._learner.profile
 
     def page(self, start_after: str, max_keys: int) -> ListedPage:
         """Ask for the next keys after ``start_after``: one request, at most 1000 keys.
@@ -149,7 +121,7 @@ class S3Storage:
         if not 1 <= max_keys <= MOST_KEYS:
             # RGW answers -1 and 2^31 with what looks like an empty bucket.
             raise ValueError(f"max_keys must be 1 to {MOST_KEYS}, not {max_keys}")
-        self._ask_for_facts_if_due()
+        self._learner.ask_if_due(self.learn_profile)
         token = self._tokens.pop(start_after, "")
         begins = self._profile.start_after is not StartAfter.IGNORED
         after, reached, at_one_place, empty = start_after if begins else "", "", 0, 0
@@ -186,12 +158,12 @@ class S3Storage:
         return replace(page, last_key=start_after)
 
     def begins_anywhere(self) -> bool:
-        self._ask_for_facts_if_due()
+        self._learner.ask_if_due(self.learn_profile)
         return self._profile.begins_anywhere
 
     def rows(self, entries: bytes) -> ListedRows:
         if has_raw_keys(entries):
-            self._learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})
+            self._learner.learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})
             raise unreadable(
                 self._bucket,
                 "keys are not URL-encoded, as it says they are; the next scan takes them as they "
@@ -199,9 +171,10 @@ class S3Storage:
             )
         try:
             return self._cache.parser.rows(entries, _shape(self._client()))
+        except KeysOutOfOrder as exc:
+            self._learner.learn({Fact.KEY_ORDER: KeyOrder.OTHER})
+            raise out_of_order(self._bucket, str(exc)) from exc
         except UnreadableListing as exc:
-            if isinstance(exc, KeysOutOfOrder):
-                self._learn({Fact.KEY_ORDER: KeyOrder.OTHER})
             raise unreadable(self._bucket, str(exc)) from exc
 
     def head(self, key: str) -> ObjectMetadata | None:
@@ -257,84 +230,18 @@ class S3Storage:
             if not isinstance(error.__cause__, ClientError):
                 raise
             if is_unknown(error.__cause__):
-                self._learn_totals(TotalsSource.NONE)
+                self._learner.learn_totals(TotalsSource.NONE)
             cache.heads.refuse(key)
             return None
         if totals is None and self._profile.value(Fact.TOTALS) == TotalsSource.RGW:
             cache.heads.refuse(key)  # others are told theirs
         else:
-            self._learn_totals(source)
+            self._learner.learn_totals(source)
         return totals
 
-    # --- the endpoint's profile
-
     def learn_profile(self) -> None:
-        """Ask the endpoint for all of its facts: two or three listings of at most two keys.
-
-        Raises what the first of them raises.
-        """
-        self._profile = self._profile.before_asking()
-        if self._profiles:  # first: the others that scan here need not ask, too
-            self._profiles.learn(self._endpoint, {}, asked=True)
-        first = self._list(2)
-        facts: dict[Fact, str] = {Fact.LIST_VERSION: self._profile.list_version}
-        if first.last_key:
-            facts |= self._learnt_start_after(first)
-        self._learn(facts)
-        self._share(facts)
-
-    def _learnt_start_after(self, first: ListedPage) -> dict[Fact, str]:
-        """Ask what comes after the second key of a bucket; the first one shows less."""
-        try:
-            after = self._list(1, after=first.last_key)
-        except PermanentError:
-            return {Fact.START_AFTER: StartAfter.IGNORED}
-        found = after.first_key
-        if found is None or found > first.last_key:
-            return {Fact.START_AFTER: StartAfter.EXCLUSIVE}
-        if found < first.last_key:
-            return {Fact.START_AFTER: StartAfter.IGNORED}
-        # Of the only key of a bucket nobody can tell.
-        return {Fact.START_AFTER: StartAfter.INCLUSIVE} if first.first_key != found else {}
-
-    def _ask_for_facts_if_due(self) -> None:
-        if self._profiles is None or not self._profile.is_due(time.time()):
-            return
-        with self._asking:  # lanes begin at once
-            self._profile = self._profiles.read(self._endpoint)
-            if self._profile.is_due(time.time()):
-                now = time.time()
-                self.learn_profile()
-                self._profile = replace(self._profile, asked_at=now)
-
-    def _learn(self, facts: Mapping[Fact, str]) -> bool:
-        """Take in what an answer showed, and share it; False if it is what the profile says."""
-        if not self._take_in(facts):
-            return False
-        self._share(facts)
-        return True
-
-    def _learn_totals(self, source: TotalsSource) -> None:
-        """Take in what tells totals; that nothing does counts from now on."""
-        facts = {Fact.TOTALS: source}
-        if not self._learn(facts) and source is TotalsSource.NONE:
-            self._profile = self._profile.with_learnt(facts, now=time.time())
-            self._share(facts)
-
-    def _take_in(self, facts: Mapping[Fact, str]) -> bool:
-        if not self._profile.contradicts(facts):
-            return False
-        self._profile = self._profile.with_learnt(facts, now=time.time())
-        learnt = ", ".join(f"{fact} {text}" for fact, text in facts.items())
-        is_loud = facts.get(Fact.KEY_ORDER) == KeyOrder.OTHER
-        logger.log(
-            logging.WARNING if is_loud else logging.INFO, "%s: learnt %s", self._endpoint, learnt
-        )
-        return True
-
-    def _share(self, facts: Mapping[Fact, str]) -> None:
-        if self._profiles:
-            self._profiles.learn(self._endpoint, facts)
+        """Ask the endpoint for all of its facts. Raises what the first request raises."""
+        self._learner.ask(self._list)
 
     # --- requests
 
@@ -343,7 +250,7 @@ class S3Storage:
         body, page = self._ask(max_keys, after=after, token=token)
         if body is None:
             return page
-        if body.is_version_1 and self._learn({Fact.LIST_VERSION: ListVersion.V1}) and after:
+        if body.is_version_1 and self._learner.learn({Fact.LIST_VERSION: ListVersion.V1}) and after:
             # It listed from the start: to version 1, that key is a stranger.
             return self._list(max_keys, after=after)
         if not self._profile.value(Fact.URL_ENCODING) and self._learns_url_encoding(body):
@@ -360,7 +267,7 @@ class S3Storage:
                 return page
             if is_asked_for:
                 is_same = first == key
-                self._learn(
+                self._learner.learn(
                     {Fact.START_AFTER: StartAfter.INCLUSIVE if is_same else StartAfter.IGNORED}
                 )
             return page.after(key)
@@ -373,14 +280,14 @@ class S3Storage:
         A key that looks the same encoded and not shows nothing, and the next page is looked at.
         """
         if not body.url_encoded:
-            self._learn({Fact.URL_ENCODING: UrlEncoding.IGNORED})
+            self._learner.learn({Fact.URL_ENCODING: UrlEncoding.IGNORED})
             return False
         raw = telling_key(body.body)
         if raw is None:
             return False
         if b" " in raw or not raw.isascii():
-            return self._learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})
-        if self._profiles is None or self._encoding_is_asked:
+            return self._learner.learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})
+        if not self._learner.is_shared or self._encoding_is_asked:
             return False
         self._encoding_is_asked = True
         # Under which of its two names is there an object?
@@ -389,9 +296,9 @@ class S3Storage:
                 decode_keys([raw], url_encoded=is_encoded)[0] for is_encoded in (True, False)
             )
             if self._ask(1, prefix=decoded)[1].last_key:
-                self._learn({Fact.URL_ENCODING: UrlEncoding.HONOURED})
+                self._learner.learn({Fact.URL_ENCODING: UrlEncoding.HONOURED})
             elif self._ask(1, prefix=as_it_is)[1].last_key:
-                return self._learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})
+                return self._learner.learn({Fact.URL_ENCODING: UrlEncoding.CLAIMED})
         return False
 
     def _ask(
@@ -430,58 +337,17 @@ class S3Storage:
         lessons: dict[Fact, str] = {}
         for _ in range(_MOST_LESSONS):
             try:
-                answer = self._patiently(ask, kind)
+                answer = self._sender.send(ask, kind)
             except PermanentError as error:
                 lesson = lessons_of(error.__cause__)
-                if not self._take_in(lesson):
+                if not self._learner.take_in(lesson):
                     raise
                 lessons |= lesson
             else:
                 if lessons:  # not before: the refusal may have been of something else
-                    self._share(lessons)
+                    self._learner.share(lessons)
                 return answer
-        return self._patiently(ask, kind)
-
-    def _patiently(self, ask: Callable[[], T], kind: RequestKind) -> T:
-        """Send one request, and send it again if it failed for now."""
-        began = time.monotonic()
-        for attempt in count(1):
-            with self._limiter.acquire(self._bucket.name, kind):
-                try:
-                    return self._once(ask)
-                except (StorageUnavailable, Throttled) as exc:
-                    problem = exc
-            pause_s = pacing.equal_jitter(2 * AGAIN_S * attempt, pacing.draw_jitter())
-            is_late = time.monotonic() + pause_s - began > LONGEST_S
-            is_last = is_late or attempt == self._cache.attempts
-            if is_last or self._limiter.blocks(self._bucket.name):
-                self._limiter.wait(0)
-                raise problem
-            self._limiter.wait(pause_s)
-        raise AssertionError("it counts for ever")
-
-    def _once(self, ask: Callable[[], T]) -> T:
-        try:
-            answer = ask()
-        except UnreadableListing as exc:
-            self._limiter.record_answer()
-            raise unreadable(self._bucket, str(exc)) from exc
-        except _VENDOR_ERRORS as exc:
-            error = s3_error(exc, self._bucket)
-            self._record(exc, error)
-            raise error from exc
-        self._limiter.record_answer()
-        return answer
-
-    def _record(self, exc: Exception, error: Exception) -> None:
-        """Record an error with the limiter, if it is the endpoint's and not the bucket's."""
-        why = silence(exc)
-        if why and isinstance(error, StorageUnavailable):
-            self._limiter.record_failure(self._bucket.name, why, timed_out=timed_out(exc))
-        elif isinstance(exc, ClientError | ResponseParserError):
-            self._limiter.record_answer()
-        if throttles(exc):
-            self._limiter.record_throttling()
+        return self._sender.send(ask, kind)
 
     def _client(self) -> S3Client:
         if self._made is not None and self._made[0] is self._profile:

@@ -28,6 +28,7 @@ from scanning.core.listing.body import (
     render_entries,
     split_entries,
 )
+from scanning.core.texts import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -175,8 +176,10 @@ def render_rows(rows: ListedRows) -> bytes:
 def _each_once(rows: ListedRows) -> ListedRows:
     """Take the last row of each key. Raises UnreadableListing for keys in another order."""
     keys = rows.columns.keys
-    if any(after < before for before, after in pairwise(keys)):
-        raise KeysOutOfOrder("its keys are not in order")
+    for before, after in pairwise(keys):
+        if after < before:
+            shown = f"{clean(after)} comes after {clean(before)}"
+            raise KeysOutOfOrder(f"its keys are not in order: {shown}")
     kept = [n for n in range(len(keys)) if n + 1 == len(keys) or keys[n] != keys[n + 1]]
     columns = rows.columns
     versions = list(zip(columns.etags, columns.last_modified, columns.sizes, strict=True))

@@ -191,19 +191,21 @@ def merge(known: Columns, listed: Columns, *, trust_etags: bool = False) -> Merg
                 appeared.append(number)
             elif is_update(_version(known, old), _version(listed, number)):
                 changed.append((number, old))
-    updated: list[tuple[int, int]] = []
-    moved: list[tuple[int, int]] = []
-    for number, old in changed:
-        is_moved = is_moved_time(_version(known, old), _version(listed, number))
-        (moved if is_moved else updated).append((number, old))
-    noted: dict[int, int] = {}
+    moved = {
+        (number, old)
+        for number, old in changed
+        if known.etags[old] == listed.etags[number]  # rarely: only then is it worth a closer look
+        and is_moved_time(_version(known, old), _version(listed, number))
+    }
+    updated, noted = changed, dict[int, int]()
     if moved:
-        listed, noted = _with_known_times(known, listed, moved, trust_etags=trust_etags)
-    missing_before = tuple(place.values())
+        updated = [rows for rows in changed if rows not in moved]
+        listed, noted = _with_known_times(known, listed, sorted(moved), trust_etags=trust_etags)
+    columns, missing_before = listed, tuple(place.values())
+    new_number: Sequence[int] = range(len(listed))
+    missing: tuple[int, ...] = ()
     if missing_before:
         columns, new_number, missing = interleave(listed, known, missing_before)
-    else:
-        columns, new_number, missing = listed, list(range(len(listed))), ()
     return Merged(
         columns=columns,
         missing=missing,
