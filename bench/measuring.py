@@ -106,13 +106,16 @@ def first_scans(bench: Bench) -> Figures:
     for _ in range(sizes.rounds):
         bench.server.show(objects=sizes.objects)
         client.flushall()
+        runs.add("boto3", _timed(lambda: peers.stock_paginator(url, sizes.slow)))
         loop = _timed(lambda: peers.per_object_loop(url, client, sizes.per_object))
         runs.add("per_object", loop)
         runs.add("first_scan", _first_scan(bench, strings=True))
         runs.add("first_scan_compact", _first_scan(bench, strings=False))
     # By the clock: most of the loop's time is waiting for answers, which costs it no CPU.
     rate = runs.per_second()
+    per_cpu_second = runs.per_cpu_second()
     return {
+        "first_scan_vs_boto3": per_cpu_second["first_scan"] / per_cpu_second["boto3"],
         "first_scan_vs_per_object": rate["first_scan"] / rate["per_object"],
         "first_scan_compact_vs_per_object": rate["first_scan_compact"] / rate["per_object"],
     } | runs.rates()
@@ -194,6 +197,26 @@ def lanes(bench: Bench) -> Figures:
     }
 
 
+def first_passes(bench: Bench) -> Figures:
+    """A bucket of which nothing is known, in one lane and in ten; the worse sort of keys counts."""
+    product, sizes = bench.product, bench.sizes
+    runs = _Runs()
+    for _ in range(max(1, sizes.rounds // 2)):
+        for keys, version in (("prefixed", "as is"), ("flat", "flat")):
+            for number in (1, 10):
+                product.lanes = number
+                cost = _first_scan(bench, strings=False, version=version, delay_ms=DELAY_MS)
+                runs.add(f"first_pass_{keys}_lanes_{number}", cost)
+    seconds = runs.seconds()
+    speedups = [
+        seconds[f"first_pass_{keys}_lanes_1"] / seconds[f"first_pass_{keys}_lanes_10"]
+        for keys in ("prefixed", "flat")
+    ]
+    return {"first_pass_lanes_10_speedup_at_100ms": min(speedups)} | {
+        f"{name}_s": value for name, value in seconds.items()
+    }
+
+
 def intervals(_: Bench) -> Figures:
     """Buckets of which few are busy, at a minute and at a minute that may grow to a quarter."""
     fixed = schedules.poll(schedules.Fleet(), PollingIntervals(60.0))
@@ -204,13 +227,22 @@ def intervals(_: Bench) -> Figures:
     }
 
 
-GROUPS: Final = (listings, first_scans, stored_bytes, memory, lanes, probes, intervals)
+GROUPS: Final = (
+    listings,
+    first_scans,
+    stored_bytes,
+    memory,
+    lanes,
+    first_passes,
+    probes,
+    intervals,
+)
 
 
-def _first_scan(bench: Bench, *, strings: bool) -> Cost:
+def _first_scan(bench: Bench, *, strings: bool, version: str = "as is", delay_ms: int = 0) -> Cost:
     bench.product.strings = strings
     bench.product.forget()
-    bench.server.show(objects=bench.sizes.objects)
+    bench.server.show(objects=bench.sizes.objects, version=version, delay_ms=delay_ms)
     cost = bench.product.timed_scan(changes=bench.sizes.objects)
     bench.product.empty_queue()
     return cost

@@ -105,6 +105,20 @@ def overwritten(rows: Rows, numbers: Iterable[int]) -> Rows:
     return Rows(bytes(raw), rows.starts, rows.sizes)
 
 
+def flat(rows: Rows) -> Rows:
+    """The same objects under keys without a prefix: random ones, as of a store of digests."""
+    made = random.Random(SEED + 2)  # noqa: S311
+    keys = sorted(f"{made.getrandbits(128):032x}".encode() for _ in range(len(rows)))
+    parts, starts, length = [], array("Q", [0]), 0
+    for number, key in enumerate(keys):
+        row = bytes(rows.between(number, number + 1))
+        part = row[:_KEY_AT] + key + row[row.index(b"<", _KEY_AT) :]
+        parts.append(part)
+        length += len(part)
+        starts.append(length)
+    return Rows(b"".join(parts), starts)
+
+
 def scattered(count: int) -> list[int]:
     """One object in a hundred, anywhere."""
     return sorted(random.Random(SEED + 1).sample(range(count), count // 100))  # noqa: S311

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from bench.objects import Rows, clustered, make_rows, overwritten, scattered
+from bench.objects import Rows, clustered, flat, make_rows, overwritten, scattered
 from bucketwatch.local.servers import LOOPBACK, ServerProcess, listen
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Listings:
             "as is": rows,
             "scattered": overwritten(first, scattered(changing)),
             "clustered": overwritten(first, clustered(changing)),
+            "flat": flat(first),
         }
         self.shown = Shown(rows, objects)
         self.requests: Counter[str] = Counter()

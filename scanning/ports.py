@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scanning.core.pacing import EndpointHealth
     from scanning.core.request_costs import RequestKind
     from scanning.core.scan_warnings import ScanWarning
+    from scanning.core.segments.key_ranges import Covered
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry, Piece
     from scanning.core.totals import Totals
@@ -112,10 +113,11 @@ class KnownState:
     times; ``takes_times``: somebody chose to take the times silently. ``older_scan_at`` is when an
     older monitor last scanned a bucket that was taken over, until its first pass is complete.
     ``is_whole``: there are as many segments as the last commit left. S3 broke off the last
-    ``stuck`` scans where the pass stands. ``warnings`` are those of the pass so far, and
-    ``totals_before`` the bucket's totals before it began. ``last_pass_at`` is when the last
-    complete pass began. ``listed`` moves as the rows do that are not missing; the bucket's totals
-    differed from it by ``totals_apart`` after that pass, if that is known.
+    ``stuck`` scans where the pass stands. ``warnings`` are those of the pass so far, ``ahead`` the
+    ranges that it has covered behind its ``progress`` (none where something else was committed
+    since), and ``totals_before`` the bucket's totals before it began. ``last_pass_at`` is when the
+    last complete pass began. ``listed`` moves as the rows do that are not missing; the bucket's
+    totals differed from it by ``totals_apart`` after that pass, if that is known.
     """
 
     entries: Sequence[Entry]
@@ -128,6 +130,7 @@ class KnownState:
     is_whole: bool = True
     stuck: int = 0
     warnings: tuple[ScanWarning, ...] = ()
+    ahead: Sequence[Covered] = ()
     held_moved_since: float | None = None
     released_moved: int = 0
     takes_times: bool = False
@@ -148,7 +151,8 @@ class Commit:
     documented state must go. Of the changes ``counted``, so many were ``announced``; ``lags_s`` is
     how long before them the objects of some were modified. ``filter_fingerprint`` is that of
     the bucket by which they were chosen; "" where that does not matter. ``warnings`` are those of
-    the pass so far. ``took_times``: all moved times are taken silently, which ends their hold.
+    the pass so far, and ``ahead`` the ranges that it has covered behind its ``progress``.
+    ``took_times``: all moved times are taken silently, which ends their hold.
     """
 
     number: int
@@ -163,6 +167,7 @@ class Commit:
     announced: Mapping[EventType, int] = field(default_factory=dict)
     lags_s: Sequence[float] = ()
     progress: Progress | None = None
+    ahead: Sequence[Covered] = ()
     filter_fingerprint: str = ""
     warnings: tuple[ScanWarning, ...] = ()
     took_times: bool = False

@@ -228,9 +228,9 @@ class ScanResult:
     would see after a look.
     ``commit`` is the last commit's number; None of a scan that broke off. ``warnings`` are those
     of the whole pass. ``bucket_name`` is S3's, "" where it is the watch's. A complete pass that
-    left objects out has an error too; the first one is then to be done ``again``. A *look* lists
-    some ``ranges`` of keys, and may ask for a pass in ``pass_in_s``. ``totals``: as seen; None if
-    nobody goes by them.
+    left objects out has an error too; the first one is then to be done ``again``. ``ahead`` (JSON)
+    is what lanes have covered behind the ``progress``. A *look* lists some ``ranges`` of keys, and
+    may ask for a pass in ``pass_in_s``. ``totals``: as seen; None if nobody goes by them.
     """
 
     bucket: str
@@ -250,6 +250,7 @@ class ScanResult:
     warnings: tuple[ScanWarning, ...] = ()
     bucket_name: str = ""
     again: bool = False
+    ahead: str = ""
     kind: Literal["pass", "look"] = "pass"
     totals: SeenTotals | None = None
     pass_in_s: float | None = None

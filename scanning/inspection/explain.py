@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scanning.core.errors import BucketwatchError, PermanentError
 from scanning.core.explain import KeyFacts, Known, why_outside
+from scanning.core.segments.key_ranges import is_within
 from scanning.core.segments.model import states_of
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def _known_of(states: StateStore, bucket: BucketConfig, key: str) -> Known | Non
         is_first=known.is_first,
         older_scan_at=known.older_scan_at,
         began=progress.began if progress else None,
-        is_covered=progress is not None and (progress.is_listed or key <= progress.after),
+        is_covered=progress is not None
+        and (progress.is_listed or key <= progress.after or is_within(key, known.ahead)),
         held_since=None if known.released else known.held_since,
         moved_to=moved_to,
         held_moved_since=None if known.released_moved else known.held_moved_since,

@@ -35,7 +35,8 @@ from scanning.core.verify import (
     wrong_states,
 )
 from scanning.ports import Commit, Position
-from scanning.scan.prefetch import Lane, prefetch_pages
+from scanning.scan.lane_splitter import Lane
+from scanning.scan.prefetch import PageLister
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,9 +77,8 @@ class Verification:
             [without_digest(entry) for entry in entries],
             self._storage.rows,
             limit=self._settings.page_size,
-            tail=True,
         )
-        with prefetch_pages(
+        with PageLister(
             self._storage,
             [Lane("", None)],
             page_size=self._settings.page_size,

@@ -25,6 +25,7 @@ from scanning.core.errors import (
     StorageUnavailable,
     TooManyObjects,
 )
+from scanning.core.segments import key_ranges
 from scanning.core.types import (
     BucketConfig,
     Claim,
@@ -346,6 +347,7 @@ class Outcome:
             held=end.held,
             held_times=end.held_times,
             again=end.again is not None,
+            ahead=key_ranges.as_json(end.ahead, end.commit),
         )
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scanning.core.scan_warnings import ScanWarning
+    from scanning.core.segments.key_ranges import Covered
     from scanning.core.segments.model import Entry
     from scanning.core.totals import SeenTotals
     from scanning.core.types import BucketConfig, Claim, Held, HeldTimes
@@ -41,7 +42,7 @@ MOST_STUCK = 5
 
 @dataclass(frozen=True, slots=True)
 class PassEnd:
-    """``progress`` is what to go on with where the pass is not ``complete``.
+    """``progress`` is what to go on with where the pass is not ``complete``, and what is ``ahead``.
 
     ``commit`` is the number of the last commit. ``totals``: as seen; None if nobody goes by them.
     ``error`` is set if objects were left out, since there was no room for them; the bucket's first
@@ -54,6 +55,7 @@ class PassEnd:
     held: Held | None = None
     held_times: HeldTimes | None = None
     warnings: tuple[ScanWarning, ...] = ()
+    ahead: Sequence[Covered] = ()
     totals: SeenTotals | None = None
     error: TooManyObjects | None = None
     again: Progress | None = None
@@ -94,13 +96,15 @@ class BucketPass:
             # 3. List what the pass has not covered; commit what was created and updated.
             if not progress.is_listed:
                 context = self._suited_to_the_listing()
-                listing = ListingPhase(bucket, claim, context, known, commits, progress)
+                ahead = known.ahead if progress is known.progress else ()
+                listing = ListingPhase(bucket, claim, context, known, commits, progress, ahead)
                 listed = listing.run(pause_at=self._pause_at)
                 progress = listing.progress
                 if listed is None:
                     if listing.gave_up:
                         return self._give_up(commits, progress)
-                    return self._end(commits, notifier, progress, complete=False)
+                    end = self._end(commits, notifier, progress, complete=False)
+                    return replace(end, ahead=listing.ahead)
                 entries = listed
             # 4. Hold a storm of moved times until somebody chooses, or commit them as updates.
             moved = MovedTimesPhase(context, commits, progress, entries)

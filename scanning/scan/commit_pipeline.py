@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from scanning.core.listing.body import Columns
+    from scanning.core.segments.key_ranges import Covered
     from scanning.core.segments.model import Piece
     from scanning.core.totals import Totals
     from scanning.core.types import BucketConfig, Change, Claim, EventType, ObjectState
@@ -64,6 +65,7 @@ class CommitPipeline:
         now: float,
         progress: Progress,
         *,
+        ahead: Sequence[Covered] = (),
         pieces: Sequence[Piece] = (),
         removed: Sequence[str] = (),
         gained: Totals = NO_CHANGE,
@@ -90,6 +92,7 @@ class CommitPipeline:
             announced=counted if len(announced) == len(changes) else _count_by_type(announced),
             lags_s=self._lags_s(announced, now),
             progress=self.progress_to_store(progress, changes),
+            ahead=ahead,
             filter_fingerprint=self._bucket.filter_fingerprint if changes else "",
             warnings=tuple(self._warnings),
             took_times=took_times,

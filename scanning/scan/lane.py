@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 from scanning.core.scan_warnings import WarningKind
 from scanning.core.segments.matcher import Matcher, Unchanged
 from scanning.core.segments.writer import entries_after
-from scanning.scan.prefetch import Lane
+from scanning.scan.lane_splitter import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from scanning.core.listing.rows import ListedRows
     from scanning.core.scan_warnings import ScanWarnings
+    from scanning.core.segments.key_ranges import Covered, Gap
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Entry
     from scanning.core.segments.writer import Rewriting, SegmentWriter
 
 # A lane is worth its thread and connection from this many segments on.
 SEGMENTS_A_LANE = 4
-# So many segments a lane lists before all of them go on to the next stretch.
-STRETCH = 25
+MOST_SEGMENTS_A_LANE = 25
 
 
 class LaneComparer:
@@ -41,11 +41,29 @@ class LaneComparer:
     ) -> None:
         self.entries = writer.entries
         self.covered = lane.after
+        self._lane = lane
         self._writer = writer
         self._is_full = False
         self._matcher = Matcher(
-            known, parse, limit=writer.limit, tail=lane.until is None, after=lane.after
+            known, parse, limit=writer.limit, after=lane.after, until=lane.until
         )
+
+    @property
+    def lane(self) -> Lane:
+        return self._lane
+
+    @lane.setter
+    def lane(self, lane: Lane) -> None:
+        """Let the lane end sooner than planned: nothing that was listed is beyond its new end."""
+        if lane is not self._lane:
+            self._lane = lane
+            self._matcher.end_at(lane.until)
+
+    @property
+    def range(self) -> Covered:
+        """The range of keys that is compared by now."""
+        until = self._lane.until
+        return self._lane.after, self.covered if until is None or not self.done else until
 
     @property
     def done(self) -> bool:
@@ -84,30 +102,26 @@ class LaneComparer:
             self.entries[-1] = by(self.entries[-1])
 
 
-def cut_stretches(
-    entries: Sequence[Entry], lanes: int
-) -> Iterator[tuple[Sequence[Entry], str | None]]:
-    """Cut segments into what lanes list one after the other, each up to a key (None: to the end).
+def cut_lanes(entries: Sequence[Entry], gaps: Sequence[Gap], at_once: int) -> Sequence[Lane]:
+    """Cut what is not covered into lanes of about as many segments each, in key order.
 
-    What all lanes but the first have listed is lost in a pause: they shall not be far ahead.
+    Those that are listed ``at_once`` are neighbours, so that nobody has covered much far ahead of
+    the others: that is lost when something else commits in a pause.
     """
-    start, length = 0, lanes * STRETCH if lanes > 1 else len(entries)
-    while len(entries) - start > length:
-        yield entries[start : start + length], entries[start + length - 1].last_key
-        start += length
-    yield entries[start:], None
-
-
-def cut_lanes(
-    entries: Sequence[Entry], lanes: int, *, after: str, until: str | None
-) -> Iterator[Lane]:
-    """Cut a stretch into ranges of keys with about the same number of segments in each."""
-    number = max(1, min(lanes, len(entries) // SEGMENTS_A_LANE))
-    for lane in range(1, number):
-        end = entries[len(entries) * lane // number - 1].last_key
-        yield Lane(after, end)
-        after = end
-    yield Lane(after, until)
+    runs = [entries_of(Lane(after, until), entries) for after, until in gaps]
+    total = sum(map(len, runs))
+    most = max(at_once, total // MOST_SEGMENTS_A_LANE) if at_once > 1 else 1
+    lanes: list[Lane] = []
+    for (after, until), run in zip(gaps, runs, strict=True):
+        number = max(1, min(most * len(run) // max(1, total), len(run) // SEGMENTS_A_LANE))
+        for lane in range(1, number):
+            end = run[len(run) * lane // number - 1].last_key
+            lanes.append(Lane(after, end))
+            after = end  # noqa: PLW2901 - the rest of the range
+        known_up_to = run[-1].last_key if run else after
+        ends_unknown = known_up_to if until is None or known_up_to < until else None
+        lanes.append(Lane(after, until, ends_unknown))
+    return lanes
 
 
 def entries_of(lane: Lane, entries: Sequence[Entry]) -> Sequence[Entry]:

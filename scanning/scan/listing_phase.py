@@ -18,24 +18,25 @@ from scanning.core.changes import (
 from scanning.core.errors import StorageUnavailable
 from scanning.core.listing.body import UnreadableListing
 from scanning.core.scan_warnings import WarningKind
+from scanning.core.segments.key_ranges import gaps_between, joined_ranges
 from scanning.core.segments.matcher import Unchanged
 from scanning.core.segments.model import Entry, Piece, states_of, strings_need_refresh
-from scanning.core.segments.writer import Rewriting, Room, SegmentWriter, entries_after
+from scanning.core.segments.writer import Rewriting, Room, SegmentWriter
 from scanning.core.types import Change, EventType, ObjectState
-from scanning.scan.lane import LaneComparer, cut_lanes, cut_stretches, entries_of
-from scanning.scan.prefetch import prefetch_pages
+from scanning.scan.lane import LaneComparer, cut_lanes, entries_of
+from scanning.scan.prefetch import PageLister
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from scanning.core.changes import Cutoff
+    from scanning.core.segments.key_ranges import Covered
     from scanning.core.segments.matcher import Page
     from scanning.core.segments.model import Merged
     from scanning.core.types import BucketConfig, Claim
     from scanning.ports import KnownState, Progress
     from scanning.scan.commit_pipeline import CommitPipeline
     from scanning.scan.context import ScanContext
-    from scanning.scan.prefetch import Lane
+    from scanning.scan.lane_splitter import Lane
 
 
 # Other programs may have written larger times than a row can hold.
@@ -45,7 +46,8 @@ _MOST_TIME_S = 2.0**50
 class ListingPhase:
     """Brings a bucket's segments in step with its listing; ``progress`` says how far it has come.
 
-    Keys that the listing does not show are only marked as missing.
+    ``ahead`` are the ranges behind that which lanes have covered, too. Keys that the listing does
+    not show are only marked as missing.
     """
 
     def __init__(
@@ -56,8 +58,14 @@ class ListingPhase:
         known: KnownState,
         commits: CommitPipeline,
         progress: Progress,
+        ahead: Sequence[Covered] = (),
     ) -> None:
-        self.progress = progress
+        self.progress, self.ahead = progress, ahead
+        # What is covered, of lanes that are being compared not yet: those are by number.
+        self._covered = joined_ranges([("", progress.after), *ahead])
+        self._comparers: dict[int, LaneComparer] = {}
+        # The segments as they will stand, of lanes that are done, in any order.
+        self._entries: list[Entry] = []
         self._bucket, self._claim = bucket, claim
         self._storage, self._states = context.storage, context.states
         self._clock, self._keep_going = context.clock, context.keep_going
@@ -81,25 +89,24 @@ class ListingPhase:
 
     def run(self, *, pause_at: float) -> Sequence[Entry] | None:
         """List what the pass has not covered yet; None if it paused or gave up before the end."""
-        entries, began_after = self._known.entries, self.progress.after
-        start = entries_after(entries, began_after)
-        listed = list(entries[:start])
-        for stretch, end in cut_stretches(entries[start:], self._settings.lanes):
-            lanes = list(
-                cut_lanes(stretch, self._settings.lanes, after=self.progress.after, until=end)
-            )
-            comparers = [self._comparer(lane, stretch) for lane in lanes]
-            with closing(self._process_stretch(lanes, comparers)) as pages:
-                for _ in pages:
-                    if self.gave_up:
-                        return None
+        entries, began_at = self._known.entries, (self.progress.after, self.ahead)
+        lanes = cut_lanes(entries, gaps_between(self._covered), self._settings.lanes)
+        with closing(self._process(lanes)) as pages:
+            for _ in pages:
+                if self.gave_up:
+                    return None
+                if self._clock() >= pause_at:
+                    self._note_covered()
                     # One that has covered nothing yet would pause at the same place for ever.
-                    if self._clock() >= pause_at and self.progress.after != began_after:
+                    if (self.progress.after, self.ahead) != began_at:
                         return None
-            listed += (entry for comparer in comparers for entry in comparer.entries)
-        # What was added up on the way counts twice what a lane listed ahead of a break.
+        compared = {entry.id for lane in lanes for entry in entries_of(lane, entries)}
+        listed = [*self._entries, *(entry for entry in entries if entry.id not in compared)]
+        listed.sort(key=attrgetter("last_key"))
+        # What was added up on the way counts twice what was listed once more.
         objects = sum(entry.listed for entry in listed)
         self.progress = replace(self.progress, is_listed=True, listed=objects, after="")
+        self.ahead = ()
         return listed
 
     def list_range(self, lane: Lane, *, pause_at: float) -> Sequence[Entry] | None:
@@ -107,12 +114,12 @@ class ListingPhase:
 
         What was listed of it is committed.
         """
-        comparer = self._comparer(lane, self._known.entries)
-        with closing(self._process_stretch([lane], [comparer])) as pages:
+        self._entries = []
+        with closing(self._process([lane])) as pages:
             for _ in pages:
                 if self._clock() >= pause_at:
                     return None
-        return comparer.entries
+        return self._entries
 
     @property
     def gave_up(self) -> bool:
@@ -122,10 +129,10 @@ class ListingPhase:
 
     # --- pages
 
-    def _comparer(self, lane: Lane, stretch: Sequence[Entry]) -> LaneComparer:
+    def _comparer(self, lane: Lane) -> LaneComparer:
         return LaneComparer(
             lane,
-            entries_of(lane, stretch),
+            entries_of(lane, self._known.entries),
             parse=self._storage.rows,
             writer=SegmentWriter(
                 load=self._commits.load,
@@ -142,28 +149,44 @@ class ListingPhase:
     def _new_id(self) -> str:
         return f"{self._claim.fence:x}-{self._known.commit:x}-{next(self._new_ids):x}"
 
-    def _process_stretch(
-        self, lanes: Sequence[Lane], comparers: Sequence[LaneComparer]
-    ) -> Generator[None, None, None]:
-        """List and compare a stretch; after every page but the last, there may be a pause."""
+    def _process(self, lanes: Sequence[Lane]) -> Generator[None, None, None]:
+        """List and compare lanes; after every page but the last, there may be a pause."""
         settings = self._settings
-        with prefetch_pages(
-            self._storage, lanes, page_size=settings.page_size, slow_s=settings.slow_page_s
-        ) as pages:
-            for number, page in pages:
+        done: set[int] = set()
+        with PageLister(
+            self._storage,
+            lanes,
+            page_size=settings.page_size,
+            slow_s=settings.slow_page_s,
+            at_once=settings.lanes,
+        ) as lister:
+            for number, page in lister:
                 self._keep_going()
                 self._counts.pages += 1
-                self._process_page(comparers, number, page)
-                if all(comparer.done for comparer in comparers):
-                    return
+                lane, lanes_by_now = lister.lane(number)
+                if number not in done and self._process_page(number, lane, page):
+                    done.add(number)
+                    if len(done) == lanes_by_now:
+                        return
                 yield
 
-    def _process_page(self, comparers: Sequence[LaneComparer], number: int, page: Page) -> None:
-        comparer = comparers[number]
+    def _process_page(self, number: int, lane: Lane, page: Page) -> bool:
+        """Compare a lane's next page; tell whether that was the last one."""
+        if number not in self._comparers:
+            self._comparers[number] = self._comparer(lane)
+        comparer = self._comparers[number]
+        comparer.lane = lane
+        self._compare(comparer, page)
+        if comparer.done:
+            del self._comparers[number]
+            self._entries += comparer.entries
+            self._covered = joined_ranges([*self._covered, comparer.range])
+        return comparer.done
+
+    def _compare(self, comparer: LaneComparer, page: Page) -> None:
         try:
             for found in comparer.compare(page):
-                self.progress = replace(self.progress, after=_covered_up_to(comparers))
-                self._take_warnings(comparers)
+                self._warnings.merge(comparer.warnings.take())
                 if isinstance(found, Unchanged):
                     self._counts.unchanged += 1
                     self._count_listed(found.entry.listed)
@@ -177,14 +200,13 @@ class ListingPhase:
                 f"{self._bucket.name}: {self._bucket.endpoint_host} sent a listing that makes no "
                 f"sense: {exc}"
             ) from exc
-        self._take_warnings(comparers)
+        self._warnings.merge(comparer.warnings.take())
 
-    def _take_warnings(self, comparers: Sequence[LaneComparer]) -> None:
-        """Take what lanes warn of as far as the pass is covered: the rest is listed once more."""
-        for comparer in comparers:
-            self._warnings.merge(comparer.warnings.take())
-            if not comparer.done:
-                return
+    def _note_covered(self) -> None:
+        """Say in ``progress`` and ``ahead`` what is compared by now."""
+        compared = (comparer.range for comparer in self._comparers.values())
+        (_, after), *ahead = joined_ranges([*self._covered, *compared])
+        self.progress, self.ahead = replace(self.progress, after=after), tuple(ahead)
 
     def _count_listed(self, objects: int, *, appeared: int = 0) -> None:
         self._counts.objects += objects
@@ -211,16 +233,19 @@ class ListingPhase:
         updated = states_of(found.merged.columns, found.merged.updated, now)
         before = states_of(found.known, found.merged.before, now).values()
         # Where a segment was, an earlier scan of this pass found no such key: it came since then.
-        cutoff = EVERYTHING if len(found.known) else self._cutoff
-        changes = self._changes_of_new_keys(appeared, now, cutoff)
+        # Not so before its first key, which may be the first one that a lane listed.
+        seen_after = found.known.keys[0] if len(found.known) else None
+        changes = self._changes_of_new_keys(appeared, now, seen_after)
         changes += map(_updated_change, updated.items(), before)
         if appeared and updated:
             changes.sort(key=attrgetter("key"))
         strings = appeared | updated if self._settings.strings else {}
+        self._note_covered()
         self._commits.submit(
             changes,
             now,
             self.progress,
+            ahead=self.ahead,
             pieces=found.pieces,
             removed=found.removed,
             gained=found.gained,
@@ -228,19 +253,27 @@ class ListingPhase:
         )
 
     def _changes_of_new_keys(
-        self, states: Mapping[str, ObjectState], now: float, cutoff: Cutoff
+        self, states: Mapping[str, ObjectState], now: float, seen_after: str | None
     ) -> list[Change]:
-        """Name the changes of keys that bucketwatch sees for the first time."""
+        """Name the changes of keys that bucketwatch sees for the first time.
+
+        After the key ``seen_after`` others were seen before: all are announced.
+        """
+        cutoff = self._cutoff
+
+        def is_news(key: str, state: ObjectState) -> bool:
+            return (seen_after is not None and key > seen_after) or cutoff.is_news(state)
+
         if self._takes_over:
             return [
                 Change(event_type, key, current, previous)
                 for key, current in states.items()
-                if ((previous := self._older.get(key)) or cutoff.is_news(current))
+                if ((previous := self._older.get(key)) or is_news(key, current))
                 and (event_type := classify_older(previous, current, now=now))
             ]
         news = states
         if cutoff is not EVERYTHING:
-            news = {key: state for key, state in states.items() if cutoff.is_news(state)}
+            news = {key: state for key, state in states.items() if is_news(key, state)}
         kinds = [classify_new(state, now=now) for state in news.values()]
         return list(map(Change, kinds, news, news.values(), repeat(None)))
 
@@ -269,23 +302,17 @@ class ListingPhase:
             return entry
         columns = self._commits.load(entry.id)
         refreshed = replace(entry, strings_at=now if wanted else 0.0)
+        self._note_covered()
         self._commits.submit(
             (),
             now,
             self.progress,
+            ahead=self.ahead,
             pieces=[Piece(refreshed, None)],
             strings=states_of(columns, range(len(columns)), now) if wanted else {},
             no_strings=() if wanted else columns.keys,
         )
         return refreshed
-
-
-def _covered_up_to(comparers: Sequence[LaneComparer]) -> str:
-    """Find the key up to which everything is covered: through the first lane that is not done."""
-    for comparer in comparers:
-        if not comparer.done:
-            return comparer.covered
-    return comparers[-1].covered
 
 
 def _updated_change(now: tuple[str, ObjectState], before: ObjectState) -> Change:

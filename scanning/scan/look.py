@@ -19,10 +19,10 @@ from scanning.ports import Progress
 from scanning.scan.bucket_pass import BucketPass, open_state
 from scanning.scan.commit_pipeline import CommitPipeline
 from scanning.scan.deletion_phase import DeletionPhase
+from scanning.scan.lane_splitter import Lane
 from scanning.scan.listing_phase import ListingPhase
 from scanning.scan.moved_times_phase import MovedTimesPhase
 from scanning.scan.notifier import Notifier
-from scanning.scan.prefetch import Lane
 from scanning.scan.totals import ask_totals
 
 if TYPE_CHECKING:

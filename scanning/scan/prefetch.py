@@ -7,8 +7,13 @@ import contextvars
 import queue
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Self
+
+from scanning.core.errors import StorageUnavailable
+from scanning.core.listing.body import UnreadableListing
+from scanning.core.segments.matcher import end_of_rows
+from scanning.scan.lane_splitter import Lane, LaneSplitter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,129 +25,196 @@ SLOW_S = 0.005
 PAGES_AHEAD = 3  # for each lane; a page of 1000 objects is about 300 KiB
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """A range of keys: after ``after``, up to ``until`` (None: to the end of the bucket)."""
-
-    after: str
-    until: str | None
-
-
 def list_pages(storage: Storage, lane: Lane, *, page_size: int) -> Iterator[Page]:
     """List all pages of a lane; the last page may reach beyond the lane."""
-    left: Lane | None = lane
-    while left is not None:
-        page = storage.page(left.after, page_size)
+    after: str | None = lane.after
+    while after is not None:
+        page = storage.page(after, page_size)
         yield page
-        left = _rest_of(left, page)
+        is_covered = lane.until is not None and page.last_key >= lane.until
+        after = page.last_key if page.is_truncated and not is_covered else None
 
 
-def _rest_of(lane: Lane, page: Page) -> Lane | None:
-    """Tell what is left of a lane after one of its pages; None if nothing is."""
-    covered = lane.until is not None and page.last_key >= lane.until
-    return Lane(page.last_key, lane.until) if page.is_truncated and not covered else None
-
-
-@contextlib.contextmanager
-def prefetch_pages(
-    storage: Storage, lanes: Sequence[Lane], *, page_size: int, slow_s: float = SLOW_S
-) -> Iterator[Iterator[tuple[int, Page]]]:
-    """List lanes; pages come as they arrive, in order in each lane, with the lane's number.
+class PageLister:
+    """Lists lanes; pages come as they arrive, in order in each lane, with the lane's number.
 
     Threads start with the first page that took ``slow_s`` of waiting, if more are to come. Until
     then, lane by lane, a page is asked for when it is wanted: there is nothing to gain by running
     ahead of a server that answers at once, and threads cost a fifth of a scan in waking each other.
-    Raises what listing raises.
+    ``at_once`` threads take a lane each, and one that has none takes half of another's unknown
+    part. Raises what listing raises.
     """
-    with contextlib.ExitStack() as stack:
-        yield _pages(storage, lanes, page_size, slow_s, stack)
 
-
-def _pages(
-    storage: Storage,
-    lanes: Sequence[Lane],
-    page_size: int,
-    slow_s: float,
-    stack: contextlib.ExitStack,
-) -> Iterator[tuple[int, Page]]:
-    for number, lane in enumerate(lanes):
-        left: Lane | None = lane
-        while left is not None:
-            page, waited_s = _timed_page(storage, left.after, page_size)
-            left = _rest_of(left, page)
-            if waited_s < slow_s:
-                yield number, page
-                continue
-            first = number if left else number + 1
-            others = _PagePrefetcher(
-                storage, [*filter(None, [left]), *lanes[number + 1 :]], page_size
-            )
-            pages = stack.enter_context(others)
-            yield number, page
-            for other, later in pages:
-                yield first + other, later
-            return
-
-
-def _timed_page(storage: Storage, after: str, page_size: int) -> tuple[Page, float]:
-    """Ask for a page; tell the seconds that this thread waited for it instead of working."""
-    began, busy = time.perf_counter(), time.thread_time()
-    page = storage.page(after, page_size)
-    return page, time.perf_counter() - began - (time.thread_time() - busy)
-
-
-class _PagePrefetcher:
-    """Runs one thread a lane; all put their pages into one bounded queue."""
-
-    def __init__(self, storage: Storage, lanes: Sequence[Lane], page_size: int) -> None:
-        self._storage, self._lanes, self._page_size = storage, lanes, page_size
-        # What a lane puts: a page, its error, or None when it is done.
-        self._pages: queue.Queue[tuple[int, Page | BaseException | None]] = queue.Queue(
-            PAGES_AHEAD * len(lanes)
+    def __init__(
+        self,
+        storage: Storage,
+        lanes: Sequence[Lane],
+        *,
+        page_size: int,
+        slow_s: float = SLOW_S,
+        at_once: int | None = None,
+    ) -> None:
+        self._storage, self._page_size, self._slow_s = storage, page_size, slow_s
+        self._at_once = at_once or len(lanes)
+        self._splitter = LaneSplitter(lanes)
+        # Lanes that wait for a thread, and how many have one.
+        self._waiting = deque(range(len(lanes)))
+        self._listing = 0
+        self._changed = threading.Condition()
+        self._is_closed = False
+        # What a thread puts: a page and its lane, what ended it, or None when it is done.
+        self._pages: queue.Queue[tuple[int, Page] | BaseException | None] = queue.Queue(
+            PAGES_AHEAD * self._at_once
         )
-        self._closed = threading.Event()
-        self._threads = [
-            threading.Thread(
-                # The thread's log lines are about this scan too.
-                target=contextvars.copy_context().run,
-                args=(self._list, n),
-                name=f"list-{n}",
-                daemon=True,
-            )
-            for n in range(len(lanes))
-        ]
+        self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Iterator[tuple[int, Page]]:
-        for thread in self._threads:
-            thread.start()
-        return self._arriving()
+    def lane(self, number: int) -> tuple[Lane, int]:
+        """Tell where a lane ends by now, and how many lanes there are: some were split meanwhile.
+
+        No page before the one that came last reaches beyond that end.
+        """
+        with self._changed:
+            return self._splitter[number], len(self._splitter)
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed.set()
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
         for thread in self._threads:
             while thread.is_alive():
                 with contextlib.suppress(queue.Empty):  # it may wait for a place in the queue
                     self._pages.get_nowait()
                 thread.join(0.01)
 
+    def __iter__(self) -> Iterator[tuple[int, Page]]:
+        while self._waiting:
+            number = self._waiting[0]
+            page, waited_s = self._timed_page(self._splitter.listed_to(number))
+            is_slow = waited_s >= self._slow_s
+            if not self._take(number, page, may_split=is_slow):
+                self._waiting.popleft()
+            if is_slow:
+                self._start_threads()
+            yield number, page
+            if is_slow:
+                yield from self._arriving()
+
+    def _timed_page(self, after: str) -> tuple[Page, float]:
+        """Ask for a page; tell the seconds that this thread waited for it instead of working."""
+        began, busy = time.perf_counter(), time.thread_time()
+        page = self._storage.page(after, self._page_size)
+        return page, time.perf_counter() - began - (time.thread_time() - busy)
+
+    def _take(self, number: int, page: Page, *, may_split: bool = True) -> bool:
+        """Note a page of a lane; tell whether there are more."""
+        may_split = may_split and self._at_once > 1
+        keys: Sequence[str] = ()
+        if may_split and self._splitter.wants_keys_of(number, page):
+            keys = self._keys_of(page.entries)
+        with self._changed:
+            self._splitter.learn(keys)
+            goes_on = self._splitter.take_page(number, page)
+            self._changed.notify_all()
+        return goes_on
+
+    def _keys_of(self, entries: bytes) -> Sequence[str]:
+        """Read keys; none where that is an error, which comparing the page will find, too."""
+        try:
+            return self._storage.rows(entries).columns.keys
+        except (UnreadableListing, StorageUnavailable):
+            return ()
+
+    # --- threads
+
+    def _start_threads(self) -> None:
+        if not self._waiting:
+            return
+        number = self._at_once if self._splitter.has_unknown() else len(self._waiting)
+        self._threads = [
+            threading.Thread(
+                # The thread's log lines are about this scan too.
+                target=contextvars.copy_context().run,
+                args=(self._run,),
+                name=f"list-{n}",
+                daemon=True,
+            )
+            for n in range(min(number, self._at_once))
+        ]
+        for thread in self._threads:
+            thread.start()
+
     def _arriving(self) -> Iterator[tuple[int, Page]]:
-        left = len(self._lanes)
+        left = len(self._threads)
         while left:
-            number, page = self._pages.get()
-            if isinstance(page, BaseException):
-                raise page
-            if page is None:
+            arrived = self._pages.get()
+            if isinstance(arrived, BaseException):
+                raise arrived
+            if arrived is None:
                 left -= 1
             else:
-                yield number, page
+                yield arrived
+
+    def _run(self) -> None:
+        try:
+            while (number := self._next_lane()) is not None:
+                self._list(number)
+            self._pages.put(None)
+        except BaseException as exc:  # noqa: BLE001 - raised again where the pages are taken
+            self._pages.put(exc)
 
     def _list(self, number: int) -> None:
-        try:
-            lane = self._lanes[number]
-            for page in list_pages(self._storage, lane, page_size=self._page_size):
-                if self._closed.is_set():
-                    return
-                self._pages.put((number, page))
-            self._pages.put((number, None))
-        except BaseException as exc:  # noqa: BLE001 - raised again where the pages are taken
-            self._pages.put((number, exc))
+        """List a lane to its end, which may come nearer meanwhile."""
+        goes_on = True
+        while goes_on and not self._is_closed:
+            page = self._storage.page(self._splitter.listed_to(number), self._page_size)
+            goes_on = self._put(number, page)
+        self._end_lane()
+
+    def _put(self, number: int, page: Page) -> bool:
+        goes_on = self._take(number, page)
+        if not self._is_closed:
+            self._pages.put((number, page))
+        return goes_on
+
+    def _end_lane(self) -> None:
+        with self._changed:
+            self._listing -= 1
+            self._changed.notify_all()
+
+    def _next_lane(self) -> int | None:
+        """Take a lane that waits, or a part of another's; None when none is left to take."""
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    if self._is_closed or not self._listing or not self._splitter.has_unknown():
+                        return None
+                    if (cut := self._splitter.next_cut()) is not None:
+                        break
+                    self._changed.wait()
+                else:
+                    self._listing += 1
+                    return self._waiting.popleft()
+            number = self._split_at(cut)
+            if number is not None:
+                return number
+
+    def _split_at(self, cut: str) -> int | None:
+        """List what is after a key in the middle of a lane: if it is the lane's, it is a new lane.
+
+        Returns the new lane's number, if there is more of it to list than this page.
+        """
+        page = self._storage.page(cut, self._page_size)
+        first_entry = page.entries[: end_of_rows(page.entries, 0, 1)] if page.entries else b""
+        first = self._keys_of(first_entry)
+        with self._changed:
+            number = self._splitter.split(cut, first[0] if first else None)
+            if number is None:
+                return None
+            self._listing += 1
+        if self._put(number, page):
+            return number
+        self._end_lane()
+        return None

@@ -19,7 +19,8 @@ from scanning.core.deletions import (
 from scanning.core.errors import BucketwatchError, ScanAborted
 from scanning.core.scan_warnings import WarningKind
 from scanning.core.segments.model import states_of
-from scanning.scan.prefetch import Lane, list_pages
+from scanning.scan.lane_splitter import Lane
+from scanning.scan.prefetch import list_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

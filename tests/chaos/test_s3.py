@@ -11,7 +11,8 @@ from scanning.adapters.s3.storage import S3ClientCache, S3Storage
 from scanning.core.deletions import HeadAnswer
 from scanning.core.errors import PermanentError, TransientError
 from scanning.core.types import BucketConfig, KeyPair
-from scanning.scan.prefetch import Lane, list_pages
+from scanning.scan.lane_splitter import Lane
+from scanning.scan.prefetch import list_pages
 from tests.chaos.model import ModelBucket, World
 from tests.chaos.s3_faults import FAULTS, LIES, MOVED_MS, PERMANENT, SHAPES
 from tests.chaos.s3_objects import Change

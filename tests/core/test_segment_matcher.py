@@ -26,7 +26,7 @@ from scanning.core.segments.matcher import (
 from scanning.core.segments.model import NOTHING, Entry
 from scanning.core.segments.writer import Rewriting, SegmentWriter, drop_missing_rows
 from scanning.scan.lane import LaneComparer
-from scanning.scan.prefetch import Lane
+from scanning.scan.lane_splitter import Lane
 from tests.support.fakes import Bucket, FakePage, FakeStorage, columns_of
 
 LIMIT = 4
@@ -284,7 +284,7 @@ def test_a_last_key_that_the_server_writes_otherwise_is_found_and_decoded(writte
         )
 
     def find(way: str, entries: list[Entry], columns: Columns) -> list[object]:
-        matcher = Matcher(entries, FakeStorage({}).rows, limit=4, tail=True)
+        matcher = Matcher(entries, FakeStorage({}).rows, limit=4)
         raw = render(columns, way)
         page: Page = FakePage(raw, columns.keys[-1], is_truncated=False)
         return list(matcher.feed(page))
@@ -310,7 +310,7 @@ def test_a_last_key_that_the_server_writes_otherwise_is_found_and_decoded(writte
 def test_keys_that_go_back_are_an_error_wherever_they_do():
     entries = [Entry("0", "d", 4), Entry("1", "h", 4)]
     for keys in (["b", "a"], ["e", "d"]):
-        matcher = Matcher(entries, FakeStorage({}).rows, limit=4, tail=True, after="")
+        matcher = Matcher(entries, FakeStorage({}).rows, limit=4, after="")
         raw = b"".join(render_entries(columns_of({key: STATE})) for key in keys)
         with pytest.raises(UnreadableListing, match="not in order"):
             list(matcher.feed(FakePage(raw, keys[-1], is_truncated=False)))
@@ -344,7 +344,7 @@ def test_rows_that_come_twice_are_one_wherever_pages_and_segments_end(keys, time
 
 def test_of_two_different_rows_of_a_key_the_last_counts_and_the_key_is_named():
     raw = b"".join(render_entries(columns_of({"a\x1b": ("e", 0, size)})) for size in (1, 2))
-    matcher = Matcher([], FakeStorage({}).rows, limit=4, tail=True, after="")
+    matcher = Matcher([], FakeStorage({}).rows, limit=4, after="")
     [found] = matcher.feed(FakePage(raw, "a\x1b", is_truncated=False))
     assert isinstance(found, Listed)
     assert (found.columns.keys, found.columns.sizes) == (["a\x1b"], [2])
@@ -371,14 +371,14 @@ def test_a_row_that_comes_so_often_that_it_fills_segments_leaves_each_segment_on
 def test_a_row_that_comes_twice_in_other_words_is_one():
     raw = render_entries(columns_of({"a": STATE}))
     again = raw.replace(b"Z</LastModified>", b"000Z</LastModified>")
-    matcher = Matcher([], FakeStorage({}).rows, limit=4, tail=True, after="")
+    matcher = Matcher([], FakeStorage({}).rows, limit=4, after="")
     [found] = matcher.feed(FakePage(raw + again, "a", is_truncated=False))
     assert isinstance(found, Listed)
     assert (found.columns.keys, found.raw, list(matcher.warnings)) == (["a"], again, [])
 
 
 def test_a_page_that_begins_before_what_was_asked_for_is_an_error():
-    matcher = Matcher([], FakeStorage({}).rows, limit=4, tail=True, after="k")
+    matcher = Matcher([], FakeStorage({}).rows, limit=4, after="k")
     raw = render_entries(columns_of(dict.fromkeys("az", STATE)))
     with pytest.raises(UnreadableListing, match="its keys are not in order"):
         list(matcher.feed(FakePage(raw, "z", is_truncated=False)))

@@ -16,6 +16,7 @@ from scanning.adapters.redis.leases import LEASE_S, RedisLeases
 from scanning.core import redis_keys
 from scanning.core.holds import Release
 from scanning.core.scan_warnings import ScanWarning, ScanWarnings, WarningKind
+from scanning.core.segments import key_ranges
 from scanning.core.texts import MOST_MESSAGE
 from scanning.core.types import BucketStatus, Claim, Held, HeldTimes
 from scanning.ports import Commit, Progress
@@ -272,6 +273,9 @@ def test_scans_that_break_off_without_a_commit_are_counted_at_their_place(here, 
     assert scan() == 0
 
 
+AHEAD = (("m", "p"),)
+
+
 def test_warnings_of_a_pass_are_kept_while_it_pauses_and_shown_once_it_is_complete(here, store):
     bucket = engine_buckets.put("bucket")
     warnings = ScanWarnings()
@@ -286,6 +290,7 @@ def test_warnings_of_a_pass_are_kept_while_it_pauses_and_shown_once_it_is_comple
             complete=complete,
             progress=json.dumps(asdict(Progress(1.0))),
             warnings=tuple(warnings),
+            ahead=key_ranges.as_json(AHEAD, 0),
         )
         here.finish(claim, result, next_due=5000.0)
 
@@ -296,8 +301,10 @@ def test_warnings_of_a_pass_are_kept_while_it_pauses_and_shown_once_it_is_comple
     finish(complete=False)
     states = wiring.background().states
     assert (states.open(bucket).warnings, shown()) == (tuple(warnings), ())
+    assert states.open(bucket).ahead == AHEAD
     finish(complete=True)
     assert (states.open(bucket).warnings, shown()) == ((), tuple(warnings))
+    assert states.open(bucket).ahead == ()
 
 
 def test_the_end_of_a_scan_of_what_the_bucket_was_before_is_not_recorded(here, store):

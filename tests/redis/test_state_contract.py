@@ -89,6 +89,15 @@ def test_what_is_committed_is_known_from_then_on(store):
     assert store.queued() == 3
 
 
+def test_what_lanes_have_covered_ahead_counts_until_the_next_commit(store):
+    """The next one may be a look's, or of a host that knows nothing of it."""
+    ahead = (("m", "p\U0001f600"), ("s", "t"))
+    store.commit(1, pieces=[piece("a", "k")], progress=Progress(1.5, after="b"), ahead=ahead)
+    assert store.states.open(store.bucket).ahead == ahead
+    store.commit(2, progress=Progress(1.5, after="b"))
+    assert store.states.open(store.bucket).ahead == ()
+
+
 def test_strings_are_states_for_whoever_takes_over(store):
     state = ObjectState("etag", 1.5, 3, 2.5)
     store.commit(1, strings={"a": state, "b": state})

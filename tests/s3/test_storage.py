@@ -13,7 +13,8 @@ from scanning.core.errors import BucketNotFound, CredentialsRejected, StorageUna
 from scanning.core.listing.body import Columns
 from scanning.core.segments.matcher import digest, end_of_rows
 from scanning.core.types import BucketConfig, KeyPair, ObjectMetadata
-from scanning.scan.prefetch import Lane, list_pages
+from scanning.scan.lane_splitter import Lane
+from scanning.scan.prefetch import list_pages
 from tests.support.canned_http import Answer, CannedServer
 from tests.support.listing_bodies import FLAVOURS, Row, aws, minio, plain, rgw
 from tests.support.servers import LOCAL

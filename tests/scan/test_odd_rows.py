@@ -13,7 +13,7 @@ from scanning.core.listing.body import Columns, render_entries
 from scanning.core.scan_warnings import WarningKind
 from scanning.core.segments.model import part
 from scanning.scan.bucket_pass import PassEnd
-from tests.scan.test_scan_laws import NEVER_HELD, OLD, everything, said, short_stretches
+from tests.scan.test_scan_laws import NEVER_HELD, OLD, everything, said, short_lanes
 from tests.support.fakes import Bucket, Crash, FakeStorage, crash_if
 
 STATE = ("e", OLD, 1)
@@ -117,7 +117,7 @@ def test_the_odd_rows_of_a_pass_that_crashes_and_pauses_are_counted_once(lanes):
     site.states.before_commit = lambda: crash_if(next(crashes, False))
     site.settings = replace(site.settings, slice_s=3.0)
     end = None
-    with short_stretches():
+    with short_lanes():
         while end is None or not end.complete:
             site.now = next(ticks) * 1.0
             with suppress(Crash):

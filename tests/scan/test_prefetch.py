@@ -2,22 +2,30 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from scanning.core.errors import StorageUnavailable
 from scanning.core.segments.matcher import Page
-from scanning.scan import prefetch
-from scanning.scan.prefetch import PAGES_AHEAD, Lane, list_pages
+from scanning.scan.lane_splitter import Lane
+from scanning.scan.prefetch import PAGES_AHEAD, PageLister, list_pages
 from tests.support.fakes import Bucket, FakePage, FakeStorage
 from tests.support.waiting import eventually
 
 BUCKET: Bucket = {f"{number:03d}": ("e", 1, 1) for number in range(100)}
-# For these every page is slow enough to start threads; what is listed at once is tested below.
-prefetch_pages = partial(prefetch.prefetch_pages, slow_s=-1.0)
 LANES = [Lane("", "029"), Lane("029", "059"), Lane("059", None)]
+
+
+@contextmanager
+def prefetch_pages(
+    storage: FakeStorage, lanes: Sequence[Lane], *, slow_s: float = -1.0, **others: Any
+) -> Iterator[Iterator[tuple[int, Page]]]:
+    """List lanes; as a rule every page is slow enough to start threads."""
+    with PageLister(storage, lanes, slow_s=slow_s, **others) as lister:
+        yield iter(lister)
 
 
 def listers() -> list[str]:
@@ -184,7 +192,7 @@ def test_leaving_waits_for_a_request_under_way_and_asks_for_nothing_more():
 def test_a_server_that_answers_at_once_is_listed_lane_by_lane_without_threads(lanes):
     asking = set()
     storage = WatchedStorage(lambda _: asking.add(threading.current_thread()))
-    with prefetch.prefetch_pages(storage, lanes, page_size=7, slow_s=60.0) as pages:
+    with prefetch_pages(storage, lanes, page_size=7, slow_s=60.0) as pages:
         taken = [(number, page.last_key) for number, page in pages]
     assert taken == [
         (number, last)
@@ -205,7 +213,7 @@ def test_from_the_first_slow_page_on_lanes_are_listed_ahead(slow_at, monkeypatch
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
     taken: dict[int, list[str]] = {}
-    with prefetch.prefetch_pages(WatchedStorage(wait), LANES, page_size=7, slow_s=1.0) as pages:
+    with prefetch_pages(WatchedStorage(wait), LANES, page_size=7, slow_s=1.0) as pages:
         for number, page in pages:
             taken.setdefault(number, []).append(page.last_key)
     assert taken == {

@@ -58,10 +58,9 @@ HOLDS = st.sampled_from([HELD_FROM, NEVER_HELD])
 
 
 @contextmanager
-def short_stretches() -> Iterator[None]:
-    """Lanes list a few segments and go on together, as in buckets of many thousands of them."""
+def short_lanes() -> Iterator[None]:
+    """A lane is worth a segment, as in buckets of many thousands of them."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(lane, "STRETCH", 1)
         patched.setattr(lane, "SEGMENTS_A_LANE", 1)
         yield
 
@@ -290,7 +289,7 @@ def test_segments_stay_sorted_disjoint_and_within_their_size(history, page_size,
 def test_lanes_find_what_one_listing_finds(history, page_size):
     one, at_once = everything(page_size), everything(page_size, lanes=4)
     one_by_one = everything(page_size, lanes=4, slow_page_s=60.0)
-    with short_stretches():
+    with short_lanes():
         for bucket in history:
             for site in (one, at_once, one_by_one):
                 site.scan(FakeStorage(bucket))
@@ -319,7 +318,7 @@ def test_the_events_of_one_key_are_a_chain_and_sort_by_sequencer(history, page_s
 def test_a_pass_in_slices_is_the_same_pass(first, second, page_size, lanes):
     site = everything(page_size, lanes)
     site.settings = replace(site.settings, slice_s=0.0)  # pauses after every page and deletion
-    with short_stretches():
+    with short_lanes():
         for bucket in (first, second):
             site.scan_to_the_end(FakeStorage(bucket))
     events = set(said(site.states.queue))
@@ -364,7 +363,7 @@ def test_a_bucket_that_changes_while_it_is_listed_is_told_of_without_gaps(
     site = everything(page_size, lanes, mass_minimum=NEVER_HELD)
     site.settings = replace(site.settings, slice_s=slice_s)
     storage = Moving([[("last", True)], *steps], short)
-    with short_stretches():
+    with short_lanes():
         for _ in range(len(steps) + 3):  # each pass takes a step at least
             site.scan_to_the_end(storage)
     assert storage.is_at_rest

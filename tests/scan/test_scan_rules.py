@@ -66,7 +66,7 @@ def test_a_key_between_two_segments_is_found_in_the_later_one(lanes):
     scanned(here, bucket)
     announced(here)
     borders = [entry.last_key for entry in here.states.open(here.bucket).entries]
-    assert len(borders) == 12
+    assert len(borders) >= 12
     between = {f"{key}~": ("n", OLD, 1) for key in borders}
     scanned(here, bucket | between)
     # In key order in each lane, and there may be several.
@@ -186,13 +186,20 @@ def test_random_inserts_cost_no_more_list_calls_than_there_must_be():
     assert len(known) <= 2.2 * sum(entry.count for entry in known) / 50
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_appends_and_deletions_cost_no_more_list_calls_than_there_must_be(lanes):
-    here = site(page_size=50, lanes=lanes, mass_minimum=10**9)
+def test_appends_and_deletions_cost_no_more_list_calls_than_there_must_be():
+    here = site(page_size=50, mass_minimum=10**9)
     for first, last in [(0, 1000), (0, 1500), (400, 1500), (450, 1600)]:
         bucket = dict(list(numbered(last).items())[first:])
         storage = scanned(here, bucket)
-        assert storage.requests <= -(-len(bucket) // 50) + lanes
+        assert storage.requests == -(-len(bucket) // 50)
+
+
+def test_lanes_cost_a_list_call_each_where_less_than_a_page_is_appended():
+    here = site(page_size=50, lanes=4, mass_minimum=10**9)
+    scanned(here, numbered(1000))
+    for first, last in [(0, 1040), (400, 1040), (450, 1080)]:
+        bucket = dict(list(numbered(last).items())[first:])
+        assert scanned(here, bucket).requests <= -(-len(bucket) // 50) + 4
 
 
 # --- lanes and commits

@@ -12,6 +12,7 @@ from scanning.core.errors import CommitOutOfStep, StateDamaged, TransientError
 from scanning.core.listing.body import Columns, UnreadableListing, render_entries
 from scanning.core.listing.rows import ListedRows, read_entries
 from scanning.core.scan_warnings import ScanWarning
+from scanning.core.segments.key_ranges import Covered
 from scanning.core.segments.model import Entry
 from scanning.core.totals import NO_CHANGE, Totals
 from scanning.core.types import (
@@ -126,6 +127,7 @@ class FakeStates:
     commits: list[Commit] = field(default_factory=list)
     number: int = 0
     progress: Progress | None = None
+    ahead: Sequence[Covered] = ()
     complete: bool = False
     held_since: float | None = None
     released: int = 0
@@ -155,6 +157,7 @@ class FakeStates:
             older_scan_at=self.older_scan_at,
             stuck=self.stuck,
             warnings=self.warnings,
+            ahead=self.ahead,
             held_moved_since=self.held_moved_since,
             released_moved=self.released_moved,
             takes_times=self.takes_times,
@@ -207,6 +210,7 @@ class FakeStates:
             self.strings.pop(key, None)
         self.queue += map(json.loads, commit.notifications)
         self.number, self.progress = commit.number, commit.progress
+        self.ahead = commit.ahead
         self.warnings = tuple(commit.warnings)
         if commit.took_times:
             self.held_moved_since, self.takes_times = None, False
@@ -276,6 +280,7 @@ class Site:
             states.last_pass_at = end.progress.began
             states.totals_apart = totals.apart if totals else states.totals_apart
         self.states.warnings = () if end.complete else end.warnings
+        self.states.ahead = end.ahead
         if end.complete:
             self.states.progress, self.states.complete = end.again, end.again is None
             self.states.held_since = end.held.since if end.held else None

@@ -193,14 +193,15 @@ def _status_fields(claim: Claim, result: ScanResult) -> dict[str, str]:
     if not result.complete:
         so_far = scan_warnings.as_json(result.warnings)
         before = _text(totals.before) if totals else ""
-        fields |= {"progress": result.progress, "pass_warnings": so_far, "totals_before": before}
-        return fields
+        fields |= {"progress": result.progress, "ahead": result.ahead}
+        return fields | {"pass_warnings": so_far, "totals_before": before}
     if totals:
         fields |= {"totals": _text(totals.last), "totals_apart": _text(totals.apart)}
     return (
         fields
         | {
             "progress": result.progress if result.again else "",
+            "ahead": "",
             "pass_warnings": "",
             "totals_before": "",
             "complete": "" if result.again else str(claim.generation),

@@ -25,6 +25,7 @@ from scanning.core.errors import (
 )
 from scanning.core.metrics import counters
 from scanning.core.remedies import REMEDIES
+from scanning.core.segments import key_ranges
 from scanning.core.totals import Totals
 from scanning.ports import KnownState, Position, Progress
 
@@ -55,7 +56,7 @@ class RedisStateStore:
         manifest = redis_keys.manifest(bucket.name, bucket.generation)
         wanted = ["complete", "progress", "held_since", "released", "segments", "lost_since"]
         wanted += ["stuck", "pass_warnings", "held_moved_since", "released_moved", "scan_at"]
-        wanted += ["listed_objects", "listed_bytes", "totals_apart", "totals_before"]
+        wanted += ["listed_objects", "listed_bytes", "totals_apart", "totals_before", "ahead"]
         wanted += ["fence", "commit"]
 
         def read(r: Any) -> tuple[dict[bytes, bytes], list[bytes | None], bytes | None]:
@@ -69,7 +70,7 @@ class RedisStateStore:
         stored, fields, last_scan = self._connection.run_bytes(read)
         complete, progress, held_since, released, segments, lost_since = fields[:6]
         stuck, warnings, held_moved_since, released_moved, scan_at = fields[6:11]
-        listed_objects, listed_bytes, apart, before = fields[11:15]
+        listed_objects, listed_bytes, apart, before, ahead = fields[11:16]
         takes_times = released_moved == SILENTLY
         found = _position(*fields[-2:])
         if claim is not None:
@@ -93,6 +94,7 @@ class RedisStateStore:
             older_scan_at=epoch_s(last_scan) if is_first and bucket.taken_over else None,
             stuck=int(stuck or 0),
             warnings=scan_warnings.from_json(warnings.decode() if warnings else None),
+            ahead=key_ranges.from_json(ahead, found.commit) if progress else (),
             last_pass_at=float(scan_at) if scan_at else None,
             listed=Totals(int(listed_objects or 0), int(listed_bytes or 0)),
             totals_apart=Totals.read(_text(apart)),
@@ -176,6 +178,7 @@ class RedisStateStore:
             "generation": claim.generation,
             "number": commit.number,
             "progress": json.dumps(asdict(commit.progress)) if commit.progress else "",
+            "ahead": key_ranges.as_json(commit.ahead, commit.number),
             "warnings": scan_warnings.as_json(commit.warnings),
             "took_times": commit.took_times,
             "wants": commit.filter_fingerprint,

@@ -85,9 +85,9 @@ class Listed:
 class Matcher:
     """Follows one range of keys: takes its pages in order, finds its known segments in them.
 
-    ``limit`` is the largest number of rows in a segment. Without ``tail`` the range ends with the
-    last entry, and what is listed after it belongs to somebody else. ``warnings`` are of the rows
-    that were handed out, and of those left out between them.
+    ``limit`` is the largest number of rows in a segment. The range ends with the key ``until``, and
+    what is listed after it belongs to somebody else; None: it ends with the bucket. ``warnings``
+    are of the rows that were handed out, and of those left out between them.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class Matcher:
         parse: Callable[[bytes], ListedRows],
         *,
         limit: int,
-        tail: bool,
         after: str = "",
+        until: str | None = None,
     ) -> None:
         self._entries = list(entries)
         self._parse = parse
         self._limit = limit
-        self._tail = tail
+        self._until = until
         self._next = 0
         self._buffer = b""
         self._at = 0
@@ -116,7 +116,11 @@ class Matcher:
     @property
     def done(self) -> bool:
         """Tell whether every row of the range has been handed out."""
-        return self._next == len(self._entries) and (not self._tail or self._ended)
+        return self._next == len(self._entries) and (self._ended or self._covered == self._until)
+
+    def end_at(self, until: str | None) -> None:
+        """Leave what comes after ``until`` to somebody else; nothing of it was handed out."""
+        self._until = until
 
     def replace_current(self, entry: Entry) -> None:
         """Go on with ``entry`` for the segment whose first part was handed out and stored apart."""
@@ -128,9 +132,11 @@ class Matcher:
         self._buffer = rest + page.entries if rest else page.entries
         self._at = 0
         self._last_key = page.last_key or self._last_key
-        self._ended = not page.is_truncated
+        reaches_end = self._until is not None and self._last_key >= self._until
+        self._ended = not page.is_truncated or reaches_end
         yield from self._match_entries()
-        if self._tail and self._next == len(self._entries):
+        if self._next == len(self._entries):
+            self._drop_what_is_beyond()
             yield from self._take_tail()
 
     # What the buffer holds at the place where the next known segment should begin (ADR 4):
@@ -200,6 +206,15 @@ class Matcher:
         """Take the rows beyond all known keys: a full segment as soon as there is one."""
         while (rows := self._rows()) >= self._limit or (rows and self._ended):
             yield from self._take_part(None, min(rows, self._limit))
+
+    def _drop_what_is_beyond(self) -> None:
+        """Drop the rows after the range from the buffer, in which all known segments are found."""
+        if self._until is None or self._last_key <= self._until:
+            return
+        rows = 0
+        if self._covered < self._until:
+            rows = self._parse(self._buffer[self._at :]).up_to(self._until)
+        self._buffer = self._buffer[: end_of_rows(self._buffer, self._at, rows)]
 
     def _read(self, end: int) -> tuple[bytes, Columns]:
         """Parse the bytes up to ``end``; drop rows that come twice, or cannot be read."""

@@ -7,6 +7,7 @@
 -- args     bucket, fence, generation
 --          number         of this commit, one more than that of the last
 --          progress       JSON of an unfinished pass, or ''
+--          ahead          JSON of what lanes have covered behind that, or ''
 --          warnings       JSON of what the pass warned of so far, or ''
 --          took_times     whether this ends a held storm of moved times
 --          wants          what the bucket wants to have announced; '' where it does not matter
@@ -107,7 +108,7 @@ for i = key + 1, #KEYS, 1000 do
 end
 for field, number in pairs(args.gained) do redis.call('HINCRBY', hash, field, number) end
 redis.call('HSET', hash, 'commit', args.number, 'progress', args.progress,
-           'pass_warnings', args.warnings, 'commit_at', timestamp(now),
+           'ahead', args.ahead, 'pass_warnings', args.warnings, 'commit_at', timestamp(now),
            'segments', redis.call('HLEN', manifest))
 if args.took_times then
   redis.call('HDEL', hash, 'held_moved_since', 'held_moved', 'released_moved')
