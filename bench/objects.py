@@ -116,7 +116,7 @@ def flat(rows: Rows) -> Rows:
         parts.append(part)
         length += len(part)
         starts.append(length)
-    return Rows(b"".join(parts), starts)
+    return Rows(b"".join(parts), starts, rows.sizes)
 
 
 def scattered(count: int) -> list[int]:
