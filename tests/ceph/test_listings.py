@@ -14,7 +14,8 @@ from scanning.core.deletions import HeadAnswer
 from scanning.core.endpoint_profile import Fact, StartAfter, UrlEncoding
 from scanning.core.endpoints import endpoint_name
 from scanning.core.errors import AccessDenied
-from scanning.scan.prefetch import Lane, list_pages
+from scanning.scan.lane_splitter import Lane
+from scanning.scan.prefetch import list_pages
 from tests.ceph.nasty_keys import KEYS
 from tests.support.ceph import CephAccount, CephGateway
 

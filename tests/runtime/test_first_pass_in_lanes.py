@@ -62,5 +62,6 @@ def test_every_object_is_announced_once_in_slices_of_some_pages(bucket, store, c
             break
     assert paused_ahead
     assert sorted(event["key"] for event in queued(store)) == sorted(KEYS)
+    assert scanner.result is not None
     assert scanner.result.listed == len(KEYS)
     assert not store.hexists(redis_keys.bucket(bucket.name), "ahead")

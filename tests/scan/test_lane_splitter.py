@@ -24,6 +24,10 @@ PAGE = 20
 PAGES = 200
 
 
+def lanes_of(splitter: LaneSplitter) -> list[Lane]:
+    return [splitter[number] for number in range(len(splitter))]
+
+
 @dataclass
 class Rounds:
     """Threads that list a bucket: each has an answer in each round, the server's latency."""
@@ -44,7 +48,7 @@ class Rounds:
         self.take(0, first, listing)
         self.rounds = 1
         while listing:
-            cuts = []
+            cuts: list[str] = []
             while len(listing) + len(cuts) < self.threads:
                 cut = self.splitter.next_cut()
                 if cut is None:
@@ -77,7 +81,7 @@ class Rounds:
         """List the keys that are in their lane."""
         return [
             key
-            for number, lane in enumerate(self.splitter)
+            for number, lane in enumerate(lanes_of(self.splitter))
             for key in self.listed[number]
             if lane.after < key and (lane.until is None or key <= lane.until)
         ]
@@ -127,7 +131,7 @@ def test_whatever_the_keys_each_is_in_one_lane_and_the_requests_are_bounded(
 ):
     run = Rounds(keys, threads, page_size).run()
     assert sorted(run.told()) == keys
-    lanes = sorted(run.splitter, key=lambda lane: lane.after)
+    lanes = sorted(lanes_of(run.splitter), key=lambda lane: lane.after)
     assert [lane.until for lane in lanes] == [*(lane.after for lane in lanes[1:]), None]
     pages = max(1, -(-len(keys) // page_size))
     assert run.requests <= (pages if threads == 1 or pages == 1 else 2 * pages + 4)
@@ -144,7 +148,7 @@ def test_a_lane_is_split_only_behind_what_is_known_of_it():
     assert cut is not None
     assert cut > "l"
     assert splitter.split(cut, cut + "x") == 2
-    assert list(splitter) == [Lane("", "f"), Lane("f", cut, "k"), Lane(cut, None, cut)]
+    assert lanes_of(splitter) == [Lane("", "f"), Lane("f", cut, "k"), Lane(cut, None, cut)]
 
 
 def test_what_was_listed_meanwhile_is_not_split_any_more():
@@ -155,7 +159,7 @@ def test_what_was_listed_meanwhile_is_not_split_any_more():
     assert cut is not None
     splitter.take_page(0, FakePage(b"", cut + "5", is_truncated=True))
     assert splitter.split(cut, cut + "1") is None
-    assert list(splitter) == [Lane("", None, "")]
+    assert lanes_of(splitter) == [Lane("", None, "")]
 
 
 # --- key ranges
