@@ -86,8 +86,8 @@ class RequestsAnswer(_Serializer):
     )
 
     @classmethod
-    def of(cls, counted: Requests, cost: float | None) -> dict[str, Any]:
-        numbers = {kind.value: counted.get(kind, 0) for kind in RequestKind}
+    def of(cls, requests: Requests, cost: float | None) -> dict[str, Any]:
+        numbers = {kind.value: requests.get(kind, 0) for kind in RequestKind}
         return dict(cls(numbers | {"cost": cost}).data)
 
 
