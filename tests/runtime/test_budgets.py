@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from scanning import engine, wiring
+from scanning.adapters.redis.schedule import server_time
 from scanning.adapters.s3.storage import S3ClientCache
 from scanning.core import redis_keys
 from scanning.core.endpoint_profile import EndpointSettings
@@ -22,7 +23,11 @@ from tests.support.servers import LOCAL, TestS3Server
 from tests.support.waiting import eventually
 
 REGION = engine_buckets.REGION
-INTERVAL_S = 60
+# Short, so that a budget stretches it also where little is left of the day.
+INTERVAL_S = 2
+LATE_S = 250
+
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -35,11 +40,11 @@ def clients() -> Iterator[S3ClientCache]:
 @pytest.fixture(autouse=True)
 def _not_at_midnight(store: redis.Redis) -> None:
     """What was sent before midnight counts no more after it."""
-    eventually(lambda: day_left_s(now(store)) > 30)
+    eventually(lambda: day_left_s(now(store)) > LATE_S, timeout=2 * LATE_S)
 
 
 def now(store: redis.Redis) -> float:
-    return float(store.time()[0])
+    return server_time(store)
 
 
 def send(bucket: BucketConfig, number: int, *, name: str = "") -> None:
@@ -76,7 +81,7 @@ def test_a_bucket_without_a_budget_is_scanned_at_its_interval(store, s3_server, 
 
 
 def test_a_budget_that_lasts_changes_nothing(store, s3_server, clients):
-    bucket = put(s3_server, budget=1_000_000)
+    bucket = put(s3_server, budget=10**9)
     send(bucket, 1000)
     assert scan(store, bucket, clients) <= INTERVAL_S
     assert engine.stretched_buckets() == {}
@@ -166,14 +171,14 @@ def test_the_schedule_leaves_a_stretched_bucket_alone_until_somebody_saves_it(
     due = store.zscore(redis_keys.due(REGION), bucket.name)
     assert due - now(store) > INTERVAL_S or day_left_s(now(store)) < 2 * INTERVAL_S
 
-    engine_buckets.put(bucket.name, endpoint=bucket.endpoint, interval=INTERVAL_S, budget=10**6)
+    engine_buckets.put(bucket.name, endpoint=bucket.endpoint, interval=INTERVAL_S, budget=10**9)
     scheduler.refresh()
     assert store.zscore(redis_keys.due(REGION), bucket.name) - now(store) <= INTERVAL_S
     assert engine.stretched_buckets() == {}
 
 
 def test_a_bucket_is_stretched_no_longer_once_its_budget_lasts_again(store, s3_server, clients):
-    bucket = put(s3_server, budget=100_000)
+    bucket = put(s3_server, budget=10**9)
     store.zadd(redis_keys.STRETCHED, {bucket.name: now(store) + DAY_S, "of long ago": 1.0})
     scan(store, bucket, clients)
     assert store.zcard(redis_keys.STRETCHED) == 0
