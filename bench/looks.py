@@ -83,7 +83,8 @@ def _figures(server: BenchServer, client: Any, size: Size, changes: int) -> Mapp
 
     def read_queue(until: float) -> None:
         while (left_s := until - time.monotonic()) > 0:
-            if answer := client.blpop([QUEUE], timeout=left_s):
+            # Not longer than the client waits for an answer.
+            if answer := client.blpop([QUEUE], timeout=min(left_s, 5)):
                 lags = lags_s[json.loads(answer[1])["bucket"]]
                 lags.append(time.monotonic() - shown_at[len(lags)])  # they come in order
 
