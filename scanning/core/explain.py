@@ -22,6 +22,7 @@ from scanning.core.changes import (
 )
 from scanning.core.holds import had_second_look
 from scanning.core.listing.body import MOST_KEY_BYTES
+from scanning.core.segments.key_ranges import is_within
 from scanning.core.texts import watch_and_bucket
 from scanning.core.types import EventType
 
@@ -73,7 +74,7 @@ class LookedAt:
     ranges: tuple[tuple[str, str | None], ...] = ()
 
     def covers(self, key: str) -> bool:
-        return any(after < key and (until is None or key <= until) for after, until in self.ranges)
+        return is_within(key, self.ranges)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,8 +47,8 @@ def gaps_between(joined: Sequence[Covered]) -> list[Gap]:
     return list(zip(begins, [*(after for after, _ in joined[1:]), None], strict=True))
 
 
-def is_within(key: str, ranges: Iterable[Covered]) -> bool:
-    return any(after < key <= until for after, until in ranges)
+def is_within(key: str, ranges: Iterable[Covered | Gap]) -> bool:
+    return any(after < key and (until is None or key <= until) for after, until in ranges)
 
 
 def as_json(ranges: Sequence[Covered], commit: int) -> str:
