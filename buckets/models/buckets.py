@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 EVENT_TYPES = tuple(kind.value for kind in EventType)
 
 
+def _none_or_within(field: str, least: int, most: int) -> Q:
+    return Q((f"{field}__isnull", True)) | Q((f"{field}__range", (least, most)))
+
+
 class Bucket(models.Model):
     """One bucket that is watched. Change it through ``services``.
 
@@ -313,24 +317,21 @@ class Bucket(models.Model):
                 violation_error_message="A stored bucket has a region and an endpoint.",
             ),
             models.CheckConstraint(
-                condition=Q(polling_interval__isnull=True)
-                | Q(polling_interval__range=(1, LONGEST_INTERVAL_S)),
+                condition=_none_or_within("polling_interval", 1, LONGEST_INTERVAL_S),
                 name="bucket_polling_interval",
                 violation_error_message=(
                     f"Enter a polling interval from 1 to {LONGEST_INTERVAL_S} seconds."
                 ),
             ),
             models.CheckConstraint(
-                condition=Q(polling_longest__isnull=True)
-                | Q(polling_longest__range=(0, LONGEST_INTERVAL_S)),
+                condition=_none_or_within("polling_longest", 0, LONGEST_INTERVAL_S),
                 name="bucket_polling_longest",
                 violation_error_message=(
                     f"Enter a longest interval of at most {LONGEST_INTERVAL_S} seconds, or 0."
                 ),
             ),
             models.CheckConstraint(
-                condition=Q(probe_interval__isnull=True)
-                | Q(probe_interval__range=(0, LONGEST_INTERVAL_S)),
+                condition=_none_or_within("probe_interval", 0, LONGEST_INTERVAL_S),
                 name="bucket_probe_interval",
                 violation_error_message=(
                     f"Enter a probe interval from 0 to {LONGEST_INTERVAL_S} seconds."
@@ -343,12 +344,12 @@ class Bucket(models.Model):
                 violation_error_message="Webhook OAuth2 needs client id and token URL, or neither.",
             ),
             models.CheckConstraint(
-                condition=Q(lanes__isnull=True) | Q(lanes__range=(1, MOST_LANES)),
+                condition=_none_or_within("lanes", 1, MOST_LANES),
                 name="bucket_lanes",
                 violation_error_message=f"Enter 1 to {MOST_LANES} lanes.",
             ),
             models.CheckConstraint(
-                condition=Q(most_objects__isnull=True) | Q(most_objects__range=(0, MOST_OBJECTS)),
+                condition=_none_or_within("most_objects", 0, MOST_OBJECTS),
                 name="bucket_most_objects",
                 violation_error_message=f"Enter 0 to {MOST_OBJECTS} objects.",
             ),
