@@ -32,6 +32,11 @@ class Lane:
     until: str | None
     unknown_after: str | None = None
 
+    def goes_on_after(self, page: Page) -> bool:
+        """Tell whether more of the lane is to be listed after one of its pages."""
+        is_covered = self.until is not None and page.last_key >= self.until
+        return page.is_truncated and not is_covered
+
 
 @dataclass(slots=True)
 class _Course:
@@ -80,7 +85,7 @@ class LaneSplitter:
             not self._keys
             and lane.unknown_after is not None
             and page.last_key > lane.unknown_after
-            and self._goes_on(lane, page)
+            and lane.goes_on_after(page)
         )
 
     def learn(self, keys: Iterable[str]) -> None:
@@ -93,15 +98,10 @@ class LaneSplitter:
         course = self._courses[number]
         self._pages += 1
         course.listed_to = max(course.listed_to, page.last_key)
-        course.is_over = not self._goes_on(course.lane, page)
+        course.is_over = not course.lane.goes_on_after(page)
         if self._keys and page.last_key:
             self._keys.add(page.last_key)
         return not course.is_over
-
-    @staticmethod
-    def _goes_on(lane: Lane, page: Page) -> bool:
-        covered = lane.until is not None and page.last_key >= lane.until
-        return page.is_truncated and not covered
 
     def has_unknown(self) -> bool:
         """Tell whether a lane is being listed that may still be split, now or later."""

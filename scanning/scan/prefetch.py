@@ -31,8 +31,7 @@ def list_pages(storage: Storage, lane: Lane, *, page_size: int) -> Iterator[Page
     while after is not None:
         page = storage.page(after, page_size)
         yield page
-        is_covered = lane.until is not None and page.last_key >= lane.until
-        after = page.last_key if page.is_truncated and not is_covered else None
+        after = page.last_key if lane.goes_on_after(page) else None
 
 
 class PageLister:
